@@ -1,0 +1,48 @@
+"""Seed and epoch -> order -> global batches -> one rank's slice. The same in both stacks.
+
+Sample ids are int32; -1 pads the last batch of an epoch to full size and carries weight 0,
+so that every step has one shape and no sample is dropped.
+"""
+
+import numpy as np
+
+from jaxnn.experiment.config import Experiment
+
+PADDING = -1
+
+
+def steps_per_epoch(num_samples: int, batch_size: int) -> int:
+    """Batches in an epoch; the last may be smaller."""
+    return -(-num_samples // batch_size)
+
+
+def plan(experiment: Experiment, num_samples: int) -> list[int]:
+    """Steps to take in each epoch: all of them, until `--max_steps` cuts the run short."""
+    per_epoch = steps_per_epoch(num_samples, experiment.batch_size)
+    total = min(experiment.epochs * per_epoch, experiment.max_steps or experiment.epochs * per_epoch)
+    return [min(per_epoch, total - first) for first in range(0, total, per_epoch)]
+
+
+def epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
+    """[num_samples] int32: the permutation of one epoch (0-based), a function of (seed, epoch) alone."""
+    return np.random.default_rng([seed, epoch]).permutation(num_samples).astype(np.int32)
+
+
+def global_batches(order: np.ndarray, batch_size: int) -> np.ndarray:
+    """Cuts an order into batches: [n] -> [steps, batch_size], padded with -1."""
+    steps = steps_per_epoch(len(order), batch_size)
+    batches = np.full(steps * batch_size, PADDING, np.int32)
+    batches[: len(order)] = order
+    return batches.reshape(steps, batch_size)
+
+
+def rank_slice(batches: np.ndarray, rank: int, world_size: int) -> np.ndarray:
+    """One rank's columns of global batches: [steps, batch] -> [steps, batch / world_size]."""
+    per_rank = batches.shape[-1] // world_size
+    return batches[..., rank * per_rank : (rank + 1) * per_rank]
+
+
+def evaluation_batches(num_samples: int, most: int, world_size: int = 1) -> np.ndarray:
+    """All samples in order, in batches of at most `most` a rank: [steps, batch], padded with -1."""
+    per_rank = min(most, -(-num_samples // world_size))
+    return global_batches(np.arange(num_samples, dtype=np.int32), per_rank * world_size)

@@ -1,0 +1,79 @@
+"""How every command starts and ends: flags in, one clear line and exit code 2 on bad input."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+from jaxnn.experiment import config
+from jaxnn.experiment.config import Experiment, UserError
+
+BAD_INPUT = 2
+
+
+def parse(argv: Sequence[str], default_precision: str,
+          define_more: Callable[[flags.FlagValues], None] | None = None) -> tuple[Experiment, flags.FlagValues]:
+    """Parses a command line, flagfiles included.
+
+    Args:
+      argv: program name and arguments.
+      default_precision: what an empty `--precision` means to this program.
+      define_more: defines flags beyond the experiment's.
+
+    Returns:
+      The checked experiment, and the flag values for whatever `define_more` defined.
+
+    Raises:
+      UserError: unknown flag, bad value, unreadable flagfile.
+    """
+    values = flags.FlagValues()
+    config.define_flags(values)
+    if define_more:
+        define_more(values)
+    try:
+        extra = values(list(argv))[1:]
+    except flags.UnrecognizedFlagError as error:
+        close = f"; did you mean {error.args[0].split('Did you mean: ')[1]}" if "Did you mean" in error.args[0] else ""
+        raise UserError(f"--{error.flagname}: unknown flag{close}; --help lists them all") from None
+    except flags.CantOpenFlagFileError as error:
+        raise UserError(f"--flagfile: cannot read it: {str(error).rpartition('] ')[2]}") from None
+    except flags.Error as error:
+        raise UserError(" ".join(str(error).removeprefix("flag ").split())) from None
+    if extra:
+        raise UserError(f"unexpected argument {extra[0]!r}: flags look like --name=value")
+    return config.from_flags(values, default_precision), values
+
+
+def help_text(description: str, define_more: Callable[[flags.FlagValues], None] | None = None) -> str:
+    """The text of `--help`: the program's description, then every flag with its default."""
+    values = flags.FlagValues()
+    config.define_flags(values)
+    if define_more:
+        define_more(values)
+    lines = [description.strip(), "", "Flags (--flagfile=FILE reads them from a file):"]
+    for name in values:
+        flag = values[name]
+        default = ",".join(flag.default) if isinstance(flag.default, list) else flag.default
+        lines.append(f"  --{name}: {flag.help} [{default}]")
+    return "\n".join(lines)
+
+
+def run(main: Callable[..., int | None], description: str, default_precision: str,
+        define_more: Callable[[flags.FlagValues], None] | None = None) -> None:
+    """Runs `main(experiment)`, or `main(experiment, values)` with `define_more`; then exits.
+
+    Bad input ends the program with exit code 2 and one line on stderr.
+    """
+    if any(argument in ("-h", "-help", "--help") for argument in sys.argv[1:]):
+        print(help_text(description, define_more))
+        sys.exit(0)
+    try:
+        experiment, values = parse(sys.argv, default_precision, define_more)
+        status = main(experiment, values) if define_more else main(experiment)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    sys.exit(status or 0)

@@ -1,0 +1,46 @@
+"""Progress of a run: a bar on a terminal, plain lines otherwise."""
+
+import sys
+from collections.abc import Mapping
+
+PLAIN_LINES = 10
+
+
+class Progress:
+    """Shows epochs as they end.
+
+    Args:
+      epochs: in the whole run.
+    """
+
+    def __init__(self, epochs: int):
+        self._epochs = epochs
+        self._every = -(-epochs // PLAIN_LINES)
+        self._bar = _bar(epochs) if sys.stdout.isatty() else None
+
+    def show(self, row: Mapping[str, float]) -> None:
+        """Shows one row of metrics.csv."""
+        losses = "  ".join(f"{name} {value:.4g}" for name, value in row.items()
+                           if name.startswith(("train_", "test_")))
+        if self._bar:
+            self._bar.update(0, completed=row["epoch"], losses=losses)
+        elif row["epoch"] % self._every == 0 or row["epoch"] == self._epochs:
+            print(f"epoch {row['epoch']}/{self._epochs}  {losses}", flush=True)
+
+    def __enter__(self):
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_):
+        if self._bar:
+            self._bar.stop()
+
+
+def _bar(epochs: int):
+    from rich import progress
+
+    bar = progress.Progress(progress.TextColumn("epoch"), progress.MofNCompleteColumn(), progress.BarColumn(30),
+                            progress.TextColumn("{task.fields[losses]}"), progress.TimeRemainingColumn())
+    bar.add_task("", total=epochs, losses="")
+    return bar

@@ -1,0 +1,138 @@
+"""The workdir contract: writes and reads every file of a run.
+
+    experiment.flags     every flag's value; `--flagfile=` it to run again
+    metrics.csv          a row per epoch
+    summary.json         final metrics, counts, times, versions
+    params.safetensors   final master parameters, canonical names and layouts
+    trace/               `--record`, see `trace.py`
+    plots/*.png
+"""
+
+import csv
+import datetime
+import json
+import math
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from jaxnn.experiment import config
+from jaxnn.experiment.config import Experiment, UserError
+
+FLAGS, METRICS, SUMMARY, PARAMS = "experiment.flags", "metrics.csv", "summary.json", "params.safetensors"
+CONTENTS = (FLAGS, METRICS, SUMMARY, PARAMS, "trace", "plots", "checkpoints")
+
+
+def create_workdir(experiment: Experiment, stack: str, contents: tuple[str, ...] = CONTENTS) -> pathlib.Path:
+    """Makes the run's folder and writes `experiment.flags` into it.
+
+    Args:
+      experiment: its `workdir` (empty: a fresh folder under runs/) and `overwrite` decide where.
+      stack: who writes; part of a fresh folder's name.
+      contents: the names that make a folder "hold a run"; `overwrite` removes these and no others.
+
+    Raises:
+      UserError: the folder holds another run, or cannot be written.
+    """
+    workdir = pathlib.Path(experiment.workdir) if experiment.workdir else _fresh_name(experiment.name, stack)
+    held = [workdir / name for name in contents if (workdir / name).exists()]
+    if held and not experiment.overwrite:
+        raise UserError(f"--workdir: {workdir} holds another run ({held[0].name}); "
+                        "choose another folder, or add --overwrite to replace it")
+    try:
+        for path in held:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_text(workdir / FLAGS, config.to_flagfile(experiment))
+    except OSError as error:
+        raise UserError(f"--workdir: cannot write {workdir}: {error.strerror}") from None
+    return workdir
+
+
+def _fresh_name(name: str, stack: str) -> pathlib.Path:
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = pathlib.Path("runs") / f"{name}-{stack}-{stamp}"
+    return path.with_name(f"{path.name}-{os.getpid()}") if path.exists() else path
+
+
+class MetricsWriter:
+    """Writes metrics.csv a row at a time; each row is on disk before `write` returns."""
+
+    def __init__(self, workdir: pathlib.Path):
+        self._path = workdir / METRICS
+
+    def write(self, row: Mapping[str, float]) -> None:
+        """Appends one epoch. The first row's keys become the header.
+
+        Raises:
+          UserError: a value is not finite; the file keeps the rows before.
+        """
+        require_finite(row, METRICS)
+        is_first = not self._path.exists()
+        with self._path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if is_first:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+def read_metrics(workdir: pathlib.Path) -> dict[str, np.ndarray]:
+    """metrics.csv as columns: name -> [epochs] float64."""
+    with (workdir / METRICS).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: np.array([float(row[name]) for row in rows]) for name in (rows[0] if rows else ())}
+
+
+def write_summary(workdir: pathlib.Path, summary: Mapping[str, Any]) -> None:
+    """Writes summary.json whole or not at all; refuses a value that is not finite."""
+    require_finite(summary, SUMMARY)
+    write_text(workdir / SUMMARY, json.dumps(summary, indent=2) + "\n")
+
+
+def read_summary(workdir: pathlib.Path) -> dict[str, Any]:
+    """summary.json of a finished run."""
+    return json.loads((workdir / SUMMARY).read_text())
+
+
+def write_params(path: pathlib.Path, params: Mapping[str, np.ndarray]) -> None:
+    """Writes flat parameters, {"hidden_0/kernel": array}, whole or not at all.
+
+    Raises:
+      UserError: a tensor is not finite.
+    """
+    for name, array in params.items():
+        if not np.isfinite(array).all():
+            raise UserError(f"{path.name}: {name} is not finite; nothing written")
+    partial = path.with_suffix(".partial")
+    save_file({name: np.ascontiguousarray(array) for name, array in params.items()}, partial)
+    os.replace(partial, path)
+
+
+def read_params(path: str | pathlib.Path, flag: str = "--init_params") -> dict[str, np.ndarray]:
+    """Flat parameters of a params.safetensors; `flag` is named in the error if it cannot be read."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{flag}: cannot read {path}: {error}") from None
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a small file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def require_finite(values: Mapping[str, Any], where: str) -> None:
+    """Raises UserError on the first float of a (nested) mapping that is not finite."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            require_finite(value, f"{where}: {name}")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{where}: {name} is {value}; training diverged, try a smaller --learning_rate")

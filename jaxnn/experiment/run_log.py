@@ -1,0 +1,155 @@
+"""A run as it is written down and shown: rows while it trains, the summary, files and plots at its end."""
+
+import importlib.metadata
+import pathlib
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxnn.experiment import records, report
+from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.datasets import Dataset
+from jaxnn.experiment.progress import Progress
+
+
+class RunLog:
+    """Collects one run's results; both stacks fill it the same way.
+
+    Args:
+      experiment: what runs.
+      data: its data set.
+      stack: "jax" or "torch".
+      workdir: made by `records.create_workdir`.
+      metric_name: of the metric that accompanies the test loss.
+    """
+
+    def __init__(self, experiment: Experiment, data: Dataset, stack: str, workdir: pathlib.Path, metric_name: str):
+        self._experiment, self._data, self._stack = experiment, data, stack
+        self._workdir, self._metric_name = workdir, metric_name
+        self._writer = records.MetricsWriter(workdir)
+        self._progress = Progress(experiment.epochs)
+        self._row: dict[str, float] = {}
+        self.skipped_steps, self._samples_seen = 0, 0
+
+    def __enter__(self) -> "RunLog":
+        self._progress.__enter__()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._progress.__exit__(*exception)
+
+    def epoch(self, epoch: int, losses: np.ndarray, weights: np.ndarray, skipped: np.ndarray, learning_rate: float,
+              test: Sequence[float]) -> None:
+        """Writes and shows one epoch.
+
+        Args:
+          epoch: 0-based.
+          losses: [steps] mean loss of each batch.
+          weights: [steps] samples in each batch.
+          skipped: [steps] bool.
+          learning_rate: of the last step.
+          test: mean test loss, mean test metric.
+
+        Raises:
+          UserError: a value is not finite.
+        """
+        self.skipped_steps += int(skipped.sum())
+        self._samples_seen += int(weights.sum())
+        known = np.isfinite(losses) | ~skipped  # a skipped FP16 step may have overflowed in the loss itself
+        train_loss = float(np.average(losses[known], weights=weights[known])) if known.any() else float("nan")
+        steps = int(self._row.get("step", 0)) + len(losses)
+        self._row = {
+            "epoch": epoch + 1, "step": steps, "learning_rate": float(learning_rate), "train_loss": train_loss,
+            "test_loss": float(test[0]), f"test_{self._metric_name}": float(test[1]),
+        }
+        self._writer.write(self._row)
+        self._progress.show(self._row)
+
+    def finish(self, params: Mapping[str, np.ndarray], outputs: np.ndarray, clock: "Clock", devices: Sequence[str],
+               packages: Sequence[str], more: Mapping[str, Any] | None = None) -> None:
+        """Writes parameters, summary and plots, and prints the outcome, where the time went and where the files are.
+
+        Args:
+          params: flat master parameters.
+          outputs: [test samples, ...] of the trained network.
+          clock: has ended "train" and "compile".
+          devices: a name for each device trained on.
+          packages: distributions whose versions matter.
+          more: further entries of the summary.
+        """
+        final = report.final_metrics(self._experiment, self._data, params, outputs)
+        summary = self._summary(clock, final) | {
+            "num_params": int(sum(array.size for array in params.values())),
+            "num_devices": len(devices), "device": devices[0], "versions": versions(packages), **(more or {})}
+        records.require_finite(summary, records.SUMMARY)
+        records.write_params(self._workdir / records.PARAMS, params)
+        records.write_summary(self._workdir, summary)
+        if self._experiment.plots:
+            from jaxnn.experiment import plots
+
+            plots.draw(self._experiment, self._data, self._workdir, params, outputs)
+        clock.end("files")
+        self._announce(final, clock)
+
+    def _summary(self, clock: "Clock", final: Mapping[str, Any]) -> dict[str, Any]:
+        experiment, row = self._experiment, self._row
+        return {
+            "experiment": experiment.name, "stack": self._stack, "precision": experiment.precision,
+            "epochs": int(row["epoch"]), "steps": int(row["step"]), "skipped_steps": self.skipped_steps,
+            "train_loss": row["train_loss"], "test_loss": row["test_loss"], "final": final,
+            "train_seconds": clock.seconds["train"], "compile_seconds": clock.seconds["compile"],
+            "samples_per_second": self._samples_seen / clock.seconds["train"],
+        }
+
+    def _announce(self, final: Mapping[str, Any], clock: "Clock") -> None:
+        print("\n".join(report.lines(final)))
+        if self.skipped_steps:
+            print(f"{self.skipped_steps} of {self._row['step']} steps skipped (FP16 overflow)")
+        print("seconds: " + ", ".join(f"{stage} {value:.2f}" for stage, value in clock.seconds.items()))
+        print(f"files: {self._workdir}")
+
+
+class Clock:
+    """Wall seconds of each stage of a run.
+
+    Attributes:
+      seconds: stage -> seconds. "import" is the processor time the process had used at the
+        start, which is what importing took.
+    """
+
+    def __init__(self):
+        self.seconds = {"import": time.process_time()}
+        self._last = time.perf_counter()
+
+    def end(self, stage: str, **parts: float) -> None:
+        """Ends a stage that began where the last one ended.
+
+        Args:
+          stage: its name.
+          **parts: seconds of this stage that count as stages of their own.
+        """
+        now = time.perf_counter()
+        self.seconds |= parts | {stage: now - self._last - sum(parts.values())}
+        self._last = now
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Python's version and each installed distribution's."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
+
+
+def stop_unless_finite(names: Sequence[str], finite: np.ndarray, first_step: int) -> None:
+    """Raises UserError naming the first step and tensor that is not finite.
+
+    Args:
+      names: [tensors] names.
+      finite: [steps, tensors] bool.
+      first_step: step number of the first row.
+    """
+    if not finite.all():
+        step, tensor = np.argwhere(~finite)[0]
+        raise UserError(f"step {first_step + step}: {names[tensor]} is not finite; training diverged, "
+                        "try a smaller --learning_rate")

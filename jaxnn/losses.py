@@ -1,0 +1,52 @@
+"""Losses per example: [batch, ...] outputs and targets -> [batch]. Twin of torch_ref/losses.py.
+
+The caller averages. Outputs may be low precision; each loss is computed in float32, or in
+float64 when the outputs are.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def mse(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """(y - t)^2, averaged over the outputs of an example; no factor 1/2.
+
+    Args:
+      outputs: [batch, outputs].
+      targets: [batch, outputs].
+    """
+    outputs = _at_least_float32(outputs)
+    return jnp.mean(jnp.square(outputs - targets.astype(outputs.dtype)), axis=-1)
+
+
+def binary_cross_entropy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """max(z, 0) - z t + log(1 + exp(-|z|)) = -[t log s(z) + (1 - t) log(1 - s(z))], stable for any logit.
+
+    Args:
+      outputs: [batch, outputs] logits z.
+      targets: [batch, outputs] labels t, 0 or 1.
+    """
+    logits = _at_least_float32(outputs)
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, targets.astype(logits.dtype)), axis=-1)
+
+
+def cross_entropy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """log(sum_k exp(z_k)) - z_t: the negative log softmax of the right class.
+
+    Args:
+      outputs: [batch, classes] logits z.
+      targets: [batch] integer class t.
+    """
+    return optax.softmax_cross_entropy_with_integer_labels(_at_least_float32(outputs), targets)
+
+
+def _at_least_float32(outputs: jax.Array) -> jax.Array:
+    return outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+
+
+LOSSES: dict[str, Loss] = {"mse": mse, "binary_cross_entropy": binary_cross_entropy, "cross_entropy": cross_entropy}

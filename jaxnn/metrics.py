@@ -1,0 +1,30 @@
+"""Metrics per example, averaged by the caller: [batch, ...] -> [batch] float32. Twin of torch_ref/metrics.py."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+Metric = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def absolute_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """|y - t|, averaged over the outputs of an example: [batch, outputs] x 2 -> [batch]."""
+    return jnp.mean(jnp.abs(outputs.astype(jnp.float32) - targets.astype(jnp.float32)), axis=-1)
+
+
+def binary_accuracy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """1 where the logit's sign is the label's: [batch, 1] logits, [batch, 1] labels 0 or 1 -> [batch]."""
+    return jnp.mean(((outputs >= 0) == (targets > 0.5)).astype(jnp.float32), axis=-1)
+
+
+def accuracy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """1 where the largest logit is the label's: [batch, classes] logits, [batch] classes -> [batch]."""
+    return (jnp.argmax(outputs, axis=-1) == targets).astype(jnp.float32)
+
+
+METRICS: dict[str, tuple[str, Metric]] = {
+    "regression": ("mae", absolute_error),
+    "binary": ("accuracy", binary_accuracy),
+    "multiclass": ("accuracy", accuracy),
+}

@@ -1,0 +1,57 @@
+"""Optimizers as optax transformations with torch's semantics. Twin of torch_ref/optimizers.py.
+
+Each factory returns the *direction*: params <- params - learning_rate * direction. The
+train step multiplies by the learning rate, read from the table that both stacks share.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import optax
+
+from jaxnn.experiment.config import Experiment
+
+
+class Moments(NamedTuple):
+    """Running averages of an optimizer, each a pytree like the parameters.
+
+    Attributes:
+      first: of the gradient; empty if the optimizer keeps none.
+      second: of its square; empty if the optimizer keeps none.
+    """
+
+    first: optax.Updates
+    second: optax.Updates
+
+
+class Optimizer(NamedTuple):
+    """An optax transformation, and its moments read and replaced by name.
+
+    Attributes:
+      transform: gradients -> direction.
+      moments: state -> Moments.
+      with_moments: (moments, updates applied so far) -> state.
+    """
+
+    transform: optax.GradientTransformation
+    moments: Callable[[optax.OptState], Moments]
+    with_moments: Callable[[Moments, int], optax.OptState]
+
+
+def sgd(experiment: Experiment) -> Optimizer:
+    """The gradient itself (Robbins & Monro 1951)."""
+    del experiment
+    return Optimizer(optax.identity(), lambda state: Moments({}, {}), lambda moments, count: optax.EmptyState())
+
+
+def adam(experiment: Experiment) -> Optimizer:
+    """m_hat / (sqrt(v_hat) + eps), both bias-corrected, eps outside the root (Kingma & Ba 2015, Algorithm 1)."""
+    transform = optax.scale_by_adam(experiment.adam_b1, experiment.adam_b2, experiment.adam_eps)
+    return Optimizer(
+        transform,
+        lambda state: Moments(state.mu, state.nu),
+        lambda moments, count: optax.ScaleByAdamState(count, moments.first, moments.second),
+    )
+
+
+OPTIMIZERS: dict[str, Callable[[Experiment], Optimizer]] = {"sgd": sgd, "adam": adam}

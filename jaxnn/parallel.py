@@ -1,0 +1,148 @@
+"""The only file that says pmap: whole epochs, or recorded single steps, on every device.
+
+The data set is resident on each device. Arrays that differ between devices, and the state,
+carry a leading [devices] axis; the state's copies are equal.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxnn.experiment import batches
+from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.datasets import Dataset
+from jaxnn.train_step import Batch
+
+AXIS = "devices"
+
+
+class Resident(NamedTuple):
+    """What stays on the devices for the whole run.
+
+    Attributes:
+      train_inputs, train_targets, test_inputs, test_targets: as in `Dataset`.
+      learning_rates: [updates] float32.
+    """
+
+    train_inputs: jax.Array
+    train_targets: jax.Array
+    test_inputs: jax.Array
+    test_targets: jax.Array
+    learning_rates: jax.Array
+
+
+def choose_devices(experiment: Experiment) -> list[jax.Device]:
+    """The devices to train on: `--num_devices`, or one on a CPU and all of them elsewhere.
+
+    Raises:
+      UserError: more asked for than there are, or the batch does not divide.
+    """
+    devices = jax.local_devices()
+    default = 1 if devices[0].platform == "cpu" else len(devices)
+    count = experiment.num_devices or default
+    if count > len(devices):
+        raise UserError(f"--num_devices: {count} asked for, {len(devices)} here; for virtual CPU devices set "
+                        f"XLA_FLAGS=--xla_force_host_platform_device_count={count}")
+    if experiment.batch_size % count:
+        raise UserError(f"--batch_size: {experiment.batch_size} is not divisible by {count} devices; "
+                        "change it or set --num_devices")
+    return devices[:count]
+
+
+def make_resident(data: Dataset, learning_rates: np.ndarray, devices: list[jax.Device]) -> Resident:
+    """Puts the data set on every device."""
+    arrays = Resident(data.train_inputs, data.train_targets, data.test_inputs, data.test_targets, learning_rates)
+    return jax.device_put(arrays, _sharding(devices))
+
+
+def make_epoch(train_step: Callable, eval_step: Callable, devices: list[jax.Device]) -> Callable:
+    """Returns epoch(state, ids, test_ids, resident) -> (state, StepResult, sums, outputs): one call an epoch.
+
+    `ids` is [devices, steps, rows], `test_ids` [devices, chunks, rows]. Results come stacked:
+    StepResult [devices, steps], sums [devices, 2], outputs [devices, chunks, rows, ...].
+    The state is donated.
+    """
+
+    def epoch(state, ids: jax.Array, test_ids: jax.Array, resident: Resident):
+        def train_body(state, ids):
+            batch = _gather(resident.train_inputs, resident.train_targets, ids)
+            state, result, _ = train_step(state, batch, resident.learning_rates)
+            return state, result
+
+        def test_body(params, ids):
+            return params, eval_step(params, _gather(resident.test_inputs, resident.test_targets, ids))
+
+        state, results = lax.scan(train_body, state, ids)
+        _, (sums, outputs) = lax.scan(test_body, state.params, test_ids)
+        return state, results, lax.psum(sums.sum(axis=0), AXIS), outputs
+
+    return jax.pmap(epoch, AXIS, in_axes=(0, 0, 0, None), donate_argnums=0, devices=devices)
+
+
+def make_recorded_step(train_step: Callable, devices: list[jax.Device]) -> Callable:
+    """Returns step(state, ids, resident) -> (state, StepResult, grads) for `ids` [devices, rows]."""
+
+    def step(state, ids: jax.Array, resident: Resident):
+        batch = _gather(resident.train_inputs, resident.train_targets, ids)
+        return train_step(state, batch, resident.learning_rates)
+
+    return jax.pmap(step, AXIS, in_axes=(0, 0, None), devices=devices)
+
+
+def shard(ids: np.ndarray, count: int) -> np.ndarray:
+    """Global batches [..., batch] -> [devices, ..., batch / devices]: each device its rank's slice."""
+    return np.stack([batches.rank_slice(ids, rank, count) for rank in range(count)])
+
+
+def replicate(tree: Any, devices: list[jax.Device]) -> Any:
+    """A copy on each device, along a leading [devices] axis."""
+    copies = jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (len(devices), *np.shape(x))), tree)
+    return jax.device_put(copies, _sharding(devices, AXIS))
+
+
+def first(tree: Any) -> Any:
+    """The first device's copy, as NumPy arrays."""
+    return jax.tree.map(lambda x: np.asarray(x.addressable_shards[0].data)[0], tree)
+
+
+def unshard(outputs: jax.Array, count: int) -> np.ndarray:
+    """[devices, chunks, rows, ...] -> the first `count` samples in order, [count, ...]."""
+    rows = np.moveaxis(np.asarray(outputs), 0, 1)
+    return rows.reshape(-1, *rows.shape[3:])[:count]
+
+
+class Compiled:
+    """A pmapped function, compiled ahead for each new shape of its second argument.
+
+    Attributes:
+      seconds: spent compiling so far.
+    """
+
+    def __init__(self, function: Callable):
+        self._function, self._programs, self.seconds = function, {}, 0.0
+
+    def __call__(self, *args: Any) -> Any:
+        shape = args[1].shape
+        if shape not in self._programs:
+            start = time.perf_counter()
+            self._programs[shape] = self._function.lower(*args).compile()
+            self.seconds += time.perf_counter() - start
+        return self._programs[shape](*args)
+
+
+def _sharding(devices: list[jax.Device], *axes: str) -> jax.sharding.Sharding:
+    return jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(devices), (AXIS,)), jax.sharding.PartitionSpec(*axes))
+
+
+def _gather(inputs: jax.Array, targets: jax.Array, ids: jax.Array) -> Batch:
+    rows = jnp.maximum(ids, 0)
+    return Batch(
+        inputs.at[rows].get(mode="promise_in_bounds"),
+        targets.at[rows].get(mode="promise_in_bounds"),
+        (ids != batches.PADDING).astype(jnp.float32),
+    )

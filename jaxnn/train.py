@@ -1,0 +1,123 @@
+"""Trains one experiment in JAX.
+
+    python -m jaxnn.train --flagfile=launch/experiments/breast_cancer.flags
+
+Without flags it trains the linear regression. Exit code 2 on bad input or divergence.
+"""
+
+import time
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from jaxnn import models, parallel, recording, train_step
+from jaxnn.experiment import batches, command_line, datasets, records, run_log, schedules, trace
+from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.datasets import Dataset
+from jaxnn.metrics import METRICS
+from jaxnn.optimizers import OPTIMIZERS, Optimizer
+from jaxnn.train_step import Params, StepResult, TrainState
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+MOST_EVALUATED_AT_ONCE = 4096
+
+
+def main(experiment: Experiment) -> None:
+    """Flags -> data -> model -> state -> epochs -> records."""
+    clock = run_log.Clock()
+    configure(experiment)
+    data = datasets.load(experiment)
+    devices = parallel.choose_devices(experiment)
+    clock.end("data")
+
+    model = models.build(experiment, data.num_outputs)
+    optimizer = OPTIMIZERS[experiment.optimizer](experiment)
+    state = start(experiment, model, optimizer, data)
+    clock.end("init")
+
+    workdir = records.create_workdir(experiment, "jax")
+    metric_name, metric = METRICS[data.task]
+    steps = train_step.make_train_step(experiment, model, optimizer, parallel.AXIS)
+    epoch = parallel.Compiled(
+        parallel.make_epoch(steps, train_step.make_eval_step(experiment, model, metric), devices))
+    recorder = recording.Recorder(experiment, optimizer, parallel.make_recorded_step(steps, devices), devices,
+                                  workdir)
+    with run_log.RunLog(experiment, data, "jax", workdir, metric_name) as log:
+        state, outputs = train(experiment, data, devices, state, epoch, recorder, log)
+    clock.end("train", compile=epoch.seconds)
+
+    flat = trace.flatten(parallel.first(state.params))
+    log.finish(flat, outputs, clock, [f"{device.platform} {device.device_kind}" for device in devices], PACKAGES)
+
+
+def configure(experiment: Experiment) -> None:
+    """Sets what JAX holds process-wide: float64, full-precision matmuls, the persistent compilation cache."""
+    jax.config.update("jax_enable_x64", experiment.precision == "fp64")
+    jax.config.update("jax_default_matmul_precision", "highest")
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(datasets.cache_folder() / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def start(experiment: Experiment, model: nn.Module, optimizer: Optimizer, data: Dataset) -> TrainState:
+    """The state before the first step, from `--init_params` or fresh."""
+    if experiment.init_params:
+        params = read_initial_params(experiment, model, data)
+        return jax.jit(lambda params: train_step.initial_state(params, experiment, optimizer))(params)
+    shape = data.train_inputs.shape[1:]
+    return jax.jit(lambda seed: train_step.initial_state(
+        train_step.initial_params(model, seed, shape), experiment, optimizer))(experiment.seed)
+
+
+def read_initial_params(experiment: Experiment, model: nn.Module, data: Dataset) -> Params:
+    """The parameters of `--init_params`.
+
+    Raises:
+      UserError: a tensor is missing, not the model's, or of another shape.
+    """
+    wanted = trace.flatten(jax.eval_shape(
+        lambda: train_step.initial_params(model, 0, data.train_inputs.shape[1:])))
+    given = records.read_params(experiment.init_params)
+    for name in sorted(wanted.keys() | given.keys()):
+        shapes = [tuple(side[name].shape) if name in side else None for side in (wanted, given)]
+        if shapes[0] != shapes[1]:
+            raise UserError(f"--init_params: {name} is {shapes[1] or 'missing'} in {experiment.init_params}, "
+                            f"{shapes[0] or 'unknown'} in --model={experiment.model}")
+    return trace.unflatten(given)
+
+
+def train(experiment: Experiment, data: Dataset, devices: list[jax.Device], state: TrainState,
+          epoch: parallel.Compiled, recorder: recording.Recorder, log: run_log.RunLog) -> tuple[TrainState, np.ndarray]:
+    """Runs every epoch; returns the final state, one copy a device, and the test outputs."""
+    names = ["loss", *(f"gradient of {name}" for name in trace.flatten(state.params))]
+    samples, count = len(data.train_inputs), len(devices)
+    plan = batches.plan(experiment, samples)
+    resident = parallel.make_resident(data, schedules.learning_rates(experiment, sum(plan)), devices)
+    test_ids = parallel.shard(
+        batches.evaluation_batches(len(data.test_inputs), MOST_EVALUATED_AT_ONCE, count), count)
+    state = parallel.replicate(state, devices)
+    for number, steps in enumerate(plan):
+        ids = batches.global_batches(batches.epoch_order(samples, experiment.seed, number), experiment.batch_size)[:steps]
+        state, recorded = recorder.run(state, ids, resident)
+        state, results, sums, outputs = epoch(state, parallel.shard(ids[len(recorded):], count), test_ids, resident)
+        results = recording.join(recorded, parallel.first(results))
+        stop_if_diverged(results, names, sum(plan[:number]))
+        log.epoch(number, results.loss, (ids != batches.PADDING).sum(axis=1), results.skipped,
+                  results.learning_rate[-1], parallel.first(sums) / len(data.test_inputs))
+    return state, parallel.unshard(outputs, len(data.test_inputs))
+
+
+def stop_if_diverged(results: StepResult, names: list[str], first_step: int) -> None:
+    """Raises UserError on the first step whose loss or gradient is not finite, unless FP16 skipped it."""
+    run_log.stop_unless_finite(names, results.finite | results.skipped[:, None], first_step)
+    if results.exhausted.any():
+        step = int(results.exhausted.argmax())
+        tensor = names[int((~results.finite[step]).argmax())]
+        raise UserError(f"step {first_step + step}: {tensor} overflows at the smallest loss scale "
+                        f"({results.loss_scale[step]:g}); try a smaller --learning_rate or --precision=fp32")
+
+
+if __name__ == "__main__":
+    command_line.run(main, __doc__, default_precision="fp32")

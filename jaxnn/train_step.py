@@ -1,0 +1,179 @@
+"""One training step and one evaluation step: pure functions of arrays, on one device or inside a pmap.
+
+`make_gradients` and `make_update` are the two halves of a step; the judge calls them apart.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from jaxnn import precision
+from jaxnn.dropout import mask_source
+from jaxnn.experiment.config import Experiment
+from jaxnn.losses import LOSSES
+from jaxnn.metrics import Metric
+from jaxnn.optimizers import Optimizer
+from jaxnn.precision import LossScale
+
+Params = Any
+
+
+class Batch(NamedTuple):
+    """This device's rows of a batch.
+
+    Attributes:
+      inputs: [rows, features].
+      targets: [rows, ...].
+      weights: [rows] float32, 0 for padding and 1 for samples.
+    """
+
+    inputs: jax.Array
+    targets: jax.Array
+    weights: jax.Array
+
+
+class TrainState(NamedTuple):
+    """Everything that a step changes.
+
+    Attributes:
+      params: master parameters, a pytree.
+      opt_state: of the optimizer's optax transformation.
+      loss_scale: FP16's scaler.
+      step: () int32, batches seen, skipped ones counted.
+      updates: () int32, updates applied.
+    """
+
+    params: Params
+    opt_state: optax.OptState
+    loss_scale: LossScale
+    step: jax.Array
+    updates: jax.Array
+
+
+class StepResult(NamedTuple):
+    """What a step reports.
+
+    Attributes:
+      loss: () mean over the global batch, unscaled.
+      learning_rate: () float32.
+      loss_scale: () float32, the scale that multiplied the loss.
+      skipped: () bool, an FP16 overflow left parameters and optimizer as they were.
+      exhausted: () bool, it overflowed although the scale could not be lowered any more.
+      finite: [1 + tensors] bool: the loss, then each gradient in the pytree's order.
+    """
+
+    loss: jax.Array
+    learning_rate: jax.Array
+    loss_scale: jax.Array
+    skipped: jax.Array
+    exhausted: jax.Array
+    finite: jax.Array
+
+
+def initial_params(model: nn.Module, seed: jax.Array | int, input_shape: tuple[int, ...]) -> Params:
+    """Fresh float32 parameters, before any rounding to the compute format."""
+    return model.init(jax.random.key(seed), jnp.zeros((1, *input_shape), jnp.float32))["params"]
+
+
+def initial_state(params: Params, experiment: Experiment, optimizer: Optimizer) -> TrainState:
+    """The state before the first step. Masters start as rounded to the compute format, as in DeepSpeed (D5)."""
+    policy = precision.POLICIES[experiment.precision]
+    params = precision.cast(precision.cast(params, policy.compute), policy.master)
+    scale = precision.initial_loss_scale(experiment)
+    return TrainState(params, optimizer.transform.init(params), scale, jnp.int32(0), jnp.int32(0))
+
+
+def make_gradients(experiment: Experiment, model: nn.Module, axis_name: str | None = None) -> Callable:
+    """Returns gradients(params, batch, step, scale) -> (loss, grads).
+
+    `params` are in the compute format. `loss` is the mean over the global batch, `grads` the
+    gradients of `scale` times that mean, in the compute format, summed over the devices of `axis_name`.
+    """
+    loss_function = LOSSES[experiment.loss]
+
+    def gradients(params: Params, batch: Batch, step: jax.Array, scale: jax.Array) -> tuple[jax.Array, Params]:
+        rows = batch.weights.shape[0]
+        devices = lax.axis_size(axis_name) if axis_name else 1
+        first_row = lax.axis_index(axis_name) * rows if axis_name else 0
+        masks = mask_source(experiment.seed, step, first_row, rows * devices)
+        total = _sum_over(batch.weights.sum(), axis_name)
+
+        def objective(params: Params) -> tuple[jax.Array, jax.Array]:
+            losses = loss_function(model.apply({"params": params}, batch.inputs, masks), batch.targets)
+            mean = jnp.sum(losses * batch.weights.astype(losses.dtype)) / total.astype(losses.dtype)
+            return mean * scale.astype(mean.dtype), mean
+
+        (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(params)
+        return _sum_over((loss, grads), axis_name)
+
+    return gradients
+
+
+def make_update(optimizer: Optimizer) -> Callable:
+    """Returns update(params, opt_state, grads, learning_rate) -> (params, opt_state), all in the master format."""
+
+    def update(params: Params, opt_state: optax.OptState, grads: Params, learning_rate: jax.Array):
+        direction, opt_state = optimizer.transform.update(grads, opt_state, params)
+        return jax.tree.map(lambda p, d: p - learning_rate.astype(p.dtype) * d, params, direction), opt_state
+
+    return update
+
+
+def make_train_step(experiment: Experiment, model: nn.Module, optimizer: Optimizer,
+                    axis_name: str | None = None) -> Callable:
+    """Returns train_step(state, batch, learning_rates) -> (state, StepResult, grads).
+
+    `learning_rates` is the whole run's table, [updates] float32. `grads` are unscaled, in the
+    master format; a caller that drops them pays nothing for them.
+    """
+    policy = precision.POLICIES[experiment.precision]
+    gradients = make_gradients(experiment, model, axis_name)
+    update = make_update(optimizer)
+    may_skip = experiment.precision == "fp16"
+
+    def train_step(state: TrainState, batch: Batch, learning_rates: jax.Array):
+        scale, learning_rate = state.loss_scale.scale, learning_rates[state.updates]
+        batch = batch._replace(inputs=precision.cast(batch.inputs, policy.compute))
+        loss, grads = gradients(precision.cast(state.params, policy.compute), batch, state.step, scale)
+        grads = unscale(precision.cast(grads, policy.master), scale)
+        finite = jnp.stack([jnp.isfinite(x).all() for x in (loss, *jax.tree.leaves(grads))])
+        skipped = ~finite[1:].all() if may_skip else jnp.array(False)
+
+        params, opt_state = update(state.params, state.opt_state, grads, learning_rate)
+        if may_skip:
+            params, opt_state = jax.tree.map(
+                lambda old, new: jnp.where(skipped, old, new), (state.params, state.opt_state), (params, opt_state))
+        exhausted = skipped & precision.is_exhausted(state.loss_scale, experiment)
+        loss_scale = precision.update_loss_scale(state.loss_scale, skipped, experiment) if may_skip else state.loss_scale
+        state = TrainState(params, opt_state, loss_scale, state.step + 1, state.updates + ~skipped)
+        return state, StepResult(loss, learning_rate, scale, skipped, exhausted, finite), grads
+
+    return train_step
+
+
+def make_eval_step(experiment: Experiment, model: nn.Module, metric: Metric) -> Callable:
+    """Returns eval_step(params, batch) -> (weighted sums of loss and metric, outputs [rows, ...])."""
+    policy = precision.POLICIES[experiment.precision]
+    loss_function = LOSSES[experiment.loss]
+
+    def eval_step(params: Params, batch: Batch):
+        params, inputs = precision.cast((params, batch.inputs), policy.compute)
+        outputs = model.apply({"params": params}, inputs)
+        sums = [jnp.sum(f(outputs, batch.targets) * batch.weights) for f in (loss_function, metric)]
+        return jnp.stack([s.astype(jnp.float32) for s in sums]), outputs.astype(jnp.float32)
+
+    return eval_step
+
+
+def unscale(grads: Params, scale: jax.Array) -> Params:
+    """grads / scale, exact for a power of two short of underflow."""
+    return jax.tree.map(lambda g: g / scale.astype(g.dtype), grads)
+
+
+def _sum_over(tree: Any, axis_name: str | None) -> Any:
+    return lax.psum(tree, axis_name) if axis_name else tree

@@ -1,0 +1,51 @@
+"""Losses per example: [batch, ...] outputs and targets -> [batch]. Twin of jaxnn/losses.py.
+
+The caller averages. Outputs may be low precision; each loss is computed in float32, or in
+float64 when the outputs are.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def mse(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """(y - t)^2, averaged over the outputs of an example; no factor 1/2.
+
+    Args:
+      outputs: [batch, outputs].
+      targets: [batch, outputs].
+    """
+    outputs = _at_least_float32(outputs)
+    return torch.square(outputs - targets.to(outputs.dtype)).mean(dim=-1)
+
+
+def binary_cross_entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """max(z, 0) - z t + log(1 + exp(-|z|)) = -[t log s(z) + (1 - t) log(1 - s(z))], stable for any logit.
+
+    Args:
+      outputs: [batch, outputs] logits z.
+      targets: [batch, outputs] labels t, 0 or 1.
+    """
+    logits = _at_least_float32(outputs)
+    return functional.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none").mean(dim=-1)
+
+
+def cross_entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """log(sum_k exp(z_k)) - z_t: the negative log softmax of the right class.
+
+    Args:
+      outputs: [batch, classes] logits z.
+      targets: [batch] integer class t.
+    """
+    return functional.cross_entropy(_at_least_float32(outputs), targets.long(), reduction="none")
+
+
+def _at_least_float32(outputs: torch.Tensor) -> torch.Tensor:
+    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+
+
+LOSSES: dict[str, Loss] = {"mse": mse, "binary_cross_entropy": binary_cross_entropy, "cross_entropy": cross_entropy}

@@ -1,0 +1,24 @@
+"""Linear regression: one Linear layer. Twin of jaxnn/models/linear.py."""
+
+import torch
+from torch import nn
+
+from torch_ref.dropout import MaskSource
+
+
+class Linear(nn.Module):
+    """y = x W + b.
+
+    Args:
+      num_inputs: width of x.
+      num_outputs: width of y.
+    """
+
+    def __init__(self, num_inputs: int, num_outputs: int):
+        super().__init__()
+        self.output = nn.Linear(num_inputs, num_outputs)
+
+    def forward(self, x: torch.Tensor, masks: MaskSource | None = None) -> torch.Tensor:
+        """[batch, num_inputs] -> [batch, num_outputs]; `masks` is not used."""
+        del masks
+        return self.output(x)

@@ -1,0 +1,67 @@
+"""Threefry-2x32 in torch: the very bits of jax.random, from the same key (Salmon et al. 2011).
+
+Matches jax with `jax_threefry_partitionable` on (its default): element i of an array is
+the exclusive or of the two words that the cipher makes of the 64-bit counter i.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+Key = tuple[int, int]
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = 0x1BD11BDA
+
+
+def key(seed: int) -> Key:
+    """jax.random.key(seed) for 0 <= seed < 2**31."""
+    return 0, seed
+
+
+def fold_in(key: Key, data: int) -> Key:
+    """jax.random.fold_in(key, data) for 0 <= data < 2**31."""
+    high, low = threefry_2x32(key, torch.tensor([0], dtype=torch.int32), torch.tensor([data], dtype=torch.int32))
+    return int(high), int(low)
+
+
+def bernoulli(key: Key, p: np.float32, shape: tuple[int, ...], device: torch.device | str = "cpu") -> torch.Tensor:
+    """jax.random.bernoulli(key, np.float32(p), shape): bool, fewer than 2**31 elements."""
+    low = torch.arange(math.prod(shape), dtype=torch.int32, device=device)
+    first, second = threefry_2x32(key, torch.zeros_like(low), low)
+    # The 23 high bits become the mantissa of a float in [1, 2).
+    mantissa = _shift_right(first ^ second, 9) | 0x3F800000
+    uniform = mantissa.view(torch.float32) - 1
+    return (uniform < float(p)).reshape(shape)
+
+
+def threefry_2x32(key: Key, high: torch.Tensor, low: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Twenty rounds of the cipher on int32 words, whose overflow wraps as uint32's does.
+
+    Args:
+      key: two words.
+      high: [n] int32 counter words.
+      low: [n] int32 counter words.
+
+    Returns:
+      Two [n] int32 arrays of random bits.
+    """
+    words = tuple(_as_int32(word) for word in (key[0], key[1], key[0] ^ key[1] ^ _PARITY))
+    x0, x1 = high + words[0], low + words[1]
+    for group in range(5):
+        for rotation in _ROTATIONS[group % 2]:
+            x0 = x0 + x1
+            x1 = (x1 << rotation | _shift_right(x1, 32 - rotation)) ^ x0
+        x0 = x0 + words[(group + 1) % 3]
+        x1 = x1 + _as_int32(words[(group + 2) % 3] + group + 1)
+    return x0, x1
+
+
+def _shift_right(x: torch.Tensor, bits: int) -> torch.Tensor:
+    """Logical shift: torch's >> on int32 copies the sign."""
+    return (x >> bits) & ((1 << (32 - bits)) - 1)
+
+
+def _as_int32(word: int) -> int:
+    return (word + 2**31) % 2**32 - 2**31
