@@ -10,13 +10,13 @@ class Progress:
     """Shows epochs as they end.
 
     Args:
-      epochs: in the whole run.
+      epochs: in the whole run; 0 shows nothing.
     """
 
     def __init__(self, epochs: int):
         self._epochs = epochs
         self._every = -(-epochs // PLAIN_LINES)
-        self._bar = _bar(epochs) if sys.stdout.isatty() else None
+        self._bar = _bar(epochs) if epochs and sys.stdout.isatty() else None
 
     def show(self, row: Mapping[str, float]) -> None:
         """Shows one row of metrics.csv."""

@@ -22,15 +22,15 @@ class RunLog:
       experiment: what runs.
       data: its data set.
       stack: "jax" or "torch".
-      workdir: made by `records.create_workdir`.
+      workdir: made by `records.create_workdir`; None on a rank that writes and shows nothing.
       metric_name: of the metric that accompanies the test loss.
     """
 
-    def __init__(self, experiment: Experiment, data: Dataset, stack: str, workdir: pathlib.Path, metric_name: str):
+    def __init__(self, experiment: Experiment, data: Dataset, stack: str, workdir: pathlib.Path | None, metric_name: str):
         self._experiment, self._data, self._stack = experiment, data, stack
         self._workdir, self._metric_name = workdir, metric_name
-        self._writer = records.MetricsWriter(workdir)
-        self._progress = Progress(experiment.epochs)
+        self._writer = records.MetricsWriter(workdir) if workdir else None
+        self._progress = Progress(experiment.epochs if workdir else 0)
         self._row: dict[str, float] = {}
         self.skipped_steps, self._samples_seen = 0, 0
 
@@ -65,8 +65,9 @@ class RunLog:
             "epoch": epoch + 1, "step": steps, "learning_rate": float(learning_rate), "train_loss": train_loss,
             "test_loss": float(test[0]), f"test_{self._metric_name}": float(test[1]),
         }
-        self._writer.write(self._row)
-        self._progress.show(self._row)
+        if self._writer:
+            self._writer.write(self._row)
+            self._progress.show(self._row)
 
     def finish(self, params: Mapping[str, np.ndarray], outputs: np.ndarray, clock: "Clock", devices: Sequence[str],
                packages: Sequence[str], more: Mapping[str, Any] | None = None) -> None:
@@ -80,6 +81,8 @@ class RunLog:
           packages: distributions whose versions matter.
           more: further entries of the summary.
         """
+        if not self._workdir:
+            return
         final = report.final_metrics(self._experiment, self._data, params, outputs)
         summary = self._summary(clock, final) | {
             "num_params": int(sum(array.size for array in params.values())),

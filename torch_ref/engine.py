@@ -1,0 +1,155 @@
+"""DeepSpeed: ranks, initialization, and readers of what it holds inside.
+
+The readers return what the mathematics means, not what DeepSpeed stores: gradients are
+unscaled (MISMATCHES D15), moments are zeros before the first update.
+"""
+
+import contextlib
+import logging
+import os
+import pathlib
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.deepspeed import ds_config
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+STALE_LOCK_SECONDS = 180
+COMPILED_OPS = ("fused_adam", "deepspeed_shm_comm")
+
+
+def join_ranks() -> tuple[int, int, torch.device]:
+    """Joins the launcher's process group, or makes one of a single rank.
+
+    Returns:
+      This rank, the number of ranks, and the device to train on.
+    """
+    if "RANK" not in os.environ:
+        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1",
+                       "MASTER_PORT": str(_free_port())}
+    _clear_stale_locks()
+    with _quiet():
+        import deepspeed
+        from deepspeed.accelerator import get_accelerator
+
+        deepspeed.init_distributed(dist_backend=get_accelerator().communication_backend_name())
+        device = torch.device(get_accelerator().current_device_name())
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device
+
+
+def fp16_kernels(experiment: Experiment) -> str:
+    """Which kernels compute FP16 here: "native" or "software".
+
+    DeepSpeed refuses FP16 on a CPU without AVX512-FP16 or AMX-FP16, although torch computes the
+    same format there in software. Under `--fp16_kernels=any` its question is answered with yes.
+
+    Raises:
+      UserError: no FP16 instructions, and `--fp16_kernels=native`.
+    """
+    from deepspeed.accelerator import get_accelerator
+
+    if get_accelerator().is_fp16_supported():
+        return "native"
+    if experiment.fp16_kernels == "native":
+        raise UserError("--precision: this CPU has no FP16 instructions (AVX512-FP16 or AMX-FP16); use "
+                        "--precision=fp32, or --fp16_kernels=any to compute FP16 in software")
+    get_accelerator().is_fp16_supported = lambda: True
+    return "software"
+
+
+def initialize(experiment: Experiment, model: nn.Module, optimizer: torch.optim.Optimizer, world_size: int):
+    """The DeepSpeed engine around a model and an optimizer over its parameters."""
+    import deepspeed
+
+    with _quiet():
+        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=ds_config(experiment, world_size))
+    return engine
+
+
+def masters(engine) -> dict[str, torch.Tensor]:
+    """torch name -> master parameter, float32 and whole on every rank."""
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    return {name: safe_get_full_fp32_param(param).clone() for name, param in engine.module.named_parameters()}
+
+
+def gradients(engine) -> dict[str, torch.Tensor]:
+    """torch name -> gradient of the mean loss, float32, unscaled; between `backward` and `step`."""
+    from deepspeed.utils import safe_get_full_grad
+
+    scale = engine.optimizer.loss_scale
+    return {name: safe_get_full_grad(param).float() / scale for name, param in engine.module.named_parameters()}
+
+
+def moments(engine, key: str) -> dict[str, torch.Tensor]:
+    """torch name -> one moment of the optimizer; zeros before the first update."""
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    started = any(key in state for state in engine.optimizer.optimizer.state.values())
+    return {name: safe_get_full_optimizer_state(param, key).clone() if started else torch.zeros_like(param).float()
+            for name, param in engine.module.named_parameters()}
+
+
+def set_learning_rate(engine, learning_rate: float) -> None:
+    """Sets the learning rate of the coming step."""
+    for group in engine.optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def step(engine, number: int) -> None:
+    """Updates the parameters, or skips on an overflow and lowers the loss scale.
+
+    Raises:
+      UserError: FP16 overflowed at the smallest loss scale, where DeepSpeed gives up.
+    """
+    try:
+        engine.step()
+    except Exception as error:
+        if "loss scale already at minimum" not in str(error):
+            raise
+        raise UserError(f"step {number}: a gradient overflows at the smallest loss scale "
+                        f"({float(engine.optimizer.loss_scale):g}); try a smaller --learning_rate or "
+                        "--precision=fp32") from None
+
+
+def shut_down() -> None:
+    """Leaves the process group, so that the interpreter ends without a warning."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _clear_stale_locks() -> None:
+    """Removes the lock of a compilation that was killed: torch would wait for it forever."""
+    from torch.utils.cpp_extension import get_default_build_root
+
+    root = pathlib.Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    for lock in root.glob("*/*/lock"):
+        while lock.parent.name in COMPILED_OPS and lock.exists():
+            if time.time() - lock.stat().st_mtime > STALE_LOCK_SECONDS:
+                lock.unlink(missing_ok=True)
+            time.sleep(0.5)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Sends DeepSpeed's prints to stderr and drops its warnings about the machine; errors stay."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,89 @@
+"""Writes steps into the workdir's trace (`--record`). Twin of jaxnn/recording.py."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from jaxnn.experiment import config, run_log, trace
+from jaxnn.experiment.config import Experiment
+from torch_ref import engine as engines
+from torch_ref import params_io
+from torch_ref.optimizers import MOMENT_KEYS
+from torch_ref.train_step import Batch, StepResult, train_step
+
+
+class Recorder:
+    """Records the first `--record_steps` steps of a run; without `--record` it records none.
+
+    Args:
+      experiment: what to record and for how long.
+      rank: only rank 0 writes; every rank takes part in the reading.
+      world_size: ranks in all.
+      workdir: the trace goes to its trace/ folder.
+    """
+
+    def __init__(self, experiment: Experiment, rank: int, world_size: int, workdir: pathlib.Path):
+        self._experiment, self._rank, self._world_size = experiment, rank, world_size
+        self._steps = experiment.record_steps if experiment.record != "off" else 0
+        self._writer = None
+        if self._steps and rank == 0:
+            meta = dict(stack="torch", precision=experiment.precision, world_size=world_size, steps=self._steps,
+                        flags=config.to_flagfile(experiment).splitlines(),
+                        versions=run_log.versions(("torch", "deepspeed")))
+            self._writer = trace.Writer(workdir / "trace", experiment.record, meta)
+
+    def wants(self, step: int) -> bool:
+        """Whether this step, counted from 0, is to be recorded."""
+        return step < self._steps
+
+    def run(self, engine: Any, batch: Batch, ids: np.ndarray, step: int, updates: int,
+            learning_rate: float) -> StepResult:
+        """Takes one step and writes it.
+
+        Args:
+          engine: of `engine.initialize`.
+          batch: this rank's rows.
+          ids: [batch] global batch.
+          step: counted from 0.
+          updates: applied so far.
+          learning_rate: of this step.
+        """
+        before = self._state(engine)
+        result, grads = train_step(self._experiment, engine, batch, step, learning_rate, self._rank, self._world_size,
+                                   with_grads=True)
+        after = self._state(engine)
+        if self._writer:
+            grads = params_io.to_flax(engine.module, grads)
+            self._writer.write(step, step_tensors(before, after, ids, updates, result, grads))
+        return result
+
+    def _state(self, engine: Any) -> dict[str, Any]:
+        keys = MOMENT_KEYS[self._experiment.optimizer]
+        convert = engine.module
+        return {
+            "params": params_io.to_flax(convert, engines.masters(engine)),
+            "moments": {name: params_io.to_flax(convert, engines.moments(engine, key)) for name, key in keys.items()},
+        }
+
+
+def step_tensors(before: Mapping[str, Any], after: Mapping[str, Any], ids: np.ndarray, updates: int,
+                 result: StepResult, grads: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+    """One step in the trace's terms; see `experiment/trace.py`."""
+    squares = [np.sum(np.square(g, dtype=np.float64)) for g in grads.values()]
+    return {
+        "batch/ids": ids[ids >= 0],
+        "params": before["params"],
+        "moments": before["moments"],
+        "optimizer_step": np.int32(updates),
+        "loss": result.loss.float().cpu().numpy(),
+        "grads": grads,
+        "grad_norm": np.float32(np.inf if result.skipped else np.sqrt(sum(squares))),
+        "loss_scale": np.float32(result.loss_scale),
+        "skipped": np.bool_(result.skipped),
+        "learning_rate": np.float32(result.learning_rate),
+        "updated": after["params"],
+        "updated_moments": after["moments"],
+    }
