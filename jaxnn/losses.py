@@ -25,7 +25,7 @@ def mse(outputs: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def binary_cross_entropy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """max(z, 0) - z t + log(1 + exp(-|z|)) = -[t log s(z) + (1 - t) log(1 - s(z))], stable for any logit.
+    """-[t log s(z) + (1 - t) log s(-z)], s the logistic function: no cancellation at any logit.
 
     Args:
       outputs: [batch, outputs] logits z.

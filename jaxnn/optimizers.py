@@ -7,6 +7,7 @@ train step multiplies by the learning rate, read from the table that both stacks
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import optax
 
 from jaxnn.experiment.config import Experiment
@@ -45,8 +46,14 @@ def sgd(experiment: Experiment) -> Optimizer:
 
 
 def adam(experiment: Experiment) -> Optimizer:
-    """m_hat / (sqrt(v_hat) + eps), both bias-corrected, eps outside the root (Kingma & Ba 2015, Algorithm 1)."""
-    transform = optax.scale_by_adam(experiment.adam_b1, experiment.adam_b2, experiment.adam_eps)
+    """m_hat / (sqrt(v_hat) + eps), both bias-corrected, eps outside the root (Kingma & Ba 2015, Algorithm 1).
+
+    DeepSpeed's FusedAdam takes its betas as float32: its 1 - 0.999 is 0.00099998713, which moves the
+    second moment by 1.3e-5 of itself (csrc/includes/cpu_adam.h). `--nofused_adam` is torch's, in double.
+    """
+    rounded = np.float32 if experiment.fused_adam else float
+    b1, b2, eps = (float(rounded(x)) for x in (experiment.adam_b1, experiment.adam_b2, experiment.adam_eps))
+    transform = optax.scale_by_adam(b1, b2, eps)
     return Optimizer(
         transform,
         lambda state: Moments(state.mu, state.nu),

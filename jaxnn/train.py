@@ -94,7 +94,7 @@ def train(experiment: Experiment, data: Dataset, devices: list[jax.Device], stat
     names = ["loss", *(f"gradient of {name}" for name in trace.flatten(state.params))]
     samples, count = len(data.train_inputs), len(devices)
     plan = batches.plan(experiment, samples)
-    resident = parallel.make_resident(data, schedules.learning_rates(experiment, sum(plan)), devices)
+    resident = parallel.make_resident(data, schedules.learning_rates(experiment, batches.total_steps(experiment, samples)), devices)
     test_ids = parallel.shard(
         batches.evaluation_batches(len(data.test_inputs), MOST_EVALUATED_AT_ONCE, count), count)
     state = parallel.replicate(state, devices)

@@ -77,7 +77,7 @@ def train(experiment: Experiment, data: Dataset, engine: Any, device: torch.devi
           recorder: Recorder, log: run_log.RunLog, rank: int, world_size: int) -> np.ndarray:
     """Runs every epoch; returns the test outputs of the last."""
     samples, plan = len(data.train_inputs), batches.plan(experiment, len(data.train_inputs))
-    learning_rates = schedules.learning_rates(experiment, sum(plan))
+    learning_rates = schedules.learning_rates(experiment, batches.total_steps(experiment, samples))
     train_set, test_set = ([torch.from_numpy(array).to(device) for array in arrays] for arrays in (
         (data.train_inputs, data.train_targets), (data.test_inputs, data.test_targets)))
     step, updates = 0, 0

@@ -16,10 +16,15 @@ def steps_per_epoch(num_samples: int, batch_size: int) -> int:
     return -(-num_samples // batch_size)
 
 
+def total_steps(experiment: Experiment, num_samples: int) -> int:
+    """Steps of all epochs, whether or not `--max_steps` cuts the run short: the schedule's length."""
+    return experiment.epochs * steps_per_epoch(num_samples, experiment.batch_size)
+
+
 def plan(experiment: Experiment, num_samples: int) -> list[int]:
     """Steps to take in each epoch: all of them, until `--max_steps` cuts the run short."""
-    per_epoch = steps_per_epoch(num_samples, experiment.batch_size)
-    total = min(experiment.epochs * per_epoch, experiment.max_steps or experiment.epochs * per_epoch)
+    per_epoch, total = steps_per_epoch(num_samples, experiment.batch_size), total_steps(experiment, num_samples)
+    total = min(total, experiment.max_steps or total)
     return [min(per_epoch, total - first) for first in range(0, total, per_epoch)]
 
 

@@ -1,6 +1,7 @@
 """How every command starts and ends: flags in, one clear line and exit code 2 on bad input."""
 
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from absl import flags
@@ -59,10 +60,11 @@ def help_text(description: str, define_more: Callable[[flags.FlagValues], None] 
 
 
 def run(main: Callable[..., int | None], description: str, default_precision: str,
-        define_more: Callable[[flags.FlagValues], None] | None = None) -> None:
+        define_more: Callable[[flags.FlagValues], None] | None = None, crash_status: int = 1) -> None:
     """Runs `main(experiment)`, or `main(experiment, values)` with `define_more`; then exits.
 
-    Bad input ends the program with exit code 2 and one line on stderr.
+    Bad input ends the program with exit code 2 and one line on stderr; a fault of the program
+    itself with its traceback and `crash_status`.
     """
     if any(argument in ("-h", "-help", "--help") for argument in sys.argv[1:]):
         print(help_text(description, define_more))
@@ -76,4 +78,7 @@ def run(main: Callable[..., int | None], description: str, default_precision: st
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
+    except Exception:
+        traceback.print_exc()
+        status = crash_status
     sys.exit(status or 0)

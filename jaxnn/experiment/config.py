@@ -90,9 +90,10 @@ class Experiment:
     hysteresis: int = option(2, "FP16: overflows before the loss scale halves.", minimum=1)
     min_loss_scale: float = option(1.0, "FP16: smallest loss scale; an overflow there ends the run.", above=0)
 
-    # DeepSpeed alone. None of these changes the mathematics.
+    # DeepSpeed.
     zero_stage: int = option(1, "DeepSpeed: ZeRO stage; 1 and 2 can be read so far.", minimum=1, below=3)
-    fused_adam: bool = option(True, "DeepSpeed: FusedAdam (compiled at first use); --nofused_adam: torch's Adam.")
+    fused_adam: bool = option(True, "Adam as DeepSpeed's FusedAdam (compiled at first use), whose betas are float32; "
+                              "--nofused_adam: as torch's, in double.")
     fp16_kernels: str = option(
         "any", "DeepSpeed on a CPU without FP16 instructions: any runs torch's software FP16 with a warning, "
         "native refuses.", choices=("any", "native"))

@@ -110,7 +110,7 @@ def write_params(path: pathlib.Path, params: Mapping[str, np.ndarray]) -> None:
         if not np.isfinite(array).all():
             raise UserError(f"{path.name}: {name} is not finite; nothing written")
     partial = path.with_suffix(".partial")
-    save_file({name: np.ascontiguousarray(array) for name, array in params.items()}, partial)
+    save_file({name: np.asarray(array, order="C") for name, array in params.items()}, partial)
     os.replace(partial, path)
 
 

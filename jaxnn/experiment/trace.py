@@ -67,7 +67,7 @@ class Writer:
           step: 0-based.
           tensors: a mapping, nested or flat; nested keys are joined by "/".
         """
-        flat = {name: np.ascontiguousarray(array) for name, array in flatten(tensors).items()
+        flat = {name: np.asarray(array, order="C") for name, array in flatten(tensors).items()
                 if name.split("/")[0] in self._kinds}
         path = self._folder / f"step_{step:06d}.safetensors"
         partial = path.with_suffix(".partial")

@@ -1,0 +1,155 @@
+"""Re-runs one recorded step in JAX from the recorded state, in its own precision and in float64.
+
+A step is taken in two phases, each from recorded inputs, so that the fault of one does not
+spread into the other: parameters and batch -> loss and gradients; recorded gradients, moments
+and parameters -> new moments and parameters.
+"""
+
+import itertools
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn import models, precision, train_step
+from jaxnn.experiment import trace
+from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.datasets import Dataset
+from jaxnn.optimizers import OPTIMIZERS, Moments
+
+Tensors = dict[str, np.ndarray]
+
+
+class Inputs(NamedTuple):
+    """What one recorded step starts from.
+
+    Attributes:
+      compute: {"params/NAME": ..., "inputs": ...} as the forward pass sees them, in the compute format.
+      master: {"params/NAME", "grads/NAME", "moments/first/NAME", ...} as the optimizer sees them.
+      targets: [samples, ...].
+      step: batches seen before, skipped ones counted.
+      updates: updates applied before.
+      scale: loss scale.
+      learning_rate: float32.
+    """
+
+    compute: Tensors
+    master: Tensors
+    targets: np.ndarray
+    step: int
+    updates: int
+    scale: np.ndarray
+    learning_rate: np.ndarray
+
+
+class Replay:
+    """The replayed step of one experiment, compiled once per precision.
+
+    Args:
+      experiment: that was recorded.
+      data: its data set.
+    """
+
+    def __init__(self, experiment: Experiment, data: Dataset):
+        self._experiment, self._data = experiment, data
+        self.compute = np.dtype(precision.POLICIES[experiment.precision].compute)
+        self.may_skip = experiment.precision == "fp16"
+        optimizer = OPTIMIZERS[experiment.optimizer](experiment)
+        model = models.build(experiment, data.num_outputs)
+        self._gradients = jax.jit(lambda *args: _gradients(train_step.make_gradients(experiment, model), *args))
+        self._nudged_gradients = jax.jit(lambda seed, *args: _gradients(
+            train_step.make_gradients(experiment, Nudged(model, seed, self.compute)), *args))
+        self._update = jax.jit(lambda *args: _update(optimizer, *args))
+
+    def inputs(self, number: int, step: Tensors) -> Inputs:
+        """What a recorded step starts from; formats as training has them."""
+        ids = step["batch/ids"]
+        compute = {f"params/{name}": array for name, array in trace.select(step, "params").items()}
+        compute["inputs"] = self._data.train_inputs[ids]
+        master = {name: array for name, array in step.items()
+                  if name.split("/")[0] in ("params", "grads", "moments")}
+        return Inputs(
+            {name: _cast(array, self.compute) for name, array in compute.items()}, master,
+            self._data.train_targets[ids], number, int(step["optimizer_step"]), step["loss_scale"],
+            step["learning_rate"])
+
+    def gradients(self, inputs: Inputs, dtype: np.dtype) -> Tensors:
+        """{"loss", "grads/NAME"}: unscaled, as float64 arrays, computed in `dtype`."""
+        with jax.enable_x64(dtype == np.float64):
+            return _to_float64(self._gradients(*self._gradient_arguments(inputs, dtype)))
+
+    def nudged_gradients(self, inputs: Inputs, seed: int) -> Tensors:
+        """As `gradients` in float64, with each layer's output moved by about its rounding in the compute format."""
+        with jax.enable_x64(True):
+            return _to_float64(self._nudged_gradients(seed, *self._gradient_arguments(inputs, np.dtype(np.float64))))
+
+    def _gradient_arguments(self, inputs: Inputs, dtype: np.dtype) -> tuple:
+        tree = trace.unflatten({name: _cast(array, dtype) for name, array in inputs.compute.items()})
+        padding = self._experiment.batch_size - len(inputs.targets)
+        values = jax.tree.map(lambda x: np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1), mode="edge"),
+                              (tree["inputs"], inputs.targets))
+        weights = np.pad(np.ones(len(inputs.targets), np.float32), (0, padding))
+        return tree["params"], train_step.Batch(*values, weights), inputs.step, inputs.scale
+
+    def update(self, inputs: Inputs, dtype: np.dtype) -> Tensors:
+        """{"updated/NAME", "updated_moments/first/NAME", ...} as float64 arrays, computed in `dtype`."""
+        tree = trace.unflatten({name: _cast(array, dtype) for name, array in inputs.master.items()})
+        moments = Moments(**{"first": {}, "second": {}, **tree.get("moments", {})})
+        with jax.enable_x64(dtype == np.float64):
+            return _to_float64(self._update(tree["params"], moments, np.int32(inputs.updates), tree["grads"],
+                                            inputs.learning_rate))
+
+
+class Nudged(NamedTuple):
+    """A model whose every layer's output is moved by normal draws of one ulp of the feature's typical size.
+
+    The typical size, not the value itself: a sum that cancels to almost nothing was rounded at the
+    size of its parts.
+
+    Attributes:
+      model: to wrap; has `apply` only.
+      seed: of the draws.
+      compute: the format whose ulp is meant.
+    """
+
+    model: nn.Module
+    seed: jax.Array
+    compute: np.dtype
+
+    def apply(self, variables: Any, *args: Any) -> jax.Array:
+        """As `model.apply`, with the outputs of layers that hold a kernel moved."""
+        layers = itertools.count()
+        epsilon = float(jnp.finfo(self.compute).eps)
+
+        def move(call, args, kwargs, context):
+            output = call(*args, **kwargs)
+            if context.method_name != "__call__" or not context.module.has_variable("params", "kernel"):
+                return output
+            key = jax.random.fold_in(jax.random.key(self.seed), next(layers))
+            size = jnp.sqrt(jnp.mean(jnp.square(jax.lax.stop_gradient(output)), axis=0, keepdims=True))
+            return output + epsilon * size * jax.random.normal(key, output.shape, output.dtype)
+
+        with nn.intercept_methods(move):
+            return self.model.apply(variables, *args)
+
+
+def _gradients(gradients, params, batch, step, scale):
+    loss, grads = gradients(params, batch, step, scale)
+    wide = jax.tree.map(lambda g: g.astype(jnp.promote_types(g.dtype, jnp.float32)), grads)
+    return {"loss": loss, "grads": train_step.unscale(wide, scale)}
+
+
+def _update(optimizer, params, moments, updates, grads, learning_rate):
+    state = optimizer.with_moments(moments, updates)
+    params, state = train_step.make_update(optimizer)(params, state, grads, learning_rate)
+    return {"updated": params, "updated_moments": optimizer.moments(state)._asdict()}
+
+
+def _cast(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+
+def _to_float64(tree: Any) -> Tensors:
+    return {name: np.asarray(array, np.float64) for name, array in trace.flatten(tree).items()}
