@@ -127,6 +127,7 @@ class Compiled:
         self._function, self._programs, self.seconds = function, {}, 0.0
 
     def __call__(self, *args: Any) -> Any:
+        """Calls the function, compiled for these shapes."""
         shape = args[1].shape
         if shape not in self._programs:
             start = time.perf_counter()

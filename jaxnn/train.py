@@ -5,13 +5,13 @@
 Without flags it trains the linear regression. Exit code 2 on bad input or divergence.
 """
 
-import time
+import pathlib
 
 import flax.linen as nn
 import jax
 import numpy as np
 
-from jaxnn import models, parallel, recording, train_step
+from jaxnn import checkpoint, models, parallel, recording, train_step
 from jaxnn.experiment import batches, command_line, datasets, records, run_log, schedules, trace
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import Dataset
@@ -37,18 +37,20 @@ def main(experiment: Experiment) -> None:
     clock.end("init")
 
     workdir = records.create_workdir(experiment, "jax")
+    epochs_done, state = resume(experiment, workdir, state) if experiment.resume else (0, state)
     metric_name, metric = METRICS[data.task]
-    steps = train_step.make_train_step(experiment, model, optimizer, parallel.AXIS)
-    epoch = parallel.Compiled(
-        parallel.make_epoch(steps, train_step.make_eval_step(experiment, model, metric), devices))
-    recorder = recording.Recorder(experiment, optimizer, parallel.make_recorded_step(steps, devices), devices,
-                                  workdir)
+    step = train_step.make_train_step(experiment, model, optimizer, parallel.AXIS)
+    eval_step = train_step.make_eval_step(experiment, model, metric)
+    epoch = parallel.Compiled(parallel.make_epoch(step, eval_step, devices))
+    recorder = recording.Recorder(experiment, optimizer, parallel.make_recorded_step(step, devices), devices, workdir)
     with run_log.RunLog(experiment, data, "jax", workdir, metric_name) as log:
-        state, outputs = train(experiment, data, devices, state, epoch, recorder, log)
+        if epochs_done:
+            log.resume(epochs_done, skipped_steps=int(state.step - state.updates))
+        state, outputs = train(experiment, data, devices, state, epochs_done, epoch, recorder, log, workdir)
     clock.end("train", compile=epoch.seconds)
 
-    flat = trace.flatten(parallel.first(state.params))
-    log.finish(flat, outputs, clock, [f"{device.platform} {device.device_kind}" for device in devices], PACKAGES)
+    names = [f"{device.platform} {device.device_kind}" for device in devices]
+    log.finish(trace.flatten(state.params), outputs, clock, names, PACKAGES)
 
 
 def configure(experiment: Experiment) -> None:
@@ -79,7 +81,7 @@ def read_initial_params(experiment: Experiment, model: nn.Module, data: Dataset)
     """
     wanted = trace.flatten(jax.eval_shape(
         lambda: train_step.initial_params(model, 0, data.train_inputs.shape[1:])))
-    given = records.read_params(experiment.init_params)
+    given = records.read_arrays(experiment.init_params, "--init_params")
     for name in sorted(wanted.keys() | given.keys()):
         shapes = [tuple(side[name].shape) if name in side else None for side in (wanted, given)]
         if shapes[0] != shapes[1]:
@@ -88,25 +90,40 @@ def read_initial_params(experiment: Experiment, model: nn.Module, data: Dataset)
     return trace.unflatten(given)
 
 
-def train(experiment: Experiment, data: Dataset, devices: list[jax.Device], state: TrainState,
-          epoch: parallel.Compiled, recorder: recording.Recorder, log: run_log.RunLog) -> tuple[TrainState, np.ndarray]:
-    """Runs every epoch; returns the final state, one copy a device, and the test outputs."""
-    names = ["loss", *(f"gradient of {name}" for name in trace.flatten(state.params))]
+def resume(experiment: Experiment, workdir: pathlib.Path, state: TrainState) -> tuple[int, TrainState]:
+    """Epochs done and the state after them.
+
+    Raises:
+      UserError: no usable checkpoint, or nothing left to do.
+    """
+    epochs_done, state = checkpoint.restore(workdir, state)
+    if epochs_done >= experiment.epochs:
+        raise UserError(f"--resume: the run in {workdir} is complete, all {epochs_done} epochs of it")
+    return epochs_done, state
+
+
+def train(experiment: Experiment, data: Dataset, devices: list[jax.Device], state: TrainState, epochs_done: int,
+          epoch: parallel.Compiled, recorder: recording.Recorder, log: run_log.RunLog,
+          workdir: pathlib.Path) -> tuple[TrainState, np.ndarray]:
+    """Runs the epochs that are left; returns the final state and the test outputs, on the host."""
     samples, count = len(data.train_inputs), len(devices)
+    names = ["loss", *(f"gradient of {name}" for name in trace.flatten(state.params))]
+    learning_rates = schedules.learning_rates(experiment, batches.total_steps(experiment, samples))
+    resident = parallel.make_resident(data, learning_rates, devices)
+    test_ids = parallel.shard(batches.evaluation_batches(len(data.test_inputs), MOST_EVALUATED_AT_ONCE, count), count)
     plan = batches.plan(experiment, samples)
-    resident = parallel.make_resident(data, schedules.learning_rates(experiment, batches.total_steps(experiment, samples)), devices)
-    test_ids = parallel.shard(
-        batches.evaluation_batches(len(data.test_inputs), MOST_EVALUATED_AT_ONCE, count), count)
     state = parallel.replicate(state, devices)
-    for number, steps in enumerate(plan):
-        ids = batches.global_batches(batches.epoch_order(samples, experiment.seed, number), experiment.batch_size)[:steps]
+    for number in range(epochs_done, len(plan)):
+        ids = batches.epoch_batches(experiment, samples, number)[: plan[number]]
         state, recorded = recorder.run(state, ids, resident)
-        state, results, sums, outputs = epoch(state, parallel.shard(ids[len(recorded):], count), test_ids, resident)
+        state, results, sums, outputs = epoch(state, parallel.shard(ids[len(recorded) :], count), test_ids, resident)
         results = recording.join(recorded, parallel.first(results))
         stop_if_diverged(results, names, sum(plan[:number]))
         log.epoch(number, results.loss, (ids != batches.PADDING).sum(axis=1), results.skipped,
                   results.learning_rate[-1], parallel.first(sums) / len(data.test_inputs))
-    return state, parallel.unshard(outputs, len(data.test_inputs))
+        if experiment.checkpoint_every and (number + 1) % experiment.checkpoint_every == 0:
+            checkpoint.save(workdir, number + 1, parallel.first(state))
+    return parallel.first(state), parallel.unshard(outputs, len(data.test_inputs))
 
 
 def stop_if_diverged(results: StepResult, names: list[str], first_step: int) -> None:

@@ -149,7 +149,9 @@ def make_train_step(experiment: Experiment, model: nn.Module, optimizer: Optimiz
             params, opt_state = jax.tree.map(
                 lambda old, new: jnp.where(skipped, old, new), (state.params, state.opt_state), (params, opt_state))
         exhausted = skipped & precision.is_exhausted(state.loss_scale, experiment)
-        loss_scale = precision.update_loss_scale(state.loss_scale, skipped, experiment) if may_skip else state.loss_scale
+        loss_scale = state.loss_scale
+        if may_skip:
+            loss_scale = precision.update_loss_scale(loss_scale, skipped, experiment)
         state = TrainState(params, opt_state, loss_scale, state.step + 1, state.updates + ~skipped)
         return state, StepResult(loss, learning_rate, scale, skipped, exhausted, finite), grads
 

@@ -1,4 +1,4 @@
-"""Judges one recording: every step against its replay, each step against the one before, and two recordings' batches."""
+"""Judges a recording: every step against its replay and the step before; two recordings: their batches."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -23,7 +23,8 @@ def judge_step(replay: Replay, number: int, step: Tensors, threshold: float) -> 
     overflow = not all(np.isfinite(array).all() for name, array in replayed.items() if name != "loss")
     decision = equal(number, "skipped", "", step["skipped"], np.bool_(overflow and replay.may_skip))
     halves = [decision, *judge_gradients(replay, number, step, inputs, replayed, threshold)]
-    return halves + (unchanged(number, step) if step["skipped"] else judge_update(replay, number, step, inputs, threshold))
+    return halves + (
+        unchanged(number, step) if step["skipped"] else judge_update(replay, number, step, inputs, threshold))
 
 
 def judge_gradients(replay: Replay, number: int, step: Tensors, inputs: Inputs, replayed: Tensors,
@@ -41,7 +42,8 @@ def judge_gradients(replay: Replay, number: int, step: Tensors, inputs: Inputs, 
 
     def compared(unit: Mapping[str, float], closely: bool) -> Iterator[Measurement]:
         if np.isfinite(step["loss"]) or np.isfinite(replayed["loss"]) or not step["skipped"]:
-            yield measure(number, "loss", "", step["loss"], replayed["loss"], unit["loss"], FLOAT32, 1.0, threshold, closely)
+            yield measure(number, "loss", "", step["loss"], replayed["loss"], unit["loss"], FLOAT32, 1.0, threshold,
+                          closely)
         for name, gradient in select(step, "grads").items() if not step["skipped"] else ():
             yield measure(number, "grads", name, gradient, replayed[f"grads/{name}"], unit[f"grads/{name}"],
                           replay.compute, float(step["loss_scale"]), threshold, closely)
@@ -62,7 +64,8 @@ def judge_update(replay: Replay, number: int, step: Tensors, inputs: Inputs, thr
         for name in replayed:
             kind, _, tensor = name.partition("/")
             quantity = {"updated": "updated", "updated_moments": "moments"}[kind]
-            yield measure(number, quantity, tensor, step[name], replayed[name], unit[name], FLOAT32, 1.0, threshold, closely)
+            yield measure(number, quantity, tensor, step[name], replayed[name], unit[name], FLOAT32, 1.0, threshold,
+                          closely)
 
     return _twice_if_needed(units, compared, threshold)
 

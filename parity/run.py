@@ -19,7 +19,7 @@ from absl import flags
 from rich.console import Console
 
 from jaxnn import models, train, train_step
-from jaxnn.experiment import batches, command_line, config, datasets, records
+from jaxnn.experiment import batches, command_line, datasets, records
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import Dataset
 from jaxnn.experiment.trace import Reader, flatten
@@ -40,13 +40,14 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
     steps = min(values["steps"].value, sum(batches.plan(experiment, len(data.train_inputs))))
     write_initial_params(experiment, data, workdir / "initial.safetensors")
     console = Console()
-    console.print(f"recording {steps} steps of {experiment.name} in {experiment.precision}, in both stacks", highlight=False)
-    traces = record(experiment, steps, workdir, {"jax": values["jax_module"].value, "torch": values["torch_module"].value},
-                    values["torch_flags"].value)
+    title = f"{experiment.name} {experiment.precision}"
+    console.print(f"{title}: recording {steps} steps in both stacks", highlight=False)
+    modules = {"jax": values["jax_module"].value, "torch": values["torch_module"].value}
+    traces = record(steps, workdir, modules, values["torch_flags"].value)
     recorded = time.perf_counter()
     verdicts = judge_traces(experiment, data, traces, steps, values["threshold"].value)
     write_verdict(workdir, experiment, verdicts)
-    report.print_verdict(verdicts, f"{experiment.name} {experiment.precision}", console)
+    report.print_verdict(verdicts, title, console)
     console.print(f"seconds: recording {recorded - start:.1f}, judging {time.perf_counter() - recorded:.1f}; "
                   f"files: {workdir}", highlight=False)
     return DIVERGENCE if any(v["first_divergence"] for v in verdicts.values()) else PARITY
@@ -55,14 +56,14 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
 def write_initial_params(experiment: Experiment, data: Dataset, path: pathlib.Path) -> None:
     """Writes the float32 parameters that both stacks start from."""
     if experiment.init_params:
-        records.write_params(path, records.read_params(experiment.init_params))
+        records.write_params(path, records.read_arrays(experiment.init_params, "--init_params"))
         return
     model, shape = models.build(experiment, data.num_outputs), data.train_inputs.shape[1:]
     params = jax.jit(lambda seed: train_step.initial_params(model, seed, shape))(experiment.seed)
     records.write_params(path, {name: np.asarray(array) for name, array in flatten(params).items()})
 
 
-def record(experiment: Experiment, steps: int, workdir: pathlib.Path, modules: dict[str, str],
+def record(steps: int, workdir: pathlib.Path, modules: dict[str, str],
            torch_flags: list[str]) -> dict[str, Reader]:
     """Runs both stacks side by side, each in a process of its own; returns their traces.
 

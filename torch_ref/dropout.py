@@ -45,4 +45,4 @@ def dropout(x: torch.Tensor, rate: float, layer: int, source: MaskSource | None)
     key = threefry.fold_in(source.key, layer)
     mask = threefry.bernoulli(key, np.float32(keep), (source.num_rows, *x.shape[1:]), x.device)
     mask = mask[source.first_row : source.first_row + x.shape[0]]
-    return torch.where(mask, x / torch.tensor(keep, dtype=x.dtype, device=x.device), torch.zeros((), dtype=x.dtype, device=x.device))
+    return torch.where(mask, x / x.new_tensor(keep), x.new_zeros(()))

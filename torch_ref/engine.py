@@ -34,7 +34,7 @@ def join_ranks() -> tuple[int, int, torch.device]:
     if "RANK" not in os.environ:
         os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1",
                        "MASTER_PORT": str(_free_port())}
-    _clear_stale_locks()
+    _prepare_compilation()
     with _quiet():
         import deepspeed
         from deepspeed.accelerator import get_accelerator
@@ -131,16 +131,27 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _clear_stale_locks() -> None:
-    """Removes the lock of a compilation that was killed: torch would wait for it forever."""
+def _prepare_compilation() -> None:
+    """Finds ninja beside this Python, announces a first compilation, removes the lock of a killed one.
+
+    torch would wait for such a lock forever.
+    """
     from torch.utils.cpp_extension import get_default_build_root
 
+    os.environ["PATH"] = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ.get("PATH", "")])
     root = pathlib.Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
-    for lock in root.glob("*/*/lock"):
-        while lock.parent.name in COMPILED_OPS and lock.exists():
-            if time.time() - lock.stat().st_mtime > STALE_LOCK_SECONDS:
-                lock.unlink(missing_ok=True)
+    for op in COMPILED_OPS:
+        for lock in root.glob(f"*/{op}/lock"):
+            _wait_for(lock)
+        if not any(root.glob(f"*/{op}/{op}.so")):
+            print(f"note: compiling DeepSpeed's {op}, once, about a minute", file=sys.stderr, flush=True)
+
+
+def _wait_for(lock: pathlib.Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # its owner finished
+        while time.time() - lock.stat().st_mtime < STALE_LOCK_SECONDS:
             time.sleep(0.5)
+        lock.unlink()
 
 
 @contextlib.contextmanager

@@ -4,8 +4,8 @@ The twins draw from the same distributions, not the same numbers: the judge hand
 stack's parameters to the other.
 """
 
-from typing import NamedTuple
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch.nn import init

@@ -46,7 +46,8 @@ def load(model: nn.Module, arrays: Mapping[str, np.ndarray], source: str) -> Non
     names = flax_names(model)
     params = dict(model.named_parameters())
     for name in sorted(set(names.values()) ^ arrays.keys()):
-        raise UserError(f"--init_params: {name} is {'unknown to the model' if name in arrays else 'missing'} in {source}")
+        fault = "not the model's" if name in arrays else "missing"
+        raise UserError(f"--init_params: {name} is {fault} in {source}")
     for torch_name, name in names.items():
         value = _transpose(torch.from_numpy(np.array(arrays[name])), name)
         if value.shape != params[torch_name].shape:

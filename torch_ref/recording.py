@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from jaxnn.experiment import config, run_log, trace
 from jaxnn.experiment.config import Experiment

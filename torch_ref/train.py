@@ -33,6 +33,8 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     clock = run_log.Clock()
     if experiment.precision not in engines.DTYPES:
         raise UserError(f"--precision: DeepSpeed trains {', '.join(engines.DTYPES)}, not {experiment.precision}")
+    if experiment.resume or experiment.checkpoint_every:
+        raise UserError("--resume, --checkpoint_every: torch_ref.train writes no checkpoints; leave them out")
     data = datasets.load(experiment)
     clock.end("data")
 
@@ -69,7 +71,7 @@ def start(experiment: Experiment, data: Dataset, device: torch.device) -> torch.
     torch.manual_seed(experiment.seed)
     model = models.build(experiment, data.train_inputs.shape[-1], data.num_outputs)
     if experiment.init_params:
-        params_io.load(model, records.read_params(experiment.init_params), experiment.init_params)
+        params_io.load(model, records.read_arrays(experiment.init_params, "--init_params"), experiment.init_params)
     return model.to(device)
 
 
@@ -82,7 +84,7 @@ def train(experiment: Experiment, data: Dataset, engine: Any, device: torch.devi
         (data.train_inputs, data.train_targets), (data.test_inputs, data.test_targets)))
     step, updates = 0, 0
     for number, steps in enumerate(plan):
-        ids = batches.global_batches(batches.epoch_order(samples, experiment.seed, number), experiment.batch_size)[:steps]
+        ids = batches.epoch_batches(experiment, samples, number)[:steps]
         mine = torch.from_numpy(batches.rank_slice(ids, rank, world_size)).to(device)
         results = []
         engine.train()

@@ -91,7 +91,8 @@ def train_step(experiment: Experiment, engine: Any, batch: Batch, step: int, lea
 
 
 @torch.no_grad()
-def eval_step(experiment: Experiment, model: nn.Module, metric: Metric, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def eval_step(experiment: Experiment, model: nn.Module, metric: Metric,
+              batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """(Weighted sums of loss and metric, outputs [rows, ...])."""
     outputs = model(batch.inputs.to(engines.DTYPES[experiment.precision]))
     sums = [torch.sum(f(outputs, batch.targets) * batch.weights) for f in (LOSSES[experiment.loss], metric)]

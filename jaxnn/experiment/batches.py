@@ -28,6 +28,11 @@ def plan(experiment: Experiment, num_samples: int) -> list[int]:
     return [min(per_epoch, total - first) for first in range(0, total, per_epoch)]
 
 
+def epoch_batches(experiment: Experiment, num_samples: int, epoch: int) -> np.ndarray:
+    """[steps, batch] int32: the global batches of one epoch (0-based)."""
+    return global_batches(epoch_order(num_samples, experiment.seed, epoch), experiment.batch_size)
+
+
 def epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
     """[num_samples] int32: the permutation of one epoch (0-based), a function of (seed, epoch) alone."""
     return np.random.default_rng([seed, epoch]).permutation(num_samples).astype(np.int32)

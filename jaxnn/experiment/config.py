@@ -101,6 +101,8 @@ class Experiment:
     # Files.
     workdir: str = option("", "Folder of this run's files; empty: a fresh one under runs/.", run_only=True)
     overwrite: bool = option(False, "Replace the run that the workdir holds.", run_only=True)
+    resume: bool = option(False, "Continue the run that the workdir holds, from its last checkpoint.", run_only=True)
+    checkpoint_every: int = option(0, "Epochs between checkpoints; 0: none.", minimum=0)
     plots: bool = option(True, "Draw the workdir's plots at the end.")
     init_params: str = option("", "A params.safetensors to start from instead of fresh parameters.", run_only=True)
     record: str = option("off", "Trace to write under the workdir: losses, + parameters and moments, or + gradients.",
@@ -201,5 +203,7 @@ def _check_together(experiment: Experiment) -> None:
     if experiment.num_devices and experiment.batch_size % experiment.num_devices:
         raise UserError(f"--batch_size: {experiment.batch_size} is not divisible by "
                         f"--num_devices={experiment.num_devices}; change one of them")
+    if experiment.resume and experiment.overwrite:
+        raise UserError("--resume: continues a run, --overwrite replaces it; give one of them")
     if experiment.seed >= 2**31 or experiment.split_seed >= 2**31:
         raise UserError("--seed, --split_seed: must be less than 2147483648")

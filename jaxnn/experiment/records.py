@@ -10,6 +10,7 @@
 
 import csv
 import datetime
+import io
 import json
 import math
 import os
@@ -26,6 +27,9 @@ from jaxnn.experiment import config
 from jaxnn.experiment.config import Experiment, UserError
 
 FLAGS, METRICS, SUMMARY, PARAMS = "experiment.flags", "metrics.csv", "summary.json", "params.safetensors"
+MAY_CHANGE = ("--plots", "--checkpoint_every")
+"""Flags that a resumed run may set anew."""
+
 CONTENTS = (FLAGS, METRICS, SUMMARY, PARAMS, "trace", "plots", "checkpoints")
 
 
@@ -41,10 +45,12 @@ def create_workdir(experiment: Experiment, stack: str, contents: tuple[str, ...]
       UserError: the folder holds another run, or cannot be written.
     """
     workdir = pathlib.Path(experiment.workdir) if experiment.workdir else _fresh_name(experiment.name, stack)
+    if experiment.resume:
+        return _reopen_workdir(workdir, experiment)
     held = [workdir / name for name in contents if (workdir / name).exists()]
     if held and not experiment.overwrite:
         raise UserError(f"--workdir: {workdir} holds another run ({held[0].name}); "
-                        "choose another folder, or add --overwrite to replace it")
+                        "choose another folder, add --overwrite to replace it or --resume to continue it")
     try:
         for path in held:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -52,6 +58,18 @@ def create_workdir(experiment: Experiment, stack: str, contents: tuple[str, ...]
         write_text(workdir / FLAGS, config.to_flagfile(experiment))
     except OSError as error:
         raise UserError(f"--workdir: cannot write {workdir}: {error.strerror}") from None
+    return workdir
+
+
+def _reopen_workdir(workdir: pathlib.Path, experiment: Experiment) -> pathlib.Path:
+    """Returns the folder of the run to continue; refuses flags that would change it."""
+    if not experiment.workdir or not (workdir / FLAGS).exists():
+        raise UserError(f"--resume: give the --workdir of the run to continue; {workdir} holds none")
+    before = dict(line.split("=", 1) for line in (workdir / FLAGS).read_text().splitlines())
+    now = dict(line.split("=", 1) for line in config.to_flagfile(experiment).splitlines())
+    for flag in now:
+        if flag not in MAY_CHANGE and before.get(flag) != now[flag]:
+            raise UserError(f"{flag}: {now[flag]} now, {before.get(flag)} in the run to resume; they must be equal")
     return workdir
 
 
@@ -82,6 +100,18 @@ class MetricsWriter:
             writer.writerow(row)
 
 
+    def keep(self, epochs: int) -> list[dict[str, str]]:
+        """Drops the rows after an epoch, which a resumed run writes again; returns those kept."""
+        with self._path.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= epochs]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self._path, text.getvalue())
+        return rows
+
+
 def read_metrics(workdir: pathlib.Path) -> dict[str, np.ndarray]:
     """metrics.csv as columns: name -> [epochs] float64."""
     with (workdir / METRICS).open(newline="") as file:
@@ -109,13 +139,18 @@ def write_params(path: pathlib.Path, params: Mapping[str, np.ndarray]) -> None:
     for name, array in params.items():
         if not np.isfinite(array).all():
             raise UserError(f"{path.name}: {name} is not finite; nothing written")
+    write_arrays(path, params)
+
+
+def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays by name, whole or not at all; their values are not looked at."""
     partial = path.with_suffix(".partial")
-    save_file({name: np.asarray(array, order="C") for name, array in params.items()}, partial)
+    save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, partial)
     os.replace(partial, path)
 
 
-def read_params(path: str | pathlib.Path, flag: str = "--init_params") -> dict[str, np.ndarray]:
-    """Flat parameters of a params.safetensors; `flag` is named in the error if it cannot be read."""
+def read_arrays(path: str | pathlib.Path, flag: str) -> dict[str, np.ndarray]:
+    """Arrays by name; `flag` is named in the error if the file cannot be read."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

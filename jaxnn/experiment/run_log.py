@@ -26,13 +26,21 @@ class RunLog:
       metric_name: of the metric that accompanies the test loss.
     """
 
-    def __init__(self, experiment: Experiment, data: Dataset, stack: str, workdir: pathlib.Path | None, metric_name: str):
+    def __init__(self, experiment: Experiment, data: Dataset, stack: str, workdir: pathlib.Path | None,
+                 metric_name: str):
         self._experiment, self._data, self._stack = experiment, data, stack
         self._workdir, self._metric_name = workdir, metric_name
         self._writer = records.MetricsWriter(workdir) if workdir else None
         self._progress = Progress(experiment.epochs if workdir else 0)
         self._row: dict[str, float] = {}
         self.skipped_steps, self._samples_seen = 0, 0
+
+    def resume(self, epochs: int, skipped_steps: int) -> None:
+        """Continues the log of a run after so many epochs."""
+        assert self._writer
+        row = self._writer.keep(epochs)[-1]
+        self._row = {name: float(value) for name, value in row.items()}
+        self.skipped_steps = skipped_steps
 
     def __enter__(self) -> "RunLog":
         self._progress.__enter__()

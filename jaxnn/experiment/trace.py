@@ -26,15 +26,13 @@ a trace that is readable up to its last whole step.
 """
 
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
+from jaxnn.experiment import records
 from jaxnn.experiment.config import UserError
 
 VERSION = 1
@@ -67,12 +65,9 @@ class Writer:
           step: 0-based.
           tensors: a mapping, nested or flat; nested keys are joined by "/".
         """
-        flat = {name: np.asarray(array, order="C") for name, array in flatten(tensors).items()
-                if name.split("/")[0] in self._kinds}
+        flat = {name: array for name, array in flatten(tensors).items() if name.split("/")[0] in self._kinds}
         path = self._folder / f"step_{step:06d}.safetensors"
-        partial = path.with_suffix(".partial")
-        save_file(flat, partial)
-        os.replace(partial, path)
+        records.write_arrays(path, flat)
 
 
 class Reader:
@@ -107,11 +102,7 @@ class Reader:
         Raises:
           UserError: the step is missing or damaged.
         """
-        path = self._folder / f"step_{step:06d}.safetensors"
-        try:
-            return load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{path}: cannot read this step: {error}") from None
+        return records.read_arrays(self._folder / f"step_{step:06d}.safetensors", f"step {step}")
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

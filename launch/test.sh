@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Runs the test suite, after making .venv with everything. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+command -v g++ >/dev/null || { echo "test: needs g++, with which DeepSpeed compiles its Adam" >&2; exit 2; }
+bash launch/setup.sh torch,test
+exec .venv/bin/python -m pytest -n auto "$@"

@@ -1,0 +1,75 @@
+"""An eager PyTorch loop, as a tutorial has it. Also a program:
+
+    python -m tests.benchmarks.eager_torch --flagfile=launch/experiments/breast_cancer.flags
+"""
+
+import sys
+from typing import Any
+
+import torch
+from torch import nn
+
+from jaxnn.experiment import command_line, datasets
+from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.datasets import Dataset
+
+
+def train(experiment: Experiment, data: Dataset, epochs: int) -> list[tuple[float, float, float]]:
+    """Trains from fresh parameters; (training loss, test loss, test metric) of every epoch."""
+    torch.manual_seed(experiment.seed)
+    model, (loss_function, metric) = make_model(experiment, data), TASKS[data.task]
+    optimizer = torch.optim.Adam(model.parameters(), lr=experiment.learning_rate)
+    inputs, targets, test_inputs, test_targets = tensors(data)
+    history = []
+    for _ in range(epochs):
+        train_loss = train_epoch(model, optimizer, loss_function, inputs, targets, experiment.batch_size)
+        model.eval()
+        with torch.no_grad():
+            outputs = model(test_inputs)
+            history.append((train_loss, loss_function(outputs, test_targets).item(),
+                            metric(outputs, test_targets).item()))
+    return history
+
+
+def train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, loss_function: nn.Module, inputs: torch.Tensor,
+                targets: torch.Tensor, batch_size: int) -> float:
+    """One pass over the shuffled data; the mean loss of its samples."""
+    model.train()
+    total = 0.0
+    for rows in torch.randperm(len(inputs)).split(batch_size):
+        optimizer.zero_grad()
+        loss = loss_function(model(inputs[rows]), targets[rows])
+        loss.backward()
+        optimizer.step()
+        total += loss.item() * len(rows)
+    return total / len(inputs)
+
+
+def make_model(experiment: Experiment, data: Dataset) -> nn.Sequential:
+    """Linear, ReLU, Dropout for each hidden layer, then Linear."""
+    layers: list[nn.Module] = []
+    width = data.train_inputs.shape[1]
+    for number, size in enumerate(experiment.hidden_sizes):
+        layers += [nn.Linear(width, size), nn.ReLU()]
+        layers += [nn.Dropout(experiment.dropout_rates[number])] if experiment.dropout_rates else []
+        width = size
+    return nn.Sequential(*layers, nn.Linear(width, data.num_outputs))
+
+
+def tensors(data: Dataset) -> list[torch.Tensor]:
+    """Training inputs and targets, test inputs and targets; classes as the int64 that torch wants."""
+    arrays = [data.train_inputs, data.train_targets, data.test_inputs, data.test_targets]
+    return [tensor.long() if tensor.dtype == torch.int32 else tensor for tensor in map(torch.from_numpy, arrays)]
+
+
+TASKS: dict[str, tuple[nn.Module, Any]] = {
+    "regression": (nn.MSELoss(), lambda y, t: (y - t).abs().mean()),
+    "binary": (nn.BCEWithLogitsLoss(), lambda y, t: ((y >= 0) == (t > 0.5)).float().mean()),
+    "multiclass": (nn.CrossEntropyLoss(), lambda y, t: (y.argmax(dim=-1) == t).float().mean()),
+}
+
+
+if __name__ == "__main__":
+    experiment, _ = command_line.parse(sys.argv, default_precision="fp32")
+    history = train(experiment, datasets.load(experiment), experiment.epochs)
+    print("test loss {1:.4g}, metric {2:.4f}".format(*history[-1]))

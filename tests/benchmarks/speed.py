@@ -1,0 +1,65 @@
+"""Is a warm epoch spent in XLA? jaxnn against a bare `lax.scan` and an eager PyTorch loop.
+
+    python -m tests.benchmarks.speed [--rounds=9]
+
+Training alone, without imports and compilation, in one process, the three taking turns. Targets:
+within 1.5x of the bare scan, and 10x ahead of PyTorch on linear regression and breast cancer. PyTorch
+trains a few epochs, scaled up. It keeps its default threads: they sleep between its calls, and
+XLA was measured to be as fast beside it as without it. Exit code 1 if a target is missed.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+
+from jaxnn.experiment import command_line, datasets
+from tests.benchmarks import bare_scan, eager_torch, product, stopwatch
+
+EXPERIMENTS = ("linear_regression", "breast_cancer", "digits")
+MOST_TIMES_BARE, LEAST_TIMES_AHEAD = 1.5, {"linear_regression": 10, "breast_cancer": 10}
+TORCH_EPOCHS = {"linear_regression": 1, "breast_cancer": 10, "digits": 3}
+
+
+def main(rounds: int) -> bool:
+    """Prints a row per experiment; whether every target is met."""
+    print(f"median of {rounds} rounds; ratios: median of the rounds' ratios")
+    print(f"{'':20}{'jaxnn':>10}{'bare scan':>11}{'torch':>10}   {'jaxnn/bare':24}{'torch/jaxnn':24}")
+    return all([report(name, measure(name, rounds)) for name in EXPERIMENTS])
+
+
+def measure(name: str, rounds: int) -> dict[str, list[float]]:
+    """Seconds of a whole training run by each competitor, one a round."""
+    experiment, _ = command_line.parse(["speed", f"--flagfile=launch/experiments/{name}.flags"], "fp32")
+    data, epochs = datasets.load(experiment), TORCH_EPOCHS[name]
+    runs = {"jaxnn": product.make_run(experiment, data), "bare": bare_scan.make_run(experiment, data)}
+    eager_torch.train(experiment, data, epochs=1)
+    return stopwatch.take_turns({
+        **{name: lambda run=run: stopwatch.seconds(run) for name, run in runs.items()},
+        "torch": lambda: stopwatch.seconds(
+            lambda: eager_torch.train(experiment, data, epochs)) * experiment.epochs / epochs,
+    }, rounds)
+
+
+def report(name: str, times: dict[str, list[float]]) -> bool:
+    """Prints one experiment's row; whether its targets are met."""
+    cells = [f"{statistics.median(times[side]):8.3f} s" for side in ("jaxnn", "bare", "torch")]
+    bare = compare(times["jaxnn"], times["bare"], most=MOST_TIMES_BARE)
+    torch = compare(times["torch"], times["jaxnn"], least=LEAST_TIMES_AHEAD.get(name, 0))
+    print(f"{name:20}{cells[0]:>10}{cells[1]:>11}{cells[2]:>10}   {bare[0]:24}{torch[0]:24}", flush=True)
+    return bare[1] and torch[1]
+
+
+def compare(ours: Sequence[float], theirs: Sequence[float], most: float = 0, least: float = 0) -> tuple[str, bool]:
+    """A ratio beside its target, if it has one, and whether that is met."""
+    ratio = stopwatch.median_ratio(ours, theirs)
+    if not (most or least):
+        return f"{ratio:5.2f}", True
+    met = ratio <= most if most else ratio >= least
+    return f"{ratio:5.2f} ({'<=' if most else '>='} {most or least:g} {stopwatch.verdict(met)})", met
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    sys.exit(0 if main(parser.parse_args().rounds) else 1)
