@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxnn.precision import at_least_float32
+
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -20,7 +22,7 @@ def mse(outputs: jax.Array, targets: jax.Array) -> jax.Array:
       outputs: [batch, outputs].
       targets: [batch, outputs].
     """
-    outputs = _at_least_float32(outputs)
+    outputs = at_least_float32(outputs)
     return jnp.mean(jnp.square(outputs - targets.astype(outputs.dtype)), axis=-1)
 
 
@@ -31,7 +33,7 @@ def binary_cross_entropy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
       outputs: [batch, outputs] logits z.
       targets: [batch, outputs] labels t, 0 or 1.
     """
-    logits = _at_least_float32(outputs)
+    logits = at_least_float32(outputs)
     return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, targets.astype(logits.dtype)), axis=-1)
 
 
@@ -42,11 +44,7 @@ def cross_entropy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
       outputs: [batch, classes] logits z.
       targets: [batch] integer class t.
     """
-    return optax.softmax_cross_entropy_with_integer_labels(_at_least_float32(outputs), targets)
-
-
-def _at_least_float32(outputs: jax.Array) -> jax.Array:
-    return outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+    return optax.softmax_cross_entropy_with_integer_labels(at_least_float32(outputs), targets)
 
 
 LOSSES: dict[str, Loss] = {"mse": mse, "binary_cross_entropy": binary_cross_entropy, "cross_entropy": cross_entropy}

@@ -7,6 +7,7 @@ train step multiplies by the learning rate, read from the table that both stacks
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import optax
 
@@ -55,10 +56,20 @@ def adam(experiment: Experiment) -> Optimizer:
     b1, b2, eps = (float(rounded(x)) for x in (experiment.adam_b1, experiment.adam_b2, experiment.adam_eps))
     transform = optax.scale_by_adam(b1, b2, eps)
     return Optimizer(
-        transform,
+        _with_standard_promotion(transform),
         lambda state: Moments(state.mu, state.nu),
         lambda moments, count: optax.ScaleByAdamState(count, moments.first, moments.second),
     )
+
+
+def _with_standard_promotion(transform: optax.GradientTransformation) -> optax.GradientTransformation:
+    """optax raises a float to an integer power, which a caller's strict dtype promotion would refuse."""
+
+    def update(*args):
+        with jax.numpy_dtype_promotion("standard"):
+            return transform.update(*args)
+
+    return optax.GradientTransformation(transform.init, update)
 
 
 OPTIMIZERS: dict[str, Callable[[Experiment], Optimizer]] = {"sgd": sgd, "adam": adam}

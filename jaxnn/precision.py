@@ -33,6 +33,11 @@ def cast(tree: Any, dtype: Any) -> Any:
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """float16 and bfloat16 as float32; float32 and float64 as they are."""
+    return x if x.dtype in (jnp.float32, jnp.float64) else x.astype(jnp.float32)
+
+
 class LossScale(NamedTuple):
     """State of the scaler.
 

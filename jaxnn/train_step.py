@@ -152,7 +152,7 @@ def make_train_step(experiment: Experiment, model: nn.Module, optimizer: Optimiz
         loss_scale = state.loss_scale
         if may_skip:
             loss_scale = precision.update_loss_scale(loss_scale, skipped, experiment)
-        state = TrainState(params, opt_state, loss_scale, state.step + 1, state.updates + ~skipped)
+        state = TrainState(params, opt_state, loss_scale, state.step + 1, state.updates + (~skipped).astype(jnp.int32))
         return state, StepResult(loss, learning_rate, scale, skipped, exhausted, finite), grads
 
     return train_step

@@ -41,8 +41,8 @@ def kink_units(nudged: Callable[[int], Tensors], exact: Tensors, draws: int = MO
     """The noise unit near a kink: root mean square over draws of ||nudged - exact||.
 
     A ReLU whose input is within rounding of zero may open in one stack and stay shut in the other,
-    and the gradient jumps. Moving the inputs rarely lands on such a point; moving each layer's
-    output by the size of its own rounding does.
+    and the gradient jumps. Moving the inputs leaves such a point; moving each layer's output by no
+    more than its own rounding stays there and crosses it in a good share of the draws.
 
     Args:
       nudged: seed -> outputs of the float64 step with every layer's output moved.

@@ -103,15 +103,12 @@ class Replay:
 
 
 class Nudged(NamedTuple):
-    """A model whose every layer's output is moved by normal draws of one ulp of the feature's typical size.
-
-    The typical size, not the value itself: a sum that cancels to almost nothing was rounded at the
-    size of its parts.
+    """A model whose every layer's output is moved at random by as much as rounding may have moved it.
 
     Attributes:
       model: to wrap; has `apply` only.
       seed: of the draws.
-      compute: the format whose ulp is meant.
+      compute: the format of the forward pass.
     """
 
     model: nn.Module
@@ -121,23 +118,34 @@ class Nudged(NamedTuple):
     def apply(self, variables: Any, *args: Any) -> jax.Array:
         """As `model.apply`, with the outputs of layers that hold a kernel moved."""
         layers = itertools.count()
-        epsilon = float(jnp.finfo(self.compute).eps)
 
         def move(call, args, kwargs, context):
             output = call(*args, **kwargs)
-            if context.method_name != "__call__" or not context.module.has_variable("params", "kernel"):
+            layer = context.module
+            if context.method_name != "__call__" or not layer.has_variable("params", "kernel"):
                 return output
+            bias = layer.get_variable("params", "bias") if layer.has_variable("params", "bias") else jnp.zeros((1,))
+            bias = jnp.broadcast_to(bias.astype(output.dtype), output.shape)
             key = jax.random.fold_in(jax.random.key(self.seed), next(layers))
-            size = jnp.sqrt(jnp.mean(jnp.square(jax.lax.stop_gradient(output)), axis=0, keepdims=True))
-            return output + epsilon * size * jax.random.normal(key, output.shape, output.dtype)
+            return output + _rounding(key, output, bias, self.compute)
 
         with nn.intercept_methods(move):
             return self.model.apply(variables, *args)
 
 
+def _rounding(key: jax.Array, output: jax.Array, bias: jax.Array, compute: np.dtype) -> jax.Array:
+    """A draw of the error of x W + b: of rounding the product and the sum to `compute`, each at its own size,
+    and of accumulating the product in float32, at the typical size of its parts."""
+    stored, accumulated = jax.random.uniform(key, (2, *output.shape), output.dtype, -1, 1)
+    exact, bias = jax.lax.stop_gradient((output, bias))
+    typical = jnp.sqrt(jnp.mean(jnp.square(exact), axis=0, keepdims=True))
+    return (stored * float(jnp.finfo(compute).eps) * (jnp.abs(exact) + jnp.abs(bias))
+            + accumulated * float(jnp.finfo(jnp.float32).eps) * typical)
+
+
 def _gradients(gradients, params, batch, step, scale):
     loss, grads = gradients(params, batch, step, scale)
-    wide = jax.tree.map(lambda g: g.astype(jnp.promote_types(g.dtype, jnp.float32)), grads)
+    wide = jax.tree.map(precision.at_least_float32, grads)
     return {"loss": loss, "grads": train_step.unscale(wide, scale)}
 
 

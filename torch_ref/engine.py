@@ -20,7 +20,6 @@ from torch import nn
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.deepspeed import ds_config
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STALE_LOCK_SECONDS = 180
 COMPILED_OPS = ("fused_adam", "deepspeed_shm_comm")
 

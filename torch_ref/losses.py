@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
+from torch_ref.precision import at_least_float32
+
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -19,7 +21,7 @@ def mse(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
       outputs: [batch, outputs].
       targets: [batch, outputs].
     """
-    outputs = _at_least_float32(outputs)
+    outputs = at_least_float32(outputs)
     return torch.square(outputs - targets.to(outputs.dtype)).mean(dim=-1)
 
 
@@ -33,7 +35,7 @@ def binary_cross_entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.
       outputs: [batch, outputs] logits z.
       targets: [batch, outputs] labels t, 0 or 1.
     """
-    logits = _at_least_float32(outputs)
+    logits = at_least_float32(outputs)
     targets = targets.to(logits.dtype)
     losses = -targets * functional.logsigmoid(logits) - (1 - targets) * functional.logsigmoid(-logits)
     return losses.mean(dim=-1)
@@ -46,11 +48,7 @@ def cross_entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
       outputs: [batch, classes] logits z.
       targets: [batch] integer class t.
     """
-    return functional.cross_entropy(_at_least_float32(outputs), targets.long(), reduction="none")
-
-
-def _at_least_float32(outputs: torch.Tensor) -> torch.Tensor:
-    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+    return functional.cross_entropy(at_least_float32(outputs), targets.long(), reduction="none")
 
 
 LOSSES: dict[str, Loss] = {"mse": mse, "binary_cross_entropy": binary_cross_entropy, "cross_entropy": cross_entropy}

@@ -20,6 +20,7 @@ from torch_ref import engine as engines
 from torch_ref import models, params_io
 from torch_ref.metrics import METRICS, Metric
 from torch_ref.optimizers import OPTIMIZERS
+from torch_ref.precision import DTYPES
 from torch_ref.recording import Recorder
 from torch_ref.train_step import StepResult, eval_step, gather, objective, train_step
 
@@ -31,8 +32,8 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     """Flags -> data -> model -> engine -> epochs -> records."""
     del values
     clock = run_log.Clock()
-    if experiment.precision not in engines.DTYPES:
-        raise UserError(f"--precision: DeepSpeed trains {', '.join(engines.DTYPES)}, not {experiment.precision}")
+    if experiment.precision not in DTYPES:
+        raise UserError(f"--precision: DeepSpeed trains {', '.join(DTYPES)}, not {experiment.precision}")
     if experiment.resume or experiment.checkpoint_every:
         raise UserError("--resume, --checkpoint_every: torch_ref.train writes no checkpoints; leave them out")
     data = datasets.load(experiment)
@@ -127,7 +128,7 @@ def stop_if_diverged(experiment: Experiment, engine: Any, batch: Any, result: St
         return
     tensors = {"loss": result.loss}
     if torch.isfinite(result.loss):
-        batch = batch._replace(inputs=batch.inputs.to(engines.DTYPES[experiment.precision]))
+        batch = batch._replace(inputs=batch.inputs.to(DTYPES[experiment.precision]))
         engine.backward(objective(experiment, engine, batch, step, rank, world_size))
         tensors |= {f"gradient of {params_io.flax_names(engine.module)[name]}": gradient
                     for name, gradient in engines.gradients(engine).items()}

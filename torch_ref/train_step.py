@@ -11,6 +11,7 @@ from torch_ref import engine as engines
 from torch_ref.dropout import mask_source
 from torch_ref.losses import LOSSES
 from torch_ref.metrics import Metric
+from torch_ref.precision import DTYPES
 
 
 class Batch(NamedTuple):
@@ -79,7 +80,7 @@ def train_step(experiment: Experiment, engine: Any, batch: Batch, step: int, lea
     Raises:
       UserError: FP16 overflowed at the smallest loss scale.
     """
-    batch = batch._replace(inputs=batch.inputs.to(engines.DTYPES[experiment.precision]))
+    batch = batch._replace(inputs=batch.inputs.to(DTYPES[experiment.precision]))
     engines.set_learning_rate(engine, learning_rate)
     scale = float(engine.optimizer.loss_scale)
     loss = objective(experiment, engine, batch, step, rank, world_size)
@@ -94,7 +95,7 @@ def train_step(experiment: Experiment, engine: Any, batch: Batch, step: int, lea
 def eval_step(experiment: Experiment, model: nn.Module, metric: Metric,
               batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """(Weighted sums of loss and metric, outputs [rows, ...])."""
-    outputs = model(batch.inputs.to(engines.DTYPES[experiment.precision]))
+    outputs = model(batch.inputs.to(DTYPES[experiment.precision]))
     sums = [torch.sum(f(outputs, batch.targets) * batch.weights) for f in (LOSSES[experiment.loss], metric)]
     return torch.stack([s.float() for s in sums]), outputs.float()
 

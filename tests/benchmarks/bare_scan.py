@@ -4,6 +4,7 @@ What a careful person writes by hand for these three networks. The padded last b
 the evaluation are those of the product, so that both compute the same things.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +41,7 @@ def initial_params(sizes: list[int], seed: int) -> list[tuple[np.ndarray, np.nda
     """[(kernel, bias)] of each layer, LeCun normal and zero."""
     rng = np.random.default_rng(seed)
     return [((rng.standard_normal((fan_in, fan_out)) / fan_in**0.5).astype(np.float32), np.zeros(fan_out, np.float32))
-            for fan_in, fan_out in zip(sizes[:-1], sizes[1:])]
+            for fan_in, fan_out in itertools.pairwise(sizes)]
 
 
 def epoch_rows(samples: int, experiment: Experiment, epoch: int) -> np.ndarray:
@@ -60,7 +61,8 @@ def make_epoch(experiment: Experiment, task: str, optimizer: optax.GradientTrans
         def step(state: Any, rows: jax.Array) -> tuple[Any, jax.Array]:
             params, moments, number = state
             key = jax.random.fold_in(jax.random.key(experiment.seed), number)
-            loss, grads = jax.value_and_grad(batch_loss)(params, train_inputs[rows], train_targets[rows], rows >= 0, key)
+            batch = train_inputs[rows], train_targets[rows], rows >= 0
+            loss, grads = jax.value_and_grad(batch_loss)(params, *batch, key)
             updates, moments = optimizer.update(grads, moments)
             return (optax.apply_updates(params, updates), moments, number + 1), loss
 

@@ -1,0 +1,34 @@
+"""Settings for every test: strict dtypes and ranks in JAX, and which FP16 kernels this CPU has."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+# Tests run side by side: more threads than cores would spin against each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import jax
+import pytest
+import torch
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+NATIVE_FP16 = bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+needs_native_fp16 = pytest.mark.skipif(
+    not NATIVE_FP16, reason="this CPU has no FP16 instructions (AVX512-FP16 or AMX-FP16); FP16 ran in software instead")
+
+
+def pytest_report_header() -> str:
+    return f"FP16 on this CPU: {'native' if NATIVE_FP16 else 'software, tests of native FP16 are skipped'}"
+
+
+@pytest.fixture
+def run() -> Callable[..., subprocess.CompletedProcess]:
+    """run("jaxnn.train", "--epochs=2", ...): the module in a process of its own, output captured."""
+
+    def start(module: str, *arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, "-m", module, *map(str, arguments)], capture_output=True, text=True)
+
+    return start

@@ -1,0 +1,3 @@
+"""A training program that dies."""
+
+raise SystemExit("the torch side fell over")

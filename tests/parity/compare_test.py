@@ -1,0 +1,55 @@
+"""z scores, equalities and the order of first divergence."""
+
+import numpy as np
+import pytest
+
+from parity.compare import BROKEN, Measurement, equal, measure, verdict
+
+FLOAT16, FLOAT32 = np.dtype(np.float16), np.dtype(np.float32)
+ONE = np.ones(4, np.float32)
+
+
+class TestMeasure:
+    def test_distance_in_noise_units(self):
+        measurement = measure(0, "grads", "w", ONE, ONE + 0.5, 0.25, FLOAT32)
+        assert measurement.z == 4.0
+        assert measurement.detectable == pytest.approx(8 * 0.25 / 2)
+
+    def test_unit_is_at_least_one_ulp_of_the_storage_format(self):
+        assert measure(0, "grads", "w", ONE, ONE + 2.0**-23, 0.0, FLOAT32).z == 1.0
+        assert measure(0, "grads", "w", ONE, ONE + 2.0**-10, 0.0, FLOAT16).z == 1.0
+
+    def test_storage_scale_counts(self):
+        """An unscaled gradient of 2^-20 was stored as 2^-4 under a scale of 2^16: its ulp is not a subnormal's."""
+        small = np.full(4, 2.0**-20)
+        assert measure(0, "grads", "w", small, small * (1 + 2.0**-10), 0.0, FLOAT16, scale=2.0**16).z == 1.0
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_not_finite_never_passes(self, bad):
+        assert measure(0, "grads", "w", ONE * bad, ONE, 1.0, FLOAT32).z == BROKEN
+        assert measure(0, "grads", "w", ONE, ONE * bad, 1.0, FLOAT32).z == BROKEN
+        assert measure(0, "grads", "w", ONE, ONE, bad, FLOAT32).z == BROKEN
+
+
+class TestEqual:
+    def test_to_the_bit(self):
+        assert equal(0, "params", "w", ONE, ONE.copy()).z == 0
+        assert equal(0, "params", "w", ONE, np.nextafter(ONE, 2)).z == BROKEN
+        assert equal(0, "params", "w", np.float32(0.0), np.float32(-0.0)).z == BROKEN
+
+    def test_shape_and_format_count(self):
+        assert equal(0, "params", "w", ONE, ONE[None]).z == BROKEN
+        assert equal(0, "params", "w", ONE, ONE.astype(np.float64)).z == BROKEN
+
+
+class TestVerdict:
+    def test_parity_at_the_threshold(self):
+        assert verdict([Measurement(0, "loss", "", 8.0, 0.1)], 1)["verdict"] == "parity"
+
+    def test_first_divergence_is_by_step_then_phase(self):
+        faults = [Measurement(2, "batch", "ids", BROKEN, 0), Measurement(1, "updated", "b", 99, 0),
+                  Measurement(1, "grads", "a", 9, 0), Measurement(1, "grads", "b", 10, 0)]
+        result = verdict(faults, 3)
+        assert result["verdict"] == "divergence"
+        assert result["first_divergence"] == {"step": 1, "quantity": "grads", "tensor": "b", "z": 10}
+        assert result["max_z"] == BROKEN

@@ -1,0 +1,101 @@
+"""Tests of torch_ref/params_io.py."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from jaxnn.experiment.config import Experiment, UserError
+from torch_ref import models, params_io
+
+SHAPES = {"hidden_0/kernel": (5, 8), "hidden_0/bias": (8,), "hidden_1/kernel": (8, 4), "hidden_1/bias": (4,),
+          "output/kernel": (4, 3), "output/bias": (3,)}
+ARRAYS = {name: np.random.default_rng(0).standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
+FLOATS = st.floats(width=32, allow_nan=False)
+
+
+def mlp(dtype=torch.float32):
+    return models.build(Experiment(model="mlp", hidden_sizes=(8, 4)), 5, 3).to(dtype)
+
+
+def read(model):
+    return params_io.to_flax(model, dict(model.named_parameters()))
+
+
+class TestFlaxNames:
+    def test_covers_every_parameter_in_order(self):
+        names = params_io.flax_names(mlp())
+        assert list(names) == [name for name, _ in mlp().named_parameters()]
+        assert sorted(names.values()) == sorted(SHAPES)
+        assert names["hidden_0.weight"] == "hidden_0/kernel"
+
+
+class TestToFlax:
+    def test_kernels_are_transposed(self):
+        model = mlp()
+        arrays = read(model)
+        assert {name: array.shape for name, array in arrays.items()} == SHAPES
+        np.testing.assert_array_equal(arrays["hidden_0/kernel"], model.hidden_0.weight.detach().numpy().T)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+    def test_arrays_are_contiguous_float32(self, dtype):
+        for array in read(mlp(dtype)).values():
+            assert array.dtype == np.float32
+            assert array.flags.c_contiguous
+
+    def test_serves_gradients(self):
+        model = mlp()
+        model(torch.ones(1, 5)).sum().backward()
+        grads = params_io.to_flax(model, {name: param.grad for name, param in model.named_parameters()})
+        assert {name: array.shape for name, array in grads.items()} == SHAPES
+        np.testing.assert_array_equal(grads["output/bias"], np.ones(3, np.float32))
+
+
+class TestLoad:
+    @given(st.fixed_dictionaries({name: hnp.arrays(np.float32, shape, elements=FLOATS)
+                                  for name, shape in SHAPES.items()}))
+    @settings(deadline=None, max_examples=25, derandomize=True)
+    def test_round_trip_bit_for_bit(self, arrays):
+        model = mlp()
+        params_io.load(model, arrays, "file")
+        back = read(model)
+        assert back.keys() == arrays.keys()
+        for name, array in arrays.items():
+            assert back[name].tobytes() == array.tobytes()
+
+    def test_computes_the_same_function(self):
+        """x W + b in Flax's layout, on whole numbers: exact."""
+        model = models.build(Experiment(model="linear"), 2, 3)
+        kernel, bias = np.arange(6, dtype=np.float32).reshape(2, 3), np.array([1, 0, -1], np.float32)
+        params_io.load(model, {"output/kernel": kernel, "output/bias": bias}, "file")
+        x = np.array([[1, 2], [-3, 4]], np.float32)
+        np.testing.assert_array_equal(model(torch.from_numpy(x)).detach(), x @ kernel + bias)
+
+    def test_rounds_to_the_models_format_and_copies(self):
+        model, arrays = mlp(torch.float16), {name: array.copy() for name, array in ARRAYS.items()}
+        params_io.load(model, arrays, "file")
+        for array in arrays.values():
+            array[...] = 0
+        for name, array in read(model).items():
+            np.testing.assert_array_equal(array, ARRAYS[name].astype(np.float16).astype(np.float32))
+
+    @pytest.mark.parametrize("name", SHAPES)
+    def test_a_missing_entry_is_named(self, name):
+        arrays = {other: array for other, array in ARRAYS.items() if other != name}
+        with pytest.raises(UserError, match=rf"^--init_params: {name} is missing in here$"):
+            params_io.load(mlp(), arrays, "here")
+
+    @pytest.mark.parametrize("name", ["hidden_2/kernel", "output", "hidden_0.weight"])
+    def test_an_unused_entry_is_named(self, name):
+        with pytest.raises(UserError, match=rf"^--init_params: {name} is not the model's in here$"):
+            params_io.load(mlp(), ARRAYS | {name: np.zeros(1, np.float32)}, "here")
+
+    @pytest.mark.parametrize(("name", "shape", "given", "wanted"), [
+        ("hidden_0/kernel", (8, 5), r"\(8, 5\)", r"\(5, 8\)"), ("output/kernel", (12,), r"\(12,\)", r"\(4, 3\)"),
+        ("output/kernel", (4, 3, 1), r"\(4, 3, 1\)", r"\(4, 3\)"), ("output/bias", (1, 3), r"\(1, 3\)", r"\(3,\)"),
+        ("output/bias", (), r"\(\)", r"\(3,\)")])
+    def test_a_misshaped_entry_is_named_with_both_shapes(self, name, shape, given, wanted):
+        with pytest.raises(UserError, match=rf"^--init_params: {name} is {given} in here, {wanted} in the model$"):
+            params_io.load(mlp(), ARRAYS | {name: np.zeros(shape, np.float32)}, "here")

@@ -1,0 +1,90 @@
+"""Whole runs of jaxnn.train: the workdir contract, the metrics it promises, exact resumption."""
+
+import csv
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+EXPERIMENTS = pathlib.Path("launch/experiments")
+SUMMARY = {"experiment", "stack", "precision", "epochs", "steps", "skipped_steps", "train_loss", "test_loss", "final",
+           "num_params", "num_devices", "train_seconds", "compile_seconds", "samples_per_second", "versions"}
+
+
+def trained(run, workdir, module, name, *arguments):
+    """The summary of a run that ended well."""
+    done = run(module, f"--flagfile={EXPERIMENTS / name}.flags", f"--workdir={workdir}", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads((workdir / "summary.json").read_text()), done
+
+
+class TestExperiments:
+    """Each reaches the metric that the head of its flagfile promises."""
+
+    @pytest.mark.parametrize("module", ["jaxnn.train", "torch_ref.train"])
+    def test_linear_regression(self, run, tmp_path, module):
+        summary, done = trained(run, tmp_path, module, "linear_regression")
+        assert summary["final"]["weight_error"] < 0.01
+        assert summary["final"]["bias_error"] < 0.01
+        assert summary["final"]["quality"] == "excellent"
+        assert "quality: excellent" in done.stdout
+
+    def test_breast_cancer(self, run, tmp_path):
+        assert trained(run, tmp_path, "jaxnn.train", "breast_cancer")[0]["final"]["accuracy"] >= 0.95
+
+    def test_digits(self, run, tmp_path):
+        assert trained(run, tmp_path, "jaxnn.train", "digits")[0]["final"]["accuracy"] >= 0.96
+
+    def test_without_flags_it_is_the_linear_regression(self, run, tmp_path):
+        done = run("jaxnn.train", f"--workdir={tmp_path}", "--noplots")
+        assert done.returncode == 0
+        assert "quality: excellent" in done.stdout
+
+
+class TestContract:
+    @pytest.mark.parametrize(("module", "precision"), [
+        ("jaxnn.train", "fp32"), ("jaxnn.train", "fp64"), ("jaxnn.train", "bf16"), ("jaxnn.train", "fp16"),
+        ("torch_ref.train", "fp16")])
+    def test_files(self, run, tmp_path, module, precision):
+        summary, _ = trained(run, tmp_path, module, "breast_cancer", "--epochs=3", f"--precision={precision}")
+        assert summary.keys() >= SUMMARY
+        assert (summary["epochs"], summary["steps"], summary["num_params"]) == (3, 45, 4097)
+        assert summary["precision"] == precision
+        rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+        assert list(rows[0])[:5] == ["epoch", "step", "learning_rate", "train_loss", "test_loss"]
+        assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+        params = load_file(tmp_path / "params.safetensors")
+        assert {name: array.shape for name, array in params.items()} == {
+            "hidden_0/kernel": (30, 64), "hidden_0/bias": (64,), "hidden_1/kernel": (64, 32), "hidden_1/bias": (32,),
+            "output/kernel": (32, 1), "output/bias": (1,)}
+        assert {array.dtype for array in params.values()} == {np.dtype("f8" if precision == "fp64" else "f4")}
+        assert {path.name for path in (tmp_path / "plots").iterdir()} == {"learning_curve.png", "confusion_matrix.png"}
+
+    def test_its_flagfile_runs_it_again_to_the_bit(self, run, tmp_path):
+        trained(run, tmp_path / "a", "jaxnn.train", "breast_cancer", "--epochs=3", "--noplots")
+        done = run("jaxnn.train", f"--flagfile={tmp_path / 'a' / 'experiment.flags'}", f"--workdir={tmp_path / 'b'}")
+        assert done.returncode == 0
+        files = ("experiment.flags", "metrics.csv", "params.safetensors")
+        assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
+
+
+class TestResume:
+    def test_equals_the_uninterrupted_run_to_the_bit(self, run, tmp_path):
+        flags = ("--epochs=6", "--checkpoint_every=2", "--noplots", "--precision=fp16", "--loss_scale_window=20")
+        trained(run, tmp_path / "whole", "jaxnn.train", "breast_cancer", *flags)
+        trained(run, tmp_path / "cut", "jaxnn.train", "breast_cancer", *flags)
+        for name in ("summary.json", "params.safetensors", "checkpoints/epoch_000006.safetensors"):
+            (tmp_path / "cut" / name).unlink()
+        summary, _ = trained(run, tmp_path / "cut", "jaxnn.train", "breast_cancer", *flags, "--resume")
+        assert summary["skipped_steps"] > 0
+        for name in ("metrics.csv", "params.safetensors"):
+            assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
+
+    def test_refuses_another_experiment(self, run, tmp_path):
+        trained(run, tmp_path, "jaxnn.train", "breast_cancer", "--epochs=2", "--checkpoint_every=1", "--noplots")
+        done = run("jaxnn.train", f"--flagfile={EXPERIMENTS / 'breast_cancer.flags'}", f"--workdir={tmp_path}",
+                   "--resume", "--epochs=4", "--checkpoint_every=1")
+        assert done.returncode == 2
+        assert done.stderr == "error: --epochs: 4 now, 2 in the run to resume; they must be equal\n"
