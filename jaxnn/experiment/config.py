@@ -85,7 +85,8 @@ class Experiment:
     num_devices: int = option(0, "Devices to train on; 0: one on a CPU, all of them elsewhere.", minimum=0)
 
     # FP16, as in DeepSpeed's fp16 block.
-    initial_scale_power: int = option(16, "FP16: the loss scale starts at 2 to this power.", minimum=0)
+    initial_scale_power: int = option(16, "FP16: the loss scale starts at 2 to this power.", minimum=0,
+                                      below=128)
     loss_scale_window: int = option(1000, "FP16: clean steps before the loss scale doubles.", minimum=1)
     hysteresis: int = option(2, "FP16: overflows before the loss scale halves.", minimum=1)
     min_loss_scale: float = option(1.0, "FP16: smallest loss scale; an overflow there ends the run.", above=0)
@@ -203,7 +204,14 @@ def _check_together(experiment: Experiment) -> None:
     if experiment.num_devices and experiment.batch_size % experiment.num_devices:
         raise UserError(f"--batch_size: {experiment.batch_size} is not divisible by "
                         f"--num_devices={experiment.num_devices}; change one of them")
+    if not 1e-37 < experiment.learning_rate < 1e37:
+        raise UserError(f"--learning_rate: {experiment.learning_rate:g} is outside float32's range, 1e-37 to 1e37")
+    if experiment.min_loss_scale > 2.0**experiment.initial_scale_power:
+        raise UserError(f"--min_loss_scale: {experiment.min_loss_scale:g} is above the scale to start with, "
+                        f"2 to the --initial_scale_power={experiment.initial_scale_power}")
     if experiment.resume and experiment.overwrite:
         raise UserError("--resume: continues a run, --overwrite replaces it; give one of them")
+    if experiment.resume and experiment.record != "off":
+        raise UserError("--record: a trace begins at step 0; it cannot go with --resume")
     if experiment.seed >= 2**31 or experiment.split_seed >= 2**31:
         raise UserError("--seed, --split_seed: must be less than 2147483648")

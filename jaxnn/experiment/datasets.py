@@ -132,9 +132,9 @@ def cache_folder() -> pathlib.Path:
 
 def _read_cache(path: pathlib.Path) -> list[np.ndarray] | None:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return [archive[name] for name in archive.files]
-    except (OSError, ValueError, zipfile.BadZipFile):  # absent or half-written: load from the source again
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile):  # absent or half-written: load from the source again
         return None
 
 

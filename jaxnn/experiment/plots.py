@@ -40,7 +40,9 @@ def learning_curve(metrics: Mapping[str, np.ndarray], loss: str) -> Figure:
     figure, axes = _new((6, 4))
     axes.plot(metrics["epoch"], metrics["train_loss"], color=DARK, label="training")
     axes.plot(metrics["epoch"], metrics["test_loss"], color=LIGHT, linestyle="--", label="test")
-    axes.set(xlabel="epoch", ylabel=f"loss ({loss.replace('_', ' ')})", yscale="log", title="Learning curve")
+    axes.set(xlabel="epoch", ylabel=f"loss ({loss.replace('_', ' ')})", title="Learning curve")
+    if max(metrics["train_loss"].max(), metrics["test_loss"].max()) > 0:
+        axes.set_yscale("log")
     axes.legend(frameon=False)
     return figure
 

@@ -53,7 +53,7 @@ def create_workdir(experiment: Experiment, stack: str, contents: tuple[str, ...]
                         "choose another folder, add --overwrite to replace it or --resume to continue it")
     try:
         for path in held:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         workdir.mkdir(parents=True, exist_ok=True)
         write_text(workdir / FLAGS, config.to_flagfile(experiment))
     except OSError as error:
@@ -65,8 +65,8 @@ def _reopen_workdir(workdir: pathlib.Path, experiment: Experiment) -> pathlib.Pa
     """Returns the folder of the run to continue; refuses flags that would change it."""
     if not experiment.workdir or not (workdir / FLAGS).exists():
         raise UserError(f"--resume: give the --workdir of the run to continue; {workdir} holds none")
-    before = dict(line.split("=", 1) for line in (workdir / FLAGS).read_text().splitlines())
-    now = dict(line.split("=", 1) for line in config.to_flagfile(experiment).splitlines())
+    before, now = (dict(line.split("=", 1) for line in text.splitlines() if line.startswith("--") and "=" in line)
+                   for text in ((workdir / FLAGS).read_text(), config.to_flagfile(experiment)))
     for flag in now:
         if flag not in MAY_CHANGE and before.get(flag) != now[flag]:
             raise UserError(f"{flag}: {now[flag]} now, {before.get(flag)} in the run to resume; they must be equal")
@@ -99,11 +99,16 @@ class MetricsWriter:
                 writer.writeheader()
             writer.writerow(row)
 
-
     def keep(self, epochs: int) -> list[dict[str, str]]:
-        """Drops the rows after an epoch, which a resumed run writes again; returns those kept."""
-        with self._path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= epochs]
+        """Drops the rows after an epoch, which a resumed run writes again; returns those kept.
+
+        Raises:
+          UserError: the rows up to that epoch are not all there.
+        """
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        rows = [row for row in csv.DictReader(lines) if int(row["epoch"]) <= epochs]
+        if len(rows) != epochs:
+            raise UserError(f"--resume: {self._path} holds {len(rows)} of {epochs} epochs done; --overwrite the run")
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]))
         writer.writeheader()
@@ -122,7 +127,7 @@ def read_metrics(workdir: pathlib.Path) -> dict[str, np.ndarray]:
 def write_summary(workdir: pathlib.Path, summary: Mapping[str, Any]) -> None:
     """Writes summary.json whole or not at all; refuses a value that is not finite."""
     require_finite(summary, SUMMARY)
-    write_text(workdir / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    write_text(workdir / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
 
 def read_summary(workdir: pathlib.Path) -> dict[str, Any]:
@@ -169,5 +174,5 @@ def require_finite(values: Mapping[str, Any], where: str) -> None:
     for name, value in values.items():
         if isinstance(value, Mapping):
             require_finite(value, f"{where}: {name}")
-        elif isinstance(value, float) and not math.isfinite(value):
+        elif isinstance(value, float | np.floating) and not math.isfinite(value):
             raise UserError(f"{where}: {name} is {value}; training diverged, try a smaller --learning_rate")

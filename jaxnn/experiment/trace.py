@@ -83,8 +83,8 @@ class Reader:
     def __init__(self, folder: pathlib.Path):
         self._folder = folder
         try:
-            self.meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
-        except (OSError, ValueError) as error:
+            self.meta: dict[str, Any] = dict(json.loads((folder / "meta.json").read_text()))
+        except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{folder / 'meta.json'}: no readable trace there: {error}") from None
         if self.meta.get("version") != VERSION:
             raise UserError(f"{folder}: trace version {self.meta.get('version')}, this program reads {VERSION}")

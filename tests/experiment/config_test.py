@@ -46,6 +46,8 @@ def experiments(draw):
     sizes = draw(st.tuples(*[st.integers(1, 10_000)] * layers))
     rates = draw(st.one_of(st.just(()), st.tuples(*[st.floats(0, 1, exclude_max=True)] * layers)))
     simple["batch_size"] *= simple["num_devices"] or 1
+    simple["learning_rate"] = draw(st.floats(1e-36, 1e36))
+    simple["min_loss_scale"] = 2.0 ** draw(st.integers(-10, simple["initial_scale_power"]))
     return Experiment(**simple, hidden_sizes=sizes, dropout_rates=rates)
 
 

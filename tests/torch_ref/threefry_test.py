@@ -54,6 +54,12 @@ class TestBernoulli:
         theirs = jax.random.bernoulli(jax.random.fold_in(jax.random.key(seed), layer), np.float32(p), shape)
         np.testing.assert_array_equal(ours.numpy(), theirs, strict=True)
 
+    def test_a_draw_equal_to_p_is_false_and_one_step_below_p_is_true(self):
+        draws = np.asarray(jax.random.uniform(jax.random.key(0), (64,)))
+        for place, p in enumerate(draws):
+            for edge, expected in ((p, False), (np.nextafter(p, np.float32(1)), True)):
+                assert bool(threefry.bernoulli(threefry.key(0), edge, (64,))[place]) == expected
+
 
 class TestThreefry2x32:
     @pytest.mark.parametrize(("key", "counter", "expected"), [
