@@ -3,63 +3,64 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from parity.compare import BROKEN, EXACT, PHASES
 
 EXPLANATION = {
-    "params": "state before the step",
+    "params": "state before",
     "batch": "sample ids", "optimizer_step": "updates applied", "learning_rate": "learning rate",
-    "loss_scale": "loss scale", "skipped": "overflow decision", "unchanged": "skipped steps change nothing",
+    "loss_scale": "loss scale", "skipped": "overflow decision", "unchanged": "skipped unchanged",
     "loss": "loss", "grads": "gradients", "moments": "moments", "updated": "updated parameters",
 }
 
 
 def print_verdict(verdicts: Mapping[str, Mapping[str, Any]], title: str, console: Console) -> None:
-    """Prints a table of quantities, a column group for each recording.
+    """Prints a table of quantities with each recording's worst z, then a sentence on each recording.
 
     Args:
-      verdicts: recording's name -> verdict, as `compare.verdict` returns it.
+      verdicts: recording's name -> verdict, as `compare.verdict` returns it; the first is the one to judge.
       title: what was judged.
       console: where to.
+
+    The column "detects" is the smallest relative error that would have failed, of the median tensor.
     """
-    steps = next(iter(verdicts.values()))["steps"]
-    table = Table(title=f"{title}: {steps} steps replayed", title_justify="left")
-    table.add_column("quantity")
-    for name in verdicts:
-        table.add_column(f"{name}: worst z", justify="right")
-        table.add_column("where")
-    table.add_column("smallest error caught", justify="right")
+    judged, *others = verdicts
+    table = Table(title=f"{title}: {verdicts[judged]['steps']} steps replayed, worst z of each quantity",
+                  title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for header, justify in (("quantity", "left"), (f"{judged} z", "right"), ("at", "left"),
+                            *((f"{name} z", "right") for name in others), ("detects", "right")):
+        table.add_column(header, justify=justify, no_wrap=True)
     for quantity in PHASES:
-        rows = [v["quantities"].get(quantity, {"compared": 0}) for v in verdicts.values()]
-        if any(row["compared"] for row in rows):
-            table.add_row(EXPLANATION[quantity], *sum((_cells(row, quantity) for row in rows), ()),
-                          _detectable(rows[0], quantity))
+        row, *more = (verdict["quantities"][quantity] for verdict in verdicts.values())
+        if row["compared"]:
+            where = "" if row["max_z"] == 0 else _where(row["step"], row["tensor"])
+            table.add_row(EXPLANATION[quantity], _worst(row, quantity), where,
+                          *(_worst(other, quantity) for other in more), _detectable(row, quantity))
     console.print(table)
     for name, verdict in verdicts.items():
-        console.print(_sentence(name, verdict), highlight=False)
+        console.print(_sentence(name, verdict), highlight=False, soft_wrap=True)
 
 
-def _cells(row: Mapping[str, Any], quantity: str) -> tuple[str, str]:
+def _worst(row: Mapping[str, Any], quantity: str) -> str:
     if not row["compared"]:
-        return "", ""
-    if quantity in EXACT and row["max_z"] == 0:
-        return "equal", ""
-    return _z(row["max_z"]), _where(row["step"], row["tensor"])
+        return ""
+    return "equal" if quantity in EXACT and row["max_z"] == 0 else _z(row["max_z"])
 
 
 def _detectable(row: Mapping[str, Any], quantity: str) -> str:
     if quantity in EXACT:
         return "any"
-    return f"{row['detectable_median']:.1e}" if row["compared"] else ""
+    return f"{row['detectable_median']:.1e}"
 
 
 def _sentence(name: str, verdict: Mapping[str, Any]) -> str:
     first = verdict["first_divergence"]
     if first is None:
         closely = verdict["steps_measured_closely"]
-        note = f"; {closely} steps needed more draws of noise" if closely else ""
+        note = f" ({closely} of {verdict['steps']} steps took more draws of noise)" if closely else ""
         return f"{name}: parity, worst z {verdict['max_z']:.2f} of {verdict['threshold']:g} allowed{note}"
     return (f"{name}: DIVERGENCE, first at {_where(first['step'], first['tensor'])} "
             f"({EXPLANATION[first['quantity']]}), z {_z(first['z'])} of {verdict['threshold']:g} allowed")
@@ -70,4 +71,6 @@ def _where(step: int, tensor: str) -> str:
 
 
 def _z(z: float) -> str:
-    return "not equal" if z == BROKEN else f"{z:.3g}"
+    if z == BROKEN:
+        return "unequal"
+    return f"{z:.2f}" if z < 1000 else f"{z:.1e}"

@@ -41,7 +41,7 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
     write_initial_params(experiment, data, workdir / "initial.safetensors")
     console = Console()
     title = f"{experiment.name} {experiment.precision}"
-    console.print(f"{title}: recording {steps} steps in both stacks", highlight=False)
+    console.print(f"{title}: recording {steps} steps in both stacks", highlight=False, soft_wrap=True)
     modules = {"jax": values["jax_module"].value, "torch": values["torch_module"].value}
     traces = record(steps, workdir, modules, values["torch_flags"].value)
     recorded = time.perf_counter()
@@ -49,7 +49,7 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
     write_verdict(workdir, experiment, verdicts)
     report.print_verdict(verdicts, title, console)
     console.print(f"seconds: recording {recorded - start:.1f}, judging {time.perf_counter() - recorded:.1f}; "
-                  f"files: {workdir}", highlight=False)
+                  f"files: {workdir}", highlight=False, soft_wrap=True)
     return DIVERGENCE if any(v["first_divergence"] for v in verdicts.values()) else PARITY
 
 

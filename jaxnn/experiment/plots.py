@@ -52,7 +52,8 @@ def fit_line(data: Dataset, weight: float, bias: float) -> Figure:
     figure, axes = _new((6, 4))
     points = slice(0, 200)
     ends = np.array([data.test_inputs.min(), data.test_inputs.max()])
-    axes.scatter(data.test_inputs[points, 0], data.test_targets[points, 0], s=10, color=LIGHT, label="test data")
+    axes.scatter(data.test_inputs[points, 0], data.test_targets[points, 0], s=16, facecolors="none", edgecolors=LIGHT,
+                 zorder=3, label="test data")
     axes.plot(ends, report.TRUE_WEIGHT * ends + report.TRUE_BIAS, color="black", linewidth=3, alpha=0.3,
               label="true: y = 2x + 1")
     axes.plot(ends, weight * ends + bias, color=DARK, linestyle="--", label=f"fitted: y = {weight:.4f}x + {bias:.4f}")

@@ -90,6 +90,7 @@ def run(module: str, *arguments: str, environment: Mapping[str, str] = MappingPr
     start = time.perf_counter()
     child = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True,
                              env=os.environ | environment)
+    assert child.stdout
     output = child.stdout.read()
     _, status, usage = os.wait4(child.pid, 0)
     wall = time.perf_counter() - start
