@@ -4,6 +4,7 @@ The twins draw from the same distributions, not the same numbers: the judge hand
 stack's parameters to the other.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -22,7 +23,7 @@ class Initializer(NamedTuple):
     """
 
     kernel: Function
-    bias: type(lambda fan_in: initializers.zeros)
+    bias: Callable[[int], Function]
 
 
 def _zero_bias(fan_in: int) -> Function:

@@ -19,16 +19,16 @@ class Recorder:
 
     Args:
       experiment: what to record and for how long.
-      rank: only rank 0 writes; every rank takes part in the reading.
+      rank: of this process; every rank takes part in the reading.
       world_size: ranks in all.
-      workdir: the trace goes to its trace/ folder.
+      workdir: the trace goes to its trace/ folder; None on other ranks.
     """
 
-    def __init__(self, experiment: Experiment, rank: int, world_size: int, workdir: pathlib.Path):
+    def __init__(self, experiment: Experiment, rank: int, world_size: int, workdir: pathlib.Path | None):
         self._experiment, self._rank, self._world_size = experiment, rank, world_size
         self._steps = experiment.record_steps if experiment.record != "off" else 0
         self._writer = None
-        if self._steps and rank == 0:
+        if self._steps and workdir:
             meta = dict(stack="torch", precision=experiment.precision, world_size=world_size, steps=self._steps,
                         flags=config.to_flagfile(experiment).splitlines(),
                         versions=run_log.versions(("torch", "deepspeed")))
