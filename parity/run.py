@@ -76,8 +76,8 @@ def record(steps: int, workdir: pathlib.Path, modules: dict[str, str],
                    f"--workdir={workdir / stack}", f"--init_params={workdir / 'initial.safetensors'}",
                    "--record=full", f"--record_steps={steps}", f"--max_steps={steps}",
                    *(torch_flags if stack == "torch" else ())]
-        log = (workdir / f"{stack}.log").open("w")
-        running[stack] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        with (workdir / f"{stack}.log").open("w") as log:
+            running[stack] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:
         failed = [stack for stack, process in running.items() if process.wait() != 0]
     finally:

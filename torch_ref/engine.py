@@ -5,6 +5,7 @@ unscaled (MISMATCHES D15), moments are zeros before the first update.
 """
 
 import contextlib
+import hashlib
 import logging
 import os
 import pathlib
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 
 from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.datasets import cache_folder
 from jaxnn.experiment.deepspeed import ds_config
 
 STALE_LOCK_SECONDS = 180
@@ -133,16 +135,16 @@ def _free_port() -> int:
 def _prepare_compilation() -> None:
     """Finds ninja beside this Python, announces a first compilation, removes the lock of a killed one.
 
-    torch would wait for such a lock forever.
+    torch would wait for such a lock forever. Each environment has a folder of its own: what was compiled
+    against another one's headers would be compiled anew at every change between the two.
     """
-    from torch.utils.cpp_extension import get_default_build_root
-
+    environment = hashlib.sha256(sys.prefix.encode()).hexdigest()[:16]
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(cache_folder() / "torch_extensions" / environment))
     os.environ["PATH"] = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ.get("PATH", "")])
-    root = pathlib.Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
     for op in COMPILED_OPS:
-        for lock in root.glob(f"*/{op}/lock"):
-            _wait_for(lock)
-        if not any(root.glob(f"*/{op}/{op}.so")):
+        folder = pathlib.Path(os.environ["TORCH_EXTENSIONS_DIR"]) / op
+        _wait_for(folder / "lock")
+        if not (folder / f"{op}.so").exists():
             print(f"note: compiling DeepSpeed's {op}, once, about a minute", file=sys.stderr, flush=True)
 
 
