@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxnn import threefry
+
 
 class MaskSource(NamedTuple):
     """What the masks of one step are drawn from.
@@ -20,14 +22,14 @@ class MaskSource(NamedTuple):
       num_rows: rows of the global batch.
     """
 
-    key: jax.Array
+    key: threefry.Key
     first_row: jax.Array | int
     num_rows: int
 
 
 def mask_source(seed: int, step: jax.Array | int, first_row: jax.Array | int, num_rows: int) -> MaskSource:
     """The masks of one step, skipped steps counted."""
-    return MaskSource(jax.random.fold_in(jax.random.key(seed), step), first_row, num_rows)
+    return MaskSource(threefry.fold_in(threefry.key(seed), step), first_row, num_rows)
 
 
 def dropout(x: jax.Array, rate: float, layer: int, source: MaskSource | None) -> jax.Array:
@@ -42,7 +44,7 @@ def dropout(x: jax.Array, rate: float, layer: int, source: MaskSource | None) ->
     if source is None or rate == 0:
         return x
     keep = 1 - rate
-    key = jax.random.fold_in(source.key, layer)
-    mask = jax.random.bernoulli(key, np.float32(keep), (source.num_rows, *x.shape[1:]))
+    key = threefry.fold_in(source.key, layer)
+    mask = threefry.bernoulli(key, np.float32(keep), (source.num_rows, *x.shape[1:]))
     mask = lax.dynamic_slice_in_dim(mask, source.first_row, x.shape[0])
     return jnp.where(mask, x / np.asarray(keep, x.dtype), np.zeros((), x.dtype))

@@ -5,7 +5,7 @@ carry a leading [devices] axis; the state's copies are equal.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -107,13 +107,25 @@ def replicate(tree: Any, devices: list[jax.Device]) -> Any:
 
 def first(tree: Any) -> Any:
     """The first device's copy, as NumPy arrays."""
-    return jax.tree.map(lambda x: np.asarray(x.addressable_shards[0].data)[0], tree)
+    return jax.tree.map(lambda x: np.asarray(x if len(x) == 1 else x.addressable_data(0))[0], tree)
 
 
 def unshard(outputs: jax.Array, count: int) -> np.ndarray:
     """[devices, chunks, rows, ...] -> the first `count` samples in order, [count, ...]."""
     rows = np.moveaxis(np.asarray(outputs), 0, 1)
     return rows.reshape(-1, *rows.shape[3:])[:count]
+
+
+def one_ahead(epochs: Iterator[Any]) -> Iterator[Any]:
+    """Yields each epoch after the next has been started, so that the device works while the host reads and writes.
+
+    No more than two calls are ever under way: many unread collective calls deadlock XLA's virtual CPU devices.
+    """
+    started = next(epochs)
+    for following in epochs:
+        yield started
+        started = following
+    yield started
 
 
 class Compiled:

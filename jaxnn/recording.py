@@ -81,5 +81,7 @@ def step_tensors(optimizer: Optimizer, before: TrainState, after: TrainState, id
 
 def join(recorded: list[StepResult], results: StepResult) -> StepResult:
     """The results of single steps, then those of a scan: each array [steps, ...]."""
+    if not recorded:
+        return results
     return jax.tree.map(lambda *steps: np.concatenate([*(np.asarray(s)[None] for s in steps[1:]), steps[0]]),
                         results, *recorded)

@@ -5,7 +5,9 @@
 Without flags it trains the linear regression. Exit code 2 on bad input or divergence.
 """
 
+import os
 import pathlib
+from collections.abc import Iterator
 
 import flax.linen as nn
 import jax
@@ -20,6 +22,7 @@ from jaxnn.optimizers import OPTIMIZERS, Optimizer
 from jaxnn.train_step import Params, StepResult, TrainState
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+SMALL_LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000000"
 MOST_EVALUATED_AT_ONCE = 4096
 
 
@@ -34,19 +37,23 @@ def main(experiment: Experiment) -> None:
     model = models.build(experiment, data.num_outputs)
     optimizer = OPTIMIZERS[experiment.optimizer](experiment)
     state = start(experiment, model, optimizer, data)
-    clock.end("init")
-
     workdir = records.create_workdir(experiment, "jax")
     epochs_done, state = resume(experiment, workdir, state) if experiment.resume else (0, state)
     metric_name, metric = METRICS[data.task]
     step = train_step.make_train_step(experiment, model, optimizer, parallel.AXIS)
-    eval_step = train_step.make_eval_step(experiment, model, metric)
-    epoch = parallel.Compiled(parallel.make_epoch(step, eval_step, devices))
+    epoch = parallel.Compiled(parallel.make_epoch(
+        step, train_step.make_eval_step(experiment, model, metric), devices))
     recorder = recording.Recorder(experiment, optimizer, parallel.make_recorded_step(step, devices), devices, workdir)
-    with run_log.RunLog(experiment, data, "jax", workdir, metric_name) as log:
-        if epochs_done:
-            log.resume(epochs_done, skipped_steps=int(state.step - state.updates))
-        state, outputs = train(experiment, data, devices, state, epochs_done, epoch, recorder, log, workdir)
+    log = run_log.RunLog(experiment, data, "jax", workdir, metric_name)
+    if epochs_done:
+        log.resume(epochs_done, skipped_steps=int(state.step - state.updates))
+    learning_rates = schedules.learning_rates(experiment, batches.total_steps(experiment, len(data.train_inputs)))
+    resident = parallel.make_resident(data, learning_rates, devices)
+    state = parallel.replicate(state, devices)
+    clock.end("init")
+
+    with log:
+        state, outputs = train(experiment, state, epochs_done, resident, epoch, recorder, log, workdir)
     clock.end("train", compile=epoch.seconds)
 
     names = [f"{device.platform} {device.device_kind}" for device in devices]
@@ -55,6 +62,9 @@ def main(experiment: Experiment) -> None:
 
 def configure(experiment: Experiment) -> None:
     """Sets what JAX holds process-wide: float64, full-precision matmuls, the persistent compilation cache."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_backend_extra_options" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {SMALL_LOOPS}".strip()
     jax.config.update("jax_enable_x64", experiment.precision == "fp64")
     jax.config.update("jax_default_matmul_precision", "highest")
     if jax.config.jax_compilation_cache_dir is None:
@@ -102,32 +112,45 @@ def resume(experiment: Experiment, workdir: pathlib.Path, state: TrainState) -> 
     return epochs_done, state
 
 
-def train(experiment: Experiment, data: Dataset, devices: list[jax.Device], state: TrainState, epochs_done: int,
+def train(experiment: Experiment, state: TrainState, epochs_done: int, resident: parallel.Resident,
           epoch: parallel.Compiled, recorder: recording.Recorder, log: run_log.RunLog,
           workdir: pathlib.Path) -> tuple[TrainState, np.ndarray]:
-    """Runs the epochs that are left; returns the final state and the test outputs, on the host."""
-    samples, count = len(data.train_inputs), len(devices)
+    """Runs the epochs that are left.
+
+    Args:
+      state: replicated over the devices, as `parallel.replicate` does; donated.
+      epochs_done: before.
+
+    Returns:
+      The final state and the test outputs, on the host.
+    """
+    samples, tests, count = len(resident.train_inputs), len(resident.test_inputs), len(state.step)
     names = ["loss", *(f"gradient of {name}" for name in trace.flatten(state.params))]
-    learning_rates = schedules.learning_rates(experiment, batches.total_steps(experiment, samples))
-    resident = parallel.make_resident(data, learning_rates, devices)
-    test_ids = parallel.shard(batches.evaluation_batches(len(data.test_inputs), MOST_EVALUATED_AT_ONCE, count), count)
+    test_ids = parallel.shard(batches.evaluation_batches(tests, MOST_EVALUATED_AT_ONCE, count), count)
     plan = batches.plan(experiment, samples)
-    state = parallel.replicate(state, devices)
-    for number in range(epochs_done, len(plan)):
-        ids = batches.epoch_batches(experiment, samples, number)[: plan[number]]
-        state, recorded = recorder.run(state, ids, resident)
-        state, results, sums, outputs = epoch(state, parallel.shard(ids[len(recorded) :], count), test_ids, resident)
+
+    def start_epochs(state: TrainState) -> Iterator[tuple]:
+        for number in range(epochs_done, len(plan)):
+            ids = batches.epoch_batches(experiment, samples, number)[: plan[number]]
+            state, recorded = recorder.run(state, ids, resident)
+            state, *results = epoch(state, parallel.shard(ids[len(recorded) :], count), test_ids, resident)
+            is_due = experiment.checkpoint_every and (number + 1) % experiment.checkpoint_every == 0
+            yield number, ids, recorded, state, parallel.first(state) if is_due else None, *results
+
+    for number, ids, recorded, state, due, results, sums, outputs in parallel.one_ahead(start_epochs(state)):  # noqa: B007, B020
         results = recording.join(recorded, parallel.first(results))
         stop_if_diverged(results, names, sum(plan[:number]))
         log.epoch(number, results.loss, (ids != batches.PADDING).sum(axis=1), results.skipped,
-                  results.learning_rate[-1], parallel.first(sums) / len(data.test_inputs))
-        if experiment.checkpoint_every and (number + 1) % experiment.checkpoint_every == 0:
-            checkpoint.save(workdir, number + 1, parallel.first(state))
-    return parallel.first(state), parallel.unshard(outputs, len(data.test_inputs))
+                  results.learning_rate[-1], parallel.first(sums) / tests)
+        if due:
+            checkpoint.save(workdir, number + 1, due)
+    return parallel.first(state), parallel.unshard(outputs, tests)
 
 
 def stop_if_diverged(results: StepResult, names: list[str], first_step: int) -> None:
     """Raises UserError on the first step whose loss or gradient is not finite, unless FP16 skipped it."""
+    if results.finite.all():
+        return
     run_log.stop_unless_finite(names, results.finite | results.skipped[:, None], first_step)
     if results.exhausted.any():
         step = int(results.exhausted.argmax())

@@ -137,7 +137,8 @@ def make_train_step(experiment: Experiment, model: nn.Module, optimizer: Optimiz
     may_skip = experiment.precision == "fp16"
 
     def train_step(state: TrainState, batch: Batch, learning_rates: jax.Array):
-        scale, learning_rate = state.loss_scale.scale, learning_rates[state.updates]
+        scale = state.loss_scale.scale if may_skip else jnp.float32(1)
+        learning_rate = learning_rates[state.updates]
         batch = batch._replace(inputs=precision.cast(batch.inputs, policy.compute))
         loss, grads = gradients(precision.cast(state.params, policy.compute), batch, state.step, scale)
         grads = unscale(precision.cast(grads, policy.master), scale)
@@ -178,4 +179,4 @@ def unscale(grads: Params, scale: jax.Array) -> Params:
 
 
 def _sum_over(tree: Any, axis_name: str | None) -> Any:
-    return lax.psum(tree, axis_name) if axis_name else tree
+    return lax.psum(tree, axis_name) if axis_name and lax.axis_size(axis_name) > 1 else tree

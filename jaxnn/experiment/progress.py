@@ -20,12 +20,10 @@ class Progress:
 
     def show(self, row: Mapping[str, float]) -> None:
         """Shows one row of metrics.csv."""
-        losses = "  ".join(f"{name} {value:.4g}" for name, value in row.items()
-                           if name.startswith(("train_", "test_")))
         if self._bar:
-            self._bar.update(0, completed=row["epoch"], losses=losses)
+            self._bar.update(0, completed=row["epoch"], losses=_losses(row))
         elif row["epoch"] % self._every == 0 or row["epoch"] == self._epochs:
-            print(f"epoch {row['epoch']}/{self._epochs}  {losses}", flush=True)
+            print(f"epoch {row['epoch']}/{self._epochs}  {_losses(row)}", flush=True)
 
     def __enter__(self):
         if self._bar:
@@ -35,6 +33,10 @@ class Progress:
     def __exit__(self, *_):
         if self._bar:
             self._bar.stop()
+
+
+def _losses(row: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name.startswith(("train_", "test_")))
 
 
 def _bar(epochs: int):

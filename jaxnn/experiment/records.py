@@ -80,10 +80,14 @@ def _fresh_name(name: str, stack: str) -> pathlib.Path:
 
 
 class MetricsWriter:
-    """Writes metrics.csv a row at a time; each row is on disk before `write` returns."""
+    """Writes metrics.csv a row at a time; each row is in the file before `write` returns.
+
+    The file is opened once: a short epoch takes less time than opening it.
+    """
 
     def __init__(self, workdir: pathlib.Path):
         self._path = workdir / METRICS
+        self._file = -1
 
     def write(self, row: Mapping[str, float]) -> None:
         """Appends one epoch. The first row's keys become the header.
@@ -92,12 +96,17 @@ class MetricsWriter:
           UserError: a value is not finite; the file keeps the rows before.
         """
         require_finite(row, METRICS)
-        is_first = not self._path.exists()
-        with self._path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if is_first:
-                writer.writeheader()
-            writer.writerow(row)
+        lines = ",".join(map(str, row.values())) + "\n"
+        if self._file < 0:
+            lines = lines if self._path.exists() else ",".join(row) + "\n" + lines
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.write(self._file, lines.encode())
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
     def keep(self, epochs: int) -> list[dict[str, str]]:
         """Drops the rows after an epoch, which a resumed run writes again; returns those kept.
@@ -110,7 +119,7 @@ class MetricsWriter:
         if len(rows) != epochs:
             raise UserError(f"--resume: {self._path} holds {len(rows)} of {epochs} epochs done; --overwrite the run")
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]))
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         write_text(self._path, text.getvalue())

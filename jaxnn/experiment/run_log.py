@@ -48,6 +48,8 @@ class RunLog:
 
     def __exit__(self, *exception) -> None:
         self._progress.__exit__(*exception)
+        if self._writer:
+            self._writer.close()
 
     def epoch(self, epoch: int, losses: np.ndarray, weights: np.ndarray, skipped: np.ndarray, learning_rate: float,
               test: Sequence[float]) -> None:
@@ -67,8 +69,9 @@ class RunLog:
         self.skipped_steps += int(skipped.sum())
         self._samples_seen += int(weights.sum())
         known = np.isfinite(losses) | ~skipped  # a skipped FP16 step may have overflowed in the loss itself
-        train_loss = float(np.average(losses[known], weights=weights[known])) if known.any() else float("nan")
-        steps = int(self._row.get("step", 0)) + len(losses)
+        losses, counts = losses[known], weights[known]
+        train_loss = float(losses @ counts / counts.sum()) if known.any() else float("nan")
+        steps = int(self._row.get("step", 0)) + len(weights)
         self._row = {
             "epoch": epoch + 1, "step": steps, "learning_rate": float(learning_rate), "train_loss": train_loss,
             "test_loss": float(test[0]), f"test_{self._metric_name}": float(test[1]),

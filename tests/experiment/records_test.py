@@ -124,12 +124,12 @@ class TestMetricsWriter:
             writer.write({"epoch": epoch, "loss": 1 / epoch})
         assert writer.keep(2) == [{"epoch": "1", "loss": "1.0"}, {"epoch": "2", "loss": "0.5"}]
         writer.write({"epoch": 3, "loss": 0.25})
-        assert (tmp_path / "metrics.csv").read_bytes() == b"epoch,loss\r\n1,1.0\r\n2,0.5\r\n3,0.25\r\n"
+        assert (tmp_path / "metrics.csv").read_bytes() == b"epoch,loss\n1,1.0\n2,0.5\n3,0.25\n"
         assert names(tmp_path) == ["metrics.csv"]
 
     def test_each_row_is_on_disk_at_once(self, tmp_path):
         records.MetricsWriter(tmp_path).write({"epoch": 1, "loss": 0.5})
-        assert (tmp_path / "metrics.csv").read_bytes() == b"epoch,loss\r\n1,0.5\r\n"
+        assert (tmp_path / "metrics.csv").read_bytes() == b"epoch,loss\n1,0.5\n"
 
 
 class TestReadMetrics:
