@@ -114,6 +114,7 @@ class MetricsWriter:
         Raises:
           UserError: the rows up to that epoch are not all there.
         """
+        self.close()
         lines = self._path.read_text().splitlines() if self._path.exists() else []
         rows = [row for row in csv.DictReader(lines) if int(row["epoch"]) <= epochs]
         if len(rows) != epochs:
