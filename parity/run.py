@@ -34,6 +34,8 @@ LAST_LINES = 12
 def main(experiment: Experiment, values: flags.FlagValues) -> int:
     """Initial parameters -> both recordings -> replay -> verdict."""
     start = time.perf_counter()
+    if experiment.resume or experiment.checkpoint_every:
+        raise UserError("--resume, --checkpoint_every: a judgement starts afresh; leave them out")
     train.configure(experiment)
     data = datasets.load(experiment)
     workdir = records.create_workdir(experiment, "parity", CONTENTS)

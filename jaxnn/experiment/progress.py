@@ -42,7 +42,7 @@ def _losses(row: Mapping[str, float]) -> str:
 def _bar(epochs: int):
     from rich import progress
 
-    bar = progress.Progress(progress.TextColumn("epoch"), progress.MofNCompleteColumn(), progress.BarColumn(30),
-                            progress.TextColumn("{task.fields[losses]}"), progress.TimeRemainingColumn())
+    bar = progress.Progress(progress.TextColumn("epoch"), progress.MofNCompleteColumn(), progress.BarColumn(8),
+                            progress.TextColumn("{task.fields[losses]}"))
     bar.add_task("", total=epochs, losses="")
     return bar
