@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxnn import precision
 from jaxnn.experiment import schedules
-from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.trace import Reader, select
 from parity.compare import Measurement, equal, measure
 from parity.noise import DRAWS, MORE_DRAWS, kink_units, noise_units
@@ -44,9 +44,10 @@ def judge_gradients(replay: Replay, number: int, step: Tensors, inputs: Inputs, 
         if np.isfinite(step["loss"]) or np.isfinite(replayed["loss"]) or not step["skipped"]:
             yield measure(number, "loss", "", step["loss"], replayed["loss"], unit["loss"], FLOAT32, 1.0, threshold,
                           closely)
-        for name, gradient in select(step, "grads").items() if not step["skipped"] else ():
-            yield measure(number, "grads", name, gradient, replayed[f"grads/{name}"], unit[f"grads/{name}"],
-                          replay.compute, float(step["loss_scale"]), threshold, closely)
+        for name in replayed if not step["skipped"] else ():
+            if name != "loss":
+                yield measure(number, "grads", name.removeprefix("grads/"), _recorded(step, name, number),
+                              replayed[name], unit[name], replay.compute, float(step["loss_scale"]), threshold, closely)
 
     return _twice_if_needed(units, compared, threshold)
 
@@ -64,8 +65,8 @@ def judge_update(replay: Replay, number: int, step: Tensors, inputs: Inputs, thr
         for name in replayed:
             kind, _, tensor = name.partition("/")
             quantity = {"updated": "updated", "updated_moments": "moments"}[kind]
-            yield measure(number, quantity, tensor, step[name], replayed[name], unit[name], FLOAT32, 1.0, threshold,
-                          closely)
+            yield measure(number, quantity, tensor, _recorded(step, name, number), replayed[name], unit[name], FLOAT32,
+                          1.0, threshold, closely)
 
     return _twice_if_needed(units, compared, threshold)
 
@@ -79,6 +80,13 @@ def _twice_if_needed(units: Callable[[int], Mapping[str, float]],
         return measurements
     return [after if before.z > threshold else before
             for before, after in zip(measurements, compared(units(MORE_DRAWS), True))]
+
+
+def _recorded(step: Tensors, name: str, number: int) -> np.ndarray:
+    """A tensor that the replay computed; a recording that leaves it out cannot be judged."""
+    if name not in step:
+        raise UserError(f"cannot judge: step {number} of the recording lacks {name}; record with --record=full")
+    return step[name]
 
 
 def unchanged(number: int, step: Tensors) -> list[Measurement]:

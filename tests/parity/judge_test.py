@@ -5,6 +5,7 @@ import pytest
 
 from jaxnn import train
 from jaxnn.experiment import batches, command_line, datasets
+from jaxnn.experiment.config import UserError
 from jaxnn.experiment.trace import Reader
 from parity import compare, judge
 from parity.replay import Replay
@@ -57,6 +58,14 @@ class TestJudgeStep:
         failed = {(m.quantity, m.tensor) for m in measurements if m.z > 8}
         assert failed == {("grads", "hidden_1/kernel"), ("moments", "first/hidden_1/kernel"),
                           ("moments", "second/hidden_1/kernel"), ("updated", "hidden_1/kernel")}
+
+    @pytest.mark.parametrize("name", ["grads/hidden_1/bias", "updated/output/kernel"])
+    def test_refuses_a_recording_that_lacks_a_tensor(self, recording, name):
+        experiment, data, trace = recording
+        step = trace.read(2)
+        del step[name]
+        with pytest.raises(UserError, match=f"cannot judge: step 2 of the recording lacks {name}"):
+            judge.judge_step(Replay(experiment, data), 2, step, compare.THRESHOLD)
 
     def test_sees_a_skip_that_should_not_be(self, recording):
         measurements = judged(recording, 2, skipped=lambda _: np.bool_(True))
