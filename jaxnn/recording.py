@@ -62,7 +62,6 @@ class Recorder:
 def step_tensors(optimizer: Optimizer, before: TrainState, after: TrainState, ids: np.ndarray, result: StepResult,
                  grads: Params) -> Mapping[str, Any]:
     """One step in the trace's terms; see `experiment/trace.py`."""
-    squares = [np.sum(np.square(g, dtype=np.float64)) for g in jax.tree.leaves(grads)]
     return {
         "batch/ids": ids[ids >= 0],
         "params": before.params,
@@ -70,7 +69,7 @@ def step_tensors(optimizer: Optimizer, before: TrainState, after: TrainState, id
         "optimizer_step": before.updates,
         "loss": result.loss,
         "grads": grads,
-        "grad_norm": np.float32(np.inf if result.skipped else np.sqrt(sum(squares))),
+        "grad_norm": trace.grad_norm(jax.tree.leaves(grads), result.skipped),
         "loss_scale": result.loss_scale,
         "skipped": result.skipped,
         "learning_rate": result.learning_rate,

@@ -8,6 +8,7 @@ Without flags it trains the linear regression. Exit code 2 on bad input or diver
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -23,7 +24,6 @@ from jaxnn.train_step import Params, StepResult, TrainState
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 SMALL_LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000000"
-MOST_EVALUATED_AT_ONCE = 4096
 
 
 def main(experiment: Experiment) -> None:
@@ -38,7 +38,8 @@ def main(experiment: Experiment) -> None:
     optimizer = OPTIMIZERS[experiment.optimizer](experiment)
     state = start(experiment, model, optimizer, data)
     workdir = records.create_workdir(experiment, "jax")
-    epochs_done, state = resume(experiment, workdir, state) if experiment.resume else (0, state)
+    epochs = len(batches.plan(experiment, len(data.train_inputs)))
+    epochs_done, state = resume(epochs, workdir, state) if experiment.resume else (0, state)
     metric_name, metric = METRICS[data.task]
     step = train_step.make_train_step(experiment, model, optimizer, parallel.AXIS)
     epoch = parallel.Compiled(parallel.make_epoch(
@@ -100,16 +101,43 @@ def read_initial_params(experiment: Experiment, model: nn.Module, data: Dataset)
     return trace.unflatten(given)
 
 
-def resume(experiment: Experiment, workdir: pathlib.Path, state: TrainState) -> tuple[int, TrainState]:
+def resume(epochs: int, workdir: pathlib.Path, state: TrainState) -> tuple[int, TrainState]:
     """Epochs done and the state after them.
+
+    Args:
+      epochs: of the whole run, `--max_steps` considered.
+      workdir: of the run.
+      state: a state of the same shapes.
 
     Raises:
       UserError: no usable checkpoint, or nothing left to do.
     """
     epochs_done, state = checkpoint.restore(workdir, state)
-    if epochs_done >= experiment.epochs:
+    if epochs_done >= epochs:
         raise UserError(f"--resume: the run in {workdir} is complete, all {epochs_done} epochs of it")
     return epochs_done, state
+
+
+class Started(NamedTuple):
+    """An epoch that the devices work on, or have done.
+
+    Attributes:
+      number: 0-based.
+      ids: [steps, batch] global batches.
+      recorded: results of the steps that were recorded one by one.
+      state: after the epoch, replicated; donated to the next.
+      due: its copy for a checkpoint, or None.
+      results, sums, outputs: as `parallel.make_epoch` returns them.
+    """
+
+    number: int
+    ids: np.ndarray
+    recorded: list[StepResult]
+    state: TrainState
+    due: TrainState | None
+    results: StepResult
+    sums: jax.Array
+    outputs: jax.Array
 
 
 def train(experiment: Experiment, state: TrainState, epochs_done: int, resident: parallel.Resident,
@@ -126,25 +154,25 @@ def train(experiment: Experiment, state: TrainState, epochs_done: int, resident:
     """
     samples, tests, count = len(resident.train_inputs), len(resident.test_inputs), len(state.step)
     names = ["loss", *(f"gradient of {name}" for name in trace.flatten(state.params))]
-    test_ids = parallel.shard(batches.evaluation_batches(tests, MOST_EVALUATED_AT_ONCE, count), count)
+    test_ids = parallel.shard(batches.evaluation_batches(tests, batches.MOST_EVALUATED_AT_ONCE, count), count)
     plan = batches.plan(experiment, samples)
 
-    def start_epochs(state: TrainState) -> Iterator[tuple]:
+    def start_epochs(state: TrainState) -> Iterator[Started]:
         for number in range(epochs_done, len(plan)):
             ids = batches.epoch_batches(experiment, samples, number)[: plan[number]]
             state, recorded = recorder.run(state, ids, resident)
             state, *results = epoch(state, parallel.shard(ids[len(recorded) :], count), test_ids, resident)
             is_due = experiment.checkpoint_every and (number + 1) % experiment.checkpoint_every == 0
-            yield number, ids, recorded, state, parallel.first(state) if is_due else None, *results
+            yield Started(number, ids, recorded, state, parallel.first(state) if is_due else None, *results)
 
-    for number, ids, recorded, state, due, results, sums, outputs in parallel.one_ahead(start_epochs(state)):  # noqa: B007, B020
-        results = recording.join(recorded, parallel.first(results))
-        stop_if_diverged(results, names, sum(plan[:number]))
-        log.epoch(number, results.loss, (ids != batches.PADDING).sum(axis=1), results.skipped,
-                  results.learning_rate[-1], parallel.first(sums) / tests)
-        if due:
-            checkpoint.save(workdir, number + 1, due)
-    return parallel.first(state), parallel.unshard(outputs, tests)
+    for epoch_done in parallel.one_ahead(start_epochs(state)):
+        results = recording.join(epoch_done.recorded, parallel.first(epoch_done.results))
+        stop_if_diverged(results, names, sum(plan[: epoch_done.number]))
+        log.epoch(epoch_done.number, results.loss, (epoch_done.ids != batches.PADDING).sum(axis=1), results.skipped,
+                  results.learning_rate[-1], parallel.first(epoch_done.sums) / tests)
+        if epoch_done.due:
+            checkpoint.save(workdir, epoch_done.number + 1, epoch_done.due)
+    return parallel.first(epoch_done.state), parallel.unshard(epoch_done.outputs, tests)
 
 
 def stop_if_diverged(results: StepResult, names: list[str], first_step: int) -> None:

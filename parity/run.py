@@ -38,9 +38,10 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
         raise UserError("--resume, --checkpoint_every: a judgement starts afresh; leave them out")
     train.configure(experiment)
     data = datasets.load(experiment)
+    initial = initial_params(experiment, data)
     workdir = records.create_workdir(experiment, "parity", CONTENTS)
+    records.write_params(workdir / "initial.safetensors", initial)
     steps = min(values["steps"].value, sum(batches.plan(experiment, len(data.train_inputs))))
-    write_initial_params(experiment, data, workdir / "initial.safetensors")
     console = Console()
     title = f"{experiment.name} {experiment.precision}"
     console.print(f"{title}: recording {steps} steps in both stacks", highlight=False, soft_wrap=True)
@@ -55,14 +56,14 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
     return DIVERGENCE if any(v["first_divergence"] for v in verdicts.values()) else PARITY
 
 
-def write_initial_params(experiment: Experiment, data: Dataset, path: pathlib.Path) -> None:
-    """Writes the float32 parameters that both stacks start from."""
-    if experiment.init_params:
-        records.write_params(path, records.read_arrays(experiment.init_params, "--init_params"))
-        return
+def initial_params(experiment: Experiment, data: Dataset) -> dict[str, np.ndarray]:
+    """The flat float32 parameters that both stacks start from: those of `--init_params`, or fresh."""
     model, shape = models.build(experiment, data.num_outputs), data.train_inputs.shape[1:]
-    params = jax.jit(lambda seed: train_step.initial_params(model, seed, shape))(experiment.seed)
-    records.write_params(path, {name: np.asarray(array) for name, array in flatten(params).items()})
+    if experiment.init_params:
+        params = train.read_initial_params(experiment, model, data)
+    else:
+        params = jax.jit(lambda seed: train_step.initial_params(model, seed, shape))(experiment.seed)
+    return {name: np.asarray(array) for name, array in flatten(params).items()}
 
 
 def record(steps: int, workdir: pathlib.Path, modules: dict[str, str],

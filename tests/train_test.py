@@ -82,6 +82,14 @@ class TestResume:
         for name in ("metrics.csv", "params.safetensors"):
             assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
 
+    def test_refuses_a_run_that_max_steps_ended(self, run, tmp_path):
+        flags = ("--max_steps=20", "--checkpoint_every=1", "--noplots")
+        trained(run, tmp_path, "jaxnn.train", "breast_cancer", *flags)
+        done = run("jaxnn.train", f"--flagfile={EXPERIMENTS / 'breast_cancer.flags'}", f"--workdir={tmp_path}", *flags,
+                   "--resume")
+        assert done.returncode == 2
+        assert done.stderr == f"error: --resume: the run in {tmp_path} is complete, all 2 epochs of it\n"
+
     def test_refuses_another_experiment(self, run, tmp_path):
         trained(run, tmp_path, "jaxnn.train", "breast_cancer", "--epochs=2", "--checkpoint_every=1", "--noplots")
         done = run("jaxnn.train", f"--flagfile={EXPERIMENTS / 'breast_cancer.flags'}", f"--workdir={tmp_path}",

@@ -71,7 +71,6 @@ class Recorder:
 def step_tensors(before: Mapping[str, Any], after: Mapping[str, Any], ids: np.ndarray, updates: int,
                  result: StepResult, grads: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
     """One step in the trace's terms; see `experiment/trace.py`."""
-    squares = [np.sum(np.square(g, dtype=np.float64)) for g in grads.values()]
     return {
         "batch/ids": ids[ids >= 0],
         "params": before["params"],
@@ -79,7 +78,7 @@ def step_tensors(before: Mapping[str, Any], after: Mapping[str, Any], ids: np.nd
         "optimizer_step": np.int32(updates),
         "loss": result.loss.float().cpu().numpy(),
         "grads": grads,
-        "grad_norm": np.float32(np.inf if result.skipped else np.sqrt(sum(squares))),
+        "grad_norm": trace.grad_norm(grads.values(), result.skipped),
         "loss_scale": np.float32(result.loss_scale),
         "skipped": np.bool_(result.skipped),
         "learning_rate": np.float32(result.learning_rate),

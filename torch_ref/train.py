@@ -25,7 +25,6 @@ from torch_ref.recording import Recorder
 from torch_ref.train_step import StepResult, eval_step, gather, objective, train_step
 
 PACKAGES = ("torch", "deepspeed", "numpy")
-MOST_EVALUATED_AT_ONCE = 4096
 
 
 def main(experiment: Experiment, values: flags.FlagValues) -> None:
@@ -41,7 +40,7 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
 
     rank, world_size, device = engines.join_ranks()
     check_ranks(experiment, world_size)
-    kernels = engines.fp16_kernels(experiment) if experiment.precision == "fp16" else "native"
+    kernels = engines.fp16_kernels(experiment) if experiment.precision == "fp16" else "none"
     model = start(experiment, data, device)
     workdir = records.create_workdir(experiment, "torch") if rank == 0 else None
     if kernels == "software" and rank == 0:
@@ -109,7 +108,7 @@ def evaluate(experiment: Experiment, engine: Any, metric: Metric,
              test_set: list[torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
     """Sums of loss and metric over the test set [2], and the outputs [samples, ...]."""
     engine.eval()
-    chunks = batches.evaluation_batches(len(test_set[0]), MOST_EVALUATED_AT_ONCE)
+    chunks = batches.evaluation_batches(len(test_set[0]), batches.MOST_EVALUATED_AT_ONCE)
     ids = torch.from_numpy(chunks).to(test_set[0].device)
     sums, outputs = zip(*(eval_step(experiment, engine.module, metric, gather(*test_set, row)) for row in ids))
     return torch.stack(sums).sum(dim=0).cpu().numpy(), torch.cat(outputs).cpu().numpy()[: len(test_set[0])]

@@ -9,6 +9,8 @@ import numpy as np
 from jaxnn.experiment.config import Experiment
 
 PADDING = -1
+MOST_EVALUATED_AT_ONCE = 4096
+"""Samples a rank in one evaluation batch."""
 
 
 def steps_per_epoch(num_samples: int, batch_size: int) -> int:

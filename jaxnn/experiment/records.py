@@ -4,6 +4,7 @@
     metrics.csv          a row per epoch
     summary.json         final metrics, counts, times, versions
     params.safetensors   final master parameters, canonical names and layouts
+    checkpoints/         `--checkpoint_every`
     trace/               `--record`, see `trace.py`
     plots/*.png
 """

@@ -27,7 +27,7 @@ a trace that is readable up to its last whole step.
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,11 @@ class Reader:
           UserError: the step is missing or damaged.
         """
         return records.read_arrays(self._folder / f"step_{step:06d}.safetensors", f"step {step}")
+
+
+def grad_norm(grads: Iterable[np.ndarray], skipped: bool) -> np.float32:
+    """The trace's `grad_norm`: the gradients' global l2 norm, summed in float64; inf for a skipped step."""
+    return np.float32(np.inf if skipped else np.sqrt(sum(np.sum(np.square(g, dtype=np.float64)) for g in grads)))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
