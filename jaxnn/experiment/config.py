@@ -1,42 +1,19 @@
-"""Every experiment flag, and the frozen `Experiment` that they become.
+"""The frozen `Experiment` that the flags become, each field with its help text and range.
 
-The dataclass is the single definition: each field carries its help text and checks, and
-`define_flags` turns it into an absl flag of the same name. `main` builds one `Experiment`
-and hands it down; nothing else reads flags.
+The dataclass is the single definition: every field is an absl flag of the same name. `main`
+builds one `Experiment` and hands it down; nothing else reads flags.
 """
 
 import dataclasses
-import math
-from collections.abc import Sequence
-from typing import Any
 
 from absl import flags
 
-
-class UserError(Exception):
-    """Bad input: one line that names the flag, file or tensor and says what to do."""
-
+from jaxnn.experiment import consistency, options
+from jaxnn.experiment.options import UserError as UserError
+from jaxnn.experiment.options import option
+from jaxnn.experiment.options import to_flagfile as to_flagfile
 
 PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
-
-
-def option(default: Any, help: str, *, choices: Sequence[str] = (), minimum: float | None = None,
-           above: float | None = None, below: float | None = None, run_only: bool = False) -> Any:
-    """Returns a dataclass field that is also a flag.
-
-    Args:
-      default: value without the flag; its type (bool, int, float, str, tuple) is the flag's.
-      help: what it does, with units.
-      choices: the allowed strings; empty means any.
-      minimum: smallest allowed value, inclusive.
-      above: lower bound, exclusive.
-      below: upper bound, exclusive.
-      run_only: True for what belongs to one run and not to the experiment;
-        such flags are left out of `experiment.flags`.
-    """
-    metadata = dict(help=help, choices=tuple(choices), minimum=minimum, above=above, below=below,
-                    run_only=run_only)
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,33 +23,105 @@ class Experiment:
     name: str = option("linear_regression", "Name of the experiment; the default workdir carries it.")
 
     # Data.
-    dataset: str = option("linear", "Data set to train on.", choices=("linear", "breast_cancer", "digits"))
+    dataset: str = option("linear", "Data set to train on.", choices=(
+        "linear", "gates", "approximation", "iris", "breast_cancer", "wine", "diabetes", "digits", "sine", "text",
+        "csv", "npz", "mnist", "fashion_mnist", "cifar10"))
+    data_path: str = option("", "File (text, csv, npz) or folder (mnist, fashion_mnist, cifar10) of the data.")
+    target: str = option("", "csv: the column to predict; empty: the last one.")
+    task: str = option("auto", "csv, npz: what the target is; auto: multiclass or binary where it is text or whole "
+                      "numbers of few values, else regression.", choices=("auto", "regression", "binary", "multiclass"))
+    gate: str = option("xor", "gates: the truth table to learn.", choices=("and", "or", "nand", "xor"))
+    function: str = option("sine", "approximation: the function on [0, 1] to learn.",
+                           choices=("sine", "absolute", "square_wave", "runge"))
+    features: tuple[int, ...] = option((), "Columns of a table to train on, from 0, comma-separated; empty: all.",
+                                       minimum=0)
+    positive_class: str = option("", "Class to tell from all others, which makes the task binary; empty: as it is.")
+    sequence_length: int = option(50, "sine, text: steps of a window, the context of the model.", minimum=1)
     num_samples: int = option(10_000, "Training samples to draw, for generated data sets.", minimum=1)
     test_fraction: float = option(0.2, "Share of the samples held out for testing.", above=0, below=1)
-    split_seed: int = option(42, "Seed of the train/test split and of generated data.", minimum=0)
-    preprocess: str = option("none", "Input scaling, fitted on the training split alone.",
-                             choices=("none", "standardize"))
+    validation_fraction: float = option(0.0, "Share of the training samples held out for validation.", minimum=0,
+                                        below=1)
+    num_folds: int = option(0, "k-fold cross-validation: the number of folds, of which --fold is the test split; "
+                            "0: one split by --test_fraction.", minimum=0)
+    fold: int = option(0, "k-fold cross-validation: the fold to test on, from 0.", minimum=0)
+    split_seed: int = option(42, "Seed of the splits and of generated data.", minimum=0)
+    preprocess: str = option("none", "Input scaling, fitted on the training split alone. Images scale by channel.",
+                             choices=("none", "standardize", "min_max"))
 
     # Model.
-    model: str = option("linear", "Network to train.", choices=("linear", "mlp"))
-    hidden_sizes: tuple[int, ...] = option((), "Units of each hidden layer, comma-separated.", minimum=1)
-    activation: str = option("relu", "Activation of the hidden layers.",
-                             choices=("identity", "relu", "sigmoid", "tanh"))
+    model: str = option("linear", "Network to train.", choices=(
+        "linear", "perceptron", "logistic", "mlp", "cnn", "resnet", "rnn", "lstm", "gru", "transformer",
+        "transformer_encoder"))
+    hidden_sizes: tuple[int, ...] = option(
+        (), "Units of each hidden layer (mlp, cnn after its convolutions) or recurrent layer, comma-separated.",
+        minimum=1)
+    activation: str = option("relu", "Activation of the hidden layers.", choices=(
+        "linear", "step", "relu", "leaky_relu", "sigmoid", "tanh", "softmax", "gelu", "gelu_tanh"))
+    leaky_relu_alpha: float = option(0.01, "Slope of leaky_relu below zero.", minimum=0)
+    normalization: str = option("none", "mlp, cnn: between each hidden layer and its activation.",
+                                choices=("none", "batch", "layer"))
     dropout_rates: tuple[float, ...] = option(
-        (), "Probability of dropping a unit after each hidden layer, comma-separated; empty: no dropout.",
-        minimum=0, below=1)
-    initializer: str = option("lecun_normal", "Initial kernels; biases start at zero but for torch_default.",
-                              choices=("lecun_normal", "he_normal", "glorot_uniform", "torch_default", "zeros"))
+        (), "Probability of dropping a unit after each hidden layer, comma-separated (transformers: one rate); "
+        "empty: no dropout.", minimum=0, below=1)
+    channels: tuple[int, ...] = option((), "cnn: channels of each convolution, comma-separated; a 2x2 pooling follows "
+                                       "each.", minimum=1)
+    kernel_size: int = option(3, "cnn: height and width of the kernels, odd.", minimum=1)
+    pool: str = option("max", "cnn: pooling.", choices=("max", "average"))
+    resnet_depth: int = option(20, "resnet: 20 or 32 (CIFAR), 18 or 50 (ImageNet).", minimum=18)
+    convolution: str = option("auto", "How convolutions are computed: as matrix products of patches, by the compiler's "
+                              "own convolution, or (auto) the first on a CPU and the second elsewhere.",
+                              choices=("auto", "patches", "direct"))
+    num_layers: int = option(2, "transformers: blocks.", minimum=1)
+    width: int = option(128, "transformers: features of a token.", minimum=1)
+    num_heads: int = option(4, "transformers: attention heads.", minimum=1)
+    mlp_width: int = option(0, "transformers: hidden units of a block's MLP; 0: four times --width.", minimum=0)
+    initializer: str = option("lecun_normal", "Initial kernels; biases start at zero but for torch_default.", choices=(
+        "zeros", "normal", "lecun_normal", "lecun_uniform", "glorot_normal", "glorot_uniform", "he_normal",
+        "he_uniform", "orthogonal", "torch_default"))
 
     # Objective.
-    loss: str = option("mse", "Loss, averaged over the batch; the cross-entropies take logits.",
-                       choices=("mse", "binary_cross_entropy", "cross_entropy"))
-    optimizer: str = option("adam", "Optimizer.", choices=("sgd", "adam"))
+    loss: str = option("mse", "Loss, averaged over the batch; the cross-entropies take logits.", choices=(
+        "mse", "binary_cross_entropy", "cross_entropy", "hinge", "multiclass_hinge", "perceptron"))
+    label_smoothing: float = option(0.0, "cross_entropy: share of a label spread over all classes.", minimum=0, below=1)
+    l1: float = option(0.0, "Adds l1 |w| to the objective, through the gradient.", minimum=0)
+    l2: float = option(0.0, "Adds l2 w^2 / 2 to the objective, through the gradient: torch's weight_decay but for "
+                       "AdamW.", minimum=0)
+    weight_decay: float = option(0.0, "adamw: decoupled decay, a share of each weight per step and learning rate.",
+                                 minimum=0)
+    decay_all: bool = option(True, "l1, l2 and weight decay act on every parameter, as in torch; --nodecay_all: not on "
+                             "biases and norms.")
+    clip_norm: float = option(0.0, "Largest global norm of the gradients, by DeepSpeed's formula; 0: no clipping.",
+                              minimum=0)
+    patience: int = option(0, "Epochs without a better validation loss before the run stops; the best parameters are "
+                           "restored. 0: no early stopping.", minimum=0)
+    min_delta: float = option(0.0, "Early stopping: how much lower the validation loss must be to count as better.",
+                              minimum=0)
+
+    # Optimizer.
+    optimizer: str = option("adam", "Optimizer.", choices=(
+        "sgd", "momentum", "nesterov", "ema_momentum", "adam", "adamw", "rmsprop", "adagrad"))
     learning_rate: float = option(1e-3, "Peak step size, per optimizer step.", above=0)
-    schedule: str = option("constant", "Learning rate over the run.", choices=("constant", "cosine"))
+    momentum: float = option(0.9, "momentum, nesterov, ema_momentum: what is kept of the last direction.", minimum=0,
+                             below=1)
     adam_b1: float = option(0.9, "Adam's decay of the first moment, per step.", minimum=0, below=1)
     adam_b2: float = option(0.999, "Adam's decay of the second moment, per step.", minimum=0, below=1)
     adam_eps: float = option(1e-8, "Adam's eps, added to the root of the second moment.", above=0)
+    rmsprop_decay: float = option(0.99, "RMSprop's decay of the mean square, per step.", minimum=0, below=1)
+    rmsprop_eps: float = option(1e-8, "RMSprop's eps, added to the root.", above=0)
+    adagrad_eps: float = option(1e-10, "AdaGrad's eps, added to the root.", above=0)
+    adagrad_initial: float = option(0.0, "AdaGrad's accumulator before the first step.", minimum=0)
+    accumulation_steps: int = option(1, "Parts that a batch is computed in, one after the other.", minimum=1)
+
+    # Learning rate over the run.
+    schedule: str = option("constant", "Learning rate over the run.", choices=(
+        "constant", "step", "exponential", "cosine", "linear_warmup", "warmup_cosine", "one_cycle", "warmup_lr",
+        "warmup_decay_lr", "warmup_cosine_lr"))
+    warmup_steps: int = option(0, "Schedules with a warm-up: optimizer steps until the peak.", minimum=0)
+    warmup_type: str = option("log", "warmup_lr, warmup_decay_lr, warmup_cosine_lr: DeepSpeed's warm-up curve.",
+                              choices=("log", "linear"))
+    min_learning_rate: float = option(0.0, "Where warm-ups start and cosines end.", minimum=0)
+    decay_rate: float = option(0.1, "step, exponential: factor of the learning rate every --decay_steps.", above=0)
+    decay_steps: int = option(1000, "step, exponential: optimizer steps per factor --decay_rate.", minimum=1)
 
     # Run.
     epochs: int = option(30, "Passes over the training data.", minimum=1)
@@ -104,6 +153,7 @@ class Experiment:
     overwrite: bool = option(False, "Replace the run that the workdir holds.", run_only=True)
     resume: bool = option(False, "Continue the run that the workdir holds, from its last checkpoint.", run_only=True)
     checkpoint_every: int = option(0, "Epochs between checkpoints; 0: none.", minimum=0)
+    evaluate_train: bool = option(False, "Evaluate the training split too, as the test split is, after each epoch.")
     plots: bool = option(True, "Draw the workdir's plots at the end.")
     init_params: str = option("", "A params.safetensors to start from instead of fresh parameters.", run_only=True)
     record: str = option("off", "Trace to write under the workdir: losses, + parameters and moments, or + gradients.",
@@ -117,17 +167,7 @@ class Experiment:
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines one absl flag per field of `Experiment` on `values`."""
-    for field in dataclasses.fields(Experiment):
-        define = _DEFINERS[type(field.default)]
-        default = list(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-        text = field.metadata["help"]
-        if any(field.metadata["choices"]):
-            text += f" One of: {', '.join(filter(None, field.metadata['choices']))}."
-        define(field.name, default, text, flag_values=values)
-
-
-_DEFINERS = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float,
-             str: flags.DEFINE_string, tuple: flags.DEFINE_list}
+    options.define_flags(dataclasses.fields(Experiment), values)
 
 
 def from_flags(values: flags.FlagValues, default_precision: str) -> Experiment:
@@ -140,8 +180,7 @@ def from_flags(values: flags.FlagValues, default_precision: str) -> Experiment:
     Raises:
       UserError: a value out of range, unknown, or at odds with another flag.
     """
-    fields = dataclasses.fields(Experiment)
-    experiment = Experiment(**{field.name: _convert(field, values[field.name].value) for field in fields})
+    experiment = Experiment(**options.read_flags(dataclasses.fields(Experiment), values))
     experiment = experiment.replace(precision=experiment.precision or default_precision)
     check(experiment)
     return experiment
@@ -149,69 +188,5 @@ def from_flags(values: flags.FlagValues, default_precision: str) -> Experiment:
 
 def check(experiment: Experiment) -> None:
     """Raises UserError on the first flag that is out of range or at odds with another."""
-    for field in dataclasses.fields(experiment):
-        value = getattr(experiment, field.name)
-        for item in value if isinstance(value, tuple) else (value,):
-            _check_value(field, item)
-    _check_together(experiment)
-
-
-def to_flagfile(experiment: Experiment) -> str:
-    """The text of a flagfile that runs the experiment again, without what belongs to one run."""
-    lines = []
-    for field in dataclasses.fields(experiment):
-        value = getattr(experiment, field.name)
-        if isinstance(value, tuple):
-            value = ",".join(map(str, value))
-        if not field.metadata["run_only"]:
-            lines.append(f"--{field.name}={str(value).lower() if isinstance(value, bool) else value}\n")
-    return "".join(lines)
-
-
-def _convert(field: dataclasses.Field, value: Any) -> Any:
-    if not isinstance(field.default, tuple):
-        return value
-    element = {"hidden_sizes": int, "dropout_rates": float}[field.name]
-    try:
-        return tuple(element(item) for item in value if item)
-    except ValueError:
-        kind = {int: "whole numbers", float: "numbers"}[element]
-        raise UserError(f"--{field.name}: takes {kind} separated by commas, got {','.join(value)!r}") from None
-
-
-def _check_value(field: dataclasses.Field, value: Any) -> None:
-    rules, flag = field.metadata, f"--{field.name}"
-    if any(rules["choices"]) and value not in rules["choices"]:
-        raise UserError(f"{flag}: unknown value {value!r}; known: {', '.join(filter(None, rules['choices']))}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{flag}: must be a finite number, got {value}")
-    if rules["minimum"] is not None and value < rules["minimum"]:
-        raise UserError(f"{flag}: must be at least {rules['minimum']}, got {value}")
-    if rules["above"] is not None and value <= rules["above"]:
-        raise UserError(f"{flag}: must be greater than {rules['above']}, got {value}")
-    if rules["below"] is not None and value >= rules["below"]:
-        raise UserError(f"{flag}: must be less than {rules['below']}, got {value}")
-
-
-def _check_together(experiment: Experiment) -> None:
-    layers, rates = len(experiment.hidden_sizes), len(experiment.dropout_rates)
-    if experiment.model == "linear" and layers:
-        raise UserError(f"--hidden_sizes: --model=linear has no hidden layers, got {layers}; use --model=mlp")
-    if experiment.model == "mlp" and not layers:
-        raise UserError("--hidden_sizes: --model=mlp needs at least one hidden layer, e.g. --hidden_sizes=64,32")
-    if rates not in (0, layers):
-        raise UserError(f"--dropout_rates: {rates} rates for {layers} hidden layers; give one for each, or none")
-    if experiment.num_devices and experiment.batch_size % experiment.num_devices:
-        raise UserError(f"--batch_size: {experiment.batch_size} is not divisible by "
-                        f"--num_devices={experiment.num_devices}; change one of them")
-    if not 1e-37 < experiment.learning_rate < 1e37:
-        raise UserError(f"--learning_rate: {experiment.learning_rate:g} is outside float32's range, 1e-37 to 1e37")
-    if experiment.min_loss_scale > 2.0**experiment.initial_scale_power:
-        raise UserError(f"--min_loss_scale: {experiment.min_loss_scale:g} is above the scale to start with, "
-                        f"2 to the --initial_scale_power={experiment.initial_scale_power}")
-    if experiment.resume and experiment.overwrite:
-        raise UserError("--resume: continues a run, --overwrite replaces it; give one of them")
-    if experiment.resume and experiment.record != "off":
-        raise UserError("--record: a trace begins at step 0; it cannot go with --resume")
-    if experiment.seed >= 2**31 or experiment.split_seed >= 2**31:
-        raise UserError("--seed, --split_seed: must be less than 2147483648")
+    options.check_ranges(experiment)
+    consistency.check(experiment)
