@@ -11,7 +11,7 @@ from jaxnn import threefry
 
 
 class MaskSource(NamedTuple):
-    """What the masks of one step are drawn from.
+    """What a network is given in training: where dropout masks come from, and which rows are samples.
 
     A mask belongs to the global batch: a device cuts out its own rows, so that the masks
     do not depend on the number of devices.
@@ -20,16 +20,21 @@ class MaskSource(NamedTuple):
       key: PRNG key of the step.
       first_row: () int32, the device's first row in the global batch.
       num_rows: rows of the global batch.
+      weights: [rows] float32, 0 for rows that pad the batch; None: all are samples.
+      axis_name: of the mapped devices whose rows make up the batch; None: this one alone.
     """
 
     key: threefry.Key
     first_row: jax.Array | int
     num_rows: int
+    weights: jax.Array | None = None
+    axis_name: str | None = None
 
 
-def mask_source(seed: int, step: jax.Array | int, first_row: jax.Array | int, num_rows: int) -> MaskSource:
+def mask_source(seed: int, step: jax.Array | int, first_row: jax.Array | int, num_rows: int,
+                weights: jax.Array | None = None, axis_name: str | None = None) -> MaskSource:
     """The masks of one step, skipped steps counted."""
-    return MaskSource(threefry.fold_in(threefry.key(seed), step), first_row, num_rows)
+    return MaskSource(threefry.fold_in(threefry.key(seed), step), first_row, num_rows, weights, axis_name)
 
 
 def dropout(x: jax.Array, rate: float, layer: int, source: MaskSource | None) -> jax.Array:

@@ -1,5 +1,9 @@
 """Initial kernels and biases by name, as flax initializers. Twin of torch_ref/initializers.py.
 
+A kernel's last axis is out, the one before in; the axes before those are the window of a convolution,
+whose size multiplies both fans. The [num, features] table of an embedding is the kernel of one-hot rows.
+Normal kernels of scaled variance are truncated at two deviations and keep that variance after the cut.
+
 The twins draw from the same distributions, not the same numbers: the judge hands one
 stack's parameters to the other.
 """
@@ -19,7 +23,7 @@ class Initializer(NamedTuple):
 
     Attributes:
       kernel: (key, shape, dtype) -> array, for shape [..., in, out].
-      bias: fan_in -> (key, shape, dtype) -> array.
+      bias: fan_in -> (key, shape, dtype) -> array; the fan_in of a convolution is height * width * in.
     """
 
     kernel: Function
@@ -32,7 +36,7 @@ def _zero_bias(fan_in: int) -> Function:
 
 
 def _torch_bias(fan_in: int) -> Function:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): torch.nn.Linear's bias."""
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): torch.nn.Linear's and torch.nn.Conv2d's bias."""
     bound = fan_in**-0.5
 
     def draw(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
@@ -41,25 +45,47 @@ def _torch_bias(fan_in: int) -> Function:
     return draw
 
 
-lecun_normal = Initializer(initializers.lecun_normal(), _zero_bias)
-"""Truncated normal of variance 1/fan_in (LeCun et al. 1998); flax's default."""
-
-he_normal = Initializer(initializers.he_normal(), _zero_bias)
-"""Truncated normal of variance 2/fan_in (He et al. 2015)."""
-
-glorot_uniform = Initializer(initializers.glorot_uniform(), _zero_bias)
-"""Uniform of variance 2/(fan_in + fan_out) (Glorot & Bengio 2010)."""
-
-torch_default = Initializer(initializers.variance_scaling(1 / 3, "fan_in", "uniform"), _torch_bias)
-"""U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for kernel and bias: torch.nn.Linear.reset_parameters."""
+_scaled = initializers.variance_scaling
 
 zeros = Initializer(initializers.zeros, _zero_bias)
 """Zeros."""
 
+normal = Initializer(initializers.normal(0.02), _zero_bias)
+"""N(0, 0.02^2), not truncated, whatever the shape (DCGAN, Radford et al. 2016; GPT-2, Radford et al. 2019)."""
+
+lecun_normal = Initializer(_scaled(1, "fan_in", "truncated_normal"), _zero_bias)
+"""Truncated normal of variance 1/fan_in (LeCun et al. 1998); flax's default."""
+
+lecun_uniform = Initializer(_scaled(1, "fan_in", "uniform"), _zero_bias)
+"""Uniform of variance 1/fan_in (LeCun et al. 1998)."""
+
+glorot_normal = Initializer(_scaled(1, "fan_avg", "truncated_normal"), _zero_bias)
+"""Truncated normal of variance 2/(fan_in + fan_out) (Glorot & Bengio 2010)."""
+
+glorot_uniform = Initializer(_scaled(1, "fan_avg", "uniform"), _zero_bias)
+"""Uniform of variance 2/(fan_in + fan_out) (Glorot & Bengio 2010)."""
+
+he_normal = Initializer(_scaled(2, "fan_in", "truncated_normal"), _zero_bias)
+"""Truncated normal of variance 2/fan_in (He et al. 2015)."""
+
+he_uniform = Initializer(_scaled(2, "fan_in", "uniform"), _zero_bias)
+"""Uniform of variance 2/fan_in (He et al. 2015)."""
+
+orthogonal = Initializer(initializers.orthogonal(), _zero_bias)
+"""Uniform among matrices [all other axes, out] with orthonormal columns, or rows if wide (Saxe et al. 2014)."""
+
+torch_default = Initializer(_scaled(1 / 3, "fan_in", "uniform"), _torch_bias)
+"""U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for kernel and bias: reset_parameters of torch.nn.Linear and torch.nn.Conv2d."""
+
 INITIALIZERS: dict[str, Initializer] = {
-    "lecun_normal": lecun_normal,
-    "he_normal": he_normal,
-    "glorot_uniform": glorot_uniform,
-    "torch_default": torch_default,
     "zeros": zeros,
+    "normal": normal,
+    "lecun_normal": lecun_normal,
+    "lecun_uniform": lecun_uniform,
+    "glorot_normal": glorot_normal,
+    "glorot_uniform": glorot_uniform,
+    "he_normal": he_normal,
+    "he_uniform": he_uniform,
+    "orthogonal": orthogonal,
+    "torch_default": torch_default,
 }

@@ -1,9 +1,11 @@
 """Metrics per example, averaged by the caller: [batch, ...] -> [batch] float32. Twin of torch_ref/metrics.py."""
 
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import optax
 
 Metric = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -23,8 +25,20 @@ def accuracy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     return (jnp.argmax(outputs, axis=-1) == targets).astype(jnp.float32)
 
 
+def bits_per_character(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """(log(sum_k exp(z_k)) - z_t) / ln 2, averaged over the positions of an example (Graves 2013, 1308.0850).
+
+    Args:
+      outputs: [batch, steps, vocabulary] logits z.
+      targets: [batch, steps] integer character t.
+    """
+    losses = optax.softmax_cross_entropy_with_integer_labels(outputs.astype(jnp.float32), targets)
+    return jnp.mean(losses, axis=-1) / math.log(2)
+
+
 METRICS: dict[str, tuple[str, Metric]] = {
     "regression": ("mae", absolute_error),
     "binary": ("accuracy", binary_accuracy),
     "multiclass": ("accuracy", accuracy),
+    "language": ("bits_per_character", bits_per_character),
 }

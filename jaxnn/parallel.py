@@ -5,7 +5,7 @@ carry a leading [devices] axis; the state's copies are equal.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,24 +16,29 @@ from jax import lax
 from jaxnn.experiment import batches
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import Dataset
+from jaxnn.experiment.evaluation import Split
 from jaxnn.train_step import Batch
 
 AXIS = "devices"
+Scaling = tuple[np.ndarray, np.ndarray] | None
 
 
 class Resident(NamedTuple):
     """What stays on the devices for the whole run.
 
     Attributes:
-      train_inputs, train_targets, test_inputs, test_targets: as in `Dataset`.
+      train_inputs, train_targets: as in `Dataset`.
+      inputs, targets: of every split that is evaluated, one after the other.
       learning_rates: [updates] float32.
+      scaling: offset and scale that uint8 inputs go through when they are used; None: they are used as they are.
     """
 
     train_inputs: jax.Array
     train_targets: jax.Array
-    test_inputs: jax.Array
-    test_targets: jax.Array
+    inputs: jax.Array
+    targets: jax.Array
     learning_rates: jax.Array
+    scaling: Scaling
 
 
 def choose_devices(experiment: Experiment) -> list[jax.Device]:
@@ -54,32 +59,37 @@ def choose_devices(experiment: Experiment) -> list[jax.Device]:
     return devices[:count]
 
 
-def make_resident(data: Dataset, learning_rates: np.ndarray, devices: list[jax.Device]) -> Resident:
-    """Puts the data set on every device."""
-    arrays = Resident(data.train_inputs, data.train_targets, data.test_inputs, data.test_targets, learning_rates)
+def make_resident(data: Dataset, splits: Sequence[Split], learning_rates: np.ndarray,
+                  devices: list[jax.Device]) -> Resident:
+    """Puts the data set on every device; `splits` are evaluated after each epoch."""
+    inputs, targets = (np.concatenate(arrays) if len(arrays) > 1 else arrays[0] for arrays in (
+        [split.inputs for split in splits], [split.targets for split in splits]))
+    scaling = (data.scaling.offset, data.scaling.scale) if data.scaling and not data.scaled_on_host else None
+    arrays = Resident(data.train_inputs, data.train_targets, inputs, targets, learning_rates, scaling)
     return jax.device_put(arrays, _sharding(devices))
 
 
 def make_epoch(train_step: Callable, eval_step: Callable, devices: list[jax.Device]) -> Callable:
-    """Returns epoch(state, ids, test_ids, resident) -> (state, StepResult, sums, outputs): one call an epoch.
+    """Returns epoch(state, ids, evaluated, resident) -> (state, StepResult, sums, outputs): one call an epoch.
 
-    `ids` is [devices, steps, rows], `test_ids` [devices, chunks, rows]. Results come stacked:
-    StepResult [devices, steps], sums [devices, 2], outputs [devices, chunks, rows, ...].
+    `ids` is [devices, steps, rows], `evaluated` [devices, chunks, rows]. Results come stacked:
+    StepResult [devices, steps], sums [devices, chunks, 2], outputs [devices, chunks, rows, ...].
     The state is donated.
     """
 
-    def epoch(state, ids: jax.Array, test_ids: jax.Array, resident: Resident):
+    def epoch(state, ids: jax.Array, evaluated: jax.Array, resident: Resident):
         def train_body(state, ids):
-            batch = _gather(resident.train_inputs, resident.train_targets, ids)
+            batch = _gather(resident.train_inputs, resident.train_targets, ids, resident.scaling)
             state, result, _ = train_step(state, batch, resident.learning_rates)
             return state, result
 
-        def test_body(params, ids):
-            return params, eval_step(params, _gather(resident.test_inputs, resident.test_targets, ids))
+        def eval_body(_, ids):
+            batch = _gather(resident.inputs, resident.targets, ids, resident.scaling)
+            return None, eval_step(state.params, state.batch_stats, batch)
 
         state, results = lax.scan(train_body, state, ids)
-        _, (sums, outputs) = lax.scan(test_body, state.params, test_ids)
-        return state, results, lax.psum(sums.sum(axis=0), AXIS), outputs
+        _, (sums, outputs) = lax.scan(eval_body, None, evaluated)
+        return state, results, lax.psum(sums, AXIS), outputs
 
     return jax.pmap(epoch, AXIS, in_axes=(0, 0, 0, None), donate_argnums=0, devices=devices)
 
@@ -88,7 +98,7 @@ def make_recorded_step(train_step: Callable, devices: list[jax.Device]) -> Calla
     """Returns step(state, ids, resident) -> (state, StepResult, grads) for `ids` [devices, rows]."""
 
     def step(state, ids: jax.Array, resident: Resident):
-        batch = _gather(resident.train_inputs, resident.train_targets, ids)
+        batch = _gather(resident.train_inputs, resident.train_targets, ids, resident.scaling)
         return train_step(state, batch, resident.learning_rates)
 
     return jax.pmap(step, AXIS, in_axes=(0, 0, None), devices=devices)
@@ -152,10 +162,21 @@ def _sharding(devices: list[jax.Device], *axes: str) -> jax.sharding.Sharding:
     return jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(devices), (AXIS,)), jax.sharding.PartitionSpec(*axes))
 
 
-def _gather(inputs: jax.Array, targets: jax.Array, ids: jax.Array) -> Batch:
+def _gather(inputs: jax.Array, targets: jax.Array, ids: jax.Array, scaling: Scaling) -> Batch:
     rows = jnp.maximum(ids, 0)
     return Batch(
-        inputs.at[rows].get(mode="promise_in_bounds"),
+        scale_bytes(inputs.at[rows].get(mode="promise_in_bounds"), scaling),
         targets.at[rows].get(mode="promise_in_bounds"),
         (ids != batches.PADDING).astype(jnp.float32),
     )
+
+
+def scale_bytes(inputs: jax.Array, scaling: Scaling) -> jax.Array:
+    """uint8 images as float32, scaled; everything else as it is."""
+    if inputs.dtype != jnp.uint8:
+        return inputs
+    inputs = inputs.astype(jnp.float32)
+    if scaling is None:
+        return inputs
+    offset, scale = (jnp.broadcast_to(array, inputs.shape) for array in scaling)
+    return (inputs - offset) * scale

@@ -65,6 +65,7 @@ def step_tensors(optimizer: Optimizer, before: TrainState, after: TrainState, id
     return {
         "batch/ids": ids[ids >= 0],
         "params": before.params,
+        "batch_stats": before.batch_stats,
         "moments": optimizer.moments(before.opt_state)._asdict(),
         "optimizer_step": before.updates,
         "loss": result.loss,
@@ -74,6 +75,7 @@ def step_tensors(optimizer: Optimizer, before: TrainState, after: TrainState, id
         "skipped": result.skipped,
         "learning_rate": result.learning_rate,
         "updated": after.params,
+        "updated_batch_stats": after.batch_stats,
         "updated_moments": optimizer.moments(after.opt_state)._asdict(),
     }
 

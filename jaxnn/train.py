@@ -7,22 +7,24 @@ Without flags it trains the linear regression. Exit code 2 on bad input or diver
 
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import numpy as np
 
-from jaxnn import checkpoint, models, parallel, recording, train_step
-from jaxnn.experiment import batches, command_line, datasets, records, run_log, schedules, trace
+from jaxnn import checkpoint, models, parallel, recording, sampling, train_step
+from jaxnn.experiment import batches, command_line, datasets, evaluation, records, run_log, schedules, trace
 from jaxnn.experiment.config import Experiment, UserError
-from jaxnn.experiment.datasets import Dataset
+from jaxnn.experiment.datasets import LANGUAGE, Dataset, Signature
+from jaxnn.experiment.early_stopping import EarlyStopping
 from jaxnn.metrics import METRICS
 from jaxnn.optimizers import OPTIMIZERS, Optimizer
 from jaxnn.train_step import Params, StepResult, TrainState
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+SAMPLE_LENGTH = 400
 SMALL_LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000000"
 
 
@@ -32,11 +34,12 @@ def main(experiment: Experiment) -> None:
     configure(experiment)
     data = datasets.load(experiment)
     devices = parallel.choose_devices(experiment)
+    learning_rates = schedules.learning_rates(experiment, batches.total_steps(experiment, len(data.train_inputs)))
     clock.end("data")
 
-    model = models.build(experiment, data.num_outputs)
+    model = models.build(experiment, data.signature)
     optimizer = OPTIMIZERS[experiment.optimizer](experiment)
-    state = start(experiment, model, optimizer, data)
+    state = start(experiment, model, optimizer, data.signature)
     workdir = records.create_workdir(experiment, "jax")
     epochs = len(batches.plan(experiment, len(data.train_inputs)))
     epochs_done, state = resume(epochs, workdir, state) if experiment.resume else (0, state)
@@ -48,17 +51,24 @@ def main(experiment: Experiment) -> None:
     log = run_log.RunLog(experiment, data, "jax", workdir, metric_name)
     if epochs_done:
         log.resume(epochs_done, skipped_steps=int(state.step - state.updates))
-    learning_rates = schedules.learning_rates(experiment, batches.total_steps(experiment, len(data.train_inputs)))
-    resident = parallel.make_resident(data, learning_rates, devices)
+    splits = evaluation.splits(experiment, data)
+    resident = parallel.make_resident(data, splits, learning_rates, devices)
+    run = Run(experiment, splits, resident, epoch, recorder, log, workdir)
     state = parallel.replicate(state, devices)
     clock.end("init")
 
     with log:
-        state, outputs = train(experiment, state, epochs_done, resident, epoch, recorder, log, workdir)
+        state, outputs = train(run, state, epochs_done)
     clock.end("train", compile=epoch.seconds)
 
+    forward = train_step.make_forward(experiment, model)
+    if data.task == LANGUAGE:
+        write_sample(experiment, data, lambda tokens: forward(state.params, state.batch_stats, tokens), workdir)
     names = [f"{device.platform} {device.device_kind}" for device in devices]
-    log.finish(trace.flatten(state.params), outputs, clock, names, PACKAGES)
+    if state.batch_stats:
+        records.write_params(workdir / records.BATCH_STATS, trace.flatten(state.batch_stats))
+    log.finish(trace.flatten(state.params), outputs, clock, names, PACKAGES,
+               predict=lambda inputs: np.asarray(jax.jit(forward)(state.params, state.batch_stats, inputs), np.float32))
 
 
 def configure(experiment: Experiment) -> None:
@@ -74,24 +84,25 @@ def configure(experiment: Experiment) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def start(experiment: Experiment, model: nn.Module, optimizer: Optimizer, data: Dataset) -> TrainState:
+def start(experiment: Experiment, model: nn.Module, optimizer: Optimizer, signature: Signature) -> TrainState:
     """The state before the first step, from `--init_params` or fresh."""
-    if experiment.init_params:
-        params = read_initial_params(experiment, model, data)
-        return jax.jit(lambda params: train_step.initial_state(params, experiment, optimizer))(params)
-    shape = data.train_inputs.shape[1:]
-    return jax.jit(lambda seed: train_step.initial_state(
-        train_step.initial_params(model, seed, shape), experiment, optimizer))(experiment.seed)
+    given = read_initial_params(experiment, model, signature) if experiment.init_params else {}
+
+    def make(seed: jax.Array, given: Params) -> TrainState:
+        variables = train_step.initial_variables(model, seed, signature)
+        return train_step.initial_state({**variables, **given}, experiment, optimizer)
+
+    return jax.jit(make)(experiment.seed, {"params": given} if given else {})
 
 
-def read_initial_params(experiment: Experiment, model: nn.Module, data: Dataset) -> Params:
+def read_initial_params(experiment: Experiment, model: nn.Module, signature: Signature) -> Params:
     """The parameters of `--init_params`.
 
     Raises:
       UserError: a tensor is missing, not the model's, or of another shape.
     """
-    wanted = trace.flatten(jax.eval_shape(
-        lambda: train_step.initial_params(model, 0, data.train_inputs.shape[1:])))
+    variables = jax.eval_shape(lambda: train_step.initial_variables(model, 0, signature))
+    wanted = trace.flatten(variables["params"])
     given = records.read_arrays(experiment.init_params, "--init_params")
     for name in sorted(wanted.keys() | given.keys()):
         shapes = [tuple(side[name].shape) if name in side else None for side in (wanted, given)]
@@ -118,6 +129,28 @@ def resume(epochs: int, workdir: pathlib.Path, state: TrainState) -> tuple[int, 
     return epochs_done, state
 
 
+class Run(NamedTuple):
+    """What does not change while the epochs pass.
+
+    Attributes:
+      experiment: what is trained.
+      splits: evaluated after each epoch, the test split first.
+      resident: the data on the devices.
+      epoch: the compiled epoch.
+      recorder: takes the steps that are recorded.
+      log: what is written and shown.
+      workdir: of the run.
+    """
+
+    experiment: Experiment
+    splits: list[evaluation.Split]
+    resident: parallel.Resident
+    epoch: parallel.Compiled
+    recorder: recording.Recorder
+    log: run_log.RunLog
+    workdir: pathlib.Path
+
+
 class Started(NamedTuple):
     """An epoch that the devices work on, or have done.
 
@@ -140,39 +173,63 @@ class Started(NamedTuple):
     outputs: jax.Array
 
 
-def train(experiment: Experiment, state: TrainState, epochs_done: int, resident: parallel.Resident,
-          epoch: parallel.Compiled, recorder: recording.Recorder, log: run_log.RunLog,
-          workdir: pathlib.Path) -> tuple[TrainState, np.ndarray]:
-    """Runs the epochs that are left.
+def train(run: Run, state: TrainState, epochs_done: int) -> tuple[TrainState, np.ndarray]:
+    """Runs the epochs that are left, until the validation loss stops falling if `--patience` is set.
 
     Args:
+      run: everything else.
       state: replicated over the devices, as `parallel.replicate` does; donated.
       epochs_done: before.
 
     Returns:
-      The final state and the test outputs, on the host.
+      The state to keep and its test outputs, on the host: the last epoch's, or the best under `--patience`.
     """
-    samples, tests, count = len(resident.train_inputs), len(resident.test_inputs), len(state.step)
+    experiment, log = run.experiment, run.log
+    samples, count = len(run.resident.train_inputs), len(state.step)
     names = ["loss", *(f"gradient of {name}" for name in trace.flatten(state.params))]
-    test_ids = parallel.shard(batches.evaluation_batches(tests, batches.MOST_EVALUATED_AT_ONCE, count), count)
+    evaluated, owners = evaluation.plan(experiment, run.splits, count)
     plan = batches.plan(experiment, samples)
+    stopping, kept = EarlyStopping(experiment.patience, experiment.min_delta), None
+    started = start_epochs(run, state, epochs_done, parallel.shard(evaluated, count))
+    # An epoch that may be the last must end before the next is started, which takes its state.
+    ahead = parallel.one_ahead(started) if not experiment.patience else started
+    for done in ahead:
+        results = recording.join(done.recorded, parallel.first(done.results))
+        stop_if_diverged(results, names, sum(plan[: done.number]))
+        means = evaluation.means(run.splits, owners, parallel.first(done.sums))
+        log.epoch(done.number, results.loss, (done.ids != batches.PADDING).sum(axis=1), results.skipped,
+                  results.learning_rate[-1], means)
+        if done.due:
+            checkpoint.save(run.workdir, done.number + 1, done.due)
+        if not experiment.patience:
+            kept = done
+        elif stopping.improves(means["validation"][0]):
+            kept = done._replace(state=parallel.first(done.state), outputs=np.asarray(done.outputs))
+        elif stopping.is_over:
+            break
+    if experiment.patience:
+        log.keep(stopping.best_epoch)
+    state = kept.state if experiment.patience else parallel.first(kept.state)
+    return state, parallel.unshard(kept.outputs, len(run.splits[0].inputs))
 
-    def start_epochs(state: TrainState) -> Iterator[Started]:
-        for number in range(epochs_done, len(plan)):
-            ids = batches.epoch_batches(experiment, samples, number)[: plan[number]]
-            state, recorded = recorder.run(state, ids, resident)
-            state, *results = epoch(state, parallel.shard(ids[len(recorded) :], count), test_ids, resident)
-            is_due = experiment.checkpoint_every and (number + 1) % experiment.checkpoint_every == 0
-            yield Started(number, ids, recorded, state, parallel.first(state) if is_due else None, *results)
 
-    for epoch_done in parallel.one_ahead(start_epochs(state)):
-        results = recording.join(epoch_done.recorded, parallel.first(epoch_done.results))
-        stop_if_diverged(results, names, sum(plan[: epoch_done.number]))
-        log.epoch(epoch_done.number, results.loss, (epoch_done.ids != batches.PADDING).sum(axis=1), results.skipped,
-                  results.learning_rate[-1], parallel.first(epoch_done.sums) / tests)
-        if epoch_done.due:
-            checkpoint.save(workdir, epoch_done.number + 1, epoch_done.due)
-    return parallel.first(epoch_done.state), parallel.unshard(epoch_done.outputs, tests)
+def start_epochs(run: Run, state: TrainState, epochs_done: int, evaluated: np.ndarray) -> Iterator[Started]:
+    """Starts each epoch that is left when it is asked for."""
+    experiment, samples, count = run.experiment, len(run.resident.train_inputs), len(state.step)
+    plan = batches.plan(experiment, samples)
+    for number in range(epochs_done, len(plan)):
+        ids = batches.epoch_batches(experiment, samples, number)[: plan[number]]
+        state, recorded = run.recorder.run(state, ids, run.resident)
+        state, *results = run.epoch(state, parallel.shard(ids[len(recorded) :], count), evaluated, run.resident)
+        is_due = experiment.checkpoint_every and (number + 1) % experiment.checkpoint_every == 0
+        yield Started(number, ids, recorded, state, parallel.first(state) if is_due else None, *results)
+
+
+def write_sample(experiment: Experiment, data: Dataset, forward: Callable, workdir: pathlib.Path) -> None:
+    """Draws a text from a trained language model into sample.txt, and shows how it begins."""
+    text = sampling.generate(forward, data.class_names, experiment.sequence_length, "", SAMPLE_LENGTH)
+    records.write_text(workdir / records.SAMPLE, text)
+    print("sample:\n" + "\n".join(f"  {line}" for line in text.splitlines()))
 
 
 def stop_if_diverged(results: StepResult, names: list[str], first_step: int) -> None:

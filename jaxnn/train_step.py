@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxnn import precision
+from jaxnn import losses, precision
 from jaxnn.dropout import mask_source
 from jaxnn.experiment.config import Experiment
-from jaxnn.losses import LOSSES
+from jaxnn.experiment.datasets import Signature
 from jaxnn.metrics import Metric
 from jaxnn.optimizers import Optimizer
 from jaxnn.precision import LossScale
@@ -27,7 +27,7 @@ class Batch(NamedTuple):
     """This device's rows of a batch.
 
     Attributes:
-      inputs: [rows, features].
+      inputs: [rows, ...].
       targets: [rows, ...].
       weights: [rows] float32, 0 for padding and 1 for samples.
     """
@@ -42,6 +42,7 @@ class TrainState(NamedTuple):
 
     Attributes:
       params: master parameters, a pytree.
+      batch_stats: running statistics of batch normalization, float32; empty without it.
       opt_state: of the optimizer's optax transformation.
       loss_scale: FP16's scaler.
       step: () int32, batches seen, skipped ones counted.
@@ -49,6 +50,7 @@ class TrainState(NamedTuple):
     """
 
     params: Params
+    batch_stats: Params
     opt_state: optax.OptState
     loss_scale: LossScale
     step: jax.Array
@@ -75,43 +77,75 @@ class StepResult(NamedTuple):
     finite: jax.Array
 
 
-def initial_params(model: nn.Module, seed: jax.Array | int, input_shape: tuple[int, ...]) -> Params:
-    """Fresh float32 parameters, before any rounding to the compute format."""
-    return model.init(jax.random.key(seed), jnp.zeros((1, *input_shape), jnp.float32))["params"]
+def initial_variables(model: nn.Module, seed: jax.Array | int, signature: Signature) -> dict[str, Params]:
+    """Fresh float32 variables, before any rounding to the compute format: {"params": ..., "batch_stats": ...}."""
+    example = jnp.zeros((1, *signature.input_shape), jnp.int32 if signature.num_tokens else jnp.float32)
+    return {"batch_stats": {}, **model.init(jax.random.key(seed), example)}
 
 
-def initial_state(params: Params, experiment: Experiment, optimizer: Optimizer) -> TrainState:
+def initial_state(variables: dict[str, Params], experiment: Experiment, optimizer: Optimizer) -> TrainState:
     """The state before the first step. Masters start as rounded to the compute format, as in DeepSpeed (D5)."""
     policy = precision.POLICIES[experiment.precision]
-    params = precision.cast(precision.cast(params, policy.compute), policy.master)
+    params = precision.cast(precision.cast(variables["params"], policy.compute), policy.master)
     scale = precision.initial_loss_scale(experiment)
-    return TrainState(params, optimizer.transform.init(params), scale, jnp.int32(0), jnp.int32(0))
+    return TrainState(params, variables["batch_stats"], optimizer.transform.init(params), scale, jnp.int32(0),
+                      jnp.int32(0))
 
 
 def make_gradients(experiment: Experiment, model: nn.Module, axis_name: str | None = None) -> Callable:
-    """Returns gradients(params, batch, step, scale) -> (loss, grads).
+    """Returns gradients(params, batch_stats, batch, step, scale) -> (loss, grads, batch_stats).
 
     `params` are in the compute format. `loss` is the mean over the global batch, `grads` the
     gradients of `scale` times that mean, in the compute format, summed over the devices of `axis_name`.
+    With `--accumulation_steps` a device's rows are computed in parts, one after the other.
     """
-    loss_function = LOSSES[experiment.loss]
+    loss_function = losses.build(experiment.loss, experiment.label_smoothing)
+    parts = experiment.accumulation_steps
 
-    def gradients(params: Params, batch: Batch, step: jax.Array, scale: jax.Array) -> tuple[jax.Array, Params]:
+    def gradients(params: Params, batch_stats: Params, batch: Batch, step: jax.Array, scale: jax.Array):
         rows = batch.weights.shape[0]
         devices = lax.axis_size(axis_name) if axis_name else 1
         first_row = lax.axis_index(axis_name) * rows if axis_name else 0
-        masks = mask_source(experiment.seed, step, first_row, rows * devices)
         total = _sum_over(batch.weights.sum(), axis_name)
 
-        def objective(params: Params) -> tuple[jax.Array, jax.Array]:
-            losses = loss_function(model.apply({"params": params}, batch.inputs, masks), batch.targets)
-            mean = jnp.sum(losses * batch.weights.astype(losses.dtype)) / total.astype(losses.dtype)
-            return mean * scale.astype(mean.dtype), mean
+        def part_gradients(batch_stats: Params, part: Batch, first_row: jax.Array | int):
+            masks = mask_source(experiment.seed, step, first_row, rows * devices, part.weights, axis_name)
 
-        (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(params)
-        return _sum_over((loss, grads), axis_name)
+            def objective(params: Params):
+                outputs, updated = model.apply({"params": params, "batch_stats": batch_stats}, part.inputs, masks,
+                                               mutable=["batch_stats"])
+                per_example = loss_function(outputs, part.targets)
+                weights = part.weights.astype(per_example.dtype)
+                mean = jnp.sum(per_example * weights) / total.astype(per_example.dtype)
+                return mean * scale.astype(mean.dtype), (mean, updated.get("batch_stats", {}))
+
+            (_, (loss, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(params)
+            return loss, grads, batch_stats
+
+        if parts == 1:
+            loss, grads, batch_stats = part_gradients(batch_stats, batch, first_row)
+        else:
+            loss, grads, batch_stats = _accumulate(part_gradients, params, batch_stats, batch, first_row, parts)
+        return *_sum_over((loss, grads), axis_name), batch_stats
 
     return gradients
+
+
+def _accumulate(part_gradients: Callable, params: Params, batch_stats: Params, batch: Batch,
+                first_row: jax.Array | int, parts: int) -> tuple[jax.Array, Params, Params]:
+    """Sums of loss and gradients over the parts of a device's rows; statistics go from part to part."""
+    rows = batch.weights.shape[0] // parts
+    split = jax.tree.map(lambda x: x.reshape(parts, rows, *x.shape[1:]), batch)
+
+    def body(carry, part):
+        batch_stats, loss, grads = carry
+        more_loss, more_grads, batch_stats = part_gradients(batch_stats, part[0], first_row + part[1] * rows)
+        return (batch_stats, loss + more_loss, jax.tree.map(jnp.add, grads, more_grads)), None
+
+    shapes = jax.eval_shape(part_gradients, batch_stats, jax.tree.map(lambda x: x[0], split), first_row)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[:2])
+    (batch_stats, loss, grads), _ = lax.scan(body, (batch_stats, *zeros), (split, jnp.arange(parts)))
+    return loss, grads, batch_stats
 
 
 def make_update(optimizer: Optimizer) -> Callable:
@@ -140,7 +174,8 @@ def make_train_step(experiment: Experiment, model: nn.Module, optimizer: Optimiz
         scale = state.loss_scale.scale if may_skip else jnp.float32(1)
         learning_rate = learning_rates[state.updates]
         batch = batch._replace(inputs=precision.cast(batch.inputs, policy.compute))
-        loss, grads = gradients(precision.cast(state.params, policy.compute), batch, state.step, scale)
+        loss, grads, batch_stats = gradients(precision.cast(state.params, policy.compute), state.batch_stats, batch,
+                                             state.step, scale)
         grads = unscale(precision.cast(grads, policy.master), scale)
         finite = jnp.stack([jnp.isfinite(x).all() for x in (loss, *jax.tree.leaves(grads))])
         skipped = ~finite[1:].all() if may_skip else jnp.array(False)
@@ -153,24 +188,35 @@ def make_train_step(experiment: Experiment, model: nn.Module, optimizer: Optimiz
         loss_scale = state.loss_scale
         if may_skip:
             loss_scale = precision.update_loss_scale(loss_scale, skipped, experiment)
-        state = TrainState(params, opt_state, loss_scale, state.step + 1, state.updates + (~skipped).astype(jnp.int32))
+        state = TrainState(params, batch_stats, opt_state, loss_scale, state.step + 1,
+                           state.updates + (~skipped).astype(jnp.int32))
         return state, StepResult(loss, learning_rate, scale, skipped, exhausted, finite), grads
 
     return train_step
 
 
 def make_eval_step(experiment: Experiment, model: nn.Module, metric: Metric) -> Callable:
-    """Returns eval_step(params, batch) -> (weighted sums of loss and metric, outputs [rows, ...])."""
-    policy = precision.POLICIES[experiment.precision]
-    loss_function = LOSSES[experiment.loss]
+    """Returns eval_step(params, batch_stats, batch) -> (weighted sums of loss and metric, outputs [rows, ...])."""
+    forward = make_forward(experiment, model)
+    loss_function = losses.build(experiment.loss, experiment.label_smoothing)
 
-    def eval_step(params: Params, batch: Batch):
-        params, inputs = precision.cast((params, batch.inputs), policy.compute)
-        outputs = model.apply({"params": params}, inputs)
+    def eval_step(params: Params, batch_stats: Params, batch: Batch):
+        outputs = forward(params, batch_stats, batch.inputs)
         sums = [jnp.sum(f(outputs, batch.targets) * batch.weights) for f in (loss_function, metric)]
         return jnp.stack([s.astype(jnp.float32) for s in sums]), outputs.astype(jnp.float32)
 
     return eval_step
+
+
+def make_forward(experiment: Experiment, model: nn.Module) -> Callable:
+    """Returns forward(params, batch_stats, inputs) -> outputs, in the compute format, outside training."""
+    policy = precision.POLICIES[experiment.precision]
+
+    def forward(params: Params, batch_stats: Params, inputs: jax.Array) -> jax.Array:
+        params, inputs = precision.cast((params, inputs), policy.compute)
+        return model.apply({"params": params, "batch_stats": batch_stats}, inputs)
+
+    return forward
 
 
 def unscale(grads: Params, scale: jax.Array) -> Params:

@@ -57,7 +57,7 @@ class Replay:
         self.compute = np.dtype(precision.POLICIES[experiment.precision].compute)
         self.may_skip = experiment.precision == "fp16"
         optimizer = OPTIMIZERS[experiment.optimizer](experiment)
-        model = models.build(experiment, data.num_outputs)
+        model = models.build(experiment, data.signature)
         self._gradients = jax.jit(lambda *args: _gradients(train_step.make_gradients(experiment, model), *args))
         self._nudged_gradients = jax.jit(lambda seed, *args: _gradients(
             train_step.make_gradients(experiment, Nudged(model, seed, self.compute)), *args))
@@ -115,7 +115,7 @@ class Nudged(NamedTuple):
     seed: jax.Array
     compute: np.dtype
 
-    def apply(self, variables: Any, *args: Any) -> jax.Array:
+    def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
         """As `model.apply`, with the outputs of layers that hold a kernel moved."""
         layers = itertools.count()
 
@@ -130,7 +130,7 @@ class Nudged(NamedTuple):
             return output + _rounding(key, output, bias, self.compute)
 
         with nn.intercept_methods(move):
-            return self.model.apply(variables, *args)
+            return self.model.apply(variables, *args, **kwargs)
 
 
 def _rounding(key: jax.Array, output: jax.Array, bias: jax.Array, compute: np.dtype) -> jax.Array:
@@ -144,7 +144,7 @@ def _rounding(key: jax.Array, output: jax.Array, bias: jax.Array, compute: np.dt
 
 
 def _gradients(gradients, params, batch, step, scale):
-    loss, grads = gradients(params, batch, step, scale)
+    loss, grads, _ = gradients(params, {}, batch, step, scale)
     wide = jax.tree.map(precision.at_least_float32, grads)
     return {"loss": loss, "grads": train_step.unscale(wide, scale)}
 

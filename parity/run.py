@@ -58,11 +58,11 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
 
 def initial_params(experiment: Experiment, data: Dataset) -> dict[str, np.ndarray]:
     """The flat float32 parameters that both stacks start from: those of `--init_params`, or fresh."""
-    model, shape = models.build(experiment, data.num_outputs), data.train_inputs.shape[1:]
+    model, signature = models.build(experiment, data.signature), data.signature
     if experiment.init_params:
-        params = train.read_initial_params(experiment, model, data)
+        params = train.read_initial_params(experiment, model, signature)
     else:
-        params = jax.jit(lambda seed: train_step.initial_params(model, seed, shape))(experiment.seed)
+        params = jax.jit(lambda seed: train_step.initial_variables(model, seed, signature)["params"])(experiment.seed)
     return {name: np.asarray(array) for name, array in flatten(params).items()}
 
 

@@ -9,14 +9,25 @@ from jaxnn import models
 from jaxnn.dropout import dropout, mask_source
 from jaxnn.experiment import trace
 from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.datasets import Signature
 
 EPS = np.finfo(np.float32).eps
 MLP = Experiment(model="mlp", hidden_sizes=(8, 4), dropout_rates=(0.5, 0.25), activation="relu")
 X = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32)
 
+IMAGE, SERIES, TEXT = Signature((8, 8, 1), 3), Signature((6, 2), 3), Signature((6,), 7, 7, True)
+CHOICES = {
+    "linear": (dict(), IMAGE), "perceptron": (dict(), IMAGE), "logistic": (dict(), IMAGE),
+    "mlp": (dict(hidden_sizes=(4,), normalization="batch"), IMAGE),
+    "cnn": (dict(channels=(4, 4), hidden_sizes=(4,), normalization="layer"), IMAGE),
+    "resnet": (dict(resnet_depth=20), IMAGE), "rnn": (dict(hidden_sizes=(4, 4)), SERIES),
+    "lstm": (dict(hidden_sizes=(4,)), TEXT), "gru": (dict(hidden_sizes=(4,)), SERIES),
+    "transformer": (dict(width=8, num_heads=2), TEXT), "transformer_encoder": (dict(width=8, num_heads=2), IMAGE),
+}
+
 
 def start(experiment, num_outputs=3):
-    model = models.build(experiment, num_outputs)
+    model = models.build(experiment, Signature(X.shape[1:], num_outputs))
     return model, jax.jit(model.init)(jax.random.key(0), X)["params"]
 
 
@@ -37,11 +48,25 @@ class TestBuild:
         _, params = start(experiment)
         assert {name: array.shape for name, array in trace.flatten(params).items()} == shapes
 
-    @pytest.mark.parametrize("model", models.MODELS)
-    def test_every_flag_choice_is_built(self, model):
-        experiment = MLP if model == "mlp" else Experiment(model=model)
-        assert start(experiment)[0].num_outputs == 3
-        assert set(models.MODELS) == set(Experiment.__dataclass_fields__["model"].metadata["choices"])
+    @pytest.mark.parametrize("dtype", ["float32", "float16"])
+    @pytest.mark.parametrize("name", models.MODELS)
+    def test_every_flag_choice_is_built_and_trains(self, name, dtype):
+        """Outputs in the shape that the signature promises and the format of the inputs, in and outside training."""
+        changes, signature = CHOICES[name]
+        model = models.build(Experiment(model=name, **changes), signature)
+        x = jnp.zeros((2, *signature.input_shape), "int32" if signature.num_tokens else dtype)
+        example = x.astype("int32" if signature.num_tokens else "float32")
+        variables = jax.eval_shape(model.init, jax.random.key(0), example)
+        params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, dtype), variables["params"])
+        steps = signature.input_shape[:1] if signature.per_step else ()
+        for masks in (None, mask_source(0, 0, 0, 2)):
+            outputs, stats = jax.eval_shape(lambda v, x, m=masks: model.apply(v, x, m, mutable=["batch_stats"]),
+                                            {**variables, "params": params}, x)
+            assert (outputs.shape, outputs.dtype) == ((2, *steps, signature.num_outputs), dtype)
+            assert {leaf.dtype.name for leaf in jax.tree.leaves(stats)} <= {"float32"}
+
+    def test_names_are_the_flags_choices(self):
+        assert tuple(models.MODELS) == Experiment.__dataclass_fields__["model"].metadata["choices"]
 
     @pytest.mark.parametrize("experiment", [Experiment(), MLP], ids=["linear", "mlp"])
     @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
@@ -53,7 +78,7 @@ class TestBuild:
     def test_initializer_and_activation_are_the_experiments(self):
         _, params = start(MLP.replace(initializer="zeros"))
         assert not any(array.any() for array in jax.tree.leaves(params))
-        model, params = start(MLP.replace(activation="identity", dropout_rates=()))
+        model, params = start(MLP.replace(activation="linear", dropout_rates=()))
         assert (model.apply({"params": params}, X) + model.apply({"params": params}, -X) == 0).all()
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from jaxnn import metrics, models, parallel, train, train_step
 from jaxnn.dropout import dropout
-from jaxnn.experiment import batches, command_line, records
+from jaxnn.experiment import batches, command_line, evaluation, records
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import Dataset
 from jaxnn.optimizers import OPTIMIZERS
@@ -23,15 +23,17 @@ SGD = Experiment(optimizer="sgd", precision="fp32", batch_size=4)
 INPUTS = np.array([[1, 2], [3, 1], [0, 1], [2, 2], [1, 0], [-1, 1]], np.float32)
 TARGETS = np.array([[0], [1], [2], [-1], [1], [0]], np.float32)
 DATA = Dataset(INPUTS, TARGETS, INPUTS[:3], TARGETS[:3], "regression")
+SPLITS = evaluation.splits(SGD, DATA)
 RATES = np.array([0.5, 0.25], np.float32)
 IDS = batches.global_batches(np.array([3, 0, 5, 1, 4, 2], np.int32), 4)
 
 
 def start():
     """(replicated state, train step, evaluation step) of a linear model with whole-number parameters."""
-    model, optimizer = models.build(SGD, 1), OPTIMIZERS["sgd"](SGD)
+    model, optimizer = models.build(SGD, DATA.signature), OPTIMIZERS["sgd"](SGD)
     params = {"output": {"kernel": jnp.array([[1.0], [-2.0]]), "bias": jnp.array([1.0])}}
-    state = parallel.replicate(train_step.initial_state(params, SGD, optimizer), jax.devices()[:1])
+    state = train_step.initial_state({"params": params, "batch_stats": {}}, SGD, optimizer)
+    state = parallel.replicate(state, jax.devices()[:1])
     step = train_step.make_train_step(SGD, model, optimizer, parallel.AXIS)
     return state, step, train_step.make_eval_step(SGD, model, metrics.absolute_error)
 
@@ -59,9 +61,33 @@ class TestChooseDevices:
 
 class TestMakeResident:
     def test_holds_the_data_set(self):
-        resident = parallel.make_resident(DATA, RATES, jax.devices()[:1])
+        resident = parallel.make_resident(DATA, SPLITS, RATES, jax.devices()[:1])
         for ours, theirs in zip(resident, (INPUTS, TARGETS, INPUTS[:3], TARGETS[:3], RATES)):
             np.testing.assert_array_equal(ours, theirs, strict=True)
+        assert resident.scaling is None
+
+    def test_splits_follow_each_other(self):
+        splits = evaluation.splits(SGD.replace(evaluate_train=True), DATA)
+        resident = parallel.make_resident(DATA, splits, RATES, jax.devices()[:1])
+        np.testing.assert_array_equal(resident.inputs, np.concatenate([INPUTS[:3], INPUTS]), strict=True)
+        np.testing.assert_array_equal(resident.targets, np.concatenate([TARGETS[:3], TARGETS]), strict=True)
+
+
+class TestScaleBytes:
+    def test_bytes_are_scaled_by_channel(self):
+        images = np.arange(2 * 3 * 3 * 2, dtype=np.uint8).reshape(2, 3, 3, 2)
+        offset, scale = np.array([1, 2], np.float32), np.array([0.5, 0.25], np.float32)
+        scaled = parallel.scale_bytes(jnp.asarray(images), (offset, scale))
+        np.testing.assert_array_equal(scaled, (images.astype(np.float32) - offset) * scale, strict=True)
+
+    def test_without_scaling_they_become_floats(self):
+        scaled = parallel.scale_bytes(jnp.array([[0, 255]], jnp.uint8), None)
+        np.testing.assert_array_equal(scaled, np.array([[0, 255]], np.float32), strict=True)
+
+    @pytest.mark.parametrize("dtype", ["int32", "float32"])
+    def test_all_else_stays(self, dtype):
+        x = jnp.ones((2, 3), dtype)
+        assert parallel.scale_bytes(x, None) is x
 
 
 class TestMakeEpoch:
@@ -69,9 +95,9 @@ class TestMakeEpoch:
         """The second batch is padded; every number has few binary digits, so float32 makes no error."""
         state, step, evaluate = start()
         epoch = parallel.make_epoch(step, evaluate, jax.devices()[:1])
-        test_ids = batches.evaluation_batches(3, 2)
+        test_ids = batches.global_batches(np.arange(3, dtype=np.int32), 2)
         state, results, sums, outputs = epoch(state, parallel.shard(IDS, 1), parallel.shard(test_ids, 1),
-                                              parallel.make_resident(DATA, RATES, jax.devices()[:1]))
+                                              parallel.make_resident(DATA, SPLITS, RATES, jax.devices()[:1]))
         losses, kernel, bias = by_hand(np.array([[1.0], [-2.0]]), np.array([1.0]), IDS)
         params = parallel.first(state.params)["output"]
         np.testing.assert_array_equal(results.loss, [losses])
@@ -81,14 +107,16 @@ class TestMakeEpoch:
         expected = INPUTS[:3] @ kernel + bias
         np.testing.assert_array_equal(parallel.unshard(outputs, 3), expected)
         error = expected - TARGETS[:3]
-        np.testing.assert_array_equal(parallel.first(sums), [np.square(error).sum(), np.abs(error).sum()])
+        for batch, rows in enumerate([slice(0, 2), slice(2, 3)]):
+            np.testing.assert_array_equal(parallel.first(sums)[batch],
+                                          [np.square(error[rows]).sum(), np.abs(error[rows]).sum()])
 
 
 class TestMakeRecordedStep:
     def test_is_the_epochs_step(self):
         state, step, _ = start()
         recorded = parallel.make_recorded_step(step, jax.devices()[:1])
-        resident = parallel.make_resident(DATA, RATES, jax.devices()[:1])
+        resident = parallel.make_resident(DATA, SPLITS, RATES, jax.devices()[:1])
         for rows in IDS:
             state, _, grads = recorded(state, parallel.shard(rows, 1), resident)
         _, kernel, _ = by_hand(np.array([[1.0], [-2.0]]), np.array([1.0]), IDS)
@@ -117,8 +145,9 @@ class TestReplicate:
 class TestUnshard:
     @pytest.mark.parametrize(("samples", "most", "devices"), [(10, 3, 2), (8, 8, 4), (5, 4, 1), (7, 1, 2)])
     @pytest.mark.parametrize("shape", [(), (3,)])
-    def test_undoes_evaluation_batches(self, samples, most, devices, shape):
-        ids = parallel.shard(batches.evaluation_batches(samples, most, devices), devices)
+    def test_undoes_shard(self, samples, most, devices, shape):
+        ids = batches.global_batches(np.arange(samples, dtype=np.int32), min(most, -(-samples // devices)) * devices)
+        ids = parallel.shard(ids, devices)
         outputs = np.broadcast_to(ids.reshape(*ids.shape, *[1] * len(shape)), (*ids.shape, *shape))
         rows = parallel.unshard(outputs, samples)
         assert rows.shape == (samples, *shape)
@@ -156,7 +185,7 @@ def first_masks(devices):
 
     def step(rows):
         batch = train_step.Batch(rows[:, None].astype(jnp.float32), jnp.ones((len(rows), 16)), jnp.ones(len(rows)))
-        return gradients({"weights": jnp.zeros((32, 16))}, batch, jnp.int32(0), jnp.float32(1))[1]["weights"]
+        return gradients({"weights": jnp.zeros((32, 16))}, {}, batch, jnp.int32(0), jnp.float32(1))[1]["weights"]
 
     rows = parallel.shard(np.arange(32, dtype=np.int32), devices)
     return np.asarray(jax.pmap(step, parallel.AXIS, devices=jax.devices()[:devices])(rows)[0])

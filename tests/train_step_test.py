@@ -8,6 +8,7 @@ import pytest
 
 from jaxnn import metrics, models, train_step
 from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.datasets import Signature
 from jaxnn.optimizers import OPTIMIZERS
 from jaxnn.train_step import Batch, TrainState
 
@@ -17,6 +18,7 @@ PARAMS = {"output": {"kernel": jnp.array([[1.0], [-2.0]]), "bias": jnp.array([1.
 INPUTS = np.array([[1, 2], [3, 1], [0, 1], [2, 2], [9, 9], [9, 9]], np.float32)
 TARGETS = np.array([[0], [1], [2], [-1], [7], [7]], np.float32)
 BATCH = Batch(*map(jnp.asarray, (INPUTS, TARGETS, np.array([1, 1, 1, 1, 0, 0], np.float32))))
+SIGNATURE = Signature((2,), 1)
 RATES = jnp.array([0.5, 0.25, 0.125], jnp.float32)
 
 
@@ -30,8 +32,8 @@ def by_hand(kernel, bias):
 def start(experiment, params=PARAMS):
     """(state, jitted train step) of the linear model."""
     optimizer = OPTIMIZERS[experiment.optimizer](experiment)
-    step = train_step.make_train_step(experiment, models.build(experiment, 1), optimizer)
-    return train_step.initial_state(params, experiment, optimizer), jax.jit(step)
+    step = train_step.make_train_step(experiment, models.build(experiment, SIGNATURE), optimizer)
+    return train_step.initial_state({"params": params, "batch_stats": {}}, experiment, optimizer), jax.jit(step)
 
 
 def overflowing(batch=BATCH):
@@ -39,10 +41,10 @@ def overflowing(batch=BATCH):
     return batch._replace(targets=batch.targets + 1000)
 
 
-class TestInitialParams:
+class TestInitialVariables:
     def test_are_float32_and_the_seeds(self):
-        model = models.build(SGD, 1)
-        params = [train_step.initial_params(model, seed, (2,)) for seed in (0, 0, 1)]
+        model = models.build(SGD, SIGNATURE)
+        params = [train_step.initial_variables(model, seed, SIGNATURE)["params"] for seed in (0, 0, 1)]
         assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float32"}
         chex.assert_trees_all_equal(params[0], params[1])
         assert (params[0]["output"]["kernel"] != params[2]["output"]["kernel"]).all()
@@ -66,8 +68,8 @@ class TestInitialState:
 class TestMakeGradients:
     @pytest.mark.parametrize("scale", [1, 2.0**10])
     def test_are_those_of_the_scaled_mean_over_real_samples(self, scale):
-        gradients = train_step.make_gradients(SGD, models.build(SGD, 1))
-        loss, grads = gradients(PARAMS, BATCH, jnp.int32(0), jnp.float32(scale))
+        gradients = train_step.make_gradients(SGD, models.build(SGD, SIGNATURE))
+        loss, grads, _ = gradients(PARAMS, {}, BATCH, jnp.int32(0), jnp.float32(scale))
         expected_loss, expected = by_hand(np.array([[1], [-2]]), 1)
         assert loss == expected_loss
         for name in ("kernel", "bias"):
@@ -75,10 +77,10 @@ class TestMakeGradients:
 
     def test_masks_change_with_the_step(self):
         experiment = SGD.replace(model="mlp", hidden_sizes=(64,), dropout_rates=(0.5,))
-        model = models.build(experiment, 1)
-        params = train_step.initial_params(model, 0, (2,))
+        model = models.build(experiment, SIGNATURE)
+        params = train_step.initial_variables(model, 0, SIGNATURE)["params"]
         gradients = train_step.make_gradients(experiment, model)
-        losses = [float(gradients(params, BATCH, jnp.int32(step), jnp.float32(1))[0]) for step in (0, 0, 1)]
+        losses = [float(gradients(params, {}, BATCH, jnp.int32(step), jnp.float32(1))[0]) for step in (0, 0, 1)]
         assert losses[0] == losses[1] != losses[2]
 
 
@@ -176,8 +178,8 @@ class TestMakeTrainStep:
 
 class TestMakeEvalStep:
     def test_sums_real_samples_and_returns_all_outputs(self):
-        evaluate = train_step.make_eval_step(SGD, models.build(SGD, 1), metrics.absolute_error)
-        sums, outputs = evaluate(PARAMS, BATCH)
+        evaluate = train_step.make_eval_step(SGD, models.build(SGD, SIGNATURE), metrics.absolute_error)
+        sums, outputs = evaluate(PARAMS, {}, BATCH)
         error = INPUTS @ np.array([[1], [-2]]) + 1 - TARGETS
         np.testing.assert_array_equal(sums, [np.square(error[:4]).sum(), np.abs(error[:4]).sum()])
         np.testing.assert_array_equal(outputs, INPUTS @ np.array([[1], [-2]]) + 1)

@@ -93,9 +93,17 @@ def moments(engine, key: str) -> dict[str, torch.Tensor]:
     """torch name -> one moment of the optimizer; zeros before the first update."""
     from deepspeed.utils import safe_get_full_optimizer_state
 
+    _link_states(engine)
     started = any(key in state for state in engine.optimizer.optimizer.state.values())
     return {name: safe_get_full_optimizer_state(param, key).clone() if started else torch.zeros_like(param).float()
             for name, param in engine.module.named_parameters()}
+
+
+def _link_states(engine) -> None:
+    """Lets DeepSpeed find every group's optimizer state: 0.19.8 looks once, after the first group's first step."""
+    if any(engine.optimizer.optimizer.state.values()):
+        engine.optimizer._hp_optimizer_states_linked = False
+        engine.optimizer._lazy_init_hp_params_optimizer_state()
 
 
 def set_learning_rate(engine, learning_rate: float) -> None:

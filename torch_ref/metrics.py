@@ -1,8 +1,10 @@
 """Metrics per example, averaged by the caller: [batch, ...] -> [batch] float32. Twin of jaxnn/metrics.py."""
 
+import math
 from collections.abc import Callable
 
 import torch
+from torch.nn import functional
 
 Metric = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -22,8 +24,20 @@ def accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return (torch.argmax(outputs, dim=-1) == targets).float()
 
 
+def bits_per_character(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """(log(sum_k exp(z_k)) - z_t) / ln 2, averaged over the positions of an example (Graves 2013, 1308.0850).
+
+    Args:
+      outputs: [batch, steps, vocabulary] logits z.
+      targets: [batch, steps] integer character t.
+    """
+    losses = functional.cross_entropy(outputs.float().transpose(1, 2), targets.long(), reduction="none")
+    return losses.mean(dim=-1) / math.log(2)
+
+
 METRICS: dict[str, tuple[str, Metric]] = {
     "regression": ("mae", absolute_error),
     "binary": ("accuracy", binary_accuracy),
     "multiclass": ("accuracy", accuracy),
+    "language": ("bits_per_character", bits_per_character),
 }

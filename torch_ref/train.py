@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from absl import flags
 
-from jaxnn.experiment import batches, command_line, datasets, records, run_log, schedules
+from jaxnn.experiment import batches, command_line, datasets, evaluation, records, run_log, schedules
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import Dataset
 from torch_ref import engine as engines
@@ -31,11 +31,11 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     """Flags -> data -> model -> engine -> epochs -> records."""
     del values
     clock = run_log.Clock()
-    if experiment.precision not in DTYPES:
-        raise UserError(f"--precision: DeepSpeed trains {', '.join(DTYPES)}, not {experiment.precision}")
-    if experiment.resume or experiment.checkpoint_every:
-        raise UserError("--resume, --checkpoint_every: torch_ref.train writes no checkpoints; leave them out")
+    refuse_what_is_not_here(experiment)
     data = datasets.load(experiment)
+    if data.train_inputs.dtype == np.uint8:
+        raise UserError(f"--dataset: torch_ref does not train on the images of {experiment.dataset} yet")
+    learning_rates = schedules.learning_rates(experiment, batches.total_steps(experiment, len(data.train_inputs)))
     clock.end("data")
 
     rank, world_size, device = engines.join_ranks()
@@ -52,12 +52,23 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     metric_name, metric = METRICS[data.task]
     recorder = Recorder(experiment, rank, world_size, workdir)
     with run_log.RunLog(experiment, data, "torch", workdir, metric_name) as log:
-        outputs = train(experiment, data, engine, device, metric, recorder, log, rank, world_size)
+        outputs = train(experiment, data, learning_rates, engine, device, metric, recorder, log, rank, world_size)
     clock.end("train")
 
     flat = params_io.to_flax(engine.module, engines.masters(engine))
     log.finish(flat, outputs, clock, [str(device)] * world_size, PACKAGES, {"fp16_kernels": kernels})
     engines.shut_down()
+
+
+def refuse_what_is_not_here(experiment: Experiment) -> None:
+    """Raises UserError on a flag that only jaxnn obeys so far."""
+    if experiment.precision not in DTYPES:
+        raise UserError(f"--precision: DeepSpeed trains {', '.join(DTYPES)}, not {experiment.precision}")
+    if experiment.resume or experiment.checkpoint_every:
+        raise UserError("--resume, --checkpoint_every: torch_ref.train writes no checkpoints; leave them out")
+    for flag, value in (("patience", 0), ("accumulation_steps", 1), ("normalization", "none")):
+        if getattr(experiment, flag) != value:
+            raise UserError(f"--{flag}: torch_ref does not have it yet; leave it out or train in jaxnn")
 
 
 def check_ranks(experiment: Experiment, world_size: int) -> None:
@@ -69,19 +80,21 @@ def check_ranks(experiment: Experiment, world_size: int) -> None:
 def start(experiment: Experiment, data: Dataset, device: torch.device) -> torch.nn.Module:
     """The model before the first step, from `--init_params` or fresh."""
     torch.manual_seed(experiment.seed)
-    model = models.build(experiment, data.train_inputs.shape[-1], data.num_outputs)
+    model = models.build(experiment, data.signature)
     if experiment.init_params:
         params_io.load(model, records.read_arrays(experiment.init_params, "--init_params"), experiment.init_params)
     return model.to(device)
 
 
-def train(experiment: Experiment, data: Dataset, engine: Any, device: torch.device, metric: Metric,
-          recorder: Recorder, log: run_log.RunLog, rank: int, world_size: int) -> np.ndarray:
+def train(experiment: Experiment, data: Dataset, learning_rates: np.ndarray, engine: Any, device: torch.device,
+          metric: Metric, recorder: Recorder, log: run_log.RunLog, rank: int, world_size: int) -> np.ndarray:
     """Runs every epoch; returns the test outputs of the last."""
     samples, plan = len(data.train_inputs), batches.plan(experiment, len(data.train_inputs))
-    learning_rates = schedules.learning_rates(experiment, batches.total_steps(experiment, samples))
-    train_set, test_set = ([torch.from_numpy(array).to(device) for array in arrays] for arrays in (
-        (data.train_inputs, data.train_targets), (data.test_inputs, data.test_targets)))
+    splits = evaluation.splits(experiment, data)
+    evaluated, owners = evaluation.plan(experiment, splits)
+    train_set, eval_set = ([torch.from_numpy(array).to(device) for array in arrays] for arrays in (
+        (data.train_inputs, data.train_targets),
+        (np.concatenate([split.inputs for split in splits]), np.concatenate([split.targets for split in splits]))))
     step, updates = 0, 0
     for number, steps in enumerate(plan):
         ids = batches.epoch_batches(experiment, samples, number)[:steps]
@@ -97,21 +110,20 @@ def train(experiment: Experiment, data: Dataset, engine: Any, device: torch.devi
             stop_if_diverged(experiment, engine, batch, result, step, rank, world_size)
             results.append(result)
             step, updates = step + 1, updates + (not result.skipped)
-        sums, outputs = evaluate(experiment, engine, metric, test_set)
+        sums, outputs = evaluate(experiment, engine, metric, eval_set, evaluated)
         log.epoch(number, torch.stack([r.loss for r in results]).cpu().numpy(),
                   (ids != batches.PADDING).sum(axis=1), np.array([r.skipped for r in results]),
-                  results[-1].learning_rate, sums / len(data.test_inputs))
-    return outputs
+                  results[-1].learning_rate, evaluation.means(splits, owners, sums))
+    return outputs[: len(data.test_inputs)]
 
 
-def evaluate(experiment: Experiment, engine: Any, metric: Metric,
-             test_set: list[torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of loss and metric over the test set [2], and the outputs [samples, ...]."""
+def evaluate(experiment: Experiment, engine: Any, metric: Metric, eval_set: list[torch.Tensor],
+             evaluated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of loss and metric over each of the batches [batches, 2], and the outputs [rows of all batches, ...]."""
     engine.eval()
-    chunks = batches.evaluation_batches(len(test_set[0]), batches.MOST_EVALUATED_AT_ONCE)
-    ids = torch.from_numpy(chunks).to(test_set[0].device)
-    sums, outputs = zip(*(eval_step(experiment, engine.module, metric, gather(*test_set, row)) for row in ids))
-    return torch.stack(sums).sum(dim=0).cpu().numpy(), torch.cat(outputs).cpu().numpy()[: len(test_set[0])]
+    ids = torch.from_numpy(evaluated).to(eval_set[0].device)
+    sums, outputs = zip(*(eval_step(experiment, engine.module, metric, gather(*eval_set, row)) for row in ids))
+    return torch.stack(sums).cpu().numpy(), torch.cat(outputs).cpu().numpy()
 
 
 def stop_if_diverged(experiment: Experiment, engine: Any, batch: Any, result: StepResult, step: int, rank: int,

@@ -8,8 +8,8 @@ from torch import nn
 from jaxnn.experiment import batches
 from jaxnn.experiment.config import Experiment
 from torch_ref import engine as engines
+from torch_ref import losses
 from torch_ref.dropout import mask_source
-from torch_ref.losses import LOSSES
 from torch_ref.metrics import Metric
 from torch_ref.precision import DTYPES
 
@@ -64,9 +64,10 @@ def objective(experiment: Experiment, model: nn.Module, batch: Batch, step: int,
     """
     rows = len(batch.weights)
     masks = mask_source(experiment.seed, step, rank * rows, rows * world_size)
-    losses = LOSSES[experiment.loss](model(batch.inputs, masks), batch.targets)
-    total = sum_over(batch.weights.sum(), world_size)
-    return torch.sum(losses * batch.weights.to(losses.dtype)) / total.to(losses.dtype) * world_size
+    loss_function = losses.build(experiment.loss, experiment.label_smoothing)
+    per_example = loss_function(model(batch.inputs, masks), batch.targets)
+    weights, total = batch.weights.to(per_example.dtype), sum_over(batch.weights.sum(), world_size)
+    return torch.sum(per_example * weights) / total.to(per_example.dtype) * world_size
 
 
 def train_step(experiment: Experiment, engine: Any, batch: Batch, step: int, learning_rate: float, rank: int,
@@ -96,7 +97,8 @@ def eval_step(experiment: Experiment, model: nn.Module, metric: Metric,
               batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """(Weighted sums of loss and metric, outputs [rows, ...])."""
     outputs = model(batch.inputs.to(DTYPES[experiment.precision]))
-    sums = [torch.sum(f(outputs, batch.targets) * batch.weights) for f in (LOSSES[experiment.loss], metric)]
+    loss_function = losses.build(experiment.loss, experiment.label_smoothing)
+    sums = [torch.sum(f(outputs, batch.targets) * batch.weights) for f in (loss_function, metric)]
     return torch.stack([s.float() for s in sums]), outputs.float()
 
 

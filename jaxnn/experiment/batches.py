@@ -9,8 +9,6 @@ import numpy as np
 from jaxnn.experiment.config import Experiment
 
 PADDING = -1
-MOST_EVALUATED_AT_ONCE = 4096
-"""Samples a rank in one evaluation batch."""
 
 
 def steps_per_epoch(num_samples: int, batch_size: int) -> int:
@@ -53,8 +51,3 @@ def rank_slice(batches: np.ndarray, rank: int, world_size: int) -> np.ndarray:
     per_rank = batches.shape[-1] // world_size
     return batches[..., rank * per_rank : (rank + 1) * per_rank]
 
-
-def evaluation_batches(num_samples: int, most: int, world_size: int = 1) -> np.ndarray:
-    """All samples in order, in batches of at most `most` a rank: [steps, batch], padded with -1."""
-    per_rank = min(most, -(-num_samples // world_size))
-    return global_batches(np.arange(num_samples, dtype=np.int32), per_rank * world_size)

@@ -11,10 +11,11 @@ from jaxnn.experiment import config
 from jaxnn.experiment.config import Experiment, UserError
 
 BAD_INPUT = 2
+Define = Callable[[flags.FlagValues], None]
 
 
 def parse(argv: Sequence[str], default_precision: str,
-          define_more: Callable[[flags.FlagValues], None] | None = None) -> tuple[Experiment, flags.FlagValues]:
+          define_more: Define | None = None) -> tuple[Experiment, flags.FlagValues]:
     """Parses a command line, flagfiles included.
 
     Args:
@@ -28,10 +29,14 @@ def parse(argv: Sequence[str], default_precision: str,
     Raises:
       UserError: unknown flag, bad value, unreadable flagfile.
     """
+    values = parse_values(argv, _experiment_and(define_more))
+    return config.from_flags(values, default_precision), values
+
+
+def parse_values(argv: Sequence[str], define: Define) -> flags.FlagValues:
+    """Parses the flags that `define` defines; raises UserError as `parse` does."""
     values = flags.FlagValues()
-    config.define_flags(values)
-    if define_more:
-        define_more(values)
+    define(values)
     try:
         extra = values(list(argv))[1:]
     except flags.UnrecognizedFlagError as error:
@@ -43,15 +48,13 @@ def parse(argv: Sequence[str], default_precision: str,
         raise UserError(" ".join(str(error).removeprefix("flag ").split())) from None
     if extra:
         raise UserError(f"unexpected argument {extra[0]!r}: flags look like --name=value")
-    return config.from_flags(values, default_precision), values
+    return values
 
 
-def help_text(description: str, define_more: Callable[[flags.FlagValues], None] | None = None) -> str:
+def help_text(description: str, define: Define) -> str:
     """The text of `--help`: the program's description, then every flag with its default."""
     values = flags.FlagValues()
-    config.define_flags(values)
-    if define_more:
-        define_more(values)
+    define(values)
     lines = [description.strip(), "", "Flags (--flagfile=FILE reads them from a file):"]
     for name in values:
         flag = values[name]
@@ -60,20 +63,33 @@ def help_text(description: str, define_more: Callable[[flags.FlagValues], None] 
     return "\n".join(lines)
 
 
-def run(main: Callable[..., int | None], description: str, default_precision: str,
-        define_more: Callable[[flags.FlagValues], None] | None = None, crash_status: int = 1) -> None:
-    """Runs `main(experiment)`, or `main(experiment, values)` with `define_more`; then exits.
+def run(main: Callable[..., int | None], description: str, default_precision: str, define_more: Define | None = None,
+        crash_status: int = 1) -> None:
+    """Runs `main(experiment)`, or `main(experiment, values)` with `define_more`; then exits as `run_tool` does."""
 
-    Bad input ends the program with exit code 2 and one line on stderr; a fault of the program
-    itself with its traceback and `crash_status`.
+    def parse_and_run() -> int | None:
+        experiment, values = parse(sys.argv, default_precision, define_more)
+        return main(experiment, values) if define_more else main(experiment)
+
+    _run(parse_and_run, description, _experiment_and(define_more), crash_status)
+
+
+def run_tool(main: Callable[[flags.FlagValues], int | None], description: str, define: Define) -> None:
+    """Runs `main(values)` of a command that trains nothing and has flags of its own; then exits.
+
+    Bad input ends the program with exit code 2 and one line on stderr; a fault of the program itself
+    with its traceback and exit code 1.
     """
+    _run(lambda: main(parse_values(sys.argv, define)), description, define, crash_status=1)
+
+
+def _run(body: Callable[[], int | None], description: str, define: Define, crash_status: int) -> None:
     if any(argument in ("-h", "-help", "--help") for argument in sys.argv[1:]):
-        print(help_text(description, define_more))
+        print(help_text(description, define))
         sys.exit(0)
     gc.freeze()  # What was imported stays: searching it for garbage, now and on the way out, costs 0.3 s.
     try:
-        experiment, values = parse(sys.argv, default_precision, define_more)
-        status = main(experiment, values) if define_more else main(experiment)
+        status = body()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = BAD_INPUT
@@ -85,3 +101,12 @@ def run(main: Callable[..., int | None], description: str, default_precision: st
         status = crash_status
     gc.freeze()
     sys.exit(status or 0)
+
+
+def _experiment_and(define_more: Define | None) -> Define:
+    def define(values: flags.FlagValues) -> None:
+        config.define_flags(values)
+        if define_more:
+            define_more(values)
+
+    return define

@@ -1,152 +1,122 @@
-"""Data sets by name: NumPy arrays, split and scaled, the same in both stacks.
-
-scikit-learn takes half a second to import, so what it loads and splits is kept in
-`~/.cache/jaxnn/datasets` under a key made of everything that it depends on.
-"""
+"""Data sets by name: NumPy arrays, split and scaled, the same in both stacks."""
 
 import dataclasses
-import hashlib
-import importlib.metadata
-import os
-import pathlib
-import tempfile
-import zipfile
 
 import numpy as np
 
+from jaxnn.experiment import preprocessing
+from jaxnn.experiment.cache import cache_folder as cache_folder
 from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.dataset import BINARY, IMAGE, LANGUAGE, MULTICLASS, REGRESSION, SEQUENCE, TABLE, TOKENS
+from jaxnn.experiment.dataset import Dataset as Dataset
+from jaxnn.experiment.dataset import Signature as Signature
+from jaxnn.experiment.description import Column, Description
+from jaxnn.experiment.sources.csv_file import csv
+from jaxnn.experiment.sources.generated import approximation, gates, linear
+from jaxnn.experiment.sources.images import cifar10, fashion_mnist, mnist
+from jaxnn.experiment.sources.labels import one_against_all
+from jaxnn.experiment.sources.npz_file import npz
+from jaxnn.experiment.sources.series import sine
+from jaxnn.experiment.sources.sklearn_tables import breast_cancer, diabetes, digits, iris, wine
+from jaxnn.experiment.sources.text import text
 
-REGRESSION, BINARY, MULTICLASS = "regression", "binary", "multiclass"
-LOSSES = {REGRESSION: ("mse",), BINARY: ("binary_cross_entropy",), MULTICLASS: ("cross_entropy",)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """One supervised task.
-
-    Attributes:
-      train_inputs: [n, features] float32.
-      train_targets: [n, 1] float32 for regression and binary (0 or 1); [n] int32 class for multiclass.
-      test_inputs: [m, features] float32.
-      test_targets: as `train_targets`.
-      task: "regression", "binary" or "multiclass".
-      class_names: names of the classes; empty for regression.
-    """
-
-    train_inputs: np.ndarray
-    train_targets: np.ndarray
-    test_inputs: np.ndarray
-    test_targets: np.ndarray
-    task: str
-    class_names: tuple[str, ...] = ()
-
-    @property
-    def num_outputs(self) -> int:
-        """Width of the network's output: one logit or value, or one logit a class."""
-        return len(self.class_names) if self.task == MULTICLASS else 1
+LOSSES = {
+    REGRESSION: ("mse",),
+    BINARY: ("binary_cross_entropy", "hinge", "perceptron", "mse"),
+    MULTICLASS: ("cross_entropy", "multiclass_hinge", "perceptron"),
+    LANGUAGE: ("cross_entropy",),
+}
+NEEDS = {
+    "cnn": (IMAGE,), "resnet": (IMAGE,), "rnn": (SEQUENCE, TOKENS), "lstm": (SEQUENCE, TOKENS),
+    "gru": (SEQUENCE, TOKENS), "transformer": (TOKENS,), "transformer_encoder": (SEQUENCE, IMAGE),
+}
+"""Model -> kinds of example that it takes; the others take rows, and all but tokens as rows of their numbers."""
+KINDS = {
+    TABLE: "rows of a table", IMAGE: "images (digits, mnist, fashion_mnist, cifar10, npz)",
+    SEQUENCE: "sequences (sine, npz)", TOKENS: "text (text)",
+}
+USED_BY = {
+    "data_path": ("text", "csv", "npz", "mnist", "fashion_mnist", "cifar10"), "target": ("csv",),
+    "features": ("iris", "breast_cancer", "wine", "diabetes", "csv", "npz"),
+}
+"""Flag that means nothing unless it is given -> the data sets that it is for."""
 
 
 def load(experiment: Experiment) -> Dataset:
     """The experiment's data, split and preprocessed.
 
     Raises:
-      UserError: the loss does not fit the task, or the batch is larger than the data.
+      UserError: the data cannot be had as the flags say, the loss or the model does not fit them, or the batch is
+        larger than the training split.
     """
+    _refuse_idle_flags(experiment)
     data = DATASETS[experiment.dataset](experiment)
+    if experiment.positive_class:
+        data = _with_positive_class(experiment, data)
+    _check_loss(experiment, data)
+    _check_model(experiment, data)
+    _check_batch(experiment, data)
+    data = _scaled(experiment, data)
+    return dataclasses.replace(data, description=_description(data))
+
+
+def _refuse_idle_flags(experiment: Experiment) -> None:
+    for flag, users in USED_BY.items():
+        if getattr(experiment, flag) and experiment.dataset not in users:
+            raise UserError(f"--{flag}: is for --dataset={', '.join(users)}; leave it out for {experiment.dataset}")
+
+
+def _with_positive_class(experiment: Experiment, data: Dataset) -> Dataset:
+    positive = experiment.positive_class
+    if data.task not in (BINARY, MULTICLASS):
+        raise UserError(f"--positive_class: --dataset={experiment.dataset} has no classes ({data.task}); leave it out")
+    binary = data.map_targets(one_against_all(data.class_names, positive))
+    return dataclasses.replace(binary, task=BINARY, class_names=(f"not {positive}", positive))
+
+
+def _check_loss(experiment: Experiment, data: Dataset) -> None:
     if experiment.loss not in LOSSES[data.task]:
         raise UserError(f"--loss: {experiment.loss} does not fit --dataset={experiment.dataset} "
                         f"({data.task}); use {' or '.join(LOSSES[data.task])}")
+
+
+def _check_model(experiment: Experiment, data: Dataset) -> None:
+    needs = NEEDS.get(experiment.model, (TABLE, SEQUENCE, IMAGE))
+    if data.kind not in needs:
+        raise UserError(f"--model: {experiment.model} needs {' or '.join(KINDS[kind] for kind in needs)}; "
+                        f"--dataset={experiment.dataset} has {KINDS[data.kind].split(' (')[0]}")
+
+
+def _check_batch(experiment: Experiment, data: Dataset) -> None:
     if experiment.batch_size > len(data.train_inputs):
         raise UserError(f"--batch_size: {experiment.batch_size} is larger than the "
                         f"{len(data.train_inputs)} training samples of --dataset={experiment.dataset}")
-    return PREPROCESS[experiment.preprocess](data)
 
 
-def linear(experiment: Experiment) -> Dataset:
-    """y = 2x + 1 with x ~ N(0, 1), noise-free (seed document 000). `num_samples` train, a fifth more test."""
-    rng = np.random.default_rng(experiment.split_seed)
-    num_test = max(1, round(experiment.num_samples * experiment.test_fraction))
-    inputs = rng.standard_normal((experiment.num_samples + num_test, 1), dtype=np.float32)
-    train, test = np.split(inputs, [experiment.num_samples])
-    return Dataset(train, 2 * train + 1, test, 2 * test + 1, REGRESSION)
+def _scaled(experiment: Experiment, data: Dataset) -> Dataset:
+    if experiment.preprocess != "none" and data.kind == TOKENS:
+        raise UserError(f"--preprocess: {experiment.preprocess} scales numbers, and --dataset={experiment.dataset} has "
+                        "characters; leave it out")
+    scaling = preprocessing.fit(experiment.preprocess, data.train_inputs)
+    data = dataclasses.replace(data, scaling=scaling)
+    if not data.scaled_on_host:
+        return data
+    scaled = data.map_inputs(scaling.apply)
+    splits = (scaled.train_inputs, scaled.validation_inputs, scaled.test_inputs)
+    if not all(np.isfinite(inputs).all() for inputs in splits if inputs is not None):
+        raise UserError(f"--preprocess: {experiment.preprocess} takes --dataset={experiment.dataset} beyond float32's "
+                        "range; leave it out")
+    return scaled
 
 
-def breast_cancer(experiment: Experiment) -> Dataset:
-    """Breast Cancer Wisconsin: 569 samples, 30 features, malignant or benign (scikit-learn; seed document 004)."""
-    inputs, targets, names = _from_sklearn("load_breast_cancer", experiment)
-    return _dataset(inputs, [t.astype(np.float32)[:, None] for t in targets], BINARY, names)
+def _description(data: Dataset) -> Description:
+    description = data.description or Description(data.task, columns=tuple(map(Column, data.feature_names)))
+    return description._replace(task=data.task, class_names=data.class_names, scaling=data.scaling,
+                                input_shape=data.train_inputs.shape[1:])
 
 
-def digits(experiment: Experiment) -> Dataset:
-    """Optical Recognition of Handwritten Digits: 1,797 scans of 8x8 pixels, 10 classes (scikit-learn)."""
-    inputs, targets, names = _from_sklearn("load_digits", experiment)
-    return _dataset(inputs, [t.astype(np.int32) for t in targets], MULTICLASS, names)
-
-
-def standardize(data: Dataset) -> Dataset:
-    """Inputs with the training split's mean 0 and deviation 1; a constant feature becomes 0."""
-    mean = data.train_inputs.mean(axis=0, dtype=np.float64)
-    deviation = data.train_inputs.std(axis=0, dtype=np.float64)
-    deviation[deviation == 0] = 1
-
-    def scale(inputs: np.ndarray) -> np.ndarray:
-        return ((inputs - mean) / deviation).astype(np.float32)
-
-    return dataclasses.replace(data, train_inputs=scale(data.train_inputs), test_inputs=scale(data.test_inputs))
-
-
-def _dataset(inputs: list, targets: list, task: str, names: tuple[str, ...]) -> Dataset:
-    return Dataset(inputs[0], targets[0], inputs[1], targets[1], task, names)
-
-
-def _from_sklearn(loader: str, experiment: Experiment) -> tuple[list, list, tuple[str, ...]]:
-    """([train, test] inputs, [train, test] labels, class names), stratified and seeded."""
-    key = repr((loader, experiment.test_fraction, experiment.split_seed, importlib.metadata.version("scikit-learn")))
-    path = cache_folder() / "datasets" / f"{loader}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
-    arrays = _read_cache(path)
-    if arrays is None:
-        arrays = _load_and_split(loader, experiment)
-        _write_cache(path, arrays)
-    train_x, test_x, train_y, test_y, names = arrays
-    return [train_x, test_x], [train_y, test_y], tuple(map(str, names))
-
-
-def _load_and_split(loader: str, experiment: Experiment) -> list[np.ndarray]:
-    import sklearn.datasets
-    import sklearn.model_selection
-
-    bunch = getattr(sklearn.datasets, loader)()
-    try:
-        parts = sklearn.model_selection.train_test_split(
-            bunch.data.astype(np.float32), bunch.target, test_size=experiment.test_fraction,
-            random_state=experiment.split_seed, stratify=bunch.target)
-    except ValueError as error:
-        raise UserError(f"--test_fraction: cannot split --dataset={experiment.dataset}: {error}") from None
-    return [*parts, np.asarray(bunch.target_names).astype(str)]
-
-
-def cache_folder() -> pathlib.Path:
-    """Where jaxnn keeps what it can make again: `$JAXNN_CACHE`, else `~/.cache/jaxnn`."""
-    return pathlib.Path(os.environ.get("JAXNN_CACHE") or pathlib.Path.home() / ".cache" / "jaxnn")
-
-
-def _read_cache(path: pathlib.Path) -> list[np.ndarray] | None:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return [archive[name] for name in archive.files]
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile):  # absent or half-written: load from the source again
-        return None
-
-
-def _write_cache(path: pathlib.Path, arrays: list[np.ndarray]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
-            np.savez(file, *arrays)
-        os.replace(file.name, path)
-    except OSError as error:
-        print(f"note: no data cache in {path.parent}: {error.strerror}")
-
-
-DATASETS = {"linear": linear, "breast_cancer": breast_cancer, "digits": digits}
-PREPROCESS = {"none": lambda data: data, "standardize": standardize}
+DATASETS = {
+    "linear": linear, "gates": gates, "approximation": approximation, "iris": iris, "breast_cancer": breast_cancer,
+    "wine": wine, "diabetes": diabetes, "digits": digits, "sine": sine, "text": text, "csv": csv, "npz": npz,
+    "mnist": mnist, "fashion_mnist": fashion_mnist, "cifar10": cifar10,
+}

@@ -22,7 +22,7 @@ def ds_config(experiment: Experiment, world_size: int) -> dict[str, Any]:
         "train_batch_size": experiment.batch_size,
         "train_micro_batch_size_per_gpu": experiment.batch_size // world_size,
         "gradient_accumulation_steps": 1,
-        "gradient_clipping": 0.0,
+        "gradient_clipping": experiment.clip_norm,
         "zero_optimization": {"stage": experiment.zero_stage},
         "zero_allow_untested_optimizer": True,
         "fp16": {

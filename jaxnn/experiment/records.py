@@ -4,6 +4,9 @@
     metrics.csv          a row per epoch
     summary.json         final metrics, counts, times, versions
     params.safetensors   final master parameters, canonical names and layouts
+    batch_stats.safetensors  running statistics, of a network with batch normalization
+    data.json            what the inputs and outputs are: for predictions on other data
+    sample.txt           a text that a language model wrote
     checkpoints/         `--checkpoint_every`
     trace/               `--record`, see `trace.py`
     plots/*.png
@@ -28,10 +31,11 @@ from jaxnn.experiment import config
 from jaxnn.experiment.config import Experiment, UserError
 
 FLAGS, METRICS, SUMMARY, PARAMS = "experiment.flags", "metrics.csv", "summary.json", "params.safetensors"
+BATCH_STATS, DATA, SAMPLE = "batch_stats.safetensors", "data.json", "sample.txt"
 MAY_CHANGE = ("--plots", "--checkpoint_every")
 """Flags that a resumed run may set anew."""
 
-CONTENTS = (FLAGS, METRICS, SUMMARY, PARAMS, "trace", "plots", "checkpoints")
+CONTENTS = (FLAGS, METRICS, SUMMARY, PARAMS, BATCH_STATS, DATA, SAMPLE, "trace", "plots", "checkpoints")
 
 
 def create_workdir(experiment: Experiment, stack: str, contents: tuple[str, ...] = CONTENTS) -> pathlib.Path:

@@ -4,12 +4,12 @@ import importlib.metadata
 import pathlib
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxnn.experiment import records, report
+from jaxnn.experiment import description, records, report
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import Dataset
 from jaxnn.experiment.progress import Progress
@@ -33,6 +33,8 @@ class RunLog:
         self._writer = records.MetricsWriter(workdir) if workdir else None
         self._progress = Progress(experiment.epochs if workdir else 0)
         self._row: dict[str, float] = {}
+        self._rows: list[dict[str, float]] = []
+        self._best: dict[str, Any] = {}
         self.skipped_steps, self._samples_seen = 0, 0
 
     def resume(self, epochs: int, skipped_steps: int) -> None:
@@ -52,7 +54,7 @@ class RunLog:
             self._writer.close()
 
     def epoch(self, epoch: int, losses: np.ndarray, weights: np.ndarray, skipped: np.ndarray, learning_rate: float,
-              test: Sequence[float]) -> None:
+              means: Mapping[str, Sequence[float]]) -> None:
         """Writes and shows one epoch.
 
         Args:
@@ -61,7 +63,7 @@ class RunLog:
           weights: [steps] samples in each batch.
           skipped: [steps] bool.
           learning_rate: of the last step.
-          test: mean test loss, mean test metric.
+          means: split -> mean loss and mean metric; "test" first.
 
         Raises:
           UserError: a value is not finite.
@@ -73,15 +75,21 @@ class RunLog:
         train_loss = float(losses @ counts / counts.sum()) if known.any() else float("nan")
         steps = int(self._row.get("step", 0)) + len(weights)
         self._row = {
-            "epoch": epoch + 1, "step": steps, "learning_rate": float(learning_rate), "train_loss": train_loss,
-            "test_loss": float(test[0]), f"test_{self._metric_name}": float(test[1]),
-        }
+            "epoch": epoch + 1, "step": steps, "learning_rate": float(learning_rate), "train_loss": train_loss}
+        for split, (loss, metric) in means.items():
+            self._row |= {f"{split}_loss": float(loss), f"{split}_{self._metric_name}": float(metric)}
+        self._rows.append(self._row)
         if self._writer:
             self._writer.write(self._row)
             self._progress.show(self._row)
 
+    def keep(self, epoch: int) -> None:
+        """Says that early stopping restored the parameters after an epoch (0-based), whose figures are the final ones."""
+        self._best = {"best_epoch": epoch + 1, "stopped_early": self._row["epoch"] < self._experiment.epochs}
+
     def finish(self, params: Mapping[str, np.ndarray], outputs: np.ndarray, clock: "Clock", devices: Sequence[str],
-               packages: Sequence[str], more: Mapping[str, Any] | None = None) -> None:
+               packages: Sequence[str], more: Mapping[str, Any] | None = None,
+               predict: Callable[[np.ndarray], np.ndarray] | None = None) -> None:
         """Writes parameters, summary and plots, and prints the outcome, where the time went and where the files are.
 
         Args:
@@ -91,35 +99,52 @@ class RunLog:
           devices: a name for each device trained on.
           packages: distributions whose versions matter.
           more: further entries of the summary.
+          predict: inputs [n, ...] -> outputs [n, ...] of the trained network, for the plots.
         """
         if not self._workdir:
             return
-        final = report.final_metrics(self._experiment, self._data, params, outputs)
+        final = report.final_metrics(self._experiment, self._data, params, outputs) | self._gaps()
         summary = self._summary(clock, final) | {
             "num_params": int(sum(array.size for array in params.values())),
             "num_devices": len(devices), "device": devices[0], "versions": versions(packages), **(more or {})}
         records.require_finite(summary, records.SUMMARY)
         records.write_params(self._workdir / records.PARAMS, params)
         records.write_summary(self._workdir, summary)
+        if self._data.description:
+            records.write_text(self._workdir / records.DATA, description.to_json(self._data.description))
         if self._experiment.plots:
             from jaxnn.experiment import plots
 
-            plots.draw(self._experiment, self._data, self._workdir, params, outputs)
+            plots.draw(self._experiment, self._data, self._workdir, params, outputs, predict)
         clock.end("files")
         self._announce(final, clock)
 
     def _summary(self, clock: "Clock", final: Mapping[str, Any]) -> dict[str, Any]:
-        experiment, row = self._experiment, self._row
+        experiment, row, kept = self._experiment, self._row, self._kept_row()
         return {
             "experiment": experiment.name, "stack": self._stack, "precision": experiment.precision,
             "epochs": int(row["epoch"]), "steps": int(row["step"]), "skipped_steps": self.skipped_steps,
-            "train_loss": row["train_loss"], "test_loss": row["test_loss"], "final": final,
+            "train_loss": kept["train_loss"], "test_loss": kept["test_loss"], **self._best, "final": final,
             "train_seconds": clock.seconds["train"], "compile_seconds": clock.seconds["compile"],
             "samples_per_second": self._samples_seen / clock.seconds["train"],
         }
 
+    def _kept_row(self) -> dict[str, float]:
+        return next((row for row in self._rows if row["epoch"] == self._best.get("best_epoch")), self._row)
+
+    def _gaps(self) -> dict[str, float]:
+        """How much worse the test split fares than the training split, under `--evaluate_train`."""
+        row = self._kept_row()
+        if "evaluated_train_loss" not in row:
+            return {}
+        metric = self._metric_name
+        return {"loss_gap": row["test_loss"] - row["evaluated_train_loss"],
+                f"{metric}_gap": abs(row[f"evaluated_train_{metric}"] - row[f"test_{metric}"])}
+
     def _announce(self, final: Mapping[str, Any], clock: "Clock") -> None:
         print("\n".join(report.lines(final)))
+        if self._best:
+            print(f"early stopping: parameters of epoch {self._best['best_epoch']} of {self._row['epoch']} kept")
         if self.skipped_steps:
             print(f"{self.skipped_steps} of {self._row['step']} steps skipped (FP16 overflow)")
         print("seconds: " + ", ".join(f"{stage} {value:.2f}" for stage, value in clock.seconds.items()))

@@ -9,6 +9,7 @@ Each step file is a flat mapping of canonical (Flax) names to arrays:
 
     batch/ids                     [samples] int32: which samples, in order
     params/NAME                   master parameters before the step
+    batch_stats/NAME              running statistics of batch normalization before the step
     moments/first/NAME, moments/second/NAME   optimizer moments before the step
     optimizer_step                () int32: updates applied before the step
     loss                          () float32: mean over the batch, unscaled
@@ -18,6 +19,7 @@ Each step file is a flat mapping of canonical (Flax) names to arrays:
     skipped                       () bool: the step overflowed and changed nothing
     learning_rate                 () float32
     updated/NAME                  master parameters after the step
+    updated_batch_stats/NAME      running statistics after the step
     updated_moments/first/NAME, updated_moments/second/NAME   moments after the step
 
 `--record=losses` keeps batch/ids and the scalars, `params` adds parameters and moments,
@@ -38,7 +40,7 @@ from jaxnn.experiment.config import UserError
 VERSION = 1
 LEVELS = {
     "losses": ("batch", "loss", "grad_norm", "loss_scale", "skipped", "learning_rate", "optimizer_step"),
-    "params": ("params", "moments", "updated", "updated_moments"),
+    "params": ("params", "batch_stats", "moments", "updated", "updated_batch_stats", "updated_moments"),
     "full": ("grads",),
 }
 

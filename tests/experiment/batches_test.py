@@ -91,18 +91,3 @@ class TestRankSlice:
             slices = [batches.rank_slice(ids, rank, world_size) for rank in range(world_size)]
             assert {part.shape[-1] for part in slices} == {per_rank}
             np.testing.assert_array_equal(np.concatenate(slices, axis=-1), ids)
-
-
-class TestEvaluationBatches:
-    @given(SAMPLES, BATCH, st.integers(1, 8))
-    @fast
-    def test_covers_all_in_order(self, samples, most, world_size):
-        cut = batches.evaluation_batches(samples, most, world_size)
-        assert cut.shape[1] % world_size == 0
-        assert cut.shape[1] <= most * world_size
-        flat = cut.reshape(-1)
-        np.testing.assert_array_equal(flat[:samples], np.arange(samples))
-        assert (flat[samples:] == PADDING).all()
-
-    def test_small_data_make_one_batch_without_padding(self):
-        assert batches.evaluation_batches(114, 4096).shape == (1, 114)

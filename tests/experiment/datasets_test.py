@@ -1,193 +1,171 @@
 """Tests of jaxnn/experiment/datasets.py."""
 
-import dataclasses
-
 import numpy as np
 import pytest
-import sklearn.datasets
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
 
-from jaxnn.experiment import datasets
+from jaxnn.experiment import datasets, preprocessing
 from jaxnn.experiment.config import Experiment, UserError
-from jaxnn.experiment.datasets import Dataset
+from jaxnn.experiment.datasets import DATASETS, LOSSES
 
 LINEAR = Experiment(num_samples=100)
 CANCER = Experiment(dataset="breast_cancer", loss="binary_cross_entropy")
 DIGITS = Experiment(dataset="digits", loss="cross_entropy")
+IRIS = Experiment(dataset="iris", loss="cross_entropy", model="mlp", batch_size=8)
+TEXT = Experiment(dataset="text", loss="cross_entropy", model="transformer")
+SINE = Experiment(dataset="sine")
+GENERATED = (LINEAR, CANCER, DIGITS, IRIS, TEXT, SINE, Experiment(dataset="gates", loss="hinge", batch_size=4),
+             Experiment(dataset="approximation"), Experiment(dataset="diabetes"), IRIS.replace(dataset="wine"))
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("JAXNN_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXNN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
-def assert_same(data, other):
-    for one, two in zip(dataclasses.astuple(data), dataclasses.astuple(other)):
-        np.testing.assert_array_equal(one, two, strict=isinstance(one, np.ndarray))
+def refused(experiment, message):
+    with pytest.raises(UserError, match=message) as error:
+        datasets.load(experiment)
+    assert "\n" not in str(error.value)
 
 
-def no_source(*_, **__):
-    raise AssertionError("loaded from scikit-learn, not from the cache")
+class TestRegistry:
+    def test_is_the_flags_choices_in_order(self):
+        assert tuple(DATASETS) == Experiment.__dataclass_fields__["dataset"].metadata["choices"]
+
+    def test_every_preprocessing_is_known(self):
+        assert tuple(preprocessing.METHODS) == Experiment.__dataclass_fields__["preprocess"].metadata["choices"]
+
+    def test_losses_are_the_flags(self):
+        known = Experiment.__dataclass_fields__["loss"].metadata["choices"]
+        assert {loss for losses in LOSSES.values() for loss in losses} == set(known)
 
 
 class TestLoad:
-    @pytest.mark.parametrize(("experiment", "fitting"), [
-        (LINEAR, "mse"), (CANCER, "binary_cross_entropy"), (DIGITS, "cross_entropy")])
-    @pytest.mark.parametrize("loss", ["mse", "binary_cross_entropy", "cross_entropy"])
-    def test_loss_must_fit(self, experiment, fitting, loss):
-        if loss == fitting:
-            datasets.load(experiment)
+    @pytest.mark.parametrize("experiment", GENERATED, ids=lambda experiment: experiment.dataset)
+    def test_formats(self, experiment):
+        data = datasets.load(experiment)
+        tokens, whole = data.task == "language", data.task in ("multiclass", "language")
+        assert data.train_inputs.dtype == data.test_inputs.dtype == (np.int32 if tokens else np.float32)
+        assert data.train_targets.dtype == data.test_targets.dtype == (np.int32 if whole else np.float32)
+        assert data.train_inputs.shape[1:] == data.test_inputs.shape[1:] == data.signature.input_shape
+        assert len(data.train_inputs) == len(data.train_targets)
+        assert data.validation_inputs is None
+
+    @pytest.mark.parametrize("loss", Experiment.__dataclass_fields__["loss"].metadata["choices"])
+    @pytest.mark.parametrize("experiment", [LINEAR, CANCER, DIGITS, TEXT], ids=lambda experiment: experiment.dataset)
+    def test_loss_must_fit(self, experiment, loss):
+        fitting = LOSSES[datasets.load(experiment).task]
+        if loss in fitting:
+            datasets.load(experiment.replace(loss=loss))
         else:
-            with pytest.raises(UserError, match=f"^--loss: {loss} .*--dataset={experiment.dataset} .*use {fitting}$"):
-                datasets.load(experiment.replace(loss=loss))
+            refused(experiment.replace(loss=loss),
+                    rf"^--loss: {loss} .*--dataset={experiment.dataset} .*use {' or '.join(fitting)}$")
+
+    @pytest.mark.parametrize(("model", "fitting"), [
+        ("linear", "lds"), ("perceptron", "lds"), ("logistic", "lds"), ("mlp", "lds"), ("cnn", "d"), ("resnet", "d"),
+        ("rnn", "st"), ("lstm", "st"), ("gru", "st"), ("transformer", "t"), ("transformer_encoder", "ds")])
+    def test_model_must_fit(self, model, fitting):
+        for letter, experiment in zip("ldst", (LINEAR, DIGITS, SINE, TEXT)):
+            if letter in fitting:
+                datasets.load(experiment.replace(model=model))
+            else:
+                refused(experiment.replace(model=model), rf"^--model: {model} needs .*; "
+                                                         rf"--dataset={experiment.dataset} has [a-z ]+$")
+
+    def test_model_error_says_what_it_needs(self):
+        refused(CANCER.replace(model="cnn"), r"^--model: cnn needs images \(digits, mnist, fashion_mnist, cifar10, npz"
+                                             r"\); --dataset=breast_cancer has rows of a table$")
 
     def test_batch_must_not_exceed_the_data(self):
         datasets.load(LINEAR.replace(batch_size=100))
-        with pytest.raises(UserError, match=r"^--batch_size: 101 is larger than the 100 training samples"):
-            datasets.load(LINEAR.replace(batch_size=101))
+        refused(LINEAR.replace(batch_size=101), r"^--batch_size: 101 is larger than the 100 training samples of ")
+        refused(LINEAR.replace(batch_size=100, validation_fraction=0.1), r"^--batch_size: 100 is larger than the 90 ")
+        refused(Experiment(dataset="gates", loss="hinge"), r"^--batch_size: 32 is larger than the 4 training samples")
 
-    def test_preprocesses(self):
-        raw = datasets.load(CANCER)
-        assert_same(datasets.load(CANCER.replace(preprocess="standardize")), datasets.standardize(raw))
+    @pytest.mark.parametrize(("flag", "value"), [("data_path", "x.csv"), ("target", "y"), ("features", (0,))])
+    def test_flags_that_mean_nothing_are_refused(self, flag, value):
+        refused(DIGITS.replace(**{flag: value}), rf"^--{flag}: is for --dataset=.*; leave it out for digits$")
 
-
-class TestLinear:
-    @pytest.mark.parametrize(("samples", "fraction", "tests"), [(10_000, 0.2, 2_000), (1, 0.2, 1), (10, 0.5, 5)])
-    def test_sizes(self, samples, fraction, tests):
-        data = datasets.linear(Experiment(num_samples=samples, test_fraction=fraction))
-        assert data.train_inputs.shape == data.train_targets.shape == (samples, 1)
-        assert data.test_inputs.shape == data.test_targets.shape == (tests, 1)
-        assert (data.task, data.num_outputs, data.class_names) == ("regression", 1, ())
-
-    def test_is_exactly_2x_plus_1(self):
-        data = datasets.linear(Experiment())
-        for x, y in ((data.train_inputs, data.train_targets), (data.test_inputs, data.test_targets)):
-            assert x.dtype == y.dtype == np.float32
-            np.testing.assert_array_equal(y, (2 * x.astype(np.float64) + 1).astype(np.float32))
-
-    def test_inputs_are_standard_normal(self):
-        x = datasets.linear(Experiment(num_samples=100_000)).train_inputs.astype(np.float64)
-        assert abs(x.mean()) < 5 / 100_000**0.5  # five standard errors
-        assert abs(x.var() - 1) < 5 * (2 / 100_000) ** 0.5
-
-    def test_seed_decides(self):
-        assert_same(datasets.linear(LINEAR), datasets.linear(LINEAR))
-        other = datasets.linear(LINEAR.replace(split_seed=1))
-        assert (datasets.linear(LINEAR).train_inputs != other.train_inputs).all()
+    @pytest.mark.parametrize("experiment", [LINEAR, SINE, TEXT, Experiment(dataset="approximation")],
+                             ids=lambda experiment: experiment.dataset)
+    def test_folds_need_samples_to_shuffle(self, experiment):
+        refused(experiment.replace(num_folds=5), rf"^--num_folds: --dataset={experiment.dataset} .*; leave out ")
 
 
-@pytest.mark.parametrize("seed", [42, 7])
-class TestBreastCancer:
-    def test_split_is_scikit_learns(self, seed):
-        bunch = sklearn.datasets.load_breast_cancer()
-        parts = train_test_split(bunch.data.astype(np.float32), bunch.target, test_size=0.2, random_state=seed,
-                                 stratify=bunch.target)
-        data = datasets.breast_cancer(CANCER.replace(split_seed=seed))
-        np.testing.assert_array_equal(data.train_inputs, parts[0], strict=True)
-        np.testing.assert_array_equal(data.test_inputs, parts[1], strict=True)
-        np.testing.assert_array_equal(data.train_targets, parts[2][:, None].astype(np.float32), strict=True)
-        np.testing.assert_array_equal(data.test_targets, parts[3][:, None].astype(np.float32), strict=True)
-        assert (data.task, data.num_outputs, data.class_names) == ("binary", 1, ("malignant", "benign"))
+class TestPreprocess:
+    @pytest.mark.parametrize("method", ["standardize", "min_max"])
+    @pytest.mark.parametrize("experiment", [CANCER, DIGITS, SINE], ids=lambda experiment: experiment.dataset)
+    def test_every_split_by_the_training_splits_figures(self, experiment, method):
+        raw = datasets.load(experiment.replace(validation_fraction=0.1))
+        data = datasets.load(experiment.replace(validation_fraction=0.1, preprocess=method))
+        axes = (0, 1) if experiment is SINE else (0,)
+        x = raw.train_inputs.astype(np.float64)
+        offset, divisor = ((x.mean(axis=axes), x.std(axis=axes)) if method == "standardize" else
+                           (x.min(axis=axes), x.max(axis=axes) - x.min(axis=axes)))
+        for split in ("train", "validation", "test"):
+            exact = (getattr(raw, f"{split}_inputs") - offset) / np.where(divisor == 0, 1, divisor)
+            # Sums of a thousand numbers in another order differ in the last digits of float64, cancellation adds some.
+            np.testing.assert_allclose(getattr(data, f"{split}_inputs"), exact, rtol=2**-24, atol=1e-12)
+            np.testing.assert_array_equal(getattr(data, f"{split}_targets"), getattr(raw, f"{split}_targets"))
+        assert data.scaled_on_host
+
+    def test_bytes_stay_bytes(self, tmp_path):
+        images = np.random.default_rng(0).integers(0, 256, (40, 3, 3, 2), np.uint8)
+        np.savez(tmp_path / "i.npz", x=images, y=np.tile([0, 1], 20))
+        experiment = Experiment(dataset="npz", data_path=f"{tmp_path}/i.npz", loss="hinge", preprocess="standardize")
+        data = datasets.load(experiment)
+        assert (data.train_inputs.dtype, data.scaled_on_host) == (np.uint8, False)
+        pixels = data.train_inputs.reshape(-1, 2).astype(np.float64)
+        np.testing.assert_allclose(data.scaling.offset, pixels.mean(axis=0), rtol=2**-24)
+        assert datasets.load(experiment.replace(preprocess="none")).scaling is None
+
+    @pytest.mark.parametrize("method", ["standardize", "min_max"])
+    def test_characters_have_no_scale(self, method):
+        refused(TEXT.replace(preprocess=method), rf"^--preprocess: {method} scales numbers, and --dataset=text has")
+
+    def test_beyond_float32(self, tmp_path):
+        x = np.full((40, 1), 1e-45, np.float32)
+        experiment = Experiment(dataset="npz", data_path=f"{tmp_path}/a.npz", preprocess="min_max", batch_size=1)
+        np.savez(tmp_path / "a.npz", x=x, y=np.arange(40) + 0.5)
+        answers = datasets.load(experiment).train_targets  # tells which rows train
+        x[:] = 1e30
+        x[(answers[:, 0] - 0.5).astype(int)] = 0
+        x[int(answers[0, 0])] = 1e-45
+        np.savez(tmp_path / "a.npz", x=x, y=np.arange(40) + 0.5)
+        refused(experiment, r"^--preprocess: min_max takes --dataset=npz beyond float32's range; leave it out$")
 
 
-class TestDigits:
-    def test_split_is_scikit_learns(self):
-        bunch = sklearn.datasets.load_digits()
-        parts = train_test_split(bunch.data.astype(np.float32), bunch.target, test_size=0.2, random_state=42,
-                                 stratify=bunch.target)
-        data = datasets.digits(DIGITS)
-        np.testing.assert_array_equal(data.train_inputs, parts[0], strict=True)
-        np.testing.assert_array_equal(data.test_inputs, parts[1], strict=True)
-        np.testing.assert_array_equal(data.train_targets, parts[2].astype(np.int32), strict=True)
-        np.testing.assert_array_equal(data.test_targets, parts[3].astype(np.int32), strict=True)
-        assert (data.task, data.num_outputs, data.class_names) == ("multiclass", 10, tuple("0123456789"))
+class TestPositiveClass:
+    @pytest.mark.parametrize(("name", "place"), [("setosa", 0), ("virginica", 2)])
+    def test_one_against_all(self, name, place):
+        whole = datasets.load(IRIS)
+        data = datasets.load(IRIS.replace(positive_class=name, loss="binary_cross_entropy", validation_fraction=0.0))
+        assert (data.task, data.class_names, data.num_outputs) == ("binary", (f"not {name}", name), 1)
+        np.testing.assert_array_equal(data.train_inputs, whole.train_inputs)
+        for ours, theirs in ((data.train_targets, whole.train_targets), (data.test_targets, whole.test_targets)):
+            np.testing.assert_array_equal(ours, (theirs == place).astype(np.float32)[:, None], strict=True)
+        assert data.description.class_names == data.class_names
 
-    def test_a_split_that_cannot_be_names_the_flag(self):
-        with pytest.raises(UserError, match=r"^--test_fraction: cannot split --dataset=digits: "):
-            datasets.digits(DIGITS.replace(test_fraction=0.001))
+    def test_of_a_binary_task(self):
+        data, whole = datasets.load(CANCER.replace(positive_class="malignant")), datasets.load(CANCER)
+        np.testing.assert_array_equal(data.test_targets, 1 - whole.test_targets, strict=True)
 
+    def test_an_unknown_class_lists_the_known(self):
+        refused(IRIS.replace(positive_class="rose"), r"^--positive_class: unknown class 'rose'; known: setosa, versic")
 
-class TestStandardize:
-    @pytest.mark.parametrize("experiment", [CANCER, DIGITS])
-    def test_is_scikit_learns_scaler_to_one_ulp(self, experiment):
-        raw = datasets.load(experiment)
-        scaler = StandardScaler().fit(raw.train_inputs.astype(np.float64))
-        scaled = datasets.standardize(raw)
-        for ours, inputs in ((scaled.train_inputs, raw.train_inputs), (scaled.test_inputs, raw.test_inputs)):
-            theirs = scaler.transform(inputs.astype(np.float64)).astype(np.float32)
-            np.testing.assert_array_max_ulp(ours, theirs, maxulp=1)
-        np.testing.assert_array_equal(scaled.train_targets, raw.train_targets)
-
-    def test_uses_training_statistics_only(self):
-        train, test = np.array([[0], [4]], np.float32), np.array([[2], [100]], np.float32)
-        scaled = datasets.standardize(Dataset(train, train, test, test, "regression"))
-        np.testing.assert_array_equal(scaled.train_inputs, [[-1], [1]])
-        np.testing.assert_array_equal(scaled.test_inputs, [[0], [49]])
-
-    def test_a_feature_constant_in_training_is_only_shifted_in_testing(self):
-        train, test = np.full((3, 1), 5, np.float32), np.array([[7]], np.float32)
-        np.testing.assert_array_equal(datasets.standardize(Dataset(train, train, test, test, "")).test_inputs, [[2]])
-
-    @given(st.floats(width=32, allow_nan=False, allow_infinity=False), st.integers(1, 2000))
-    @settings(deadline=None, max_examples=100, derandomize=True)
-    def test_a_constant_feature_becomes_zero(self, value, samples):
-        inputs = np.full((samples, 1), value, np.float32)
-        scaled = datasets.standardize(Dataset(inputs, inputs, inputs, inputs, "regression"))
-        np.testing.assert_array_equal(scaled.train_inputs, np.zeros((samples, 1), np.float32), strict=True)
+    @pytest.mark.parametrize("experiment", [LINEAR, TEXT], ids=lambda experiment: experiment.dataset)
+    def test_without_classes(self, experiment):
+        refused(experiment.replace(positive_class="a"), r"^--positive_class: --dataset=\w+ has no classes \(\w+\); ")
 
 
-class TestCacheFolder:
-    def test_environment_decides(self, cache, monkeypatch):
-        assert datasets.cache_folder() == cache
-        monkeypatch.delenv("JAXNN_CACHE")
-        monkeypatch.setenv("HOME", "/somewhere")
-        assert str(datasets.cache_folder()) == "/somewhere/.cache/jaxnn"
-
-
-class TestCache:
-    def test_gives_the_same_arrays_without_the_source(self, monkeypatch):
-        first = datasets.breast_cancer(CANCER)
-        monkeypatch.setattr(sklearn.datasets, "load_breast_cancer", no_source)
-        assert_same(datasets.breast_cancer(CANCER), first)
-
-    @pytest.mark.parametrize("change", [dict(split_seed=7), dict(test_fraction=0.3)])
-    def test_does_not_mix_up_splits(self, change):
-        datasets.breast_cancer(CANCER)
-        cached = datasets.breast_cancer(CANCER.replace(**change))
-        bunch = sklearn.datasets.load_breast_cancer()
-        settings = {"test_fraction": 0.2, "split_seed": 42} | change
-        parts = train_test_split(bunch.data.astype(np.float32), test_size=settings["test_fraction"],
-                                 random_state=settings["split_seed"], stratify=bunch.target)
-        np.testing.assert_array_equal(cached.train_inputs, parts[0])
-
-    @pytest.mark.parametrize("keep", [0, 1, 4, 100, 0.5, 0.999, -1])
-    def test_a_truncated_file_is_ignored_and_rewritten(self, cache, monkeypatch, keep):
-        first = datasets.breast_cancer(CANCER)
-        (path,) = (cache / "datasets").iterdir()
-        whole = path.read_bytes()
-        path.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
-        assert_same(datasets.breast_cancer(CANCER), first)
-        monkeypatch.setattr(sklearn.datasets, "load_breast_cancer", no_source)
-        assert_same(datasets.breast_cancer(CANCER), first)
-
-    def test_a_flipped_bit_is_noticed(self, cache):
-        first = datasets.breast_cancer(CANCER)
-        (path,) = (cache / "datasets").iterdir()
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
-        assert_same(datasets.breast_cancer(CANCER), first)
-
-    def test_leaves_no_temporary_file(self, cache):
-        datasets.breast_cancer(CANCER)
-        (path,) = (cache / "datasets").iterdir()
-        assert path.name.startswith("load_breast_cancer-")
-
-    def test_does_without_where_it_cannot_write(self, cache, capsys):
-        cache.write_text("a file, not a folder")
-        assert len(datasets.breast_cancer(CANCER).train_inputs) == 455
-        assert capsys.readouterr().out.startswith(f"note: no data cache in {cache}")
+class TestDescription:
+    @pytest.mark.parametrize("experiment", GENERATED, ids=lambda experiment: experiment.dataset)
+    def test_is_the_datas(self, experiment):
+        data = datasets.load(experiment)
+        described = data.description
+        assert (described.task, described.class_names) == (data.task, data.class_names)
+        assert described.input_shape == data.signature.input_shape
+        assert tuple(column.name for column in described.columns) == data.feature_names
+        assert described.vocabulary == (data.class_names if data.task == "language" else ())

@@ -31,24 +31,24 @@ def losses(*values):
 
 class TestRunLog:
     def test_a_row_an_epoch(self, log, tmp_path):
-        log.epoch(0, losses(1, 2), np.array([4, 4]), NO, 0.125, (0.5, 0.25))
-        log.epoch(1, losses(0.5), np.array([4]), NO[:1], 0.0625, (0.25, 0.125))
+        log.epoch(0, losses(1, 2), np.array([4, 4]), NO, 0.125, {"test": (0.5, 0.25)})
+        log.epoch(1, losses(0.5), np.array([4]), NO[:1], 0.0625, {"test": (0.25, 0.125)})
         assert {name: list(column) for name, column in records.read_metrics(tmp_path).items()} == {
             "epoch": [1, 2], "step": [2, 3], "learning_rate": [0.125, 0.0625], "train_loss": [1.5, 0.5],
             "test_loss": [0.5, 0.25], "test_mae": [0.25, 0.125]}
 
     def test_train_loss_is_weighted_by_samples(self, log, tmp_path):
-        log.epoch(0, losses(1, 5), np.array([3, 1]), NO, 0.1, (1, 1))
+        log.epoch(0, losses(1, 5), np.array([3, 1]), NO, 0.1, {"test": (1, 1)})
         assert train_losses(tmp_path) == [2.0]
 
     @pytest.mark.parametrize("overflow", [np.inf, np.nan])
     def test_a_skipped_step_whose_loss_overflowed_is_left_out_and_counted(self, log, tmp_path, overflow):
-        log.epoch(0, losses(1, overflow), np.array([3, 1]), YES, 0.1, (1, 1))
+        log.epoch(0, losses(1, overflow), np.array([3, 1]), YES, 0.1, {"test": (1, 1)})
         assert train_losses(tmp_path) == [1.0]
         assert log.skipped_steps == 1
 
     def test_a_skipped_step_with_a_finite_loss_counts_in_the_mean(self, log, tmp_path):
-        log.epoch(0, losses(1, 5), np.array([3, 1]), YES, 0.1, (1, 1))
+        log.epoch(0, losses(1, 5), np.array([3, 1]), YES, 0.1, {"test": (1, 1)})
         assert train_losses(tmp_path) == [2.0]
 
     @pytest.mark.parametrize(("values", "skipped", "test"), [
@@ -56,26 +56,28 @@ class TestRunLog:
         ((1, 1), NO, (1, np.inf))])
     def test_stops_on_what_is_not_finite(self, log, tmp_path, values, skipped, test):
         with pytest.raises(UserError, match=r"^metrics\.csv: (train_loss|test_loss|test_mae) is "):
-            log.epoch(0, losses(*values), np.array([4, 4]), skipped, 0.1, test)
+            log.epoch(0, losses(*values), np.array([4, 4]), skipped, 0.1, {"test": test})
         assert not (tmp_path / "metrics.csv").exists()
 
     def test_resume_goes_on_where_the_checkpoint_was(self, log, tmp_path):
         for epoch in range(2):
-            log.epoch(epoch, losses(1, 1), np.array([4, 4]), YES, 0.1, (1, 1))
+            log.epoch(epoch, losses(1, 1), np.array([4, 4]), YES, 0.1, {"test": (1, 1)})
         with run_log.RunLog(EXPERIMENT, DATA, "jax", tmp_path, "mae") as resumed:
             resumed.resume(1, skipped_steps=1)
-            resumed.epoch(1, losses(2), np.array([4]), ~NO[:1], 0.1, (1, 1))
+            resumed.epoch(1, losses(2), np.array([4]), ~NO[:1], 0.1, {"test": (1, 1)})
         assert list(records.read_metrics(tmp_path)["step"]) == [2, 3]
         assert train_losses(tmp_path) == [1.0, 2.0]
         assert resumed.skipped_steps == 2
 
     def test_finish_writes_summary_and_params(self, log, tmp_path, capsys):
-        log.epoch(0, losses(1, np.inf), np.array([4, 4]), YES, 0.125, (0.5, 0.25))
+        log.epoch(0, losses(1, np.inf), np.array([4, 4]), YES, 0.125, {"test": (0.5, 0.25)})
         clock = types.SimpleNamespace(seconds={"train": 2.0, "compile": 0.5}, end=lambda stage: None)
         log.finish(PARAMS, DATA.test_targets + np.float32(0.5), clock, ["cpu x", "cpu y"], ["numpy"], {"more": 7})
         summary = records.read_summary(tmp_path)
+        spread = DATA.test_targets - DATA.test_targets.mean(dtype=np.float64)
+        r2 = pytest.approx(1 - 0.25 / np.mean(np.square(spread)), rel=1e-12)
         assert summary.pop("final") == {
-            "mae": 0.5, "rmse": 0.5, "weight": 2.0, "bias": 1.5, "weight_error": 0.0, "bias_error": 0.5,
+            "mae": 0.5, "rmse": 0.5, "max_error": 0.5, "r2": r2, "weight": 2.0, "bias": 1.5, "weight_error": 0.0, "bias_error": 0.5,
             "weight_error_percent": 0.0, "bias_error_percent": 50.0, "quality": "poor"}
         assert summary == {
             "experiment": "tiny", "stack": "jax", "precision": "fp16", "epochs": 1, "steps": 2, "skipped_steps": 1,
@@ -88,7 +90,7 @@ class TestRunLog:
         assert "1 of 2 steps skipped (FP16 overflow)" in capsys.readouterr().out
 
     def test_finish_writes_nothing_if_a_parameter_is_not_finite(self, log, tmp_path):
-        log.epoch(0, losses(1, 1), np.array([4, 4]), NO, 0.125, (0.5, 0.25))
+        log.epoch(0, losses(1, 1), np.array([4, 4]), NO, 0.125, {"test": (0.5, 0.25)})
         clock = types.SimpleNamespace(seconds={"train": 2.0, "compile": 0.5}, end=lambda stage: None)
         params = PARAMS | {"output/bias": np.array([np.nan], np.float32)}
         with pytest.raises(UserError, match="bias"):
@@ -98,7 +100,7 @@ class TestRunLog:
     def test_a_rank_without_a_workdir_writes_and_shows_nothing(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         with run_log.RunLog(EXPERIMENT, DATA, "torch", None, "mae") as log:
-            log.epoch(0, losses(1, np.inf), np.array([4, 4]), YES, 0.1, (1, 1))
+            log.epoch(0, losses(1, np.inf), np.array([4, 4]), YES, 0.1, {"test": (1, 1)})
             log.finish(PARAMS, DATA.test_targets, run_log.Clock(), ["cpu"], [])
         assert log.skipped_steps == 1
         assert list(tmp_path.iterdir()) == []

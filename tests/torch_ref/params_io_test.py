@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.datasets import Signature
 from torch_ref import models, params_io
 
 SHAPES = {"hidden_0/kernel": (5, 8), "hidden_0/bias": (8,), "hidden_1/kernel": (8, 4), "hidden_1/bias": (4,),
@@ -17,7 +18,7 @@ FLOATS = st.floats(width=32, allow_nan=False)
 
 
 def mlp(dtype=torch.float32):
-    return models.build(Experiment(model="mlp", hidden_sizes=(8, 4)), 5, 3).to(dtype)
+    return models.build(Experiment(model="mlp", hidden_sizes=(8, 4)), Signature((5,), 3)).to(dtype)
 
 
 def read(model):

@@ -27,7 +27,8 @@ class MLP(nn.Module):
         self.output = nn.Linear(hidden_sizes[-1], num_outputs)
 
     def forward(self, x: torch.Tensor, masks: MaskSource | None = None) -> torch.Tensor:
-        """[batch, num_inputs] -> [batch, num_outputs]; without `masks` nothing is dropped."""
+        """[batch, ...] -> [batch, num_outputs]; examples are flattened, without `masks` nothing is dropped."""
+        x = x.flatten(1)
         for layer in range(self.num_hidden):
             x = self.activation(self.get_submodule(f"hidden_{layer}")(x))
             x = dropout(x, self.dropout_rates[layer] if self.dropout_rates else 0.0, layer, masks)

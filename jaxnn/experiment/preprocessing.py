@@ -1,0 +1,110 @@
+"""Input scaling, fitted on the training split alone, and kept so that new data can be scaled alike."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+IMAGES_AT_ONCE = 256
+"""Whose bytes are squared together."""
+
+
+class Scaling(NamedTuple):
+    """x' = (x - offset) * scale in float32: of images of bytes, which stay bytes until a device uses them.
+
+    Attributes:
+      offset: [channels] float32.
+      scale: [channels] float32.
+    """
+
+    offset: np.ndarray
+    scale: np.ndarray
+
+    def apply(self, inputs: np.ndarray) -> np.ndarray:
+        """Scaled float32 copy of [n, ..., channels] bytes, as a device makes it."""
+        return (inputs.astype(np.float32) - self.offset) * self.scale
+
+    def invert(self, inputs: np.ndarray) -> np.ndarray:
+        """float64 [n, ..., channels]: what was scaled, but for rounding."""
+        return inputs / self.scale.astype(np.float64) + self.offset
+
+
+class HostScaling(NamedTuple):
+    """x' = (x - offset) / divisor in float64, rounded to float32: of all else, before it leaves the host.
+
+    Attributes:
+      offset: float64, broadcastable to an example.
+      divisor: float64, as `offset`.
+    """
+
+    offset: np.ndarray
+    divisor: np.ndarray
+
+    def apply(self, inputs: np.ndarray) -> np.ndarray:
+        """Scaled float32 copy of [n, ...] inputs; infinite where float32 ends."""
+        with np.errstate(over="ignore"):
+            return ((inputs - self.offset) / self.divisor).astype(np.float32)
+
+    def invert(self, inputs: np.ndarray) -> np.ndarray:
+        """float64 [n, ...]: what was scaled, but for rounding."""
+        return inputs * self.divisor + self.offset
+
+
+def fit(method: str, inputs: np.ndarray) -> Scaling | HostScaling | None:
+    """The scaling that a training split asks for; None: leave the inputs as they are.
+
+    Images of bytes share one offset and scale a channel, sequences one a feature; tables and images of floats have
+    one for each of their numbers.
+
+    Args:
+      method: a name in `METHODS`.
+      inputs: [n, ...] training inputs, not tokens unless the method is "none".
+    """
+    return METHODS[method](inputs)
+
+
+def standardize(inputs: np.ndarray) -> Scaling | HostScaling:
+    """Mean 0 and (population) standard deviation 1; a constant feature becomes 0."""
+    axes = _axes(inputs)
+    return _scaling(inputs, *_moments(inputs, axes))
+
+
+def min_max(inputs: np.ndarray) -> Scaling | HostScaling:
+    """[0, 1]: from the smallest to the largest value, of bytes from 0 to 255; a constant feature becomes 0."""
+    if inputs.dtype == np.uint8:
+        return _scaling(inputs, np.zeros(inputs.shape[-1]), np.full(inputs.shape[-1], 255.0))
+    axes = _axes(inputs)
+    low, high = (extreme(axis=axes).astype(np.float64) for extreme in (inputs.min, inputs.max))
+    return _scaling(inputs, low, high - low)
+
+
+def _axes(inputs: np.ndarray) -> tuple[int, ...]:
+    pooled = inputs.dtype == np.uint8 or inputs.ndim == 3
+    return tuple(range(inputs.ndim - 1)) if pooled else (0,)
+
+
+def _moments(inputs: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """(mean, deviation) in float64; of bytes from exact sums, a part at a time, without a wider copy of all."""
+    if inputs.dtype != np.uint8:
+        return inputs.mean(axis=axes, dtype=np.float64), inputs.std(axis=axes, dtype=np.float64)
+    moments = [_byte_moments(inputs[..., channel]) for channel in range(inputs.shape[-1])]
+    mean, deviation = np.array(moments).T
+    return mean, deviation
+
+
+def _byte_moments(values: np.ndarray) -> tuple[float, float]:
+    parts = [values[first : first + IMAGES_AT_ONCE] for first in range(0, len(values), IMAGES_AT_ONCE)]
+    total = sum(int(part.sum(dtype=np.uint64)) for part in parts)
+    squares = sum(int(np.square(part, dtype=np.uint16).sum(dtype=np.uint64)) for part in parts)
+    count = values.size
+    return total / count, math.sqrt((count * squares - total * total) / count**2)
+
+
+def _scaling(inputs: np.ndarray, offset: np.ndarray, divisor: np.ndarray) -> Scaling | HostScaling:
+    divisor = np.where(divisor == 0, 1.0, divisor)
+    if inputs.dtype == np.uint8:
+        return Scaling(offset.astype(np.float32), (1 / divisor).astype(np.float32))
+    return HostScaling(offset, divisor)
+
+
+METHODS = {"none": lambda inputs: None, "standardize": standardize, "min_max": min_max}
