@@ -6,13 +6,15 @@ import pytest
 
 from jaxnn import checkpoint, models, train_step
 from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.datasets import Signature
 from jaxnn.optimizers import OPTIMIZERS
 
 
 def state_of(seed: int = 0, hidden: int = 4) -> train_step.TrainState:
-    experiment = Experiment(model="mlp", hidden_sizes=(hidden,), precision="fp16")
-    params = train_step.initial_params(models.build(experiment, 1), seed, (3,))
-    return train_step.initial_state(params, experiment, OPTIMIZERS["adam"](experiment))
+    experiment = Experiment(model="mlp", hidden_sizes=(hidden,), normalization="batch", precision="fp16")
+    signature = Signature((3,), 1)
+    variables = train_step.initial_variables(models.build(experiment, signature), seed, signature)
+    return train_step.initial_state(variables, experiment, OPTIMIZERS["adam"](experiment))
 
 
 class TestSaveAndRestore:
@@ -39,7 +41,7 @@ class TestSaveAndRestore:
 
     def test_of_another_model_names_the_first_tensor(self, tmp_path):
         checkpoint.save(tmp_path, 1, state_of(hidden=5))
-        with pytest.raises(UserError, match=r"--resume: opt_state/mu/hidden_0/bias of .* is not this experiment's"):
+        with pytest.raises(UserError, match=r"--resume: batch_stats/norm_0/mean of .* is not this experiment's"):
             checkpoint.restore(tmp_path, state_of(hidden=4))
 
     def test_damaged(self, tmp_path):

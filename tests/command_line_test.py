@@ -10,7 +10,7 @@ from jaxnn.experiment import command_line
 MLP = ("--model=mlp", "--hidden_sizes=8,4")
 CASES = {
     "unknown flag": (["--learning_rat=1"], "--learning_rat: unknown flag; did you mean"),
-    "unknown dataset": (["--dataset=nope"], "--dataset: unknown value 'nope'; known: linear, breast_cancer, digits"),
+    "unknown dataset": (["--dataset=nope"], "--dataset: unknown value 'nope'; known: linear, gates, approximation"),
     "unknown model": (["--model=nope"], "--model: unknown value 'nope'"),
     "unknown activation": (["--activation=nope"], "--activation: unknown value 'nope'"),
     "unknown optimizer": (["--optimizer=nope"], "--optimizer: unknown value 'nope'"),

@@ -26,19 +26,19 @@ class Experiment:
     dataset: str = option("linear", "Data set to train on.", choices=(
         "linear", "gates", "approximation", "iris", "breast_cancer", "wine", "diabetes", "digits", "sine", "text",
         "csv", "npz", "mnist", "fashion_mnist", "cifar10"))
-    data_path: str = option("", "File (csv, npz; text: else Python's help topics) or folder (mnist, fashion_mnist, cifar10: "
-                            "else downloaded) of the data.")
+    data_path: str = option("", "File (csv, npz; text: else Python's help topics) or folder (mnist, fashion_mnist, "
+                            "cifar10: else downloaded) of the data.")
     target: str = option("", "csv: the column to predict; empty: the last one.")
     task: str = option("auto", "csv, npz: what the target is; auto: multiclass or binary where it is text or whole "
                       "numbers of few values, else regression.", choices=("auto", "regression", "binary", "multiclass"))
     gate: str = option("xor", "gates: the truth table to learn.", choices=("and", "or", "nand", "xor"))
     function: str = option("sine", "approximation: the function on [0, 1] to learn.",
                            choices=("sine", "absolute", "square_wave", "runge"))
-    features: tuple[int, ...] = option((), "Columns of a table to train on, counted from 0 without the target, comma-separated; "
-                                       "empty: all.", minimum=0)
+    features: tuple[int, ...] = option((), "Columns of a table to train on, counted from 0 without the target, "
+                                       "comma-separated; empty: all.", minimum=0)
     positive_class: str = option("", "Class to tell from all others, which makes the task binary; empty: as it is.")
     sequence_length: int = option(50, "sine, text: steps of a window, the context of the model.", minimum=1)
-    num_samples: int = option(10_000, "Generated data sets: training samples to draw; sine: values of the whole series.",
+    num_samples: int = option(10_000, "Generated data sets: training samples to draw; sine: values of the series.",
                               minimum=1)
     test_fraction: float = option(0.2, "Share of the samples held out for testing.", above=0, below=1)
     validation_fraction: float = option(0.0, "Share of the training samples held out for validation.", minimum=0,

@@ -84,7 +84,7 @@ class RunLog:
             self._progress.show(self._row)
 
     def keep(self, epoch: int) -> None:
-        """Says that early stopping restored the parameters after an epoch (0-based), whose figures are the final ones."""
+        """Says that early stopping restored the parameters after an epoch (0-based), whose figures count."""
         self._best = {"best_epoch": epoch + 1, "stopped_early": self._row["epoch"] < self._experiment.epochs}
 
     def finish(self, params: Mapping[str, np.ndarray], outputs: np.ndarray, clock: "Clock", devices: Sequence[str],

@@ -14,7 +14,7 @@ from jax import lax
 
 from jaxnn.initializers import Initializer
 
-CACHED_BYTES = 2**22
+CACHED_BYTES = 2**21
 
 
 class Conv(nn.Module):
@@ -103,13 +103,13 @@ def global_average_pool(x: jax.Array) -> jax.Array:
 
 def _patches_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     """As many examples at a time as leave their patches in the processor's cache; backward makes them again."""
-    batch = x.shape[0]
 
     def convolve(x: jax.Array) -> jax.Array:
         patches = jnp.concatenate(_windows(_pad(x, padding, 0), *kernel.shape[:2], stride), axis=-1)
         return patches @ kernel.reshape(-1, kernel.shape[-1])
 
-    bytes_each = jax.eval_shape(convolve, x[:1]).size // kernel.shape[-1] * kernel[..., 0].size * x.dtype.itemsize
+    batch, positions = len(x), math.prod(jax.eval_shape(convolve, x).shape[1:3])
+    bytes_each = positions * math.prod(kernel.shape[:-1]) * x.dtype.itemsize
     rows = _largest_divisor(batch, CACHED_BYTES // bytes_each)
     if rows == batch:
         return convolve(x)

@@ -138,6 +138,11 @@ class TestLearningCurve:
         metrics = {"epoch": np.array([1, 2, 3]), "validation_loss": np.array([1.0, 0.75, 0.625])}
         assert learning.best_epoch(metrics, Experiment(**flags)) == ("validation", best)
 
+    @pytest.mark.parametrize(("losses", "scale"), [((1, 0, 0, 0), "linear"), ((1, 0.5, 0.25, 0), "log")])
+    def test_a_log_scale_needs_losses_above_0(self, losses, scale):
+        metrics = {"epoch": np.arange(1, 5), "train_loss": np.array(losses), "test_loss": np.array(losses)}
+        assert learning.learning_curve(metrics, Experiment(loss="perceptron")).axes[0].get_yscale() == scale
+
     def test_numbers_are_plain(self):
         figure = learning.learning_curve(METRICS | {"test_loss": np.array([0.02, 0.03, 0.05])}, Experiment())
         figure.draw_without_rendering()

@@ -227,5 +227,6 @@ class TestRequireFinite:
 
 
 def test_the_contract_names_every_file():
-    assert set(records.CONTENTS) == {"experiment.flags", "metrics.csv", "summary.json", "params.safetensors", "trace",
-                                     "plots", "checkpoints"}
+    assert set(records.CONTENTS) == {"experiment.flags", "metrics.csv", "summary.json", "params.safetensors",
+                                     "batch_stats.safetensors", "data.json", "sample.txt", "trace", "plots",
+                                     "checkpoints"}

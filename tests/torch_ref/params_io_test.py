@@ -68,7 +68,7 @@ class TestLoad:
 
     def test_computes_the_same_function(self):
         """x W + b in Flax's layout, on whole numbers: exact."""
-        model = models.build(Experiment(model="linear"), 2, 3)
+        model = models.build(Experiment(model="linear"), Signature((2,), 3))
         kernel, bias = np.arange(6, dtype=np.float32).reshape(2, 3), np.array([1, 0, -1], np.float32)
         params_io.load(model, {"output/kernel": kernel, "output/bias": bias}, "file")
         x = np.array([[1, 2], [-3, 4]], np.float32)

@@ -19,7 +19,7 @@ CURVES = {
 
 
 def learning_curve(metrics: Mapping[str, np.ndarray], experiment: Experiment) -> Figure:
-    """The loss of each split by epoch on a log scale, the best epoch marked."""
+    """The loss of each split by epoch, the best epoch marked; on a log scale unless most losses are 0."""
     figure, axes = canvas.new((6, 4))
     losses = {name: metrics[name] for name in CURVES if name in metrics}
     single = "o" if len(metrics["epoch"]) == 1 else None  # a line through one point shows nothing
@@ -31,7 +31,7 @@ def learning_curve(metrics: Mapping[str, np.ndarray], experiment: Experiment) ->
               markerfacecolor="none", linestyle="none", label=f"best {split} loss: epoch {metrics['epoch'][best]:.0f}")
     axes.set(xlabel="epoch", ylabel=f"loss ({experiment.loss.replace('_', ' ')})", title="Learning curve")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    if max(values.max() for values in losses.values()) > 0:
+    if np.mean(np.concatenate(list(losses.values())) > 0) > 0.5:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(PlainNumbers())
         axes.yaxis.set_minor_formatter(PlainNumbers())

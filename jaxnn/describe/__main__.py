@@ -10,7 +10,8 @@ them out). Exit code 2 on bad input.
 from absl import flags
 from rich.console import Console
 
-from jaxnn import abstract_step, describe_report, layer_table, step_memory, train
+from jaxnn import train
+from jaxnn.describe import abstract_step, layer_table, report, step_memory
 from jaxnn.experiment import command_line, datasets
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import BINARY, LANGUAGE, LOSSES, MULTICLASS, REGRESSION, Signature
@@ -24,12 +25,12 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     console = Console(width=WIDTH, highlight=False, markup=False)
     step = abstract_step.build(experiment, signature(experiment, values))
     traced = layer_table.trace(step)
-    describe_report.print_layers(step, traced, console)
-    describe_report.print_memory(step, traced, console)
+    report.print_layers(step, traced, console)
+    report.print_memory(step, traced, console)
     if values.compile:
         compiled = step_memory.compile_forward(step), step_memory.compile_step(step)
-        describe_report.print_compiled(step, traced.has_loops, *compiled, console)
-    describe_report.print_seed_figures(step, traced, console)
+        report.print_compiled(step, traced.has_loops, *compiled, console)
+    report.print_seed_figures(step, traced, console)
 
 
 def define_more(values: flags.FlagValues) -> None:

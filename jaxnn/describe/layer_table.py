@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 from jax.extend import core
 
-from jaxnn import abstract_step, flops, residuals, step_memory
-from jaxnn.abstract_step import AbstractStep
+from jaxnn.describe import abstract_step, flops, residuals, step_memory
+from jaxnn.describe.abstract_step import AbstractStep
 from jaxnn.experiment.trace import flatten
 
 NETWORK = "(network)"
@@ -61,7 +61,8 @@ def trace(step: AbstractStep) -> Traced:
     forward = calls.trace(objective, *arguments)
     gradient = jax.make_jaxpr(jax.value_and_grad(objective, has_aux=True))(*arguments)
     kept = residuals.kept(Calls().trace, objective, *arguments)
-    layers = _layers(calls, step.state.params, flops.by_layer(forward), _sums((value.layer, value.aval) for value in kept))
+    by_layer = _sums((value.layer, value.aval) for value in kept)
+    layers = _layers(calls, step.state.params, flops.by_layer(forward), by_layer)
     return Traced(layers, flops.total(forward), flops.total(gradient), flops.has_loops(gradient),
                   _sums((str(value.aval.dtype), value.aval) for value in kept))
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
-from jaxnn import flops
+from jaxnn.describe import flops
 
 VIEWS = frozenset(("reshape", "transpose", "squeeze", "broadcast_in_dim", "rev", "copy", "stop_gradient",
                    "optimization_barrier"))

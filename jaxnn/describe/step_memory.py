@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn import abstract_step, precision, train_step
-from jaxnn.abstract_step import AbstractStep
+from jaxnn import precision, train_step
+from jaxnn.describe import abstract_step
+from jaxnn.describe.abstract_step import AbstractStep
 
 
 class Compiled(NamedTuple):
@@ -63,7 +64,7 @@ def _analyze(lowered: Any) -> Compiled:
     costs, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
     if memory is None:
         return Compiled(costs.get("flops"))
-    peak = memory.peak_memory_in_bytes if jax.default_backend() != "cpu" else None  # a CPU's has no temporaries in it
+    peak = memory.peak_memory_in_bytes if jax.default_backend() != "cpu" else None  # a CPU's leaves out temporaries
     return Compiled(costs.get("flops"), memory.argument_size_in_bytes,
                     memory.output_size_in_bytes - memory.alias_size_in_bytes, memory.temp_size_in_bytes,
                     peak)

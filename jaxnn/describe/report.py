@@ -5,10 +5,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from jaxnn import step_memory
-from jaxnn.abstract_step import AbstractStep
-from jaxnn.layer_table import NETWORK, Traced
-from jaxnn.step_memory import Compiled
+from jaxnn.describe import step_memory
+from jaxnn.describe.abstract_step import AbstractStep
+from jaxnn.describe.layer_table import NETWORK, Traced
+from jaxnn.describe.step_memory import Compiled
 
 SEED = {"memory": 15e9, "activations": 12e9}
 """Bytes of training ResNet-50 in FP16 with mini-batches of 256 (seed document 003); its backward pass does 2x."""
@@ -56,14 +56,14 @@ def print_compiled(step: AbstractStep, has_loops: bool, forward: Compiled, whole
     table = _table(f"Compiled for {backend}, by the compiler's own analysis", ("", "forward pass", "training step"), 1)
     for what in Compiled._fields:
         values = [getattr(program, what) for program in (forward, whole)]
-        table.add_row(_MEANING[what], *("not said" if v is None else (count if what == "flops" else size)(v)
-                                        for v in values))
+        if any(values):
+            table.add_row(_MEANING[what], *((count if what == "flops" else size)(value or 0) for value in values))
     console.print(table)
-    if forward.flops and whole.flops:
-        console.print(f"The training step, its update included, does {whole.flops / forward.flops:.2f} times the FLOPs "
-                      "of the forward pass.")
     if has_loops or step.experiment.accumulation_steps > 1:
         console.print("This analysis counts the body of a loop once: trust the FLOPs that are counted from shapes.")
+    elif forward.flops and whole.flops:
+        console.print(f"The training step, its update included, does {whole.flops / forward.flops:.2f} times the FLOPs "
+                      "of the forward pass.")
     if backend == "cpu" and step.experiment.precision in ("fp16", "bf16"):
         console.print(f"On a CPU the compiler computes {step.experiment.precision} products in float32: "
                       "its temporaries say nothing about the memory of an accelerator.")
@@ -93,9 +93,9 @@ def print_seed_figures(step: AbstractStep, traced: Traced, console: Console) -> 
 
 _SEED_NOTE = (
     "Document: \"Resnet50 training in FP16 at mini-batch size 256\" (seed document 003). Autodiff keeps: as in the "
-    "tables above. Outputs of layers: an estimate of what a framework keeps that has a formula for the gradient of each layer and "
-    "applies ReLU and sums in place: the output of each layer with parameters, once. Neither holds the scratch memory "
-    "of convolutions or an allocator's reserve, as the document's total may.")
+    "tables above. Outputs of layers: an estimate of what a framework keeps that has a formula for the gradient of "
+    "each layer and applies ReLU and sums in place: the output of each layer with parameters, once. Neither holds the "
+    "scratch memory of convolutions or an allocator's reserve, as the document's total may.")
 
 
 def is_seed_example(step: AbstractStep) -> bool:
