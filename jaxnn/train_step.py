@@ -88,8 +88,8 @@ def initial_state(variables: dict[str, Params], experiment: Experiment, optimize
     policy = precision.POLICIES[experiment.precision]
     params = precision.cast(precision.cast(variables["params"], policy.compute), policy.master)
     scale = precision.initial_loss_scale(experiment)
-    return TrainState(params, variables["batch_stats"], optimizer.transform.init(params), scale, jnp.int32(0),
-                      jnp.int32(0))
+    batch_stats = precision.cast(variables["batch_stats"], policy.master)
+    return TrainState(params, batch_stats, optimizer.transform.init(params), scale, jnp.int32(0), jnp.int32(0))
 
 
 def make_gradients(experiment: Experiment, model: nn.Module, axis_name: str | None = None) -> Callable:

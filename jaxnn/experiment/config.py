@@ -71,7 +71,8 @@ class Experiment:
     pool: str = option("max", "cnn: pooling.", choices=("max", "average"))
     resnet_depth: int = option(20, "resnet: 20 or 32 (CIFAR), 18 or 50 (ImageNet).", minimum=18)
     convolution: str = option("auto", "How convolutions are computed: as matrix products of patches, by the compiler's "
-                              "own convolution, or (auto) the first on a CPU and the second elsewhere.",
+                              "own convolution (in training on a CPU 50 times slower), or (auto) the first on a CPU "
+                              "and the second elsewhere.",
                               choices=("auto", "patches", "direct"))
     num_layers: int = option(2, "transformers: blocks.", minimum=1)
     width: int = option(128, "transformers: features of a token.", minimum=1)

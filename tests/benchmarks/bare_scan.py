@@ -21,9 +21,9 @@ from jaxnn.experiment.datasets import Dataset
 def make_run(experiment: Experiment, data: Dataset) -> Callable[[], list[tuple[float, float, float]]]:
     """Returns run() -> (training loss, test loss, test metric) of every epoch; the epoch is compiled here."""
     optimizer = optax.adam(experiment.learning_rate)
-    params = initial_params([data.train_inputs.shape[1], *experiment.hidden_sizes, data.num_outputs], experiment.seed)
+    arrays = (flat(data.train_inputs), data.train_targets, flat(data.test_inputs), data.test_targets)
+    params = initial_params([arrays[0].shape[1], *experiment.hidden_sizes, data.num_outputs], experiment.seed)
     start = jax.tree.map(np.asarray, (params, optimizer.init(params), jnp.int32(0)))
-    arrays = (data.train_inputs, data.train_targets, data.test_inputs, data.test_targets)
     epoch = make_epoch(experiment, data.task, optimizer).lower(
         start, epoch_rows(len(data.train_inputs), experiment, 0), arrays).compile()
 
@@ -35,6 +35,11 @@ def make_run(experiment: Experiment, data: Dataset) -> Callable[[], list[tuple[f
         return history
 
     return run
+
+
+def flat(inputs: np.ndarray) -> np.ndarray:
+    """Examples as rows."""
+    return inputs.reshape(len(inputs), -1)
 
 
 def initial_params(sizes: list[int], seed: int) -> list[tuple[np.ndarray, np.ndarray]]:

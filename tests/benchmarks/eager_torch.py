@@ -8,17 +8,19 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from jaxnn.experiment import command_line, datasets
 from jaxnn.experiment.config import Experiment
 from jaxnn.experiment.datasets import Dataset
+from tests.benchmarks import torch_models
 
 
 def train(experiment: Experiment, data: Dataset, epochs: int) -> list[tuple[float, float, float]]:
     """Trains from fresh parameters; (training loss, test loss, test metric) of every epoch."""
     torch.manual_seed(experiment.seed)
-    model, (loss_function, metric) = make_model(experiment, data), TASKS[data.task]
-    optimizer = torch.optim.Adam(model.parameters(), lr=experiment.learning_rate)
+    model, (loss_function, metric) = torch_models.build(experiment, data.signature), TASKS[data.task]
+    optimizer = make_optimizer(experiment, model)
     inputs, targets, test_inputs, test_targets = tensors(data)
     history = []
     for _ in range(epochs):
@@ -45,15 +47,12 @@ def train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, loss_functio
     return total / len(inputs)
 
 
-def make_model(experiment: Experiment, data: Dataset) -> nn.Sequential:
-    """Linear, ReLU, Dropout for each hidden layer, then Linear."""
-    layers: list[nn.Module] = []
-    width = data.train_inputs.shape[1]
-    for number, size in enumerate(experiment.hidden_sizes):
-        layers += [nn.Linear(width, size), nn.ReLU()]
-        layers += [nn.Dropout(experiment.dropout_rates[number])] if experiment.dropout_rates else []
-        width = size
-    return nn.Sequential(*layers, nn.Linear(width, data.num_outputs))
+def make_optimizer(experiment: Experiment, model: nn.Module) -> torch.optim.Optimizer:
+    """Adam, or SGD with Nesterov's momentum where the experiment has it."""
+    if experiment.optimizer == "nesterov":
+        return torch.optim.SGD(model.parameters(), lr=experiment.learning_rate, momentum=experiment.momentum,
+                               nesterov=True, weight_decay=experiment.l2)
+    return torch.optim.Adam(model.parameters(), lr=experiment.learning_rate)
 
 
 def tensors(data: Dataset) -> list[torch.Tensor]:
@@ -65,6 +64,7 @@ def tensors(data: Dataset) -> list[torch.Tensor]:
 TASKS: dict[str, tuple[nn.Module, Any]] = {
     "regression": (nn.MSELoss(), lambda y, t: (y - t).abs().mean()),
     "binary": (nn.BCEWithLogitsLoss(), lambda y, t: ((y >= 0) == (t > 0.5)).float().mean()),
+    "language": (nn.CrossEntropyLoss(), lambda y, t: functional.cross_entropy(y, t) / 0.6931471805599453),
     "multiclass": (nn.CrossEntropyLoss(), lambda y, t: (y.argmax(dim=-1) == t).float().mean()),
 }
 

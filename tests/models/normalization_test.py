@@ -20,7 +20,7 @@ SHAPES = [(6, 3), (4, 3, 2, 3), (4, 5, 3)]
 SCALE, BIAS = np.array([0.5, -2.0, 1.5]), np.array([1.0, 0.25, -3.0])
 PARAMS = {"scale": SCALE, "bias": BIAS}
 ULPS = 64 * EPS
-"""Numbers below 8 in sums of at most 24 terms and a dozen operations more: well within 64 ulps of 8, none within 8."""
+"""Sums of at most 24 numbers below 8 and a dozen operations more: well within 64 roundings of 8 or the result."""
 
 
 def normal(*shape, seed=0):
