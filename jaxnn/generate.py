@@ -14,14 +14,14 @@ from jaxnn.experiment.dataset import LANGUAGE
 def main(values: flags.FlagValues) -> None:
     """Run and prompt -> text on stdout."""
     for name, least in (("length", 1), ("temperature", 0), ("top_k", 0), ("seed", 0)):
-        if not values[name].value >= least:
+        if not values.get_flag_value(name, None) >= least:
             raise UserError(f"--{name}: must be at least {least}, got {values[name].value}")
     run = trained.load(values["workdir"].value)
     if run.description.task != LANGUAGE:
         raise UserError(f"--workdir: {values['workdir'].value} is a {run.description.task} run; text needs a language "
                         "model, e.g. of launch/experiments/transformer_text.flags")
     train.configure(run.experiment)
-    prompt = values["prompt"].value
+    prompt = str(values["prompt"].value)
     text = sampling.generate(run.forward, run.description.vocabulary, run.experiment.sequence_length, prompt,
                     values["length"].value, values["temperature"].value, values["top_k"].value, values["seed"].value)
     print(prompt + text)

@@ -84,6 +84,44 @@ class TestMakeGradients:
         assert losses[0] == losses[1] != losses[2]
 
 
+    @pytest.mark.parametrize("parts", [2, 3])
+    def test_accumulation_is_exact_on_whole_numbers(self, parts):
+        """The last part may be all padding; sums of whole numbers do not depend on their order."""
+        experiment = SGD.replace(batch_size=6, accumulation_steps=parts)
+        gradients = jax.jit(train_step.make_gradients(experiment, models.build(experiment, SIGNATURE)))
+        loss, grads, _ = gradients(PARAMS, {}, BATCH, jnp.int32(0), jnp.float32(1))
+        expected_loss, expected = by_hand(np.array([[1], [-2]]), 1)
+        assert loss == expected_loss
+        for name in ("kernel", "bias"):
+            np.testing.assert_array_equal(grads["output"][name], expected[name])
+
+    def test_accumulation_draws_the_masks_of_the_whole_batch(self):
+        """Sums of six rows in two orders: a few roundings of numbers below 32."""
+        experiment = SGD.replace(model="mlp", hidden_sizes=(64,), dropout_rates=(0.5,), batch_size=6)
+        model = models.build(experiment, SIGNATURE)
+        params = train_step.initial_variables(model, 0, SIGNATURE)["params"]
+        results = [jax.jit(train_step.make_gradients(experiment.replace(accumulation_steps=parts), model))(
+            params, {}, BATCH, jnp.int32(3), jnp.float32(1)) for parts in (1, 3)]
+        atol = 16 * 32 * np.finfo(np.float32).eps
+        chex.assert_trees_all_close(*results, rtol=0, atol=atol)
+        assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(results[0])) < 32
+
+    def test_batch_statistics_move_from_part_to_part(self):
+        experiment = SGD.replace(model="mlp", hidden_sizes=(4,), normalization="batch", batch_size=4)
+        model = models.build(experiment, SIGNATURE)
+        variables = train_step.initial_variables(model, 0, SIGNATURE)
+        rows = jax.tree.map(lambda x: x[:4], BATCH)
+
+        def after(parts, batch, batch_stats):
+            gradients = train_step.make_gradients(experiment.replace(accumulation_steps=parts), model)
+            return jax.jit(gradients)(variables["params"], batch_stats, batch, jnp.int32(0), jnp.float32(1))[2]
+
+        halves = [jax.tree.map(lambda x, s=start: x[s : s + 2], rows) for start in (0, 2)]
+        expected = after(1, halves[1], after(1, halves[0], variables["batch_stats"]))
+        result = after(2, rows, variables["batch_stats"])
+        chex.assert_trees_all_close(result, expected, rtol=4 * np.finfo(np.float32).eps)
+
+
 class TestMakeUpdate:
     def test_steps_against_the_direction(self):
         update = train_step.make_update(OPTIMIZERS["sgd"](SGD))

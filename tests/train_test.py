@@ -70,6 +70,28 @@ class TestContract:
         assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
 
 
+class TestEarlyStopping:
+    FLAGS = ("--validation_fraction=0.2", "--learning_rate=0.01", "--dropout_rates=0,0", "--noplots")
+
+    def test_keeps_the_parameters_of_the_best_epoch_to_the_bit(self, run, tmp_path):
+        """A run that ends at that epoch has the very same ones."""
+        summary, done = trained(run, tmp_path / "a", "jaxnn.train", "breast_cancer", *self.FLAGS, "--patience=3",
+                                "--evaluate_train")
+        rows = list(csv.DictReader((tmp_path / "a" / "metrics.csv").read_text().splitlines()))
+        losses = [float(row["validation_loss"]) for row in rows]
+        best = int(np.argmin(losses)) + 1
+        assert (summary["best_epoch"], summary["epochs"], summary["stopped_early"]) == (best, best + 3, True)
+        assert summary["epochs"] < 100
+        assert f"parameters of epoch {best} of {best + 3} kept" in done.stdout
+        kept = rows[best - 1]
+        assert summary["test_loss"] == float(kept["test_loss"])
+        assert summary["final"]["loss_gap"] == float(kept["test_loss"]) - float(kept["evaluated_train_loss"])
+        assert summary["final"]["accuracy"] == pytest.approx(float(kept["test_accuracy"]), rel=1e-6)
+        trained(run, tmp_path / "b", "jaxnn.train", "breast_cancer", *self.FLAGS, f"--epochs={best}")
+        files = [(tmp_path / name / "params.safetensors").read_bytes() for name in "ab"]
+        assert files[0] == files[1]
+
+
 class TestResume:
     def test_equals_the_uninterrupted_run_to_the_bit(self, run, tmp_path):
         flags = ("--epochs=6", "--checkpoint_every=2", "--noplots", "--precision=fp16", "--loss_scale_window=20")
@@ -80,6 +102,16 @@ class TestResume:
         summary, _ = trained(run, tmp_path / "cut", "jaxnn.train", "breast_cancer", *flags, "--resume")
         assert summary["skipped_steps"] > 0
         for name in ("metrics.csv", "params.safetensors"):
+            assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
+
+    def test_running_statistics_are_resumed_too(self, run, tmp_path):
+        flags = ("--epochs=4", "--checkpoint_every=2", "--noplots", "--normalization=batch", "--accumulation_steps=2")
+        for name in ("whole", "cut"):
+            trained(run, tmp_path / name, "jaxnn.train", "breast_cancer", *flags)
+        for name in ("summary.json", "batch_stats.safetensors", "checkpoints/epoch_000004.safetensors"):
+            (tmp_path / "cut" / name).unlink()
+        trained(run, tmp_path / "cut", "jaxnn.train", "breast_cancer", *flags, "--resume")
+        for name in ("metrics.csv", "params.safetensors", "batch_stats.safetensors"):
             assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
 
     def test_refuses_a_run_that_max_steps_ended(self, run, tmp_path):
