@@ -82,6 +82,8 @@ def compare(ours: Sequence[float], theirs: Sequence[float], most: float = 0, lea
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("names", nargs="*", choices=[*LEAST_TIMES_AHEAD, []], default=list(LEAST_TIMES_AHEAD))
+    parser.add_argument("names", nargs="*", metavar="EXPERIMENT", help=f"default: {' '.join(LEAST_TIMES_AHEAD)}")
     arguments = parser.parse_args()
-    sys.exit(0 if main(arguments.rounds, arguments.names) else 1)
+    if unknown := set(arguments.names) - LEAST_TIMES_AHEAD.keys():
+        parser.error(f"{unknown.pop()} is not among {', '.join(LEAST_TIMES_AHEAD)}")
+    sys.exit(0 if main(arguments.rounds, arguments.names or list(LEAST_TIMES_AHEAD)) else 1)
