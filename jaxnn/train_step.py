@@ -96,7 +96,7 @@ def make_gradients(experiment: Experiment, model: nn.Module, axis_name: str | No
     """Returns gradients(params, batch_stats, batch, step, scale) -> (loss, grads, batch_stats).
 
     `params` are in the compute format. `loss` is the mean over the global batch, `grads` the
-    gradients of `scale` times that mean, in the compute format, summed over the devices of `axis_name`.
+    gradients of `scale` times that mean, in the compute format, averaged over the devices of `axis_name`.
     With `--accumulation_steps` a device's rows are computed in parts, one after the other.
     """
     loss_function = losses.build(experiment.loss, experiment.label_smoothing)
@@ -117,7 +117,7 @@ def make_gradients(experiment: Experiment, model: nn.Module, axis_name: str | No
                 per_example = loss_function(outputs, part.targets)
                 weights = part.weights.astype(per_example.dtype)
                 mean = jnp.sum(per_example * weights) / total.astype(per_example.dtype)
-                return mean * scale.astype(mean.dtype), (mean, updated.get("batch_stats", {}))
+                return mean * devices * scale.astype(mean.dtype), (mean, updated.get("batch_stats", {}))
 
             (_, (loss, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(params)
             return loss, grads, batch_stats
@@ -126,6 +126,8 @@ def make_gradients(experiment: Experiment, model: nn.Module, axis_name: str | No
             loss, grads, batch_stats = part_gradients(batch_stats, batch, first_row)
         else:
             loss, grads, batch_stats = _accumulate(part_gradients, params, batch_stats, batch, first_row, parts)
+        # As in DeepSpeed, where each rank differentiates its own mean: that is what overflows first.
+        grads = jax.tree.map(lambda g: g / devices, grads)
         return *_sum_over((loss, grads), axis_name), batch_stats
 
     return gradients

@@ -17,8 +17,8 @@ BROKEN = 1e308
 """The z of a broken equality, and of a comparison with a value that is not finite."""
 
 EXACT = ("params", "batch", "optimizer_step", "learning_rate", "loss_scale", "skipped", "unchanged")
-PHASES = ("params", "batch", "optimizer_step", "learning_rate", "loss_scale", "loss", "grads", "skipped", "moments",
-          "updated", "unchanged")
+PHASES = ("params", "batch", "optimizer_step", "learning_rate", "loss_scale", "loss", "batch_stats", "grads", "skipped",
+          "moments", "updated", "unchanged")
 """Quantities in the order in which a step makes them."""
 
 

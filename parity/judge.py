@@ -13,14 +13,18 @@ from parity.noise import DRAWS, MORE_DRAWS, kink_units, noise_units
 from parity.replay import Inputs, Replay, Tensors
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+FORWARD = {"loss": ("loss", FLOAT32, 1.0), "updated_batch_stats": ("batch_stats", FLOAT32, 1.0)}
+"""Kind of a tensor that is not a gradient -> its quantity, storage format and scale."""
 AFTER = {"params": "updated", "moments": "updated_moments"}
+CARRIED = AFTER | {"batch_stats": "updated_batch_stats"}
+"""What a step begins with -> what the one before ended with. A skipped step leaves what is in AFTER as it was."""
 
 
 def judge_step(replay: Replay, number: int, step: Tensors, threshold: float) -> list[Measurement]:
     """Measures what one step computed against its replay."""
     inputs = replay.inputs(number, step)
     replayed = replay.gradients(inputs, replay.compute)
-    overflow = not all(np.isfinite(array).all() for name, array in replayed.items() if name != "loss")
+    overflow = not all(np.isfinite(array).all() for name, array in replayed.items() if name.startswith("grads/"))
     decision = equal(number, "skipped", "", step["skipped"], np.bool_(overflow and replay.may_skip))
     halves = [decision, *judge_gradients(replay, number, step, inputs, replayed, threshold)]
     return halves + (
@@ -29,7 +33,7 @@ def judge_step(replay: Replay, number: int, step: Tensors, threshold: float) -> 
 
 def judge_gradients(replay: Replay, number: int, step: Tensors, inputs: Inputs, replayed: Tensors,
                     threshold: float) -> list[Measurement]:
-    """Measures loss and gradients; of a skipped step the loss alone, if that is finite."""
+    """Measures loss, gradients and running statistics; of a skipped step not the gradients."""
 
     def units(draws: int) -> Mapping[str, float]:
         rng = np.random.default_rng([number, draws])
@@ -41,13 +45,15 @@ def judge_gradients(replay: Replay, number: int, step: Tensors, inputs: Inputs, 
         return {name: max(plain[name], kinks[name]) for name in plain}
 
     def compared(unit: Mapping[str, float], closely: bool) -> Iterator[Measurement]:
-        if np.isfinite(step["loss"]) or np.isfinite(replayed["loss"]) or not step["skipped"]:
-            yield measure(number, "loss", "", step["loss"], replayed["loss"], unit["loss"], FLOAT32, 1.0, threshold,
+        for name in replayed:
+            kind, _, tensor = name.partition("/")
+            quantity, storage, scale = FORWARD.get(kind, ("grads", replay.compute, float(step["loss_scale"])))
+            recorded = _recorded(step, name, number)
+            both_overflow = not (np.isfinite(recorded).all() or np.isfinite(replayed[name]).all())
+            if step["skipped"] and (quantity == "grads" or both_overflow):
+                continue
+            yield measure(number, quantity, tensor, recorded, replayed[name], unit[name], storage, scale, threshold,
                           closely)
-        for name in replayed if not step["skipped"] else ():
-            if name != "loss":
-                yield measure(number, "grads", name.removeprefix("grads/"), _recorded(step, name, number),
-                              replayed[name], unit[name], replay.compute, float(step["loss_scale"]), threshold, closely)
 
     return _twice_if_needed(units, compared, threshold)
 
@@ -105,7 +111,7 @@ def judge_rules(experiment: Experiment, trace: Reader, total_steps: int) -> Iter
         yield equal(number, "optimizer_step", "", step["optimizer_step"], np.int32(updates))
         yield equal(number, "learning_rate", "", step["learning_rate"], learning_rates[updates])
         yield equal(number, "loss_scale", "", step["loss_scale"], np.asarray(scale.scale))
-        for before, after in AFTER.items() if previous else ():
+        for before, after in CARRIED.items() if previous else ():
             for name, array in select(step, before).items():
                 yield equal(number, "params", f"{before}/{name}", array, previous[f"{after}/{name}"])
         if experiment.precision == "fp16":

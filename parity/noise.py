@@ -54,7 +54,9 @@ def kink_units(nudged: Callable[[int], Tensors], exact: Tensors, draws: int = MO
 
 
 def jitter(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each value moved to its upper or lower neighbour or left, by a draw of up to one ulp; zeros stay."""
+    """Each value moved to its upper or lower neighbour or left, by a draw of up to one ulp; zeros and tokens stay."""
+    if np.issubdtype(array.dtype, np.integer):
+        return array
     shift = rng.uniform(-1, 1, array.shape) * ulp(array, array.dtype)
     return np.where(array == 0, array, (array.astype(np.float64) + shift).astype(array.dtype))
 

@@ -13,7 +13,8 @@ EXPLANATION = {
     "params": "state before",
     "batch": "sample ids", "optimizer_step": "updates applied", "learning_rate": "learning rate",
     "loss_scale": "loss scale", "skipped": "overflow decision", "unchanged": "skipped unchanged",
-    "loss": "loss", "grads": "gradients", "moments": "moments", "updated": "updated parameters",
+    "loss": "loss", "batch_stats": "running statistics", "grads": "gradients", "moments": "moments",
+    "updated": "updated parameters",
 }
 
 

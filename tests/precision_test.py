@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,24 +16,57 @@ from jaxnn import precision
 from jaxnn.experiment import config
 from jaxnn.experiment.config import PRECISIONS, Experiment
 
+STEPS = 64
+
 
 @pytest.fixture(scope="module")
 def deepspeed_scaler():
-    """DeepSpeed's DynamicLossScaler as ZeRO builds it; rank 1, which prints nothing."""
+    """experiment -> the scaler that ZeRO builds from its ds_config; rank 1, which prints nothing."""
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")
         from deepspeed.runtime.fp16 import loss_scaler
 
         patch.setattr(loss_scaler.dist, "get_rank", lambda: 1)
-        yield lambda experiment: loss_scaler.DynamicLossScaler(
-            init_scale=2**experiment.initial_scale_power, scale_window=experiment.loss_scale_window,
-            min_scale=experiment.min_loss_scale, delayed_shift=experiment.hysteresis, consecutive_hysteresis=False)
+        patch.setattr(loss_scaler, "log_dist", lambda *args, **kwargs: None)
+        yield lambda experiment: loss_scaler.CreateLossScaler(
+            torch.half, experiment.static_loss_scale, not experiment.static_loss_scale, dict(
+                init_scale=2**experiment.initial_scale_power, scale_window=experiment.loss_scale_window,
+                min_scale=experiment.min_loss_scale, delayed_shift=experiment.hysteresis,
+                consecutive_hysteresis=experiment.consecutive_hysteresis))
 
 
 @functools.cache
-def jitted_update(experiment):
-    return jax.jit(lambda state, overflow: (precision.is_exhausted(state, experiment),
-                                            precision.update_loss_scale(state, overflow, experiment)))
+def scanned_updates(consecutive, static):
+    """Our states before each of STEPS steps and after them, and whether each was exhausted; compiled once."""
+
+    def scan(state, overflows, window, hysteresis, smallest):
+        experiment = scaler(consecutive_hysteresis=consecutive, static_loss_scale=static).replace(
+            loss_scale_window=window, hysteresis=hysteresis, min_loss_scale=smallest)
+
+        def body(state, overflow):
+            after = precision.update_loss_scale(state, overflow | jnp.isinf(state.scale), experiment)
+            return after, (state, precision.is_exhausted(state, experiment))
+
+        after, (states, exhausted) = jax.lax.scan(body, state, overflows)
+        return jax.tree.map(lambda *x: jnp.append(*x), states, after), exhausted
+
+    return jax.jit(scan)
+
+
+def our_states(experiment, overflows):
+    """(scale, clean steps, hysteresis) before each step and after the last, and whether each was exhausted."""
+    padded = np.zeros(STEPS, bool)
+    padded[: len(overflows)] = overflows
+    scan = scanned_updates(experiment.consecutive_hysteresis, experiment.static_loss_scale)
+    states, exhausted = scan(precision.initial_loss_scale(experiment), padded, experiment.loss_scale_window,
+                             experiment.hysteresis, experiment.min_loss_scale)
+    return list(zip(*map(np.asarray, states)))[: len(overflows) + 1], np.asarray(exhausted)[: len(overflows)]
+
+
+def their_state(theirs):
+    """As ours; theirs counts all steps, where ours counts those since the last overflow."""
+    with np.errstate(over="ignore"):
+        return np.float32(theirs.loss_scale), theirs.cur_iter - theirs.last_overflow_iter - 1, theirs.cur_hysteresis
 
 
 def scaler(**flags):
@@ -74,32 +108,64 @@ class TestInitialLossScale:
         state = precision.initial_loss_scale(scaler(initial_scale_power=5, hysteresis=3))
         assert (float(state.scale), int(state.clean_steps), int(state.hysteresis)) == (32, 0, 3)
 
+    def test_fp16_starts_at_the_static_scale(self):
+        assert precision.initial_loss_scale(scaler(static_loss_scale=1000.0, initial_scale_power=5)).scale == 1000
+
+    @pytest.mark.parametrize("static", [0.0, 128.0])
     @pytest.mark.parametrize("name", ["fp64", "fp32", "bf16"])
-    def test_other_formats_are_not_scaled(self, name):
-        assert precision.initial_loss_scale(Experiment(precision=name)).scale == 1
+    def test_other_formats_are_not_scaled(self, name, static):
+        assert precision.initial_loss_scale(Experiment(precision=name, static_loss_scale=static)).scale == 1
 
 
 class TestUpdateLossScale:
-    @pytest.mark.parametrize("window", [1, 2, 3, 5])
-    @pytest.mark.parametrize("hysteresis", [1, 2, 3])
-    @pytest.mark.parametrize("smallest", [1.0, 8.0, 6.0, 0.25])
-    @settings(deadline=None, max_examples=30, derandomize=True)
-    @given(overflows=st.lists(st.booleans(), max_size=60))
-    def test_is_deepspeeds_at_every_step(self, deepspeed_scaler, window, hysteresis, smallest, overflows):
-        """Where DeepSpeed gives up, `is_exhausted` says so, and nowhere before."""
-        experiment = scaler(initial_scale_power=4, loss_scale_window=window, hysteresis=hysteresis,
-                            min_loss_scale=smallest)
-        theirs, ours = deepspeed_scaler(experiment), precision.initial_loss_scale(experiment)
-        for overflow in overflows:
-            assert float(ours.scale) == theirs.loss_scale
-            exhausted, ours = jitted_update(experiment)(ours, overflow)
-            if overflow and exhausted:
+    @settings(deadline=None, max_examples=400, derandomize=True)
+    @given(power=st.sampled_from([0, 3, 4, 16, 24, 126, 127]), window=st.integers(1, 6), hysteresis=st.integers(1, 4),
+           consecutive=st.booleans(), smallest=st.sampled_from([0.25, 1.0, 6.0, 8.0]),
+           overflows=st.lists(st.booleans(), max_size=STEPS))
+    def test_is_deepspeeds_at_every_step(self, deepspeed_scaler, power, window, hysteresis, consecutive, smallest,
+                                         overflows):
+        """Where DeepSpeed gives up, `is_exhausted` says so, and nowhere before. An infinite scale always overflows."""
+        experiment = scaler(initial_scale_power=power, loss_scale_window=window, hysteresis=hysteresis,
+                            consecutive_hysteresis=consecutive, min_loss_scale=min(smallest, 2.0**power))
+        theirs = deepspeed_scaler(experiment)
+        ours, exhausted = our_states(experiment, overflows)
+        for step, overflow in enumerate(overflows):
+            assert ours[step] == their_state(theirs)
+            overflow |= bool(np.isinf(ours[step][0]))
+            if overflow and exhausted[step]:
                 with pytest.raises(Exception, match="loss scale already at minimum"):
                     theirs.update_scale(overflow)
                 return
             theirs.update_scale(overflow)
-        assert float(ours.scale) == theirs.loss_scale
-        assert int(ours.hysteresis) == theirs.cur_hysteresis
+        assert ours[-1] == their_state(theirs)
+
+    @settings(deadline=None, max_examples=20, derandomize=True)
+    @given(scale=st.sampled_from([1.0, 0.3, 128.0, 1000.0]), overflows=st.lists(st.booleans(), max_size=STEPS))
+    def test_a_static_scale_never_changes_nor_exhausts(self, deepspeed_scaler, scale, overflows):
+        experiment = scaler(static_loss_scale=scale, hysteresis=1, loss_scale_window=1, min_loss_scale=1.0)
+        theirs = deepspeed_scaler(experiment)
+        ours, exhausted = our_states(experiment, overflows)
+        assert not exhausted.any()
+        for step, overflow in enumerate(overflows):
+            assert ours[step][0] == np.float32(theirs.loss_scale) == np.float32(scale)
+            theirs.update_scale(overflow)
+
+    def test_comes_back_from_an_infinite_scale(self, deepspeed_scaler):
+        """Gradients of zero let the scale double beyond float32; the first others find the way back."""
+        experiment = scaler(initial_scale_power=127, loss_scale_window=1, hysteresis=1)
+        overflows = [False, False, True, False]
+        theirs, scales = deepspeed_scaler(experiment), []
+        for overflow in overflows:
+            theirs.update_scale(overflow)
+            scales.append(their_state(theirs)[0])
+        assert [state[0] for state in our_states(experiment, overflows)[0]][1:] == scales
+        np.testing.assert_array_equal(scales, np.float32([2.0**127, np.inf, 2.0**127, 2.0**127]))
+
+    @pytest.mark.parametrize(("consecutive", "scales"), [(False, [16, 16, 16, 8]), (True, [16, 16, 16, 16])])
+    def test_a_clean_step_between_two_overflows(self, consecutive, scales):
+        """Hysteresis 2: it refills the one, or they add up to a halving."""
+        experiment = scaler(initial_scale_power=4, hysteresis=2, consecutive_hysteresis=consecutive)
+        assert [state[0] for state in our_states(experiment, [True, False, True])[0]] == scales
 
     def test_a_start_below_the_smallest_scale_is_refused_or_deepspeeds(self, deepspeed_scaler):
         """DeepSpeed's scale would *rise* to the smallest on the first overflow."""
@@ -108,9 +174,9 @@ class TestUpdateLossScale:
         theirs.update_scale(True)
         with contextlib.suppress(config.UserError):
             config.check(experiment)
-            exhausted, ours = jitted_update(experiment)(precision.initial_loss_scale(experiment), True)
-            assert not exhausted
-            assert float(ours.scale) == theirs.loss_scale
+            ours, exhausted = our_states(experiment, [True])
+            assert not exhausted[0]
+            assert ours[1][0] == theirs.loss_scale
 
     def test_grows_on_the_1001st_clean_step_then_every_1000(self):
         experiment = scaler()
@@ -126,3 +192,7 @@ class TestIsExhausted:
     def test_only_at_the_smallest_scale_without_hysteresis(self, scale, hysteresis, expected):
         state = precision.LossScale(jnp.float32(scale), jnp.int32(0), jnp.int32(hysteresis))
         assert bool(precision.is_exhausted(state, scaler(min_loss_scale=1.0))) == expected
+
+    def test_never_of_a_static_scale(self):
+        state = precision.LossScale(jnp.float32(1), jnp.int32(0), jnp.int32(1))
+        assert not precision.is_exhausted(state, scaler(static_loss_scale=1.0))

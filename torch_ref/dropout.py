@@ -9,7 +9,7 @@ from torch_ref import threefry
 
 
 class MaskSource(NamedTuple):
-    """What the masks of one step are drawn from.
+    """What a network is given in training: where dropout masks come from, and which rows are samples.
 
     A mask belongs to the global batch: a rank cuts out its own rows, so that the masks
     do not depend on the number of ranks.
@@ -18,16 +18,19 @@ class MaskSource(NamedTuple):
       key: PRNG key of the step.
       first_row: the rank's first row in the global batch.
       num_rows: rows of the global batch.
+      weights: [rows] float32, 0 for rows that pad the batch; None: all are samples.
     """
 
     key: threefry.Key
     first_row: int
     num_rows: int
+    weights: torch.Tensor | None = None
 
 
-def mask_source(seed: int, step: int, first_row: int, num_rows: int) -> MaskSource:
+def mask_source(seed: int, step: int, first_row: int, num_rows: int,
+                weights: torch.Tensor | None = None) -> MaskSource:
     """The masks of one step, skipped steps counted."""
-    return MaskSource(threefry.fold_in(threefry.key(seed), step), first_row, num_rows)
+    return MaskSource(threefry.fold_in(threefry.key(seed), step), first_row, num_rows, weights)
 
 
 def dropout(x: torch.Tensor, rate: float, layer: int, source: MaskSource | None) -> torch.Tensor:

@@ -1,35 +1,64 @@
 """torch's named tensors <-> flat arrays under Flax's names and layouts; every transpose lives here.
 
-Names map mechanically: `hidden_0.weight` of a Linear is `hidden_0/kernel`, transposed to
-[in, out]. The map is total: an entry without a partner is an error that names it.
+Names map mechanically: `hidden_0.weight` of a Linear is `hidden_0/kernel`, transposed to [in, out];
+`norm_0.running_var`, a buffer, is `norm_0/var` of the running statistics. The maps are total: an entry
+without a partner is an error that names it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from jaxnn.experiment.config import UserError
+from torch_ref.precision import at_least_float32
+
+
+class Leaf(NamedTuple):
+    """What a torch tensor is in Flax.
+
+    Attributes:
+      name: its last name there.
+      axes: torch's axes in Flax's order; empty: as they are.
+    """
+
+    name: str
+    axes: tuple[int, ...] = ()
 
 
 def flax_names(model: nn.Module) -> dict[str, str]:
-    """{torch name: Flax name} for every parameter, in the order of `model.named_parameters()`."""
-    names = {}
-    for path, layer in model.named_modules():
-        for leaf, _ in layer.named_parameters(recurse=False):
-            names[f"{path}.{leaf}"] = "/".join([*path.split("."), _LEAVES[type(layer)][leaf]])
-    return names
+    """{torch name: Flax name} for every parameter, in the order of `model.named_parameters()`.
+
+    Raises:
+      UserError: a parameter without a name in Flax.
+    """
+    return _names(model, (name for name, _ in model.named_parameters()))
+
+
+def flax_stats_names(model: nn.Module) -> dict[str, str]:
+    """{torch name: Flax name} for every running statistic, in the order of `model.named_buffers()`.
+
+    Raises:
+      UserError: a buffer without a name in Flax.
+    """
+    return _names(model, (name for name, _ in _stats(model)))
 
 
 def to_flax(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """Tensors shaped like the model's parameters, by torch name -> flat arrays in Flax's layouts.
+    """Tensors shaped like the model's parameters or statistics, by torch name -> flat arrays in Flax's layouts.
 
-    Serves parameters, gradients and moments alike.
+    Serves parameters, gradients, moments and running statistics alike; float16 and bfloat16 come out as float32.
     """
-    names = flax_names(model)
-    return {names[name]: np.ascontiguousarray(_transpose(tensor.detach(), names[name]).float().cpu().numpy())
-            for name, tensor in tensors.items()}
+    names = _names(model, tensors)
+    return {names[name]: _in_flax(tensor, _leaf(model, name)) for name, tensor in tensors.items()}
+
+
+def stats_to_flax(model: nn.Module) -> dict[str, np.ndarray]:
+    """A copy of the model's running statistics as flat arrays under Flax's names; empty without batch normalization."""
+    return to_flax(model, {name: statistic.clone() for name, statistic in _stats(model)})
 
 
 def load(model: nn.Module, arrays: Mapping[str, np.ndarray], source: str) -> None:
@@ -43,22 +72,63 @@ def load(model: nn.Module, arrays: Mapping[str, np.ndarray], source: str) -> Non
     Raises:
       UserError: an entry is missing, unused, or of another shape.
     """
-    names = flax_names(model)
-    params = dict(model.named_parameters())
+    _fill(model, dict(model.named_parameters()), arrays, source)
+
+
+def load_stats(model: nn.Module, arrays: Mapping[str, np.ndarray], source: str) -> None:
+    """Copies flat Flax arrays into the model's running statistics, in place; arguments and errors as in `load`."""
+    _fill(model, dict(_stats(model)), arrays, source)
+
+
+def _stats(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
+    """Every buffer but torch's count of batches, which only a momentum of None would use; Flax has none."""
+    return ((name, buffer) for name, buffer in model.named_buffers() if not name.endswith("num_batches_tracked"))
+
+
+def _names(model: nn.Module, torch_names: Iterable[str]) -> dict[str, str]:
+    return {name: "/".join([*name.split(".")[:-1], _leaf(model, name).name]) for name in torch_names}
+
+
+def _leaf(model: nn.Module, torch_name: str) -> Leaf:
+    path, _, leaf = torch_name.rpartition(".")
+    layer = type(model.get_submodule(path))
+    for kind in layer.__mro__:
+        if leaf in LEAVES.get(kind, {}):
+            return LEAVES[kind][leaf]
+    raise UserError(f"--model: {torch_name} of {layer.__name__} has no name in Flax; add it to torch_ref/params_io.py")
+
+
+def _in_flax(tensor: torch.Tensor, leaf: Leaf) -> np.ndarray:
+    tensor = at_least_float32(tensor.detach())
+    return np.ascontiguousarray((tensor.permute(leaf.axes) if leaf.axes else tensor).cpu().numpy())
+
+
+def _fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], arrays: Mapping[str, np.ndarray], source: str) -> None:
+    names = _names(model, tensors)
     for name in sorted(set(names.values()) ^ arrays.keys()):
         fault = "not the model's" if name in arrays else "missing"
         raise UserError(f"--init_params: {name} is {fault} in {source}")
     for torch_name, name in names.items():
-        value = _transpose(torch.from_numpy(np.array(arrays[name])), name)
-        if value.shape != params[torch_name].shape:
-            raise UserError(f"--init_params: {name} is {tuple(arrays[name].shape)} in {source}, "
-                            f"{tuple(_transpose(params[torch_name], name).shape)} in the model")
-        params[torch_name].data.copy_(value)
+        value, axes = torch.from_numpy(np.array(arrays[name])), _leaf(model, torch_name).axes
+        tensor = tensors[torch_name].data
+        target = tensor.permute(axes) if axes else tensor
+        if value.shape != target.shape:
+            raise UserError(f"--init_params: {name} is {tuple(value.shape)} in {source}, "
+                            f"{tuple(target.shape)} in the model")
+        target.copy_(value)
 
 
-def _transpose(tensor: torch.Tensor, name: str) -> torch.Tensor:
-    """Between torch's layout and Flax's, either way: a Linear weight [out, in] <-> [in, out]."""
-    return tensor.T if name.endswith("/kernel") else tensor
+_MATRIX = (1, 0)
+_RECURRENT = {"weight_ih_l0": Leaf("input_kernel", _MATRIX), "weight_hh_l0": Leaf("recurrent_kernel", _MATRIX),
+              "bias_ih_l0": Leaf("input_bias"), "bias_hh_l0": Leaf("recurrent_bias")}
 
-
-_LEAVES: dict[type, dict[str, str]] = {nn.Linear: {"weight": "kernel", "bias": "bias"}}
+LEAVES: dict[type[nn.Module], dict[str, Leaf]] = {
+    nn.Linear: {"weight": Leaf("kernel", _MATRIX), "bias": Leaf("bias")},
+    nn.Conv2d: {"weight": Leaf("kernel", (2, 3, 1, 0)), "bias": Leaf("bias")},
+    _BatchNorm: {"weight": Leaf("scale"), "bias": Leaf("bias"), "running_mean": Leaf("mean"),
+                 "running_var": Leaf("var")},
+    nn.LayerNorm: {"weight": Leaf("scale"), "bias": Leaf("bias")},
+    nn.Embedding: {"weight": Leaf("embedding")},
+    nn.RNNBase: _RECURRENT,
+}
+"""Layer type, or one that it derives from -> {torch's leaf: Flax's}."""

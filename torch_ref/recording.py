@@ -38,8 +38,7 @@ class Recorder:
         """Whether this step, counted from 0, is to be recorded."""
         return step < self._steps
 
-    def run(self, engine: Any, batch: Batch, ids: np.ndarray, step: int, updates: int,
-            learning_rate: float) -> StepResult:
+    def run(self, engine: Any, batch: Batch, ids: np.ndarray, step: int, learning_rate: float) -> StepResult:
         """Takes one step and writes it.
 
         Args:
@@ -47,7 +46,6 @@ class Recorder:
           batch: this rank's rows.
           ids: [batch] global batch.
           step: counted from 0.
-          updates: applied so far.
           learning_rate: of this step.
         """
         before = self._state(engine)
@@ -56,26 +54,28 @@ class Recorder:
         after = self._state(engine)
         if self._writer:
             grads = params_io.to_flax(engine.module, grads)
-            self._writer.write(step, step_tensors(before, after, ids, updates, result, grads))
+            self._writer.write(step, step_tensors(before, after, ids, result, grads))
         return result
 
     def _state(self, engine: Any) -> dict[str, Any]:
-        keys = MOMENT_KEYS[self._experiment.optimizer]
-        convert = engine.module
+        model, keys = engine.module, MOMENT_KEYS[self._experiment.optimizer]
         return {
-            "params": params_io.to_flax(convert, engines.masters(engine)),
-            "moments": {name: params_io.to_flax(convert, engines.moments(engine, key)) for name, key in keys.items()},
+            "params": params_io.to_flax(model, engines.masters(engine)),
+            "batch_stats": params_io.stats_to_flax(model),
+            "moments": {name: params_io.to_flax(model, engines.moments(engine, key)) for name, key in keys.items()},
+            "updates": engines.updates(engine),
         }
 
 
-def step_tensors(before: Mapping[str, Any], after: Mapping[str, Any], ids: np.ndarray, updates: int,
-                 result: StepResult, grads: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+def step_tensors(before: Mapping[str, Any], after: Mapping[str, Any], ids: np.ndarray, result: StepResult,
+                 grads: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
     """One step in the trace's terms; see `experiment/trace.py`."""
     return {
         "batch/ids": ids[ids >= 0],
         "params": before["params"],
+        "batch_stats": before["batch_stats"],
         "moments": before["moments"],
-        "optimizer_step": np.int32(updates),
+        "optimizer_step": np.int32(before["updates"]),
         "loss": result.loss.float().cpu().numpy(),
         "grads": grads,
         "grad_norm": trace.grad_norm(grads.values(), result.skipped),
@@ -83,5 +83,6 @@ def step_tensors(before: Mapping[str, Any], after: Mapping[str, Any], ids: np.nd
         "skipped": np.bool_(result.skipped),
         "learning_rate": np.float32(result.learning_rate),
         "updated": after["params"],
+        "updated_batch_stats": after["batch_stats"],
         "updated_moments": after["moments"],
     }

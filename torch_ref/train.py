@@ -6,8 +6,9 @@
 FP16 with dynamic loss scaling and ZeRO stage 1 unless the flags say otherwise.
 """
 
+import json
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,13 +17,26 @@ from absl import flags
 from jaxnn.experiment import batches, command_line, datasets, evaluation, records, run_log, schedules
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import Dataset
+from jaxnn.experiment.deepspeed import ds_config, file_config
+from jaxnn.experiment.early_stopping import EarlyStopping
 from torch_ref import engine as engines
 from torch_ref import models, params_io
 from torch_ref.metrics import METRICS, Metric
 from torch_ref.optimizers import OPTIMIZERS
 from torch_ref.precision import DTYPES
 from torch_ref.recording import Recorder
-from torch_ref.train_step import StepResult, eval_step, gather, objective, train_step
+from torch_ref.train_step import (
+    Batch,
+    Resident,
+    StepResult,
+    backward,
+    eval_step,
+    forward,
+    gather,
+    make_resident,
+    sum_over,
+    train_step,
+)
 
 PACKAGES = ("torch", "deepspeed", "numpy")
 
@@ -33,30 +47,39 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     clock = run_log.Clock()
     refuse_what_is_not_here(experiment)
     data = datasets.load(experiment)
-    if data.train_inputs.dtype == np.uint8:
-        raise UserError(f"--dataset: torch_ref does not train on the images of {experiment.dataset} yet")
     learning_rates = schedules.learning_rates(experiment, batches.total_steps(experiment, len(data.train_inputs)))
     clock.end("data")
 
     rank, world_size, device = engines.join_ranks()
-    check_ranks(experiment, world_size)
+    config = ds_config(experiment, world_size)
     kernels = engines.fp16_kernels(experiment) if experiment.precision == "fp16" else "none"
     model = start(experiment, data, device)
     workdir = records.create_workdir(experiment, "torch") if rank == 0 else None
-    if kernels == "software" and rank == 0:
-        print("note: this CPU has no FP16 instructions; torch computes FP16 in software", file=sys.stderr)
-    optimizer = OPTIMIZERS[experiment.optimizer](experiment, model.parameters())
-    engine = engines.initialize(experiment, model, optimizer, world_size)
+    if workdir:
+        whole = file_config(experiment, world_size, len(learning_rates))
+        records.write_text(workdir / records.DS_CONFIG, json.dumps(whole, indent=2) + "\n")
+    available, no_fused_adam = engines.choose_adam(experiment)
+    for note in engines.notes(experiment, kernels, no_fused_adam) if rank == 0 else ():
+        print(f"note: {note}", file=sys.stderr, flush=True)
+    optimizer = OPTIMIZERS[experiment.optimizer](available, model.parameters())
+    engine = engines.initialize(model, optimizer, config)
     clock.end("compile")
 
     metric_name, metric = METRICS[data.task]
     recorder = Recorder(experiment, rank, world_size, workdir)
+    splits = evaluation.splits(experiment, data)
+    resident = (make_resident(data.train_inputs, data.train_targets, data, device),
+                make_resident(np.concatenate([split.inputs for split in splits]),
+                              np.concatenate([split.targets for split in splits]), data, device))
     with run_log.RunLog(experiment, data, "torch", workdir, metric_name) as log:
-        outputs = train(experiment, data, learning_rates, engine, device, metric, recorder, log, rank, world_size)
+        run = Run(experiment, splits, *resident, learning_rates, engine, metric, recorder, log, rank, world_size)
+        kept = train(run)
     clock.end("train")
 
-    flat = params_io.to_flax(engine.module, engines.masters(engine))
-    log.finish(flat, outputs, clock, [str(device)] * world_size, PACKAGES, {"fp16_kernels": kernels})
+    if kept.batch_stats and workdir:
+        records.write_params(workdir / records.BATCH_STATS, kept.batch_stats)
+    log.finish(kept.params, kept.outputs, clock, [str(device)] * world_size, PACKAGES, {"fp16_kernels": kernels},
+               predict=lambda inputs: predict(experiment, data, kept, inputs))
     engines.shut_down()
 
 
@@ -64,17 +87,11 @@ def refuse_what_is_not_here(experiment: Experiment) -> None:
     """Raises UserError on a flag that only jaxnn obeys so far."""
     if experiment.precision not in DTYPES:
         raise UserError(f"--precision: DeepSpeed trains {', '.join(DTYPES)}, not {experiment.precision}")
+    if experiment.precision == "fp16" and experiment.initial_scale_power >= 64:
+        raise UserError(f"--initial_scale_power: torch cannot multiply by 2 to the {experiment.initial_scale_power}; "
+                        "at most 63 under DeepSpeed")
     if experiment.resume or experiment.checkpoint_every:
         raise UserError("--resume, --checkpoint_every: torch_ref.train writes no checkpoints; leave them out")
-    for flag, value in (("patience", 0), ("accumulation_steps", 1), ("normalization", "none")):
-        if getattr(experiment, flag) != value:
-            raise UserError(f"--{flag}: torch_ref does not have it yet; leave it out or train in jaxnn")
-
-
-def check_ranks(experiment: Experiment, world_size: int) -> None:
-    """Raises UserError if the batch does not divide among the ranks."""
-    if experiment.batch_size % world_size:
-        raise UserError(f"--batch_size: {experiment.batch_size} is not divisible by {world_size} ranks")
 
 
 def start(experiment: Experiment, data: Dataset, device: torch.device) -> torch.nn.Module:
@@ -86,51 +103,140 @@ def start(experiment: Experiment, data: Dataset, device: torch.device) -> torch.
     return model.to(device)
 
 
-def train(experiment: Experiment, data: Dataset, learning_rates: np.ndarray, engine: Any, device: torch.device,
-          metric: Metric, recorder: Recorder, log: run_log.RunLog, rank: int, world_size: int) -> np.ndarray:
-    """Runs every epoch; returns the test outputs of the last."""
-    samples, plan = len(data.train_inputs), batches.plan(experiment, len(data.train_inputs))
-    splits = evaluation.splits(experiment, data)
-    evaluated, owners = evaluation.plan(experiment, splits)
-    train_set, eval_set = ([torch.from_numpy(array).to(device) for array in arrays] for arrays in (
-        (data.train_inputs, data.train_targets),
-        (np.concatenate([split.inputs for split in splits]), np.concatenate([split.targets for split in splits]))))
-    step, updates = 0, 0
+class Run(NamedTuple):
+    """What does not change while the epochs pass.
+
+    Attributes:
+      experiment: what is trained.
+      splits: evaluated after each epoch, the test split first.
+      train_set: the training split on the device.
+      eval_set: of every split that is evaluated, one after the other.
+      learning_rates: [updates] float32.
+      engine: of `engine.initialize`.
+      metric: that accompanies the loss.
+      recorder: takes the steps that are recorded.
+      log: what is written and shown.
+      rank: of this process.
+      world_size: ranks in all.
+    """
+
+    experiment: Experiment
+    splits: list[evaluation.Split]
+    train_set: Resident
+    eval_set: Resident
+    learning_rates: np.ndarray
+    engine: Any
+    metric: Metric
+    recorder: Recorder
+    log: run_log.RunLog
+    rank: int
+    world_size: int
+
+
+class Kept(NamedTuple):
+    """The network after an epoch, on the host.
+
+    Attributes:
+      params: flat master parameters.
+      batch_stats: flat running statistics; empty without batch normalization.
+      outputs: [test samples, ...].
+    """
+
+    params: dict[str, np.ndarray]
+    batch_stats: dict[str, np.ndarray]
+    outputs: np.ndarray
+
+
+def train(run: Run) -> Kept:
+    """Runs every epoch, until the validation loss stops falling if `--patience` is set.
+
+    Returns:
+      The network to keep: the last epoch's, or the best under `--patience`.
+    """
+    experiment, log, samples = run.experiment, run.log, len(run.train_set.inputs)
+    plan, step, updates = batches.plan(experiment, samples), 0, 0
+    evaluated, owners = evaluation.plan(experiment, run.splits, run.world_size)
+    stopping, kept = EarlyStopping(experiment.patience, experiment.min_delta), None
     for number, steps in enumerate(plan):
         ids = batches.epoch_batches(experiment, samples, number)[:steps]
-        mine = torch.from_numpy(batches.rank_slice(ids, rank, world_size)).to(device)
-        results = []
-        engine.train()
-        for row in range(steps):
-            batch, learning_rate = gather(*train_set, mine[row]), float(learning_rates[updates])
-            if recorder.wants(step):
-                result = recorder.run(engine, batch, ids[row], step, updates, learning_rate)
-            else:
-                result, _ = train_step(experiment, engine, batch, step, learning_rate, rank, world_size)
-            stop_if_diverged(experiment, engine, batch, result, step, rank, world_size)
-            results.append(result)
-            step, updates = step + 1, updates + (not result.skipped)
-        sums, outputs = evaluate(experiment, engine, metric, eval_set, evaluated)
-        log.epoch(number, torch.stack([r.loss for r in results]).cpu().numpy(),
-                  (ids != batches.PADDING).sum(axis=1), np.array([r.skipped for r in results]),
-                  results[-1].learning_rate, evaluation.means(splits, owners, sums))
-    return outputs[: len(data.test_inputs)]
+        results = train_epoch(run, ids, step, updates)
+        skipped = np.array([result.skipped for result in results], bool)
+        step, updates = step + steps, updates + int((~skipped).sum())
+        sums, outputs = evaluate(run, evaluated)
+        means = evaluation.means(run.splits, owners, sums)
+        log.epoch(number, torch.stack([result.loss for result in results]).cpu().numpy(),
+                  (ids != batches.PADDING).sum(axis=1), skipped, results[-1].learning_rate, means)
+        if experiment.patience and not stopping.improves(means["validation"][0]):
+            if stopping.is_over:
+                break
+        elif experiment.patience or number + 1 == len(plan):
+            kept = keep(run.engine, outputs[: len(run.splits[0].inputs)])
+    if experiment.patience:
+        log.keep(stopping.best_epoch)
+    return kept
 
 
-def evaluate(experiment: Experiment, engine: Any, metric: Metric, eval_set: list[torch.Tensor],
-             evaluated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of loss and metric over each of the batches [batches, 2], and the outputs [rows of all batches, ...]."""
-    engine.eval()
-    ids = torch.from_numpy(evaluated).to(eval_set[0].device)
-    sums, outputs = zip(*(eval_step(experiment, engine.module, metric, gather(*eval_set, row)) for row in ids))
-    return torch.stack(sums).cpu().numpy(), torch.cat(outputs).cpu().numpy()
+def train_epoch(run: Run, ids: np.ndarray, step: int, updates: int) -> list[StepResult]:
+    """Takes the steps of an epoch.
+
+    Args:
+      run: everything else.
+      ids: [steps, batch] global batches.
+      step: batches seen before.
+      updates: applied before.
+    """
+    experiment, engine, rank, world_size = run.experiment, run.engine, run.rank, run.world_size
+    mine = torch.from_numpy(batches.rank_slice(ids, rank, world_size)).to(run.train_set.inputs.device)
+    results = []
+    engine.train()
+    for row, number in enumerate(range(step, step + len(ids))):
+        batch, learning_rate = gather(run.train_set, mine[row]), float(run.learning_rates[updates])
+        if run.recorder.wants(number):
+            result = run.recorder.run(engine, batch, ids[row], number, learning_rate)
+        else:
+            result, _ = train_step(experiment, engine, batch, number, learning_rate, rank, world_size)
+        stop_if_diverged(experiment, engine, batch, result, number, rank, world_size)
+        results.append(result)
+        updates += not result.skipped
+    return results
 
 
-def stop_if_diverged(experiment: Experiment, engine: Any, batch: Any, result: StepResult, step: int, rank: int,
+def evaluate(run: Run, evaluated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each rank evaluates its columns of the batches [batches, rows of all ranks].
+
+    Returns:
+      Sums of loss and metric over each batch [batches, 2], and the outputs [rows of all batches, ...].
+    """
+    run.engine.eval()
+    mine = torch.from_numpy(batches.rank_slice(evaluated, run.rank, run.world_size)).to(run.eval_set.inputs.device)
+    sums, outputs = zip(*(eval_step(run.experiment, run.engine.module, run.metric, gather(run.eval_set, row))
+                          for row in mine))
+    sums = sum_over(torch.stack(sums), run.world_size)
+    outputs = engines.join_rows(torch.stack(outputs), run.world_size)
+    return sums.cpu().numpy(), outputs.flatten(0, 1).cpu().numpy()
+
+
+def keep(engine: Any, outputs: np.ndarray) -> Kept:
+    """A copy of the network as it is now; every rank takes part in the reading."""
+    model = engine.module
+    return Kept(params_io.to_flax(model, engines.masters(engine)), params_io.stats_to_flax(model), outputs)
+
+
+def predict(experiment: Experiment, data: Dataset, kept: Kept, inputs: np.ndarray) -> np.ndarray:
+    """Outputs of the kept network, [n, ...] float32; on this rank alone, whatever DeepSpeed has partitioned."""
+    model = models.build(experiment, data.signature)
+    params_io.load(model, kept.params, records.PARAMS)
+    params_io.load_stats(model, kept.batch_stats, records.BATCH_STATS)
+    for param in model.parameters():
+        param.data = param.data.to(DTYPES[experiment.precision])
+    return forward(experiment, model.eval(), torch.from_numpy(np.asarray(inputs))).float().numpy()
+
+
+def stop_if_diverged(experiment: Experiment, engine: Any, batch: Batch, result: StepResult, step: int, rank: int,
                      world_size: int) -> None:
     """Raises UserError naming the tensor that is not finite, unless FP16 skipped the step.
 
-    DeepSpeed skips a step that is not finite in any precision and drops its gradients, so the
+    A step that is not finite is skipped in any precision and its gradients are dropped, so the
     parameters are still those before it: the step is taken apart once more to find the tensor.
     """
     if not result.skipped and torch.isfinite(result.loss):
@@ -139,8 +245,7 @@ def stop_if_diverged(experiment: Experiment, engine: Any, batch: Any, result: St
         return
     tensors = {"loss": result.loss}
     if torch.isfinite(result.loss):
-        batch = batch._replace(inputs=batch.inputs.to(DTYPES[experiment.precision]))
-        engine.backward(objective(experiment, engine, batch, step, rank, world_size))
+        backward(experiment, engine, batch, step, rank, world_size)
         tensors |= {f"gradient of {params_io.flax_names(engine.module)[name]}": gradient
                     for name, gradient in engines.gradients(engine).items()}
     finite = np.array([[bool(torch.isfinite(tensor).all()) for tensor in tensors.values()]])

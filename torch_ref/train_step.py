@@ -7,18 +7,21 @@ from torch import nn
 
 from jaxnn.experiment import batches
 from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.datasets import Dataset
 from torch_ref import engine as engines
-from torch_ref import losses
+from torch_ref import losses, precision
 from torch_ref.dropout import mask_source
 from torch_ref.metrics import Metric
 from torch_ref.precision import DTYPES
+
+Scaling = tuple[torch.Tensor, torch.Tensor] | None
 
 
 class Batch(NamedTuple):
     """This rank's rows of a batch.
 
     Attributes:
-      inputs: [rows, features].
+      inputs: [rows, ...].
       targets: [rows, ...].
       weights: [rows] float32, 0 for padding and 1 for samples.
     """
@@ -34,7 +37,7 @@ class StepResult(NamedTuple):
     Attributes:
       loss: () mean over the global batch, unscaled.
       learning_rate: of the step.
-      loss_scale: the scale that multiplied the loss.
+      loss_scale: the scale that multiplied the loss, as DeepSpeed's scaler held it.
       skipped: an overflow left parameters and optimizer as they were.
     """
 
@@ -44,29 +47,63 @@ class StepResult(NamedTuple):
     skipped: bool
 
 
-def gather(inputs: torch.Tensor, targets: torch.Tensor, ids: torch.Tensor) -> Batch:
+class Resident(NamedTuple):
+    """What stays on the device for the whole run.
+
+    Attributes:
+      inputs: [samples, ...].
+      targets: [samples, ...].
+      scaling: offset and scale that uint8 inputs go through when they are used; None: they are used as they are.
+    """
+
+    inputs: torch.Tensor
+    targets: torch.Tensor
+    scaling: Scaling
+
+
+def make_resident(inputs: Any, targets: Any, data: Dataset, device: torch.device) -> Resident:
+    """Puts a split of the data set, as NumPy arrays, on the device."""
+    arrays = (inputs, targets, *((data.scaling.offset, data.scaling.scale)
+                                 if data.scaling and not data.scaled_on_host else ()))
+    inputs, targets, *scaling = (torch.from_numpy(array).to(device) for array in arrays)
+    return Resident(inputs, targets, (scaling[0], scaling[1]) if scaling else None)
+
+
+def gather(resident: Resident, ids: torch.Tensor) -> Batch:
     """The rows of `ids` [rows]; padding takes row 0 with weight 0."""
     rows = ids.clamp(min=0)
-    return Batch(inputs[rows], targets[rows], (ids != batches.PADDING).float())
+    return Batch(scale_bytes(resident.inputs[rows], resident.scaling), resident.targets[rows],
+                 (ids != batches.PADDING).float())
 
 
-def objective(experiment: Experiment, model: nn.Module, batch: Batch, step: int, rank: int,
-              world_size: int) -> torch.Tensor:
-    """The rank's share of the global mean loss, times the world size, since DeepSpeed averages over ranks.
+def scale_bytes(inputs: torch.Tensor, scaling: Scaling) -> torch.Tensor:
+    """uint8 images as float32, scaled; everything else as it is."""
+    if inputs.dtype != torch.uint8:
+        return inputs
+    return inputs.float() if scaling is None else (inputs.float() - scaling[0]) * scaling[1]
+
+
+def objective(experiment: Experiment, model: nn.Module, batch: Batch, step: int, rank: int, world_size: int,
+              part: int = 0) -> torch.Tensor:
+    """The share of one part of this rank's rows in the global mean loss, times the world size: DeepSpeed averages.
 
     Args:
-      experiment: names loss and seed.
+      experiment: names loss, seed and `accumulation_steps`, the number of parts.
       model: called with (inputs, masks); the engine counts.
       batch: inputs in the compute format.
       step: batches seen so far.
       rank: of this process.
       world_size: ranks in all.
+      part: which one, in the order of the rows.
     """
     rows = len(batch.weights)
-    masks = mask_source(experiment.seed, step, rank * rows, rows * world_size)
+    size = rows // experiment.accumulation_steps
+    total = sum_over(batch.weights.sum(), world_size)
+    inputs, targets, weights = (tensor[part * size : (part + 1) * size] for tensor in batch)
+    masks = mask_source(experiment.seed, step, rank * rows + part * size, rows * world_size, weights)
     loss_function = losses.build(experiment.loss, experiment.label_smoothing)
-    per_example = loss_function(model(batch.inputs, masks), batch.targets)
-    weights, total = batch.weights.to(per_example.dtype), sum_over(batch.weights.sum(), world_size)
+    per_example = loss_function(model(inputs, masks), targets)
+    weights = weights.to(per_example.dtype)
     return torch.sum(per_example * weights) / total.to(per_example.dtype) * world_size
 
 
@@ -75,35 +112,57 @@ def train_step(experiment: Experiment, engine: Any, batch: Batch, step: int, lea
     """Forward, backward and update under the engine.
 
     Args:
+      experiment: what is trained.
       engine: of `engine.initialize`.
+      batch: this rank's rows.
+      step: batches seen so far.
+      learning_rate: of this step.
+      rank: of this process.
+      world_size: ranks in all.
       with_grads: also read the unscaled gradients, by torch name.
 
     Raises:
       UserError: FP16 overflowed at the smallest loss scale.
     """
-    batch = batch._replace(inputs=batch.inputs.to(DTYPES[experiment.precision]))
     engines.set_learning_rate(engine, learning_rate)
-    scale = float(engine.optimizer.loss_scale)
-    loss = objective(experiment, engine, batch, step, rank, world_size)
-    engine.backward(loss)
+    scale = engines.loss_scale(engine)
+    loss = backward(experiment, engine, batch, step, rank, world_size)
     grads = engines.gradients(engine) if with_grads else {}
-    engines.step(engine, step)
-    mean = sum_over(loss.detach(), world_size) / world_size
-    return StepResult(mean, learning_rate, scale, bool(engine.optimizer.overflow)), grads
+    skipped = engines.step(engine, step)
+    return StepResult(loss, learning_rate, scale, skipped), grads
+
+
+def backward(experiment: Experiment, engine: Any, batch: Batch, step: int, rank: int, world_size: int) -> torch.Tensor:
+    """Leaves the gradients of a step with the engine, to be read or applied; returns the global batch's mean loss."""
+    batch = batch._replace(inputs=precision.cast(batch.inputs, DTYPES[experiment.precision]))
+    total = torch.zeros((), device=batch.weights.device)
+    for part in range(experiment.accumulation_steps):
+        if part:
+            engines.step(engine, step)  # ends the part before
+        loss = objective(experiment, engine, batch, step, rank, world_size, part)
+        engines.backward(engine, loss)
+        total = total + loss.detach()
+    return sum_over(total, world_size) / world_size
 
 
 @torch.no_grad()
 def eval_step(experiment: Experiment, model: nn.Module, metric: Metric,
               batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """(Weighted sums of loss and metric, outputs [rows, ...])."""
-    outputs = model(batch.inputs.to(DTYPES[experiment.precision]))
+    outputs = forward(experiment, model, batch.inputs)
     loss_function = losses.build(experiment.loss, experiment.label_smoothing)
     sums = [torch.sum(f(outputs, batch.targets) * batch.weights) for f in (loss_function, metric)]
     return torch.stack([s.float() for s in sums]), outputs.float()
 
 
+@torch.no_grad()
+def forward(experiment: Experiment, model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """Outputs in the compute format, outside training; the model must be in its evaluation mode."""
+    return model(precision.cast(inputs, DTYPES[experiment.precision]))
+
+
 def sum_over(value: torch.Tensor, world_size: int) -> torch.Tensor:
-    """The sum of a scalar over the ranks."""
+    """The sum of a tensor over the ranks."""
     if world_size > 1:
         torch.distributed.all_reduce(value)
     return value

@@ -9,6 +9,7 @@ from absl import flags
 
 from jaxnn.experiment import config
 from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.deepspeed import reading
 
 BAD_INPUT = 2
 Define = Callable[[flags.FlagValues], None]
@@ -27,10 +28,11 @@ def parse(argv: Sequence[str], default_precision: str,
       The checked experiment, and the flag values for whatever `define_more` defined.
 
     Raises:
-      UserError: unknown flag, bad value, unreadable flagfile.
+      UserError: unknown flag, bad value, unreadable flagfile, or a `--ds_config` at odds with the flags.
     """
     values = parse_values(argv, _experiment_and(define_more))
-    return config.from_flags(values, default_precision), values
+    from_flags = reading.from_flags if values["ds_config"].value else config.from_flags
+    return from_flags(values, default_precision), values
 
 
 def parse_values(argv: Sequence[str], define: Define) -> flags.FlagValues:

@@ -123,6 +123,10 @@ class Experiment:
     warmup_type: str = option("log", "warmup_lr, warmup_decay_lr, warmup_cosine_lr: DeepSpeed's warm-up curve.",
                               choices=("log", "linear"))
     min_learning_rate: float = option(0.0, "Where warm-ups start and cosines end.", minimum=0)
+    final_learning_rate: float = option(0.0, "warmup_cosine_lr: where the cosine ends; 0: at --min_learning_rate.",
+                                        minimum=0)
+    schedule_steps: int = option(0, "Schedules with an end: optimizer steps until there, at least the run's; 0: the "
+                                 "run's, as if without --max_steps.", minimum=0)
     decay_rate: float = option(0.1, "step, exponential: factor of the learning rate every --decay_steps.", above=0)
     decay_steps: int = option(1000, "step, exponential: optimizer steps per factor --decay_rate.", minimum=1)
 
@@ -142,14 +146,20 @@ class Experiment:
     loss_scale_window: int = option(1000, "FP16: clean steps before the loss scale doubles.", minimum=1)
     hysteresis: int = option(2, "FP16: overflows before the loss scale halves.", minimum=1)
     min_loss_scale: float = option(1.0, "FP16: smallest loss scale; an overflow there ends the run.", above=0)
+    consecutive_hysteresis: bool = option(False, "FP16: a clean step refills the hysteresis; only overflows in a row "
+                                          "count.")
+    static_loss_scale: float = option(0.0, "FP16: a loss scale that never changes, in place of the dynamic one; 0: "
+                                      "dynamic.", minimum=0)
 
     # DeepSpeed.
-    zero_stage: int = option(1, "DeepSpeed: ZeRO stage; 1 and 2 can be read so far.", minimum=1, below=3)
+    zero_stage: int = option(1, "DeepSpeed: ZeRO stage.", minimum=0, below=4)
     fused_adam: bool = option(True, "Adam as DeepSpeed's FusedAdam (compiled at first use), whose betas are float32; "
                               "--nofused_adam: as torch's, in double.")
     fp16_kernels: str = option(
         "any", "DeepSpeed on a CPU without FP16 instructions: any runs torch's software FP16 with a warning, "
         "native refuses.", choices=("any", "native"))
+    ds_config: str = option("", "A DeepSpeed configuration (JSON) to take batch size, optimizer, schedule, precision, "
+                            "clipping, accumulation and ZeRO stage from.", run_only=True)
 
     # Files.
     workdir: str = option("", "Folder of this run's files; empty: a fresh one under runs/.", run_only=True)

@@ -7,6 +7,7 @@
     batch_stats.safetensors  running statistics, of a network with batch normalization
     data.json            what the inputs and outputs are: for predictions on other data
     sample.txt           a text that a language model wrote
+    ds_config.json       what DeepSpeed was given, of a run under it
     checkpoints/         `--checkpoint_every`
     trace/               `--record`, see `trace.py`
     plots/*.png
@@ -31,11 +32,11 @@ from jaxnn.experiment import config
 from jaxnn.experiment.config import Experiment, UserError
 
 FLAGS, METRICS, SUMMARY, PARAMS = "experiment.flags", "metrics.csv", "summary.json", "params.safetensors"
-BATCH_STATS, DATA, SAMPLE = "batch_stats.safetensors", "data.json", "sample.txt"
+BATCH_STATS, DATA, SAMPLE, DS_CONFIG = "batch_stats.safetensors", "data.json", "sample.txt", "ds_config.json"
 MAY_CHANGE = ("--plots", "--checkpoint_every")
 """Flags that a resumed run may set anew."""
 
-CONTENTS = (FLAGS, METRICS, SUMMARY, PARAMS, BATCH_STATS, DATA, SAMPLE, "trace", "plots", "checkpoints")
+CONTENTS = (FLAGS, METRICS, SUMMARY, PARAMS, BATCH_STATS, DATA, SAMPLE, DS_CONFIG, "trace", "plots", "checkpoints")
 
 
 def create_workdir(experiment: Experiment, stack: str, contents: tuple[str, ...] = CONTENTS) -> pathlib.Path:

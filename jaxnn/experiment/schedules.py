@@ -1,8 +1,8 @@
 """Experiment -> one float32 learning rate per optimizer step: the table that both stacks read.
 
 A skipped (overflowed) step does not advance the table, as in DeepSpeed (MISMATCHES D9). Below, t counts
-the steps from 0, T is the run's length, W is `--warmup_steps`, and lr goes between `--learning_rate` (peak)
-and `--min_learning_rate` (floor).
+the steps from 0, T is the run's length (or `--schedule_steps`), W is `--warmup_steps`, and lr goes between
+`--learning_rate` (peak) and `--min_learning_rate` (floor).
 """
 
 from collections.abc import Callable
@@ -17,18 +17,20 @@ ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = 1e-4
 WITH_WARMUP = ("linear_warmup", "warmup_cosine", "warmup_lr", "warmup_decay_lr", "warmup_cosine_lr")
 WITH_FLOOR = ("cosine", *WITH_WARMUP)
+WITH_END = ("cosine", "warmup_cosine", "one_cycle", "warmup_decay_lr", "warmup_cosine_lr")
 
 
 def learning_rates(experiment: Experiment, num_steps: int) -> np.ndarray:
     """[num_steps] float32 learning rates, computed in float64 and rounded once.
 
     Raises:
-      UserError: the warm-up is missing or does not fit into the run, the schedule has no use for a flag,
-        or a rate is beyond float32.
+      UserError: the warm-up is missing or does not fit into the run, the schedule has no use for a flag or ends before
+        the run, or a rate is beyond float32.
     """
-    _check(experiment, num_steps)
+    total = experiment.schedule_steps or num_steps
+    _check(experiment, total, num_steps)
     with np.errstate(over="ignore"):
-        table = SCHEDULES[experiment.schedule](experiment, num_steps).astype(np.float32)
+        table = SCHEDULES[experiment.schedule](experiment, total)[:num_steps].astype(np.float32)
     finite = np.isfinite(table)
     if not finite.all():
         raise UserError(f"--decay_rate: {experiment.decay_rate:g} every {experiment.decay_steps} steps takes the "
@@ -90,7 +92,7 @@ def warmup_lr(experiment: Experiment, num_steps: int) -> np.ndarray:
 
     Its scheduler is one call behind the optimizer and starts at the floor, so that two steps are taken
     there (MISMATCHES D9, D16); its log curve ends at t = W, its line one step later. A warm-up of one
-    step is taken as two.
+    step is taken as two. The run may end before the peak, which DeepSpeed's default of 1000 steps is apt to cause.
     """
     return _line(experiment, np.where(_calls(num_steps) < _warmup(experiment), _curve(experiment, num_steps), 1))
 
@@ -105,12 +107,13 @@ def warmup_decay_lr(experiment: Experiment, num_steps: int) -> np.ndarray:
 def warmup_cosine_lr(experiment: Experiment, num_steps: int) -> np.ndarray:
     """DeepSpeed's WarmupCosineLR: the warm-up of `warmup_lr`, then half a cosine to the floor, reached at t = T.
 
-    It counts in ratios of the peak: warmup_min_ratio and cos_min_ratio (DeepSpeed's default of which is
-    1e-4) are both floor / peak. The first step is taken at 0, whatever the floor.
+    It counts in ratios of the peak: warmup_min_ratio is floor / peak, and so is cos_min_ratio (DeepSpeed's default
+    of which is 1e-4) unless `--final_learning_rate` is another. The first step is taken at 0, whatever the floor.
     """
     calls, warmup = _calls(num_steps), _warmup(experiment)
     progress = np.minimum((calls - warmup + 1) / max(1, num_steps - warmup), 1)
-    fall = _anneal(experiment.learning_rate, experiment.min_learning_rate, progress)
+    end = experiment.final_learning_rate or experiment.min_learning_rate
+    fall = _anneal(experiment.learning_rate, end, progress)
     rates = np.where(calls < warmup, _line(experiment, _curve(experiment, num_steps)), fall)
     return np.where(np.arange(num_steps) == 0, 0, rates)
 
@@ -140,7 +143,19 @@ def _curve(experiment: Experiment, num_steps: int) -> np.ndarray:
     return np.log(calls + 1) / np.log(warmup) if experiment.warmup_type == "log" else calls / warmup
 
 
-def _check(experiment: Experiment, num_steps: int) -> None:
+def _check(experiment: Experiment, total: int, num_steps: int) -> None:
+    _check_warmup(experiment, total)
+    schedule = experiment.schedule
+    if experiment.schedule_steps and schedule not in WITH_END:
+        raise UserError(f"--schedule_steps: --schedule={schedule} has no end; leave it out")
+    if total < num_steps:
+        raise UserError(f"--schedule_steps: the schedule ends after {total} of the run's {num_steps} steps; raise it "
+                        "or lower --epochs")
+    if experiment.final_learning_rate and schedule != "warmup_cosine_lr":
+        raise UserError(f"--final_learning_rate: --schedule={schedule} has no use for it; leave it out")
+
+
+def _check_warmup(experiment: Experiment, num_steps: int) -> None:
     schedule, warmup = experiment.schedule, experiment.warmup_steps
     if experiment.min_learning_rate and schedule not in WITH_FLOOR:
         raise UserError(f"--min_learning_rate: --schedule={schedule} has no use for it; leave it out")
@@ -149,7 +164,7 @@ def _check(experiment: Experiment, num_steps: int) -> None:
     if schedule == "one_cycle" and warmup == 1:
         raise UserError("--warmup_steps: --schedule=one_cycle needs at least 2 steps until the peak, or 0 for 30% "
                         "of the run")
-    if schedule in (*WITH_WARMUP, "one_cycle") and warmup >= max(num_steps, 1):
+    if schedule in (*WITH_WARMUP, "one_cycle") and schedule != "warmup_lr" and warmup >= max(num_steps, 1):
         raise UserError(f"--warmup_steps: {warmup} steps until the peak do not fit into a run of {num_steps}; "
                         "lower it or raise --epochs")
 

@@ -11,7 +11,7 @@ from jaxnn.experiment import command_line, config, consistency
 from jaxnn.experiment.config import Experiment, UserError
 
 FIELDS = {field.name: field for field in dataclasses.fields(Experiment)}
-RUN_ONLY = {"workdir", "overwrite", "resume", "init_params", "record", "record_steps"}
+RUN_ONLY = {"workdir", "overwrite", "resume", "init_params", "record", "record_steps", "ds_config"}
 MLP = Experiment(precision="fp32", model="mlp", hidden_sizes=(8, 4), dropout_rates=(0.5, 0.0))
 LINES = st.text(st.characters(codec="utf-8", exclude_categories=["C"])).map(str.strip)
 
@@ -123,7 +123,7 @@ class TestCheck:
         ("test_fraction", 0.0), ("test_fraction", 1.0), ("learning_rate", 0.0), ("learning_rate", -1e-3),
         ("adam_b1", -0.1), ("adam_b1", 1.0), ("adam_b2", -0.1), ("adam_b2", 1.0), ("adam_eps", 0.0),
         ("initial_scale_power", -1), ("initial_scale_power", 128), ("loss_scale_window", 0), ("hysteresis", 0),
-        ("min_loss_scale", 0.0), ("zero_stage", 0), ("zero_stage", 3),
+        ("min_loss_scale", 0.0), ("static_loss_scale", -1.0), ("zero_stage", -1), ("zero_stage", 4),
         ("hidden_sizes", (8, 0)), ("dropout_rates", (0.5, 1.0)), ("dropout_rates", (-0.1, 0.5)),
         ("dropout_rates", (float("nan"), 0.5)),
         *((name, bad) for name in ("test_fraction", "learning_rate", "adam_b1", "adam_b2", "adam_eps", "min_loss_scale")

@@ -228,5 +228,5 @@ class TestRequireFinite:
 
 def test_the_contract_names_every_file():
     assert set(records.CONTENTS) == {"experiment.flags", "metrics.csv", "summary.json", "params.safetensors",
-                                     "batch_stats.safetensors", "data.json", "sample.txt", "trace", "plots",
-                                     "checkpoints"}
+                                     "batch_stats.safetensors", "data.json", "sample.txt", "ds_config.json",
+                                     "trace", "plots", "checkpoints"}

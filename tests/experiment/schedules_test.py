@@ -82,6 +82,13 @@ class TestLearningRates:
         assert (table.dtype, table.shape) == (np.float32, (10,))
         assert table.max() <= np.float32(1e-3)
 
+    @pytest.mark.parametrize("schedule", schedules.WITH_END)
+    def test_schedule_steps_is_the_table_of_a_longer_run(self, schedule):
+        experiment = Experiment(schedule=schedule, warmup_steps=3 if "warmup" in schedule else 0)
+        longer = schedules.learning_rates(experiment, 20)
+        np.testing.assert_array_equal(schedules.learning_rates(experiment.replace(schedule_steps=20), 10), longer[:10])
+        assert (schedules.learning_rates(experiment, 10) != longer[:10]).any()
+
     @pytest.mark.parametrize(("flags", "steps", "line"), [
         (dict(schedule="linear_warmup"), 10, "--warmup_steps: --schedule=linear_warmup needs the number"),
         (dict(schedule="warmup_lr"), 10, "--warmup_steps: --schedule=warmup_lr needs the number"),
@@ -89,6 +96,9 @@ class TestLearningRates:
         (dict(schedule="one_cycle", warmup_steps=11), 10, "--warmup_steps: 11 steps until the peak do not fit"),
         (dict(schedule="one_cycle", warmup_steps=1), 10, "--warmup_steps: --schedule=one_cycle needs at least 2"),
         (dict(schedule="one_cycle", min_learning_rate=1e-4), 10, "--min_learning_rate: --schedule=one_cycle has no"),
+        (dict(schedule="cosine", schedule_steps=9), 10, "--schedule_steps: the schedule ends after 9 of the run's 10 "),
+        (dict(schedule_steps=9), 5, "--schedule_steps: --schedule=constant has no end; leave it out"),
+        (dict(final_learning_rate=1e-4), 5, "--final_learning_rate: --schedule=constant has no use for it"),
         (dict(schedule="step", decay_rate=10.0, decay_steps=1), 1000, "--decay_rate: 10 every 1 steps .* at step 42 "),
     ])
     def test_a_schedule_that_cannot_be_is_refused_in_one_line(self, flags, steps, line):

@@ -13,15 +13,24 @@ from parity.replay import Replay
 STEPS = 6
 
 
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory):
-    """(Experiment, data, trace) of jaxnn.train on breast cancer, recorded in FP16."""
-    workdir = tmp_path_factory.mktemp("run")
+def record(workdir, name, *flags):
+    """(Experiment, data, trace) of jaxnn.train, recorded in FP16."""
     experiment, _ = command_line.parse(
-        ["", "--flagfile=launch/experiments/breast_cancer.flags", "--precision=fp16", "--noplots", "--record=full",
-         f"--record_steps={STEPS}", f"--max_steps={STEPS}", f"--workdir={workdir}", "--overwrite"], "fp16")
+        ["", f"--flagfile=launch/experiments/{name}.flags", "--precision=fp16", "--noplots", "--record=full",
+         f"--record_steps={STEPS}", f"--max_steps={STEPS}", f"--workdir={workdir}", "--overwrite", *flags], "fp16")
     train.main(experiment)
     return experiment, datasets.load(experiment), Reader(workdir / "trace")
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    return record(tmp_path_factory.mktemp("run"), "breast_cancer")
+
+
+@pytest.fixture(scope="module")
+def normalized(tmp_path_factory):
+    """The same with batch normalization and a batch in two parts."""
+    return record(tmp_path_factory.mktemp("run"), "breast_cancer", "--normalization=batch", "--accumulation_steps=2")
 
 
 def worst(measurements, quantity):
@@ -58,6 +67,17 @@ class TestJudgeStep:
         failed = {(m.quantity, m.tensor) for m in measurements if m.z > 8}
         assert failed == {("grads", "hidden_1/kernel"), ("moments", "first/hidden_1/kernel"),
                           ("moments", "second/hidden_1/kernel"), ("updated", "hidden_1/kernel")}
+
+    def test_running_statistics_replay_themselves(self, normalized):
+        for number in range(STEPS):
+            measurements = judged(normalized, number)
+            assert {m.tensor for m in measurements if m.quantity == "batch_stats"} == {
+                f"norm_{layer}/{name}" for layer in (0, 1) for name in ("mean", "var")}
+            assert all(m.z <= 1 for m in measurements)
+
+    def test_sees_a_wrong_running_statistic_and_only_it(self, normalized):
+        measurements = judged(normalized, 3, updated_batch_stats__norm_1__var=lambda x: x * np.float32(1.01))
+        assert {(m.quantity, m.tensor) for m in measurements if m.z > 8} == {("batch_stats", "norm_1/var")}
 
     @pytest.mark.parametrize("name", ["grads/hidden_1/bias", "updated/output/kernel"])
     def test_refuses_a_recording_that_lacks_a_tensor(self, recording, name):
@@ -104,6 +124,24 @@ class TestJudgeRules:
         experiment, data, trace = recording
         total = batches.total_steps(experiment, len(data.train_inputs))
         assert all(m.z == 0 for m in judge.judge_rules(experiment, trace, total))
+
+    def test_sees_statistics_that_do_not_go_on_where_they_were(self, normalized, tmp_path):
+        experiment, data, trace = normalized
+
+        class Cut:
+            def __len__(self):
+                return STEPS
+
+            def read(self, number):
+                step = trace.read(number)
+                if number == 3:
+                    step["batch_stats/norm_0/mean"] = step["batch_stats/norm_0/mean"] + np.float32(1e-3)
+                return step
+
+        total = batches.total_steps(experiment, len(data.train_inputs))
+        assert not [m for m in judge.judge_rules(experiment, trace, total) if m.z]
+        broken = [(m.step, m.tensor) for m in judge.judge_rules(experiment, Cut(), total) if m.z]
+        assert broken == [(3, "batch_stats/norm_0/mean")]
 
     def test_sees_another_schedule_and_another_scaler(self, recording):
         experiment, data, trace = recording

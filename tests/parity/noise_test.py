@@ -34,6 +34,10 @@ class TestJitter:
         assert steps.max() <= 1
         assert 0.2 < np.mean(steps > 0) < 0.8
 
+    def test_tokens_stay(self):
+        tokens = np.arange(9, dtype=np.int32)
+        assert noise.jitter(tokens, np.random.default_rng(0)) is tokens
+
     def test_zero_stays_zero(self):
         assert not noise.jitter(np.zeros(9, np.float32), np.random.default_rng(0)).any()
 
