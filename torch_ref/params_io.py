@@ -48,7 +48,7 @@ def flax_stats_names(model: nn.Module) -> dict[str, str]:
 
 
 def to_flax(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """Tensors shaped like the model's parameters or statistics, by torch name -> flat arrays in Flax's layouts.
+    """Tensors shaped like the model's parameters or statistics, by torch name -> flat arrays in Flax's layouts, copied.
 
     Serves parameters, gradients, moments and running statistics alike; float16 and bfloat16 come out as float32.
     """
@@ -100,7 +100,7 @@ def _leaf(model: nn.Module, torch_name: str) -> Leaf:
 
 def _in_flax(tensor: torch.Tensor, leaf: Leaf) -> np.ndarray:
     tensor = at_least_float32(tensor.detach())
-    return np.ascontiguousarray((tensor.permute(leaf.axes) if leaf.axes else tensor).cpu().numpy())
+    return np.array((tensor.permute(leaf.axes) if leaf.axes else tensor).cpu(), order="C")
 
 
 def _fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], arrays: Mapping[str, np.ndarray], source: str) -> None:

@@ -24,7 +24,7 @@ ROWS, SEED, RATE = 6, 7, 0.125
 WEIGHTS = np.array([1, 1, 1, 1, 0, 0], np.float32)
 TABLE, IMAGES = Signature((5,), 3), Signature((8, 8, 2), 3)
 MLP = Experiment(model="mlp", hidden_sizes=(7, 4), activation="tanh", dropout_rates=(0.25, 0.5))
-CNN = Experiment(model="cnn", channels=(3, 4), hidden_sizes=(5,), dropout_rates=(0.25,))
+CNN = Experiment(model="cnn", channels=(3, 4), hidden_sizes=(9,), dropout_rates=(0.25,))
 RESNET = Experiment(model="resnet", resnet_depth=20)
 CASES = {
     "mlp": (MLP, TABLE),
@@ -34,7 +34,8 @@ CASES = {
     "cnn-max": (CNN.replace(normalization="batch"), IMAGES),
     "cnn-average": (CNN.replace(pool="average", kernel_size=5), IMAGES),
     "cnn-layer": (CNN.replace(normalization="layer", activation="tanh"), Signature((7, 2, 1), 3)),
-    "cnn-deep": (CNN.replace(channels=(3, 4, 2), hidden_sizes=(), activation="tanh", dropout_rates=()), Signature((5, 7, 1), 3)),
+    "cnn-deep": (CNN.replace(channels=(3, 4, 2), hidden_sizes=(), activation="tanh", dropout_rates=()),
+                 Signature((5, 7, 1), 3)),
     "resnet-20": (RESNET, IMAGES),
     "resnet-50": (RESNET.replace(resnet_depth=50), Signature((9, 8, 2), 3)),
 }
@@ -121,9 +122,7 @@ def by_jax(case):
 
 def by_torch(case, dtype=torch.float64):
     """As `by_jax` in any format, sum and sines in float64."""
-    experiment, signature = CASES[case]
-    model = build(case, dtype)
-    steps = []
+    signature, model, steps = CASES[case][1], build(case, dtype), []
     for number, x in enumerate(torch.from_numpy(inputs(signature)).to(dtype)):
         masks = torch_ref.dropout.mask_source(SEED, number, 0, ROWS, torch.from_numpy(WEIGHTS))
         outputs = model(x, masks)
@@ -132,7 +131,7 @@ def by_torch(case, dtype=torch.float64):
         grads = {name: param.grad for name, param in model.named_parameters()}
         assert {outputs.dtype, *(grad.dtype for grad in grads.values())} == {dtype}
         steps.append(Step(outputs.detach().double().numpy(), params_io.to_flax(model, grads),
-                          {name: array.copy() for name, array in params_io.stats_to_flax(model).items()}))
+                          params_io.stats_to_flax(model)))
         with torch.no_grad():
             for param in model.parameters():
                 param -= RATE * param.grad

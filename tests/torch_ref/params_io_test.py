@@ -21,6 +21,34 @@ def mlp(dtype=torch.float32):
     return models.build(Experiment(model="mlp", hidden_sizes=(8, 4)), Signature((5,), 3)).to(dtype)
 
 
+def every_layer():
+    """A layer of each type, one convolution and one normalization a level down."""
+    model, part = torch.nn.Module(), torch.nn.Module()
+    part.conv_0, part.norm_0 = torch.nn.Conv2d(3, 4, 2), torch.nn.BatchNorm2d(4)
+    model.part, model.norm, model.layer_norm = part, torch.nn.BatchNorm1d(3), torch.nn.LayerNorm(3)
+    model.dense, model.tokens = torch.nn.Linear(3, 2), torch.nn.Embedding(7, 3)
+    model.rnn, model.lstm, model.gru = (kind(3, 2) for kind in (torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU))
+    return model
+
+
+def cell_shapes(name, gates):
+    return {f"{name}/input_kernel": (3, 2 * gates), f"{name}/recurrent_kernel": (2, 2 * gates),
+            f"{name}/input_bias": (2 * gates,), f"{name}/recurrent_bias": (2 * gates,)}
+
+
+EVERY_SHAPE = {
+    "part/conv_0/kernel": (2, 2, 3, 4), "part/conv_0/bias": (4,), "part/norm_0/scale": (4,), "part/norm_0/bias": (4,),
+    "norm/scale": (3,), "norm/bias": (3,), "layer_norm/scale": (3,), "layer_norm/bias": (3,),
+    "dense/kernel": (3, 2), "dense/bias": (2,), "tokens/embedding": (7, 3),
+    **cell_shapes("rnn", 1), **cell_shapes("lstm", 4), **cell_shapes("gru", 3)}
+EVERY_STAT = {"part/norm_0/mean": (4,), "part/norm_0/var": (4,), "norm/mean": (3,), "norm/var": (3,)}
+
+
+def random_bits(draw, shape):
+    numbers = draw.integers(0, 2**32, shape, np.uint32).view(np.float32)
+    return np.where(np.isfinite(numbers), numbers, np.float32(-0.0))
+
+
 def read(model):
     return params_io.to_flax(model, dict(model.named_parameters()))
 
@@ -52,6 +80,78 @@ class TestToFlax:
         grads = params_io.to_flax(model, {name: param.grad for name, param in model.named_parameters()})
         assert {name: array.shape for name, array in grads.items()} == SHAPES
         np.testing.assert_array_equal(grads["output/bias"], np.ones(3, np.float32))
+
+
+    def test_float64_keeps_its_digits(self):
+        model = mlp(torch.float64)
+        torch.nn.init.constant_(model.output.bias, 1 / 3)
+        assert (read(model)["output/bias"] == 1 / 3).all()
+
+
+class TestEveryLayer:
+    def test_names_and_layouts(self):
+        model = every_layer()
+        arrays = read(model) | params_io.stats_to_flax(model)
+        assert {name: array.shape for name, array in arrays.items()} == EVERY_SHAPE | EVERY_STAT
+        assert arrays["part/conv_0/kernel"][0, 1, 2, 3] == model.part.conv_0.weight[3, 2, 0, 1]
+        np.testing.assert_array_equal(arrays["gru/input_kernel"], model.gru.weight_ih_l0.detach().T)
+        np.testing.assert_array_equal(arrays["tokens/embedding"], model.tokens.weight.detach())
+
+    @given(st.integers(0, 2**32 - 1))
+    @settings(deadline=None, max_examples=25, derandomize=True)
+    def test_round_trip_bit_for_bit(self, seed):
+        """Random bits: every finite number, signed zeros and subnormals among them."""
+        model, draw = every_layer(), np.random.default_rng(seed)
+        params, stats = ({name: random_bits(draw, shape) for name, shape in shapes.items()}
+                         for shapes in (EVERY_SHAPE, EVERY_STAT))
+        params_io.load(model, params, "file")
+        params_io.load_stats(model, stats, "file")
+        for back, given_arrays in ((read(model), params), (params_io.stats_to_flax(model), stats)):
+            assert back.keys() == given_arrays.keys()
+            for name, array in given_arrays.items():
+                assert back[name].tobytes() == array.tobytes(), name
+
+    def test_a_layer_without_a_row_is_named(self):
+        model = torch.nn.Module()
+        model.blend = torch.nn.Bilinear(1, 1, 1)
+        with pytest.raises(UserError, match=r"^--model: blend.weight of Bilinear has no name in Flax"):
+            params_io.flax_names(model)
+
+    def test_a_buffer_without_a_row_is_named(self):
+        model = mlp()
+        model.output.register_buffer("scale", torch.ones(1))
+        with pytest.raises(UserError, match=r"^--model: output.scale of Linear has no name in Flax"):
+            params_io.stats_to_flax(model)
+
+
+class TestStats:
+    def test_names_leave_out_torchs_count_of_batches(self):
+        assert params_io.flax_stats_names(every_layer()) == {
+            "norm.running_mean": "norm/mean", "norm.running_var": "norm/var",
+            "part.norm_0.running_mean": "part/norm_0/mean", "part.norm_0.running_var": "part/norm_0/var"}
+
+    def test_arrays_are_copies(self):
+        """The layer moves its statistics in place; those of before a step must stay."""
+        model = every_layer()
+        before = params_io.stats_to_flax(model)
+        model.norm.running_mean.fill_(7)
+        assert (before["norm/mean"] == 0).all()
+
+    def test_empty_without_batch_normalization(self):
+        assert params_io.stats_to_flax(mlp()) == {}
+        params_io.load_stats(mlp(), {}, "file")
+
+    @pytest.mark.parametrize("name", EVERY_STAT)
+    def test_a_missing_entry_is_named(self, name):
+        arrays = {other: np.zeros(shape, np.float32) for other, shape in EVERY_STAT.items() if other != name}
+        with pytest.raises(UserError, match=rf"^--init_params: {name} is missing in here$"):
+            params_io.load_stats(every_layer(), arrays, "here")
+
+    @pytest.mark.parametrize("name", ["norm/scale", "norm/num_batches_tracked", "mean"])
+    def test_an_unused_entry_is_named(self, name):
+        arrays = {other: np.zeros(shape, np.float32) for other, shape in (EVERY_STAT | {name: (3,)}).items()}
+        with pytest.raises(UserError, match=rf"^--init_params: {name} is not the model's in here$"):
+            params_io.load_stats(every_layer(), arrays, "here")
 
 
 class TestLoad:
