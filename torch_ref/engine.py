@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import pathlib
+import random
 import socket
 import sys
 import time
@@ -38,7 +39,7 @@ def join_ranks() -> tuple[int, int, torch.device]:
     """
     if "RANK" not in os.environ:
         os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1",
-                       "MASTER_PORT": str(_free_port())}
+                       "MASTER_PORT": str(free_port())}
     _prepare_compilation()
     # At stage 3 DeepSpeed calls what torch has renamed.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
@@ -291,10 +292,13 @@ def _no_meeting(error: Exception) -> UserError:
     return UserError(f"--master_addr, --master_port: the ranks do not meet at {place}: {str(error).splitlines()[0]}")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_port() -> int:
+    """A port that nobody listens at, below those that systems hand out to connections, which would take it again."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            port = random.SystemRandom().randrange(15_000, 30_000)
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _prepare_compilation() -> None:

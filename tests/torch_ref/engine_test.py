@@ -8,7 +8,6 @@ import functools
 import itertools
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 from typing import NamedTuple
@@ -113,10 +112,8 @@ def state(case: Case, engine, number: int) -> dict[str, np.ndarray]:
 def said(request, tmp_path_factory):
     """said(case): what the readers said, the same on every rank."""
     world_size, folder = request.param, tmp_path_factory.mktemp("engine")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "LOCAL_SIZE": str(world_size),
-                  "WORLD_SIZE": str(world_size)}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(engines.free_port()), "LOCAL_SIZE": str(world_size),
+              "WORLD_SIZE": str(world_size)}
     running = [subprocess.Popen([sys.executable, "-m", "tests.torch_ref.engine_test", str(folder)], text=True,
                                 env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for rank in range(world_size)]

@@ -155,8 +155,6 @@ class TestStageZero:
 
 def launch(*arguments: str, port: int = 0, module: tuple[str, ...] = ("--module", "torch_ref.train")):
     """The deepspeed launcher with two ranks, output captured."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = port or probe.getsockname()[1]
-    command = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators=2", f"--master_port={port}"]
+    command = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators=2",
+               f"--master_port={port or engine.free_port()}"]
     return subprocess.run([*command, *module, *map(str, arguments)], capture_output=True, text=True)
