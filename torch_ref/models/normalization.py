@@ -55,8 +55,8 @@ class BatchNorm(nn.BatchNorm1d):
 class LayerNorm(nn.LayerNorm):
     """y = weight (x - mean) / sqrt(var + eps) + bias over the last axis (Ba et al. 2016), in at least float32.
 
-    In half precision torch's own sums the gradient of its bias in half precision: on a CPU it is 30 times less
-    exact over 512 rows.
+    torch's own kernel sums the gradients of scale and bias row after row, in half precision even in half precision:
+    on a CPU they are 30 times less exact there over 512 rows, and four times in float32.
 
     Args:
       num_features: length of the last axis.
@@ -69,7 +69,7 @@ class LayerNorm(nn.LayerNorm):
         """[..., features] -> the same; `masks` is not used."""
         del masks
         wide, weight, bias = (at_least_float32(value) for value in (x, self.weight, self.bias))
-        return nn.functional.layer_norm(wide, self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+        return (nn.functional.layer_norm(wide, self.normalized_shape, eps=self.eps) * weight + bias).to(x.dtype)
 
 
 class Unnormalized(nn.Module):
