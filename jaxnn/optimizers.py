@@ -104,6 +104,13 @@ def adamw(experiment: Experiment) -> Optimizer:
     return _adam(experiment, experiment.weight_decay)
 
 
+def adam_settings(experiment: Experiment) -> tuple[float, float, float]:
+    """Adam's two decays and eps, as `--fused_adam` rounds them."""
+    rounded = np.float32 if experiment.fused_adam else float
+    b1, b2, eps = (float(rounded(x)) for x in (experiment.adam_b1, experiment.adam_b2, experiment.adam_eps))
+    return b1, b2, eps
+
+
 def rmsprop(experiment: Experiment) -> Optimizer:
     """v <- a v + (1 - a) g^2, then g / (sqrt(v) + eps), from v = 0 (Hinton 2012; torch's form, MISMATCHES O1)."""
     rule = optax.scale_by_rms(experiment.rmsprop_decay, experiment.rmsprop_eps, eps_in_sqrt=False)
@@ -134,10 +141,8 @@ def _traced(experiment: Experiment, rule: optax.GradientTransformation) -> Optim
 
 
 def _adam(experiment: Experiment, weight_decay: float) -> Optimizer:
-    rounded = np.float32 if experiment.fused_adam else float
-    b1, b2, eps = (float(rounded(x)) for x in (experiment.adam_b1, experiment.adam_b2, experiment.adam_eps))
     return Optimizer(
-        _regularized(experiment, optax.scale_by_adam(b1, b2, eps), weight_decay),
+        _regularized(experiment, optax.scale_by_adam(*adam_settings(experiment)), weight_decay),
         lambda state: Moments(state.mu, state.nu),
         lambda moments, count: optax.ScaleByAdamState(count, moments.first, moments.second),
     )

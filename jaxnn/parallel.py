@@ -95,7 +95,7 @@ def make_epoch(train_step: Callable, eval_step: Callable, devices: list[jax.Devi
 
 
 def make_recorded_step(train_step: Callable, devices: list[jax.Device]) -> Callable:
-    """Returns step(state, ids, resident) -> (state, StepResult, grads) for `ids` [devices, rows]."""
+    """Returns step(state, ids, resident) -> what `train_step` returns, for `ids` [devices, rows]."""
 
     def step(state, ids: jax.Array, resident: Resident):
         batch = _gather(resident.train_inputs, resident.train_targets, ids, resident.scaling)

@@ -4,12 +4,14 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 
-from jaxnn import parallel
+from jaxnn import parallel, train_step
 from jaxnn.experiment import config, run_log, trace
 from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.datasets import Signature
 from jaxnn.optimizers import Optimizer
 from jaxnn.train_step import Params, StepResult, TrainState
 
@@ -19,17 +21,20 @@ class Recorder:
 
     Args:
       experiment: what to record and for how long.
+      model: that is trained.
+      signature: that the model was built for.
       optimizer: reads the moments.
-      step: from `parallel.make_recorded_step`.
-      devices: that the step runs on.
+      devices: to run the steps on.
       workdir: the trace goes to its trace/ folder.
     """
 
-    def __init__(self, experiment: Experiment, optimizer: Optimizer, step: Callable, devices: list[jax.Device],
-                 workdir: pathlib.Path):
+    def __init__(self, experiment: Experiment, model: nn.Module, signature: Signature, optimizer: Optimizer,
+                 devices: list[jax.Device], workdir: pathlib.Path):
         self._left = experiment.record_steps if experiment.record != "off" else 0
-        self._optimizer, self._step, self._count, self._next = optimizer, step, len(devices), 0
+        self._optimizer, self._count, self._next = optimizer, len(devices), 0
         if self._left:
+            self._step = make_step(experiment, model, optimizer, devices)
+            self._names = parameter_names(model, signature)
             meta = dict(stack="jax", precision=experiment.precision, world_size=len(devices), steps=self._left,
                         flags=config.to_flagfile(experiment).splitlines(),
                         versions=run_log.versions(("jax", "flax", "optax")))
@@ -50,21 +55,43 @@ class Recorder:
         results = []
         for batch in ids[: self._left]:
             before = parallel.first(state)
-            state, result, grads = self._step(state, parallel.shard(batch, self._count), resident)
+            state, result, grads, *activations = self._step(state, parallel.shard(batch, self._count), resident)
             after, result, grads = parallel.first((state, result, grads))
-            self._writer.write(self._next, step_tensors(self._optimizer, before, after, batch, result, grads))
+            tensors = step_tensors(self._optimizer, before, after, batch, result, grads)
+            tensors["params"] = {name: tensors["params"][name] for name in self._names}
+            if activations:
+                tensors["activations"] = join_rows(activations[0], len(tensors["batch/ids"]))
+            self._writer.write(self._next, tensors)
             results.append(result)
             self._next += 1
         self._left -= len(results)
         return state, results
 
 
+def make_step(experiment: Experiment, model: nn.Module, optimizer: Optimizer, devices: list[jax.Device]) -> Callable:
+    """The step that is recorded: the training step, whose layers can be seen under `--record=full`."""
+    step = train_step.make_train_step(experiment, model, optimizer, parallel.AXIS,
+                                      with_activations=experiment.record == "full")
+    return parallel.make_recorded_step(step, devices)
+
+
+def parameter_names(model: nn.Module, signature: Signature) -> list[str]:
+    """Flat names in the order in which the network makes its parameters; JAX sorts mappings by name."""
+    names = []
+
+    def note() -> None:
+        names.extend(trace.flatten(train_step.initial_variables(model, 0, signature)["params"]))
+
+    jax.eval_shape(note)
+    return names
+
+
 def step_tensors(optimizer: Optimizer, before: TrainState, after: TrainState, ids: np.ndarray, result: StepResult,
-                 grads: Params) -> Mapping[str, Any]:
-    """One step in the trace's terms; see `experiment/trace.py`."""
+                 grads: Params) -> dict[str, Any]:
+    """One step in the trace's terms, without its activations; see `experiment/trace.py`."""
     return {
         "batch/ids": ids[ids >= 0],
-        "params": before.params,
+        "params": trace.flatten(before.params),
         "batch_stats": before.batch_stats,
         "moments": optimizer.moments(before.opt_state)._asdict(),
         "optimizer_step": before.updates,
@@ -78,6 +105,15 @@ def step_tensors(optimizer: Optimizer, before: TrainState, after: TrainState, id
         "updated_batch_stats": after.batch_stats,
         "updated_moments": optimizer.moments(after.opt_state)._asdict(),
     }
+
+
+def join_rows(activations: Mapping[str, jax.Array], samples: int) -> dict[str, np.ndarray]:
+    """[devices, rows, ...] of each layer, in any format -> [samples, ...] in at least float32.
+
+    Converted here and not on the device, where XLA would drop the rounding to FP16 before a conversion to float32.
+    """
+    joined = {layer: parallel.unshard(rows[:, None], samples) for layer, rows in activations.items()}
+    return {layer: rows.astype(np.promote_types(rows.dtype, np.float32)) for layer, rows in joined.items()}
 
 
 def join(recorded: list[StepResult], results: StepResult) -> StepResult:

@@ -49,7 +49,7 @@ def main(experiment: Experiment) -> None:
     step = train_step.make_train_step(experiment, model, optimizer, parallel.AXIS)
     epoch = parallel.Compiled(parallel.make_epoch(
         step, train_step.make_eval_step(experiment, model, metric), devices))
-    recorder = recording.Recorder(experiment, optimizer, parallel.make_recorded_step(step, devices), devices, workdir)
+    recorder = recording.Recorder(experiment, model, data.signature, optimizer, devices, workdir)
     log = run_log.RunLog(experiment, data, "jax", workdir, metric_name)
     if epochs_done:
         log.resume(epochs_done, skipped_steps=int(state.step - state.updates))

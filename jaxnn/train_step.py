@@ -3,6 +3,7 @@
 `make_gradients` and `make_update` are the two halves of a step; the judge calls them apart.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxnn import losses, precision
+from jaxnn import layer_outputs, losses, precision
 from jaxnn.dropout import mask_source
 from jaxnn.experiment.config import Experiment
 from jaxnn.experiment.datasets import Signature
@@ -92,15 +93,18 @@ def initial_state(variables: dict[str, Params], experiment: Experiment, optimize
     return TrainState(params, batch_stats, optimizer.transform.init(params), scale, jnp.int32(0), jnp.int32(0))
 
 
-def make_gradients(experiment: Experiment, model: nn.Module, axis_name: str | None = None) -> Callable:
+def make_gradients(experiment: Experiment, model: nn.Module, axis_name: str | None = None,
+                   with_activations: bool = False) -> Callable:
     """Returns gradients(params, batch_stats, batch, step, scale) -> (loss, grads, batch_stats).
 
     `params` are in the compute format. `loss` is the mean over the global batch, `grads` the
     gradients of `scale` times that mean, in the compute format, averaged over the devices of `axis_name`.
     With `--accumulation_steps` a device's rows are computed in parts, one after the other.
+    `with_activations` adds the outputs of the layers, {layer: [rows, ...]} in forward order.
     """
     loss_function = losses.build(experiment.loss, experiment.label_smoothing)
     parts = experiment.accumulation_steps
+    capture = layer_outputs.capture if with_activations else lambda rows: contextlib.nullcontext({})
 
     def gradients(params: Params, batch_stats: Params, batch: Batch, step: jax.Array, scale: jax.Array):
         rows = batch.weights.shape[0]
@@ -112,42 +116,47 @@ def make_gradients(experiment: Experiment, model: nn.Module, axis_name: str | No
             masks = mask_source(experiment.seed, step, first_row, rows * devices, part.weights, axis_name)
 
             def objective(params: Params):
-                outputs, updated = model.apply({"params": params, "batch_stats": batch_stats}, part.inputs, masks,
-                                               mutable=["batch_stats"])
+                with capture(len(part.weights)) as activations:
+                    outputs, updated = model.apply({"params": params, "batch_stats": batch_stats}, part.inputs, masks,
+                                                   mutable=["batch_stats"])
                 per_example = loss_function(outputs, part.targets)
                 weights = part.weights.astype(per_example.dtype)
                 mean = jnp.sum(per_example * weights) / total.astype(per_example.dtype)
-                return mean * devices * scale.astype(mean.dtype), (mean, updated.get("batch_stats", {}))
+                others = mean, updated.get("batch_stats", {}), activations
+                return mean * devices * scale.astype(mean.dtype), others
 
-            (_, (loss, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(params)
-            return loss, grads, batch_stats
+            (_, (loss, batch_stats, activations)), grads = jax.value_and_grad(objective, has_aux=True)(params)
+            return activations, loss, grads, batch_stats
 
         if parts == 1:
-            loss, grads, batch_stats = part_gradients(batch_stats, batch, first_row)
+            activations, loss, grads, batch_stats = part_gradients(batch_stats, batch, first_row)
         else:
-            loss, grads, batch_stats = _accumulate(part_gradients, params, batch_stats, batch, first_row, parts)
+            activations, loss, grads, batch_stats = _accumulate(part_gradients, params, batch_stats, batch, first_row,
+                                                                parts)
         # As in DeepSpeed, where each rank differentiates its own mean: that is what overflows first.
         grads = jax.tree.map(lambda g: g / devices, grads)
-        return *_sum_over((loss, grads), axis_name), batch_stats
+        results = *_sum_over((loss, grads), axis_name), batch_stats
+        return (*results, activations) if with_activations else results
 
     return gradients
 
 
 def _accumulate(part_gradients: Callable, params: Params, batch_stats: Params, batch: Batch,
-                first_row: jax.Array | int, parts: int) -> tuple[jax.Array, Params, Params]:
+                first_row: jax.Array | int,
+                parts: int) -> tuple[layer_outputs.Outputs, jax.Array, Params, Params]:
     """Sums of loss and gradients over the parts of a device's rows; statistics go from part to part."""
     rows = batch.weights.shape[0] // parts
     split = jax.tree.map(lambda x: x.reshape(parts, rows, *x.shape[1:]), batch)
 
     def body(carry, part):
         batch_stats, loss, grads = carry
-        more_loss, more_grads, batch_stats = part_gradients(batch_stats, part[0], first_row + part[1] * rows)
-        return (batch_stats, loss + more_loss, jax.tree.map(jnp.add, grads, more_grads)), None
+        outputs, more_loss, more_grads, batch_stats = part_gradients(batch_stats, part[0], first_row + part[1] * rows)
+        return (batch_stats, loss + more_loss, jax.tree.map(jnp.add, grads, more_grads)), outputs
 
     shapes = jax.eval_shape(part_gradients, batch_stats, jax.tree.map(lambda x: x[0], split), first_row)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[:2])
-    (batch_stats, loss, grads), _ = lax.scan(body, (batch_stats, *zeros), (split, jnp.arange(parts)))
-    return loss, grads, batch_stats
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[1:3])
+    (batch_stats, loss, grads), outputs = lax.scan(body, (batch_stats, *zeros), (split, jnp.arange(parts)))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs), loss, grads, batch_stats
 
 
 def make_update(optimizer: Optimizer) -> Callable:
@@ -161,14 +170,15 @@ def make_update(optimizer: Optimizer) -> Callable:
 
 
 def make_train_step(experiment: Experiment, model: nn.Module, optimizer: Optimizer,
-                    axis_name: str | None = None) -> Callable:
+                    axis_name: str | None = None, with_activations: bool = False) -> Callable:
     """Returns train_step(state, batch, learning_rates) -> (state, StepResult, grads).
 
     `learning_rates` is the whole run's table, [updates] float32. `grads` are unscaled, in the
-    master format; a caller that drops them pays nothing for them.
+    master format; a caller that drops them pays nothing for them. `with_activations` adds the
+    outputs of the layers, as in `make_gradients`.
     """
     policy = precision.POLICIES[experiment.precision]
-    gradients = make_gradients(experiment, model, axis_name)
+    gradients = make_gradients(experiment, model, axis_name, with_activations)
     update = make_update(optimizer)
     may_skip = experiment.precision == "fp16"
 
@@ -176,8 +186,8 @@ def make_train_step(experiment: Experiment, model: nn.Module, optimizer: Optimiz
         scale = state.loss_scale.scale if may_skip else jnp.float32(1)
         learning_rate = learning_rates[state.updates]
         batch = batch._replace(inputs=precision.cast(batch.inputs, policy.compute))
-        loss, grads, batch_stats = gradients(precision.cast(state.params, policy.compute), state.batch_stats, batch,
-                                             state.step, scale)
+        loss, grads, batch_stats, *activations = gradients(
+            precision.cast(state.params, policy.compute), state.batch_stats, batch, state.step, scale)
         grads = unscale(precision.cast(grads, policy.master), scale)
         finite = jnp.stack([jnp.isfinite(x).all() for x in (loss, *jax.tree.leaves(grads))])
         skipped = ~finite[1:].all() if may_skip else jnp.array(False)
@@ -192,7 +202,7 @@ def make_train_step(experiment: Experiment, model: nn.Module, optimizer: Optimiz
             loss_scale = precision.update_loss_scale(loss_scale, skipped, experiment)
         state = TrainState(params, batch_stats, opt_state, loss_scale, state.step + 1,
                            state.updates + (~skipped).astype(jnp.int32))
-        return state, StepResult(loss, learning_rate, scale, skipped, exhausted, finite), grads
+        return state, StepResult(loss, learning_rate, scale, skipped, exhausted, finite), grads, *activations
 
     return train_step
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnn.experiment.config import UserError
 from parity.noise import norm, ulp
 
 THRESHOLD = 8.0
@@ -17,9 +18,11 @@ BROKEN = 1e308
 """The z of a broken equality, and of a comparison with a value that is not finite."""
 
 EXACT = ("params", "batch", "optimizer_step", "learning_rate", "loss_scale", "skipped", "unchanged")
-PHASES = ("params", "batch", "optimizer_step", "learning_rate", "loss_scale", "loss", "batch_stats", "grads", "skipped",
-          "moments", "updated", "unchanged")
+PHASES = ("params", "batch", "optimizer_step", "learning_rate", "loss_scale", "activations", "loss", "batch_stats",
+          "grads", "grad_norm", "skipped", "moments", "updated", "unchanged")
 """Quantities in the order in which a step makes them."""
+ORDERED = ("activations", "grads")
+"""Quantities whose tensors are made one after the other."""
 
 
 class Measurement(NamedTuple):
@@ -66,32 +69,49 @@ def measure(step: int, quantity: str, tensor: str, recorded: np.ndarray, replaye
 
 
 def equal(step: int, quantity: str, tensor: str, left: np.ndarray, right: np.ndarray) -> Measurement:
-    """Compares one tensor to the bit."""
+    """Compares one tensor to the bit; what is not finite is never equal."""
     left, right = np.asarray(left), np.asarray(right)
-    same = left.shape == right.shape and left.dtype == right.dtype and left.tobytes() == right.tobytes()
+    same = (left.shape == right.shape and left.dtype == right.dtype and left.tobytes() == right.tobytes()
+            and bool(np.isfinite(left).all()))
     return Measurement(step, quantity, tensor, 0.0 if same else BROKEN, 0.0)
 
 
-def verdict(measurements: Sequence[Measurement], steps: int, threshold: float = THRESHOLD) -> dict[str, Any]:
+def verdict(measurements: Sequence[Measurement], steps: int, threshold: float = THRESHOLD,
+            order: Sequence[str] = ()) -> dict[str, Any]:
     """What verdict.json holds of one recording.
 
     Args:
       measurements: of every step.
       steps: judged.
       threshold: largest z that passes.
+      order: names of activations and gradients in the order in which a step makes them; those left out come after.
+
+    Raises:
+      UserError: there is nothing to judge by.
     """
-    failed = [m for m in measurements if m.z > threshold]
-    worst_first = min(failed, key=lambda m: (m.step, PHASES.index(m.quantity), -m.z), default=None)
+    if not any(m.quantity not in EXACT for m in measurements) or steps < 1:
+        raise UserError(f"cannot judge: no tensor of {steps} steps was measured; record at least one, --record=full")
+    first = first_failed(measurements, threshold, order)
     return {
-        "verdict": "divergence" if failed else "parity",
+        "verdict": "divergence" if first else "parity",
         "max_z": max((m.z for m in measurements), default=0.0),
         "threshold": threshold,
         "steps": steps,
         "steps_measured_closely": len({m.step for m in measurements if m.closely}),
-        "first_divergence": worst_first and {name: getattr(worst_first, name)
-                                             for name in ("step", "quantity", "tensor", "z")},
+        "first_divergence": first and {name: getattr(first, name) for name in ("step", "quantity", "tensor", "z")},
         "quantities": {quantity: _summary(m for m in measurements if m.quantity == quantity) for quantity in PHASES},
     }
+
+
+def first_failed(measurements: Iterable[Measurement], threshold: float, order: Sequence[str]) -> Measurement | None:
+    """The first divergence: by step, by phase, by order (activations and gradients) and by size; None at parity."""
+    places = {name: place for place, name in enumerate(order)}
+
+    def when(m: Measurement) -> tuple[float, ...]:
+        place = places.get(m.tensor, len(places)) if m.quantity in ORDERED else 0
+        return m.step, PHASES.index(m.quantity), place, -m.z
+
+    return min((m for m in measurements if m.z > threshold), key=when, default=None)
 
 
 def _summary(measurements: Iterable[Measurement]) -> dict[str, Any]:

@@ -1,98 +1,230 @@
-"""Judges a recording: every step against its replay and the step before; two recordings: their batches."""
+"""Judges a recording: each step against its flags, against its replay, and against the step before."""
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn import precision
-from jaxnn.experiment import schedules
+from jaxnn.experiment import trace
 from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.datasets import Dataset
 from jaxnn.experiment.trace import Reader, select
+from parity import expectations
 from parity.compare import Measurement, equal, measure
-from parity.noise import DRAWS, MORE_DRAWS, kink_units, noise_units
-from parity.replay import Inputs, Replay, Tensors
+from parity.expectations import Progress
+from parity.inputs import Inputs
+from parity.noise import DRAWS, FEW_DRAWS, MORE_DRAWS, Noise, Tensors, kink_units
+from parity.replay import FLOAT32, Replay
+from parity.semantics.switch import (
+    GRADIENTS,
+    RULES,
+    UPDATE,
+    Situation,
+    Switch,
+    apply,
+    changed_experiment,
+    patched,
+)
+from parity.vote import Vote, vote
 
-FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-FORWARD = {"loss": ("loss", FLOAT32, 1.0), "updated_batch_stats": ("batch_stats", FLOAT32, 1.0)}
-"""Kind of a tensor that is not a gradient -> its quantity, storage format and scale."""
+FORWARD = {"loss": "loss", "updated_batch_stats": "batch_stats"}
+"""Kind of a tensor of the forward pass that is stored in float32 -> its quantity."""
+UPDATED = {"updated": "updated", "updated_moments": "moments"}
+"""Kind of a tensor of the optimizer's half -> its quantity."""
 AFTER = {"params": "updated", "moments": "updated_moments"}
-CARRIED = AFTER | {"batch_stats": "updated_batch_stats"}
-"""What a step begins with -> what the one before ended with. A skipped step leaves what is in AFTER as it was."""
+"""What a step begins with -> what it ends with; a skipped step leaves it as it was."""
+
+THOROUGH = (FEW_DRAWS, DRAWS, MORE_DRAWS)
+ULPS_FIRST = (0, *THOROUGH)
+"""Draws of noise to measure with, until everything passes; without draws the unit is one ulp, the smallest there is."""
+
+Switches = tuple[Switch, ...]
 
 
-def judge_step(replay: Replay, number: int, step: Tensors, threshold: float) -> list[Measurement]:
-    """Measures what one step computed against its replay."""
-    inputs = replay.inputs(number, step)
-    replayed = replay.gradients(inputs, replay.compute)
-    overflow = not all(np.isfinite(array).all() for name, array in replayed.items() if name.startswith("grads/"))
-    decision = equal(number, "skipped", "", step["skipped"], np.bool_(overflow and replay.may_skip))
-    halves = [decision, *judge_gradients(replay, number, step, inputs, replayed, threshold)]
-    return halves + (
-        unchanged(number, step) if step["skipped"] else judge_update(replay, number, step, inputs, threshold))
+class Replays:
+    """The replays of one experiment under any switches, each compiled once.
+
+    Args:
+      experiment: as its flags have it.
+      data: its data set.
+      world_size: ranks that recorded it.
+    """
+
+    def __init__(self, experiment: Experiment, data: Dataset, world_size: int = 1):
+        self.experiment, self.data, self.world_size = experiment, data, world_size
+        self._known: dict[tuple[str, ...], Replay] = {}
+
+    def under(self, switches: Switches) -> Replay:
+        """The replay under some switches."""
+        names = tuple(switch.name for switch in switches)
+        if names not in self._known:
+            self._known[names] = Replay(self.experiment, self.data, switches, self.world_size)
+        return self._known[names]
+
+
+class Judge:
+    """Judges one recording, step by step.
+
+    Args:
+      replays: of the experiment that was recorded.
+      recording: a trace at --record=full.
+      initial: the flat parameters that the run was given; None: not known.
+      threshold: largest z that passes.
+      rounds: numbers of draws to measure with, one after the other until everything passes.
+    """
+
+    def __init__(self, replays: Replays, recording: Reader, initial: Mapping[str, np.ndarray] | None,
+                 threshold: float, rounds: Sequence[int] = THOROUGH):
+        self._replays, self._initial, self._threshold, self._rounds = replays, initial, threshold, rounds
+        self._length = len(recording)
+        self._read = functools.lru_cache(maxsize=4)(recording.read)
+        self._skipped: list[bool] = []
+
+    def step(self, number: int) -> list[Measurement]:
+        """Measures everything that a step computed."""
+        return [m for part in (RULES, GRADIENTS, UPDATE) for m in self.part(part, number)]
+
+    def part(self, part: str, number: int, switches: Switches = (), close_below: float = np.inf) -> list[Measurement]:
+        """Measures one part of a step.
+
+        Args:
+          part: RULES, GRADIENTS or UPDATE.
+          number: of the step.
+          switches: that the step is replayed under.
+          close_below: what fails by more than this z is not measured again with more draws.
+        """
+        experiment = changed_experiment(self._replays.experiment, switches)
+        step, situation = self._read(number), self._situation(experiment, number, switches)
+        if part == RULES:
+            return self._rules(experiment, number, switches, situation)
+        replay = self._replays.under(switches)
+        inputs = apply("before", switches, replay.inputs(number, step), situation)
+        rounds = Rounds(self._rounds, self._threshold, close_below)
+        if part == UPDATE:
+            return unchanged(number, step) if step["skipped"] else judge_update(replay, number, step, inputs, rounds)
+        replayed = apply("after", switches, replay.gradients(inputs, replay.compute), situation)
+        return judge_gradients(replay, number, step, inputs, replayed, rounds)
+
+    def vote(self, failed: Measurement) -> Vote | None:
+        """The oracle's opinion on a tensor that failed; see `vote.vote`."""
+        replay, step = self._replays.under(()), self._read(failed.step)
+        inputs = replay.inputs(failed.step, step)
+        replayed = replay.update(inputs, FLOAT32) if failed.quantity in UPDATED.values() else replay.gradients(
+            inputs, replay.compute)
+        return vote(self._replays.experiment, self._replays.data.signature, inputs, step, replayed, failed)
+
+    def _rules(self, experiment: Experiment, number: int, switches: Switches,
+               situation: Situation) -> list[Measurement]:
+        with patched(switches):
+            rows = expectations.expectations(
+                experiment, len(self._replays.data.train_inputs), number, self._progress(experiment, number),
+                situation.step, situation.previous, situation.learning_rates, self._initial)
+        return [equal(number, row.quantity, row.tensor, row.recorded, row.expected)
+                for row in apply("expected", switches, rows, situation)]
+
+    def _situation(self, experiment: Experiment, number: int, switches: Switches) -> Situation:
+        with patched(switches):
+            progress = self._progress(experiment, number)
+            rates = expectations.learning_rates(experiment, len(self._replays.data.train_inputs))
+        return Situation(experiment, number, self._read(number), self._read(number - 1) if number else {},
+                         self._read(0), progress.updates, rates, self._replays.world_size, progress.grows)
+
+    def _progress(self, experiment: Experiment, number: int) -> Progress:
+        while len(self._skipped) <= number:
+            self._skipped.append(bool(self._read(len(self._skipped))["skipped"]))
+        return expectations.progress(experiment, self._skipped[: number + 1])[-1]
+
+
+class Rounds(NamedTuple):
+    """How often to measure.
+
+    Attributes:
+      draws: of noise, one number after the other until everything passes; 0: the unit is one ulp.
+      threshold: largest z that passes.
+      close_below: what fails by more than this z is not measured with `MORE_DRAWS`.
+    """
+
+    draws: Sequence[int]
+    threshold: float
+    close_below: float
+
+    def run(self, units: Callable[[int], Mapping[str, float]],
+            compared: Callable[[Mapping[str, float], bool], Iterator[Measurement]]) -> list[Measurement]:
+        """Measures with as few draws of noise as settle the verdict.
+
+        Over 5 draws the root mean square is at least sqrt(2/5) of that over the first 2: what passes by that much with
+        2 passes with 5. What fails with 5 is measured again with many, so that no verdict rests on a lucky few.
+        """
+        measurements: list[Measurement] = []
+        for draws in self.draws:
+            worst = max((m.z for m in measurements), default=np.inf)
+            if draws == MORE_DRAWS and (worst <= self.threshold or worst > self.close_below):
+                break
+            again = list(compared(units(draws) if draws else {}, draws == MORE_DRAWS))
+            kept = measurements if draws == MORE_DRAWS else again
+            measurements = [new if old.z > self.threshold else old for old, new in zip(kept, again)]
+            share = (draws / DRAWS) ** 0.5 if 0 < draws < DRAWS else 1.0
+            if all(m.z <= self.threshold * share for m in measurements):
+                break
+        return measurements
 
 
 def judge_gradients(replay: Replay, number: int, step: Tensors, inputs: Inputs, replayed: Tensors,
-                    threshold: float) -> list[Measurement]:
-    """Measures loss, gradients and running statistics; of a skipped step not the gradients."""
+                    rounds: Rounds) -> list[Measurement]:
+    """Measures activations, loss, gradients, running statistics, their norm and the decision to skip.
+
+    Of a skipped step not the gradients, nor what overflows on both sides; activations where any are recorded.
+    """
+    has_activations = any(name.startswith("activations/") for name in step)
+    judged = [name for name in replayed if has_activations or not name.startswith("activations/")]
+
+    noise = Noise(lambda moved: replay.gradients_rounding(inputs._replace(compute=moved)), inputs.compute, number)
 
     def units(draws: int) -> Mapping[str, float]:
-        rng = np.random.default_rng([number, draws])
-        plain = noise_units(lambda moved, dtype: replay.gradients(inputs._replace(compute=moved), dtype),
-                            inputs.compute, replay.compute, rng, draws)
-        if draws == DRAWS:
+        plain = noise.units(draws)
+        if draws < MORE_DRAWS:
             return plain
-        kinks = kink_units(lambda seed: replay.nudged_gradients(inputs, seed), replay.gradients(inputs, FLOAT64))
+        kinks = kink_units(replay.nudging(inputs))
         return {name: max(plain[name], kinks[name]) for name in plain}
 
     def compared(unit: Mapping[str, float], closely: bool) -> Iterator[Measurement]:
-        for name in replayed:
+        for name in judged:
             kind, _, tensor = name.partition("/")
-            quantity, storage, scale = FORWARD.get(kind, ("grads", replay.compute, float(step["loss_scale"])))
-            recorded = _recorded(step, name, number)
+            quantity, storage = (FORWARD[kind], FLOAT32) if kind in FORWARD else (kind, replay.compute)
+            scale = float(step["loss_scale"]) if quantity == "grads" else 1.0
+            recorded = _recorded(step, name, number, replayed[name].shape)
             both_overflow = not (np.isfinite(recorded).all() or np.isfinite(replayed[name]).all())
             if step["skipped"] and (quantity == "grads" or both_overflow):
                 continue
-            yield measure(number, quantity, tensor, recorded, replayed[name], unit[name], storage, scale, threshold,
-                          closely)
+            yield measure(number, quantity, tensor, recorded, replayed[name], unit.get(name, 0.0), storage, scale,
+                          rounds.threshold, closely)
 
-    return _twice_if_needed(units, compared, threshold)
+    overflow = not all(np.isfinite(replayed[name]).all() for name in replayed if name.startswith("grads/"))
+    decision = equal(number, "skipped", "", step["skipped"], np.bool_(overflow and replay.may_skip))
+    norm = [] if step["skipped"] else [judge_norm(number, step, rounds.threshold)]
+    return [decision, *rounds.run(units, compared), *norm]
 
 
-def judge_update(replay: Replay, number: int, step: Tensors, inputs: Inputs, threshold: float) -> list[Measurement]:
+def judge_update(replay: Replay, number: int, step: Tensors, inputs: Inputs, rounds: Rounds) -> list[Measurement]:
     """Measures the optimizer's half of a step, from the recorded gradients."""
     replayed = replay.update(inputs, FLOAT32)
-
-    def units(draws: int) -> Mapping[str, float]:
-        rng = np.random.default_rng([number, draws])
-        return noise_units(lambda moved, dtype: replay.update(inputs._replace(master=moved), dtype),
-                           inputs.master, FLOAT32, rng, draws)
+    noise = Noise(lambda moved: replay.update_rounding(inputs._replace(master=moved)), inputs.master, number)
 
     def compared(unit: Mapping[str, float], closely: bool) -> Iterator[Measurement]:
         for name in replayed:
             kind, _, tensor = name.partition("/")
-            quantity = {"updated": "updated", "updated_moments": "moments"}[kind]
-            yield measure(number, quantity, tensor, _recorded(step, name, number), replayed[name], unit[name], FLOAT32,
-                          1.0, threshold, closely)
+            recorded = _recorded(step, name, number, replayed[name].shape)
+            yield measure(number, UPDATED[kind], tensor, recorded, replayed[name], unit.get(name, 0.0), FLOAT32, 1.0,
+                          rounds.threshold, closely)
 
-    return _twice_if_needed(units, compared, threshold)
-
-
-def _twice_if_needed(units: Callable[[int], Mapping[str, float]],
-                     compared: Callable[[Mapping[str, float], bool], Iterator[Measurement]],
-                     threshold: float) -> list[Measurement]:
-    """Measures with a few draws; what fails is measured again with many, so that no verdict rests on a lucky few."""
-    measurements = list(compared(units(DRAWS), False))
-    if all(m.z <= threshold for m in measurements):
-        return measurements
-    return [after if before.z > threshold else before
-            for before, after in zip(measurements, compared(units(MORE_DRAWS), True))]
+    return rounds.run(noise.units, compared)
 
 
-def _recorded(step: Tensors, name: str, number: int) -> np.ndarray:
-    """A tensor that the replay computed; a recording that leaves it out cannot be judged."""
-    if name not in step:
-        raise UserError(f"cannot judge: step {number} of the recording lacks {name}; record with --record=full")
-    return step[name]
+def judge_norm(number: int, step: Tensors, threshold: float) -> Measurement:
+    """Measures the recorded norm against that of the recorded gradients, in ulps of float32."""
+    norm = trace.grad_norm(select(step, "grads").values(), skipped=False)
+    return measure(number, "grad_norm", "", step["grad_norm"], np.float64(norm), 0.0, FLOAT32, threshold=threshold)
 
 
 def unchanged(number: int, step: Tensors) -> list[Measurement]:
@@ -101,29 +233,17 @@ def unchanged(number: int, step: Tensors) -> list[Measurement]:
             for before, after in AFTER.items() for name, array in select(step, before).items()]
 
 
-def judge_rules(experiment: Experiment, trace: Reader, total_steps: int) -> Iterator[Measurement]:
-    """What follows from the flags alone, learning rates, loss scales and counters; and that each step begins
-    where the one before ended."""
-    learning_rates = schedules.learning_rates(experiment, total_steps)
-    scale, updates, previous = precision.initial_loss_scale(experiment), 0, {}
-    for number in range(len(trace)):
-        step = trace.read(number)
-        yield equal(number, "optimizer_step", "", step["optimizer_step"], np.int32(updates))
-        yield equal(number, "learning_rate", "", step["learning_rate"], learning_rates[updates])
-        yield equal(number, "loss_scale", "", step["loss_scale"], np.asarray(scale.scale))
-        for before, after in CARRIED.items() if previous else ():
-            for name, array in select(step, before).items():
-                yield equal(number, "params", f"{before}/{name}", array, previous[f"{after}/{name}"])
-        if experiment.precision == "fp16":
-            scale = precision.update_loss_scale(scale, np.bool_(step["skipped"]), experiment)
-        updates, previous = updates + (not step["skipped"]), step
+def order(recording: Reader) -> list[str]:
+    """The names of layers and gradients in the order in which a step of this recording makes them."""
+    names = recording.meta["order"]
+    return [*names["activations"], *reversed(names["params"])]
 
 
-def judge_pair(left: Reader, right: Reader) -> Iterator[Measurement]:
-    """What two recordings of one experiment share to the bit: initial parameters and every batch."""
-    for number in range(min(len(left), len(right))):
-        ours, theirs = left.read(number), right.read(number)
-        yield equal(number, "batch", "ids", ours["batch/ids"], theirs["batch/ids"])
-        for name in sorted({*select(ours, "params"), *select(theirs, "params")}) if number == 0 else ():
-            absent = np.zeros(0)
-            yield equal(0, "params", name, ours.get(f"params/{name}", absent), theirs.get(f"params/{name}", absent))
+def _recorded(step: Tensors, name: str, number: int, shape: tuple[int, ...]) -> np.ndarray:
+    """A tensor that the replay computed; a recording that leaves it out or shapes it otherwise cannot be judged."""
+    if name not in step:
+        raise UserError(f"cannot judge: step {number} of the recording lacks {name}; record with --record=full")
+    if step[name].shape != shape:
+        raise UserError(f"cannot judge: step {number}: {name} is {step[name].shape} in the recording, {shape} in its "
+                        "replay; names and layouts of a trace are Flax's")
+    return step[name]

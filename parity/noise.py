@@ -1,43 +1,43 @@
 """How much rounding alone would move each tensor of a step: the unit that differences are measured in. NumPy only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 Tensors = dict[str, np.ndarray]
-DRAWS = 5
-MORE_DRAWS = 64
+Distances = Mapping[str, Any]
+"""Name -> Euclidean distance of two tensors, a number or what becomes one; not finite if an element is not."""
+FEW_DRAWS, DRAWS, MORE_DRAWS = 2, 5, 64
 
 
-def noise_units(function: Callable[[Tensors, np.dtype], Tensors], inputs: Tensors, dtype: np.dtype,
-                rng: np.random.Generator, draws: int = DRAWS) -> dict[str, float]:
-    """The noise unit of each output: root mean square over draws of ||f in `dtype` - f in float64||.
+class Noise:
+    """The noise unit of each output of a function f: root mean square over draws of ||f in its format - f in float64||.
 
     One draw can be small by luck on a tensor of few elements, so each draw but the first moves the
     inputs to neighbouring numbers; both precisions start from the same moved inputs, so that only
-    the rounding inside `function` is measured. A draw that overflows in `dtype` is left out.
+    the rounding inside f is measured. A draw that overflows is left out.
 
     Args:
-      function: (inputs, dtype) -> outputs as float64 arrays.
-      inputs: floating arrays, in `dtype`.
-      dtype: the precision whose rounding is measured.
-      rng: source of the draws.
-      draws: how many.
-
-    Returns:
-      Output name -> Euclidean norm; nan where every draw overflowed.
+      rounding: inputs -> those distances.
+      inputs: floating arrays, in the format whose rounding is measured.
+      seed: of the draws.
     """
-    distances: dict[str, list[float]] = {}
-    for draw in range(draws):
-        moved = {name: jitter(array, rng) if draw else array for name, array in inputs.items()}
-        low, high = function(moved, dtype), function(moved, np.dtype(np.float64))
-        for name in low:
-            distances.setdefault(name, []).append(norm(low[name] - high[name]))
-    return {name: _root_mean_square(np.array(values)) for name, values in distances.items()}
+
+    def __init__(self, rounding: Callable[[Tensors], Distances], inputs: Tensors, seed: int):
+        self._rounding, self._inputs, self._rng = rounding, inputs, np.random.default_rng(seed)
+        self._draws: list[Distances] = []
+
+    def units(self, draws: int) -> dict[str, float]:
+        """Output name -> unit over the first `draws` draws; nan where every one overflowed."""
+        while len(self._draws) < draws:
+            moved = {name: jitter(array, self._rng) if self._draws else array for name, array in self._inputs.items()}
+            self._draws.append({name: float(distance) for name, distance in self._rounding(moved).items()})
+        return _root_mean_squares(self._draws[:draws])
 
 
-def kink_units(nudged: Callable[[int], Tensors], exact: Tensors, draws: int = MORE_DRAWS) -> dict[str, float]:
+def kink_units(nudged: Callable[[int], Distances], draws: int = MORE_DRAWS) -> dict[str, float]:
     """The noise unit near a kink: root mean square over draws of ||nudged - exact||.
 
     A ReLU whose input is within rounding of zero may open in one stack and stay shut in the other,
@@ -45,12 +45,10 @@ def kink_units(nudged: Callable[[int], Tensors], exact: Tensors, draws: int = MO
     more than its own rounding stays there and crosses it in a good share of the draws.
 
     Args:
-      nudged: seed -> outputs of the float64 step with every layer's output moved.
-      exact: the float64 step's outputs.
+      nudged: seed -> distances between the outputs of the float64 step and those with every layer's output moved.
       draws: how many.
     """
-    distances = [{name: norm(value - exact[name]) for name, value in nudged(seed).items()} for seed in range(draws)]
-    return {name: _root_mean_square(np.array([d[name] for d in distances])) for name in exact}
+    return _root_mean_squares([{name: float(d) for name, d in nudged(seed).items()} for seed in range(draws)])
 
 
 def jitter(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -65,13 +63,17 @@ def ulp(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """float64: the gap above each magnitude among the numbers of `dtype`, subnormals included."""
     info = ml_dtypes.finfo(dtype)
     magnitude = np.maximum(np.abs(np.asarray(array, np.float64)), float(info.smallest_normal))
-    return np.exp2(np.floor(np.log2(magnitude)) - info.nmant)
+    return np.ldexp(1.0, np.frexp(magnitude)[1] - 1 - info.nmant)
 
 
 def norm(array: np.ndarray) -> float:
     """Euclidean norm over all elements, in float64; nan if one is not finite."""
     array = np.asarray(array, np.float64)
     return float(np.sqrt(np.sum(np.square(array)))) if np.isfinite(array).all() else float("nan")
+
+
+def _root_mean_squares(draws: Sequence[Distances]) -> dict[str, float]:
+    return {name: _root_mean_square(np.array([distances[name] for distances in draws])) for name in draws[0]}
 
 
 def _root_mean_square(values: np.ndarray) -> float:

@@ -5,7 +5,7 @@ spread into the other: parameters and batch -> loss and gradients; recorded grad
 and parameters -> new moments and parameters.
 """
 
-import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -18,31 +18,14 @@ from jaxnn.experiment import trace
 from jaxnn.experiment.config import Experiment
 from jaxnn.experiment.datasets import Dataset
 from jaxnn.optimizers import OPTIMIZERS, Moments
+from parity.inputs import Inputs
+from parity.noise import Distances, Tensors
+from parity.nudged import Nudged
+from parity.semantics.switch import Switch, apply, changed_experiment, patched
 
-Tensors = dict[str, np.ndarray]
-
-
-class Inputs(NamedTuple):
-    """What one recorded step starts from.
-
-    Attributes:
-      compute: {"params/NAME": ..., "batch_stats/NAME": ..., "inputs": ...} as the forward pass sees them: parameters
-        and inputs in the compute format, statistics in float32, tokens as integers.
-      master: {"params/NAME", "grads/NAME", "moments/first/NAME", ...} as the optimizer sees them.
-      targets: [samples, ...].
-      step: batches seen before, skipped ones counted.
-      updates: updates applied before.
-      scale: loss scale.
-      learning_rate: float32.
-    """
-
-    compute: Tensors
-    master: Tensors
-    targets: np.ndarray
-    step: int
-    updates: int
-    scale: np.ndarray
-    learning_rate: np.ndarray
+DeviceTensors = dict[str, jax.Array]
+RANKS = "ranks"
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 class Replay:
@@ -51,18 +34,24 @@ class Replay:
     Args:
       experiment: that was recorded.
       data: its data set.
+      switches: known differences to replay it under.
+      world_size: ranks that recorded it; each is replayed on its own rows, so that one rank's overflow is seen.
     """
 
-    def __init__(self, experiment: Experiment, data: Dataset):
-        self._experiment, self._data = experiment, data
+    def __init__(self, experiment: Experiment, data: Dataset, switches: Sequence[Switch] = (), world_size: int = 1):
+        experiment = changed_experiment(experiment, switches)
+        self._experiment, self._data, self._switches = experiment, data, switches
         self.compute = np.dtype(precision.POLICIES[experiment.precision].compute)
         self.may_skip = experiment.precision == "fp16"
-        optimizer = OPTIMIZERS[experiment.optimizer](experiment)
-        model = models.build(experiment, data.signature)
-        self._gradients = jax.jit(lambda *args: _gradients(train_step.make_gradients(experiment, model), *args))
+        with patched(switches):
+            optimizer = OPTIMIZERS[experiment.optimizer](experiment)
+            model = Reread(models.build(experiment, data.signature), experiment, switches)
+        update = apply("update", switches, train_step.make_update(optimizer), experiment)
+        self._gradients = jax.jit(lambda *args: _gradients(experiment, model, world_size, *args))
         self._nudged_gradients = jax.jit(lambda seed, *args: _gradients(
-            train_step.make_gradients(experiment, Nudged(model, seed, self.compute)), *args))
-        self._update = jax.jit(lambda *args: _update(optimizer, *args))
+            experiment, Nudged(model, seed, self.compute), world_size, *args))
+        self._update = jax.jit(lambda *args: _update(optimizer, update, *args))
+        self._distances = jax.jit(_distances)
 
     def inputs(self, number: int, step: Tensors) -> Inputs:
         """What a recorded step starts from; formats as training has them."""
@@ -75,20 +64,61 @@ class Replay:
         return Inputs(
             stats | {name: _cast(array, self.compute) for name, array in compute.items()}, master,
             self._data.train_targets[ids], number, int(step["optimizer_step"]), step["loss_scale"],
-            step["learning_rate"])
+            step["loss_scale"], np.float32(1), step["learning_rate"])
 
     def gradients(self, inputs: Inputs, dtype: np.dtype) -> Tensors:
-        """{"loss", "grads/NAME", "updated_batch_stats/NAME"}: unscaled, as float64 arrays, computed in `dtype`."""
-        with jax.enable_x64(dtype == np.float64):
-            return _to_float64(self._gradients(*self._gradient_arguments(inputs, dtype)))
+        """{"activations/LAYER", "loss", "grads/NAME", "updated_batch_stats/NAME"}: unscaled, as float64 arrays.
 
-    def nudged_gradients(self, inputs: Inputs, seed: int) -> Tensors:
-        """As `gradients` in float64, with each layer's output moved by about its rounding in the compute format."""
+        Args:
+          inputs: of the step.
+          dtype: to compute in.
+        """
+        outputs, samples = _to_float64(self.gradients_on_device(inputs, dtype)), len(inputs.targets)
+        return {name: array[:samples] if name.startswith("activations/") else array for name, array in outputs.items()}
+
+    def update(self, inputs: Inputs, dtype: np.dtype) -> Tensors:
+        """{"updated/NAME", "updated_moments/first/NAME", ...} as float64 arrays, computed in `dtype`."""
+        return _to_float64(self.update_on_device(inputs, dtype))
+
+    def gradients_rounding(self, inputs: Inputs) -> Distances:
+        """What `gradients` in the compute format differs by from `gradients` in float64: name -> distance."""
+        return self._between(*(self.gradients_on_device(inputs, dtype) for dtype in (self.compute, FLOAT64)))
+
+    def update_rounding(self, inputs: Inputs) -> Distances:
+        """What `update` in float32 differs by from `update` in float64: name -> distance."""
+        return self._between(*(self.update_on_device(inputs, dtype) for dtype in (FLOAT32, FLOAT64)))
+
+    def nudging(self, inputs: Inputs) -> Callable[[int], Distances]:
+        """Returns nudged(seed) -> what `gradients` in float64 changes by, name -> distance, when each layer's output
+        moves by about its rounding in the compute format."""
+        arguments, exact = self._gradient_arguments(inputs, FLOAT64), self.gradients_on_device(inputs, FLOAT64)
+
+        def nudged(seed: int) -> Distances:
+            with jax.enable_x64(True), patched(self._switches):
+                moved = self._nudged_gradients(seed, *arguments)
+            return self._between(trace.flatten(moved), exact)
+
+        return nudged
+
+    def gradients_on_device(self, inputs: Inputs, dtype: np.dtype) -> DeviceTensors:
+        """As `gradients`, but as the device has them: in `dtype` or wider, activations padded with rows of zeros."""
+        with jax.enable_x64(dtype == FLOAT64), patched(self._switches):
+            return trace.flatten(self._gradients(*self._gradient_arguments(inputs, dtype)))
+
+    def update_on_device(self, inputs: Inputs, dtype: np.dtype) -> DeviceTensors:
+        """As `update`, but as the device has them, in `dtype`."""
+        tree = trace.unflatten({name: _cast(array, dtype) for name, array in inputs.master.items()})
+        moments = Moments(**{"first": {}, "second": {}, **tree.get("moments", {})})
+        with jax.enable_x64(dtype == FLOAT64), patched(self._switches):
+            return trace.flatten(self._update(tree["params"], moments, np.int32(inputs.updates), tree["grads"],
+                                              inputs.learning_rate))
+
+    def _between(self, left: DeviceTensors, right: DeviceTensors) -> Distances:
         with jax.enable_x64(True):
-            return _to_float64(self._nudged_gradients(seed, *self._gradient_arguments(inputs, np.dtype(np.float64))))
+            return self._distances(left, right)
 
     def _gradient_arguments(self, inputs: Inputs, dtype: np.dtype) -> tuple:
-        wide = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
+        wide = FLOAT64 if dtype == FLOAT64 else FLOAT32
         tree = trace.unflatten({name: _cast(array, wide if name.startswith("batch_stats/") else dtype)
                                 for name, array in inputs.compute.items()})
         padding = self._experiment.batch_size - len(inputs.targets)
@@ -96,78 +126,68 @@ class Replay:
                               (tree["inputs"], inputs.targets))
         weights = np.pad(np.ones(len(inputs.targets), np.float32), (0, padding))
         batch = train_step.Batch(*values, weights)
-        return tree["params"], tree.get("batch_stats", {}), batch, inputs.step, inputs.scale
-
-    def update(self, inputs: Inputs, dtype: np.dtype) -> Tensors:
-        """{"updated/NAME", "updated_moments/first/NAME", ...} as float64 arrays, computed in `dtype`."""
-        tree = trace.unflatten({name: _cast(array, dtype) for name, array in inputs.master.items()})
-        moments = Moments(**{"first": {}, "second": {}, **tree.get("moments", {})})
-        with jax.enable_x64(dtype == np.float64):
-            return _to_float64(self._update(tree["params"], moments, np.int32(inputs.updates), tree["grads"],
-                                            inputs.learning_rate))
+        return (tree["params"], tree.get("batch_stats", {}), batch, inputs.step, inputs.scale, inputs.divisor,
+                inputs.loss_share)
 
 
-class Nudged(NamedTuple):
-    """A model whose every layer's output is moved at random by as much as rounding may have moved it.
+class Reread(NamedTuple):
+    """A model whose parameters are read as switches say.
 
     Attributes:
       model: to wrap; has `apply` only.
-      seed: of the draws.
-      compute: the format of the forward pass.
+      experiment: of the model.
+      switches: those without `params` leave them as they are.
     """
 
     model: nn.Module
-    seed: jax.Array
-    compute: np.dtype
+    experiment: Experiment
+    switches: Sequence[Switch]
 
     def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
-        """As `model.apply`, with the outputs of layers that hold a kernel, and of norms, and their gradients moved."""
-        layers = itertools.count()
-
-        def move(call, args, kwargs, context):
-            output = call(*args, **kwargs)
-            layer = context.module
-            is_rounded = any(layer.has_variable("params", leaf) for leaf in ("kernel", "input_kernel", "scale"))
-            if context.method_name != "__call__" or not is_rounded:
-                return output
-            bias = layer.get_variable("params", "bias") if layer.has_variable("params", "bias") else jnp.zeros((1,))
-            bias = jnp.broadcast_to(bias.astype(output.dtype), output.shape)
-            key, backward = jax.random.split(jax.random.fold_in(jax.random.key(self.seed), next(layers)))
-            return _with_moved_gradient(backward, output + _rounding(key, output, bias, self.compute))
-
-        with nn.intercept_methods(move):
-            return self.model.apply(variables, *args, **kwargs)
+        """As `model.apply`, of the changed parameters."""
+        for switch in self.switches:
+            if switch.params:
+                read = {name: switch.params(name, array, self.experiment)
+                        for name, array in trace.flatten(variables["params"]).items()}
+                variables = {**variables, "params": trace.unflatten(read)}
+        return self.model.apply(variables, *args, **kwargs)
 
 
-def _rounding(key: jax.Array, output: jax.Array, bias: jax.Array, compute: np.dtype) -> jax.Array:
-    """A draw of the error of x W + b: of rounding the product and the sum to `compute`, each at its own size,
-    and of accumulating the product in float32, at the typical size of its parts."""
-    stored, accumulated = jax.random.uniform(key, (2, *output.shape), output.dtype, -1, 1)
-    exact, bias = jax.lax.stop_gradient((output, bias))
-    typical = jnp.sqrt(jnp.mean(jnp.square(exact), axis=0, keepdims=True))
-    return (stored * float(jnp.finfo(compute).eps) * (jnp.abs(exact) + jnp.abs(bias))
-            + accumulated * float(jnp.finfo(jnp.float32).eps) * typical)
-
-
-def _with_moved_gradient(key: jax.Array, output: jax.Array) -> jax.Array:
-    """The output itself; its gradient is moved so that sums over its n rows change as much as they do when a float32
-    sum is taken row after row: by about a third of sqrt(n) ulps a row, for rows of random sign. XLA sums in a tree,
-    torch's layer norm for one row after row, which is four times less exact at 500 rows."""
-    rows = output.size // output.shape[-1]
-    relative = float(jnp.finfo(jnp.float32).eps) * rows**0.5 / 3
-    share = 1 + relative * jax.random.uniform(key, output.shape, output.dtype, -1, 1)
-    return output * share + jax.lax.stop_gradient(output * (1 - share))
-
-
-def _gradients(gradients, params, batch_stats, batch, step, scale):
-    loss, grads, batch_stats = gradients(params, batch_stats, batch, step, scale)
+def _gradients(experiment, model, world_size, params, batch_stats, batch, step, scale, divisor, loss_share):
+    gradients = train_step.make_gradients(experiment, model, RANKS if world_size > 1 else None, with_activations=True)
+    run = _on_ranks(gradients, world_size) if world_size > 1 else gradients
+    loss, grads, batch_stats, activations = run(params, batch_stats, batch, step, scale)
     wide = jax.tree.map(precision.at_least_float32, grads)
-    return {"loss": loss, "grads": train_step.unscale(wide, scale), "updated_batch_stats": batch_stats}
+    return {"activations": jax.tree.map(lambda rows: _without_padding(rows, batch.weights), activations),
+            "loss": loss * loss_share.astype(loss.dtype), "grads": train_step.unscale(wide, divisor),
+            "updated_batch_stats": batch_stats}
 
 
-def _update(optimizer, params, moments, updates, grads, learning_rate):
+def _on_ranks(gradients, world_size):
+    def run(params, batch_stats, batch, step, scale):
+        ranks = jax.tree.map(lambda x: x.reshape(world_size, -1, *x.shape[1:]), batch)
+        mapped = jax.vmap(gradients, (None, None, 0, None, None), axis_name=RANKS)
+        *shared, activations = mapped(params, batch_stats, ranks, step, scale)
+        shared = jax.tree.map(lambda x: x[0], shared)  # equal on all ranks
+        return *shared, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), activations)
+
+    return run
+
+
+def _without_padding(rows: jax.Array, weights: jax.Array) -> jax.Array:
+    """Zeros in rows of weight 0."""
+    return jnp.where(jnp.expand_dims(weights > 0, range(1, rows.ndim)), rows, jnp.zeros((), rows.dtype))
+
+
+def _distances(left: DeviceTensors, right: DeviceTensors) -> DeviceTensors:
+    """The Euclidean distance of each tensor from its float64 partner."""
+    return {name: jnp.sqrt(jnp.sum(jnp.square(left[name].astype(exact.dtype) - exact)))
+            for name, exact in right.items()}
+
+
+def _update(optimizer, update, params, moments, updates, grads, learning_rate):
     state = optimizer.with_moments(moments, updates)
-    params, state = train_step.make_update(optimizer)(params, state, grads, learning_rate)
+    params, state = update(params, state, grads, learning_rate)
     return {"updated": params, "updated_moments": optimizer.moments(state)._asdict()}
 
 
@@ -182,5 +202,5 @@ def _cast(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
 
-def _to_float64(tree: Any) -> Tensors:
-    return {name: np.asarray(array, np.float64) for name, array in trace.flatten(tree).items()}
+def _to_float64(tensors: DeviceTensors) -> Tensors:
+    return {name: np.asarray(array, np.float64) for name, array in tensors.items()}

@@ -13,8 +13,8 @@ EXPLANATION = {
     "params": "state before",
     "batch": "sample ids", "optimizer_step": "updates applied", "learning_rate": "learning rate",
     "loss_scale": "loss scale", "skipped": "overflow decision", "unchanged": "skipped unchanged",
-    "loss": "loss", "batch_stats": "running statistics", "grads": "gradients", "moments": "moments",
-    "updated": "updated parameters",
+    "activations": "activations", "loss": "loss", "batch_stats": "running statistics", "grads": "gradients",
+    "grad_norm": "gradient norm", "moments": "moments", "updated": "updated parameters",
 }
 
 

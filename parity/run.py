@@ -9,8 +9,6 @@ step that jaxnn.train took. Exit code 0: parity; 1: divergence; 2: could not jud
 
 import json
 import pathlib
-import subprocess
-import sys
 import time
 
 import jax
@@ -19,16 +17,17 @@ from absl import flags
 from rich.console import Console
 
 from jaxnn import models, train, train_step
-from jaxnn.experiment import batches, command_line, datasets, records
+from jaxnn.experiment import batches, command_line, config, datasets, records, run_log
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import Dataset
 from jaxnn.experiment.trace import Reader, flatten
-from parity import compare, judge, report
-from parity.replay import Replay
+from parity import compare, diagnose, html, recordings, report
+from parity.judge import THOROUGH, ULPS_FIRST, Replays, order
+from parity.judgement import Judgement, judge_recording
 
 PARITY, DIVERGENCE, COULD_NOT_JUDGE = 0, 1, 2
-CONTENTS = (records.FLAGS, "initial.safetensors", "jax", "torch", "verdict.json", "jax.log", "torch.log")
-LAST_LINES = 12
+CONTENTS = (records.FLAGS, "initial.safetensors", "jax", "torch", "verdict.json", "report.html", "jax.log", "torch.log")
+PACKAGES = ("jax", "flax", "optax", "torch", "deepspeed", "numpy")
 
 
 def main(experiment: Experiment, values: flags.FlagValues) -> int:
@@ -46,14 +45,19 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
     title = f"{experiment.name} {experiment.precision}"
     console.print(f"{title}: recording {steps} steps in both stacks", highlight=False, soft_wrap=True)
     modules = {"jax": values["jax_module"].value, "torch": values["torch_module"].value}
-    traces = record(steps, workdir, modules, values["torch_flags"].value)
-    recorded = time.perf_counter()
-    verdicts = judge_traces(experiment, data, traces, steps, values["threshold"].value)
-    write_verdict(workdir, experiment, verdicts)
-    report.print_verdict(verdicts, title, console)
-    console.print(f"seconds: recording {recorded - start:.1f}, judging {time.perf_counter() - recorded:.1f}; "
+    traces = recordings.record(experiment, steps, workdir, modules, values["torch_flags"].value)
+    recorded, threshold = time.perf_counter(), values["threshold"].value
+    judgements = judge_traces(experiment, data, traces, initial, threshold)
+    seconds = {"recording": recorded - start, "judging": time.perf_counter() - recorded}
+    report.print_verdict({stack: judged.verdict for stack, judged in judgements.items()}, title, console)
+    for stack, judged in judgements.items():
+        for sentence in judged.sentences(stack):
+            console.print(f"{stack}: {sentence}", highlight=False, soft_wrap=True)
+    write_verdict(workdir, experiment, judgements, seconds)
+    write_page(workdir, experiment, judgements, seconds, order(traces["torch"]))
+    console.print(f"seconds: recording {seconds['recording']:.1f}, judging {seconds['judging']:.1f}; "
                   f"files: {workdir}", highlight=False, soft_wrap=True)
-    return DIVERGENCE if any(v["first_divergence"] for v in verdicts.values()) else PARITY
+    return DIVERGENCE if any(judged.verdict["first_divergence"] for judged in judgements.values()) else PARITY
 
 
 def initial_params(experiment: Experiment, data: Dataset) -> dict[str, np.ndarray]:
@@ -66,65 +70,45 @@ def initial_params(experiment: Experiment, data: Dataset) -> dict[str, np.ndarra
     return {name: np.asarray(array) for name, array in flatten(params).items()}
 
 
-def record(steps: int, workdir: pathlib.Path, modules: dict[str, str],
-           torch_flags: list[str]) -> dict[str, Reader]:
-    """Runs both stacks side by side, each in a process of its own; returns their traces.
+def judge_traces(experiment: Experiment, data: Dataset, traces: dict[str, Reader], initial: dict[str, np.ndarray],
+                 threshold: float) -> dict[str, Judgement]:
+    """The judgement of each stack's recording, torch's first.
 
-    Raises:
-      UserError: a stack failed or recorded fewer steps; its last lines are shown.
+    jaxnn's is close to its replay: where an ulp is wide enough no noise is drawn.
     """
-    running = {}
-    for stack, module in modules.items():
-        command = [sys.executable, "-m", module, f"--flagfile={workdir / records.FLAGS}", "--noplots",
-                   f"--workdir={workdir / stack}", f"--init_params={workdir / 'initial.safetensors'}",
-                   "--record=full", f"--record_steps={steps}", f"--max_steps={steps}",
-                   *(torch_flags if stack == "torch" else ())]
-        with (workdir / f"{stack}.log").open("w") as log:
-            running[stack] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        failed = [stack for stack, process in running.items() if process.wait() != 0]
-    finally:
-        for process in running.values():
-            process.kill()
-    for stack in failed:
-        lines = (workdir / f"{stack}.log").read_text().splitlines()[-LAST_LINES:]
-        raise UserError(f"cannot judge: {modules[stack]} failed with exit code {running[stack].returncode}; "
-                        f"the end of {workdir / f'{stack}.log'}:\n  " + "\n  ".join(lines))
-    traces = {stack: Reader(workdir / stack / "trace") for stack in modules}
-    for stack, trace in traces.items():
-        if len(trace) != steps:
-            raise UserError(f"cannot judge: {stack} recorded {len(trace)} of {steps} steps")
-    return traces
+    replays = Replays(experiment, data, max(experiment.num_devices, 1))
+    return {stack: judge_recording(replays, traces[stack], initial, threshold, rounds)
+            for stack, rounds in (("torch", THOROUGH), ("jax", ULPS_FIRST))}
 
 
-def judge_traces(experiment: Experiment, data: Dataset, traces: dict[str, Reader], steps: int,
-                 threshold: float) -> dict[str, dict]:
-    """A verdict for each stack's recording, torch's first."""
-    replay = Replay(experiment, data)
-    total = batches.total_steps(experiment, len(data.train_inputs))
-    shared = list(judge.judge_pair(traces["jax"], traces["torch"]))
-    verdicts = {}
-    for stack in ("torch", "jax"):
-        measurements = [*shared, *judge.judge_rules(experiment, traces[stack], total)]
-        for number in range(steps):
-            measurements += judge.judge_step(replay, number, traces[stack].read(number), threshold)
-        verdicts[stack] = compare.verdict(measurements, steps, threshold)
-    return verdicts
-
-
-def write_verdict(workdir: pathlib.Path, experiment: Experiment, verdicts: dict[str, dict]) -> None:
+def write_verdict(workdir: pathlib.Path, experiment: Experiment, judgements: dict[str, Judgement],
+                  seconds: dict[str, float]) -> None:
     """Writes verdict.json: the whole judgement's verdict on top, each recording's under `recordings`."""
-    first = [{"recording": stack, **v["first_divergence"]} for stack, v in verdicts.items() if v["first_divergence"]]
+    verdicts = {stack: judged.verdict for stack, judged in judgements.items()}
+    first = html.first_divergence(verdicts)
     whole = {
         "experiment": experiment.name, "precision": experiment.precision,
         "verdict": "divergence" if first else "parity",
         "max_z": max(v["max_z"] for v in verdicts.values()),
         "threshold": verdicts["torch"]["threshold"], "steps": verdicts["torch"]["steps"],
-        "first_divergence": min(first, key=lambda f: f["step"], default=None),
+        "first_divergence": first,
         "quantities": verdicts["torch"]["quantities"],
-        "recordings": verdicts,
+        "recordings": {stack: judged.as_json() for stack, judged in judgements.items()},
+        "seconds": seconds,
     }
     records.write_text(workdir / "verdict.json", json.dumps(whole, indent=2) + "\n")
+
+
+def write_page(workdir: pathlib.Path, experiment: Experiment, judgements: dict[str, Judgement],
+               seconds: dict[str, float], tensors: list[str]) -> None:
+    """Writes report.html."""
+    verdicts = {stack: judged.verdict for stack, judged in judgements.items()}
+    first = html.first_divergence(verdicts)
+    facts = {"seconds": {name: f"{value:.1f}" for name, value in seconds.items()},
+             "versions": run_log.versions(PACKAGES), "flags": config.to_flagfile(experiment).splitlines()}
+    html.write(workdir / "report.html", f"{experiment.name} {experiment.precision}", verdicts,
+               {stack: judged.measurements for stack, judged in judgements.items()},
+               diagnose.as_json(judgements[first["recording"]].explanations) if first else None, tensors, facts)
 
 
 def define_flags(values: flags.FlagValues) -> None:

@@ -121,6 +121,23 @@ class TestMakeGradients:
         result = after(2, rows, variables["batch_stats"])
         chex.assert_trees_all_close(result, expected, rtol=4 * np.finfo(np.float32).eps)
 
+    @pytest.mark.parametrize("parts", [1, 2, 3])
+    def test_activations_come_in_forward_order_and_in_the_order_of_the_rows(self, parts):
+        """Sums of two products: the same in every part, but for a rounding where the compiler fuses them."""
+        experiment = SGD.replace(model="mlp", hidden_sizes=(4, 3), batch_size=6, accumulation_steps=parts)
+        model = models.build(experiment, SIGNATURE)
+        params = train_step.initial_variables(model, 0, SIGNATURE)["params"]
+        gradients = jax.jit(train_step.make_gradients(experiment, model, with_activations=True))
+        loss, _, _, activations = gradients(params, {}, BATCH, jnp.int32(0), jnp.float32(1))
+        assert [(layer, rows.shape) for layer, rows in activations.items()] == [
+            ("hidden_0", (6, 4)), ("hidden_1", (6, 3)), ("output", (6, 1))]
+        expected = INPUTS @ params["hidden_0"]["kernel"] + params["hidden_0"]["bias"][None]
+        atol = 4 * np.finfo(np.float32).eps * float(jnp.abs(expected).max())
+        np.testing.assert_allclose(activations["hidden_0"], expected, rtol=0, atol=atol)
+        plain = jax.jit(train_step.make_gradients(experiment, model))(params, {}, BATCH, jnp.int32(0), jnp.float32(1))
+        assert len(plain) == 3
+        np.testing.assert_allclose(loss, plain[0], rtol=8 * np.finfo(np.float32).eps)
+
 
 class TestMakeUpdate:
     def test_steps_against_the_direction(self):

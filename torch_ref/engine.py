@@ -10,8 +10,6 @@ import hashlib
 import logging
 import os
 import pathlib
-import random
-import socket
 import sys
 import time
 import warnings
@@ -23,6 +21,7 @@ from torch import nn
 
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import cache_folder
+from jaxnn.experiment.ports import free_port
 
 STALE_LOCK_SECONDS = 180
 COMPILED_OPS = ("fused_adam", "deepspeed_shm_comm")
@@ -290,15 +289,6 @@ def _no_meeting(error: Exception) -> UserError:
         return UserError(f"--master_port: {place} is taken by another program; give the launcher a free one, e.g. "
                          "deepspeed --master_port=29511 --module torch_ref.train")
     return UserError(f"--master_addr, --master_port: the ranks do not meet at {place}: {str(error).splitlines()[0]}")
-
-
-def free_port() -> int:
-    """A port that nobody listens at, below those that systems hand out to connections, which would take it again."""
-    while True:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            port = random.SystemRandom().randrange(15_000, 30_000)
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def _prepare_compilation() -> None:

@@ -1,15 +1,17 @@
 """Writes steps into the workdir's trace (`--record`). Twin of jaxnn/recording.py."""
 
+import contextlib
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from jaxnn.experiment import config, run_log, trace
 from jaxnn.experiment.config import Experiment
 from torch_ref import engine as engines
-from torch_ref import params_io
+from torch_ref import layer_outputs, params_io
 from torch_ref.optimizers import MOMENT_KEYS
 from torch_ref.train_step import Batch, StepResult, train_step
 
@@ -49,13 +51,22 @@ class Recorder:
           learning_rate: of this step.
         """
         before = self._state(engine)
-        result, grads = train_step(self._experiment, engine, batch, step, learning_rate, self._rank, self._world_size,
-                                   with_grads=True)
+        with self._watched(engine, batch) as passes:
+            result, grads = train_step(self._experiment, engine, batch, step, learning_rate, self._rank,
+                                       self._world_size, with_grads=True)
         after = self._state(engine)
+        activations = join_rows(passes, np.count_nonzero(ids >= 0), self._world_size) if passes else {}
         if self._writer:
             grads = params_io.to_flax(engine.module, grads)
-            self._writer.write(step, step_tensors(before, after, ids, result, grads))
+            tensors = step_tensors(before, after, ids, result, grads)
+            self._writer.write(step, tensors | {"activations": activations})
         return result
+
+    def _watched(self, engine: Any, batch: Batch) -> contextlib.AbstractContextManager[list[layer_outputs.Outputs]]:
+        """Lets the layers be seen under `--record=full`."""
+        if self._experiment.record != "full":
+            return contextlib.nullcontext([])
+        return layer_outputs.capture(engine.module, len(batch.weights) // self._experiment.accumulation_steps)
 
     def _state(self, engine: Any) -> dict[str, Any]:
         model, keys = engine.module, MOMENT_KEYS[self._experiment.optimizer]
@@ -68,8 +79,8 @@ class Recorder:
 
 
 def step_tensors(before: Mapping[str, Any], after: Mapping[str, Any], ids: np.ndarray, result: StepResult,
-                 grads: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
-    """One step in the trace's terms; see `experiment/trace.py`."""
+                 grads: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """One step in the trace's terms, without its activations; see `experiment/trace.py`."""
     return {
         "batch/ids": ids[ids >= 0],
         "params": before["params"],
@@ -86,3 +97,10 @@ def step_tensors(before: Mapping[str, Any], after: Mapping[str, Any], ids: np.nd
         "updated_batch_stats": after["batch_stats"],
         "updated_moments": after["moments"],
     }
+
+
+def join_rows(passes: list[layer_outputs.Outputs], samples: int, world_size: int) -> dict[str, np.ndarray]:
+    """[rows, ...] of each layer in the passes of this rank -> [samples, ...] of all ranks, on every one of them."""
+    joined = {layer: torch.cat([outputs[layer] for outputs in passes]) for layer in passes[0]}
+    return {layer: engines.join_rows(rows[None], world_size)[0, :samples].cpu().numpy()
+            for layer, rows in joined.items()}

@@ -2,16 +2,19 @@
 
 A trace is a folder:
 
-    meta.json                     version, stack, precision, world_size, steps planned, flags, versions
+    meta.json                     what the run was, and the order of the tensors
     step_000000.safetensors       one a step, in order from 0
 
-Each step file is a flat mapping of canonical (Flax) names to arrays:
+meta.json holds `version`, `level`, `stack` (the name of what trained), `precision` (of the forward pass), `world_size`
+(ranks), `flags` (lines of a flagfile, [] if there is none), `versions` (package -> version) and `order` (see below),
+and whatever else the writer adds. Each step file is a flat mapping of canonical (Flax) names and layouts to arrays:
 
-    batch/ids                     [samples] int32: which samples, in order
+    batch/ids                     [samples] int32: which samples, in order; without padding
     params/NAME                   master parameters before the step
     batch_stats/NAME              running statistics of batch normalization before the step
     moments/first/NAME, moments/second/NAME   optimizer moments before the step
     optimizer_step                () int32: updates applied before the step
+    activations/LAYER             [samples, ...] the layer's output, rows in the order of batch/ids; see below
     loss                          () float32: mean over the batch, unscaled
     grads/NAME                    unscaled gradients of the mean loss, averaged over ranks, before clipping
     grad_norm                     () float32: global l2 norm of `grads`; inf on an overflow
@@ -22,9 +25,39 @@ Each step file is a flat mapping of canonical (Flax) names to arrays:
     updated_batch_stats/NAME      running statistics after the step
     updated_moments/first/NAME, updated_moments/second/NAME   moments after the step
 
+A layer is a module of the network that has parameters, its own or its parts'; the network as a whole is none, and has
+its last layer's output. LAYER is its path, `block_0/qkv`, as in the names of its parameters. Its output, the first if
+it returns several, is recorded as the forward pass left it before anything else was done to it, images as
+[samples, height, width, channels], sequences as [samples, steps, features], FP16 and BF16 exactly as float32. Left out
+are outputs that are no floating-point array of one row a sample. Of a layer that is called again the first call counts.
+
+`order` is {"params": [NAME, ...], "activations": [LAYER, ...]}: the model's order and that of the forward pass.
+The writer takes it from the first step, whose mappings must be in these orders; gradients run the other way.
+
 `--record=losses` keeps batch/ids and the scalars, `params` adds parameters and moments,
-`full` adds the gradients. A step file appears whole or not at all, so a killed run leaves
+`full` adds activations and gradients. A step file appears whole or not at all, so a killed run leaves
 a trace that is readable up to its last whole step.
+
+>>> import pathlib, numpy as np
+>>> from jaxnn.experiment.trace import Reader, Writer
+>>> meta = dict(stack="mine", precision="fp32", world_size=1, flags=["--model=linear"], versions={"numpy": "2.0"})
+>>> writer = Writer(pathlib.Path("run/trace"), "full", meta)
+>>> kernel, x, y, rate = np.ones((2, 1), np.float32), np.eye(2, dtype=np.float32), np.zeros((2, 1)), np.float32(0.5)
+>>> for step in range(3):
+...     output = x @ kernel
+...     gradient = x.T @ (output - y).astype(np.float32)
+...     writer.write(step, {
+...         "batch/ids": np.arange(2, dtype=np.int32), "params": {"output": {"kernel": kernel}},
+...         "activations": {"output": output}, "loss": np.float32(np.mean((output - y) ** 2)),
+...         "grads": {"output/kernel": gradient}, "grad_norm": np.float32(np.linalg.norm(gradient)),
+...         "loss_scale": np.float32(1), "skipped": np.bool_(False), "learning_rate": rate,
+...         "optimizer_step": np.int32(step), "updated": {"output/kernel": kernel - rate * gradient}})
+...     kernel = kernel - rate * gradient
+>>> trace = Reader(pathlib.Path("run/trace"))
+>>> len(trace), trace.meta["order"]
+(3, {'params': ['output/kernel'], 'activations': ['output']})
+>>> [float(trace.read(step)["loss"]) for step in range(len(trace))]
+[1.0, 0.25, 0.0625]
 """
 
 import json
@@ -37,12 +70,15 @@ import numpy as np
 from jaxnn.experiment import records
 from jaxnn.experiment.config import UserError
 
-VERSION = 1
+VERSION = 2
 LEVELS = {
     "losses": ("batch", "loss", "grad_norm", "loss_scale", "skipped", "learning_rate", "optimizer_step"),
     "params": ("params", "batch_stats", "moments", "updated", "updated_batch_stats", "updated_moments"),
-    "full": ("grads",),
+    "full": ("activations", "grads"),
 }
+META = {"level": str, "stack": str, "precision": str, "world_size": int, "flags": list, "versions": dict, "order": dict}
+"""What meta.json holds besides the version -> its type."""
+ORDERED = ("params", "activations")
 
 
 class Writer:
@@ -51,14 +87,19 @@ class Writer:
     Args:
       folder: made if missing; must not hold a trace.
       level: "losses", "params" or "full".
-      meta: what the run was: stack, precision, world_size, flags, versions.
+      meta: what the run was: stack, precision, world_size, flags, versions, and more if you like.
+
+    Raises:
+      UserError: the meta lacks something, or holds what JSON cannot.
     """
 
     def __init__(self, folder: pathlib.Path, level: str, meta: Mapping[str, Any]):
-        self._folder = folder
+        self._folder, self._is_ordered = folder, False
+        self._meta = {"version": VERSION, "level": level, **meta, "order": {kind: [] for kind in ORDERED}}
+        _check(self._meta, folder / "meta.json")
         self._kinds = _kinds(level)
         folder.mkdir(parents=True)
-        (folder / "meta.json").write_text(json.dumps({"version": VERSION, "level": level, **meta}, indent=2) + "\n")
+        self._write_meta()
 
     def write(self, step: int, tensors: Mapping[str, Any]) -> None:
         """Writes one step; tensors of kinds beyond the level are left out.
@@ -68,8 +109,17 @@ class Writer:
           tensors: a mapping, nested or flat; nested keys are joined by "/".
         """
         flat = {name: array for name, array in flatten(tensors).items() if name.split("/")[0] in self._kinds}
-        path = self._folder / f"step_{step:06d}.safetensors"
-        records.write_arrays(path, flat)
+        if not self._is_ordered:
+            self._meta["order"], self._is_ordered = {kind: list(select(flat, kind)) for kind in ORDERED}, True
+            self._write_meta()
+        records.write_arrays(self._folder / f"step_{step:06d}.safetensors", flat)
+
+    def _write_meta(self) -> None:
+        try:
+            text = json.dumps(self._meta, indent=2, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{self._folder / 'meta.json'}: cannot write the meta of the trace: {error}") from None
+        records.write_text(self._folder / "meta.json", text + "\n")
 
 
 class Reader:
@@ -78,18 +128,24 @@ class Reader:
     Args:
       folder: as `Writer` made it.
 
+    Attributes:
+      meta: what meta.json holds.
+
     Raises:
-      UserError: no trace there, or one of another version.
+      UserError: no trace there, a damaged one, or one of another version.
     """
 
     def __init__(self, folder: pathlib.Path):
         self._folder = folder
         try:
-            self.meta: dict[str, Any] = dict(json.loads((folder / "meta.json").read_text()))
+            text = (folder / "meta.json").read_text()
+            self.meta: dict[str, Any] = dict(json.loads(text, parse_constant=_refuse))
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{folder / 'meta.json'}: no readable trace there: {error}") from None
         if self.meta.get("version") != VERSION:
-            raise UserError(f"{folder}: trace version {self.meta.get('version')}, this program reads {VERSION}")
+            raise UserError(f"{folder}: trace version {self.meta.get('version')}, this program reads {VERSION}; "
+                            "record it again")
+        _check(self.meta, folder / "meta.json")
 
     def __len__(self) -> int:
         """Whole steps, counted from 0 without a gap."""
@@ -138,6 +194,22 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 def select(flat: Mapping[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
     """The tensors under one kind, without its prefix: select(step, "grads") -> {"output/bias": ...}."""
     return {name.removeprefix(f"{kind}/"): value for name, value in flat.items() if name.startswith(f"{kind}/")}
+
+
+def _check(meta: Mapping[str, Any], path: pathlib.Path) -> None:
+    """Raises UserError on the first entry of a meta that is missing or of another type."""
+    for key, kind in META.items():
+        if not isinstance(meta.get(key), kind):
+            raise UserError(f"{path}: {key} is {meta.get(key, 'missing')!r}, not a {kind.__name__}; "
+                            "give it to parity.trace.Writer")
+    if meta["level"] not in LEVELS:
+        raise UserError(f"{path}: level is {meta['level']!r}, not one of {', '.join(LEVELS)}")
+    if not all(isinstance(meta["order"].get(kind), list) for kind in ORDERED):
+        raise UserError(f"{path}: order lacks the names of {' or '.join(ORDERED)}; parity.trace.Writer writes them")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 def _kinds(level: str) -> tuple[str, ...]:

@@ -22,9 +22,18 @@ def self_attention(qkv: jax.Array, num_heads: int, causal: bool) -> jax.Array:
     batch, steps, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     features = width // num_heads
     q, k, v = jnp.moveaxis(qkv.reshape(batch, steps, 3, num_heads, features), (2, 3), (0, 2))
-    scores = at_least_float32(q * (1 / math.sqrt(features))) @ at_least_float32(k).swapaxes(-1, -2)
+    scores = at_least_float32(q * score_scale(features)) @ at_least_float32(k).swapaxes(-1, -2)
     if causal:
-        visible = jnp.tril(jnp.ones((1, 1, steps, steps), bool))
-        scores = jnp.where(visible, scores, jnp.finfo(scores.dtype).min)
+        scores = jnp.where(visible(steps), scores, jnp.finfo(scores.dtype).min)
     mixed = jax.nn.softmax(scores, axis=-1).astype(v.dtype) @ v
     return mixed.swapaxes(1, 2).reshape(batch, steps, width)
+
+
+def score_scale(features: int) -> float:
+    """What the product of a query and a key of so many features is multiplied by."""
+    return 1 / math.sqrt(features)
+
+
+def visible(steps: int) -> jax.Array:
+    """[1, 1, steps, steps] bool: whether a query (third axis) sees a key (fourth), itself and earlier ones."""
+    return jnp.tril(jnp.ones((1, 1, steps, steps), bool))

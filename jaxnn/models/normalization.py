@@ -36,9 +36,8 @@ class BatchNorm(nn.Module):
             return _normalize(x, running_mean.value, running_var.value, scale, bias)
         mean, var, count = batch_statistics(x, masks)
         if self.is_mutable_collection("batch_stats"):
-            unbiased = var * count / jnp.maximum(count - 1, 1)
             running_mean.value = _move(running_mean.value, mean, count)
-            running_var.value = _move(running_var.value, unbiased, count)
+            running_var.value = _move(running_var.value, unbiased(var, count), count)
         return _normalize(x, mean, var, scale, bias)
 
 
@@ -78,6 +77,11 @@ def batch_statistics(x: jax.Array, masks: MaskSource) -> tuple[jax.Array, jax.Ar
       ([channels], [channels], ()), in at least float32; zeros where no row counts.
     """
     return _statistics(x, masks.weights, masks.axis_name)
+
+
+def unbiased(var: jax.Array, count: jax.Array) -> jax.Array:
+    """The variance of `count` values, divided by count - 1 instead of count."""
+    return var * count / jnp.maximum(count - 1, 1)
 
 
 # Backpropagation keeps the layer's input in its own format and makes the float32 copies again: a ResNet-50

@@ -17,6 +17,7 @@ from jaxnn.experiment.config import Experiment
 from jaxnn.experiment.datasets import Dataset
 from jaxnn.experiment.plots import animation, boundary, confusion, functions, learning
 
+META = {"stack": "jax", "precision": "fp32", "world_size": 1, "flags": [], "versions": {}}
 LINE = {"output/kernel": np.array([[2.5]], np.float32), "output/bias": np.array([0.5], np.float32)}
 LINEAR = datasets.linear(Experiment(num_samples=20))
 METRICS = {"epoch": np.array([1, 2, 3]), "train_loss": np.array([3.0, 1, 0.5]), "test_loss": np.array([4.0, 2, 5])}
@@ -56,7 +57,7 @@ def draw(workdir, experiment, data, outputs, losses=(1.0, 0.1), predict=None):
 
 def record(workdir, kernels):
     """A trace of a classifier whose kernel takes these values one after the other; batches of sample 0, 1, ..."""
-    writer = trace.Writer(workdir / "trace", "params", {})
+    writer = trace.Writer(workdir / "trace", "params", META)
     bias = np.zeros(1, np.float32)
     params = [{"output": {"kernel": np.array(kernel, np.float32)[:, None], "bias": bias}} for kernel in kernels]
     for step, (before, after) in enumerate(itertools.pairwise(params)):
@@ -327,6 +328,6 @@ class TestAnimation:
         assert not (tmp_path / "a.gif").exists()
 
     def test_writes_nothing_without_recorded_parameters(self, tmp_path):
-        writer = trace.Writer(tmp_path / "trace", "losses", {})
+        writer = trace.Writer(tmp_path / "trace", "losses", META)
         writer.write(0, {"batch/ids": np.array([0], np.int32), "loss": np.float32(1)})
         assert animation.read_frames(trace.Reader(tmp_path / "trace")) == []

@@ -1,5 +1,6 @@
 """Tests of jaxnn/experiment/trace.py."""
 
+import doctest
 import json
 import re
 
@@ -7,15 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
 from jaxnn.experiment import trace
 from jaxnn.experiment.config import UserError
 
+META = {"stack": "jax", "precision": "fp16", "world_size": 2, "flags": ["--seed=1"], "versions": {"jax": "0.10.2"}}
 STEP = {
     "batch/ids": np.array([3, 1, 2], np.int32),
     "params": {"output": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3).T, "bias": np.zeros(2, np.float32)}},
     "moments": {"first": {"output": {"bias": np.ones(2, np.float32)}}, "second": {}},
     "optimizer_step": np.int32(7),
+    "activations": {"output": np.array([[0.5], [np.inf], [2.0**-24]], np.float32)},
     "loss": np.float32(0.1),
     "grads/output/bias": np.array([-0.0, np.inf], np.float32),
     "grad_norm": np.array(np.inf, np.float32),
@@ -34,7 +38,7 @@ TREES = st.recursive(st.integers(), lambda inner: st.dictionaries(NAMES, inner, 
 @pytest.fixture
 def written(tmp_path):
     """A trace of two steps, recorded in full."""
-    writer = trace.Writer(tmp_path / "trace", "full", {"stack": "jax"})
+    writer = trace.Writer(tmp_path / "trace", "full", META)
     for step in range(2):
         writer.write(step, STEP)
     return tmp_path / "trace"
@@ -42,9 +46,9 @@ def written(tmp_path):
 
 class TestWriter:
     @pytest.mark.parametrize(("level", "names"), [
-        ("losses", SCALARS), ("params", PARAMS), ("full", PARAMS | {"grads/output/bias"})])
+        ("losses", SCALARS), ("params", PARAMS), ("full", PARAMS | {"activations/output", "grads/output/bias"})])
     def test_levels_filter_kinds(self, tmp_path, level, names):
-        writer = trace.Writer(tmp_path / "trace", level, {})
+        writer = trace.Writer(tmp_path / "trace", level, META)
         writer.write(0, STEP | {"stranger": np.zeros(1)})
         assert trace.Reader(tmp_path / "trace").read(0).keys() == names
 
@@ -53,14 +57,42 @@ class TestWriter:
             "meta.json", "step_000000.safetensors", "step_000001.safetensors"]
 
     def test_meta_is_readable_before_the_first_step(self, tmp_path):
-        trace.Writer(tmp_path / "trace", "losses", {"stack": "torch", "world_size": 2})
+        trace.Writer(tmp_path / "trace", "losses", META | {"steps": 50})
         assert json.loads((tmp_path / "trace" / "meta.json").read_text()) == {
-            "version": 1, "level": "losses", "stack": "torch", "world_size": 2}
+            "version": 2, "level": "losses", **META, "steps": 50, "order": {"params": [], "activations": []}}
+        assert len(trace.Reader(tmp_path / "trace")) == 0
+
+    @pytest.mark.parametrize("shuffled", [1, -1])
+    def test_order_is_that_of_the_first_step(self, tmp_path, shuffled):
+        """It is in meta.json before the step is, so that no whole step is without it."""
+        names = ["b/scale", "a/kernel", "c/bias", "a/bias"][::shuffled]
+        tensors = {"params": dict.fromkeys(names, np.zeros(1)), "activations": dict.fromkeys("bca", np.zeros(1))}
+        writer = trace.Writer(tmp_path / "trace", "full", META)
+        with pytest.raises(SafetensorError, match="object"):
+            writer.write(0, tensors | {"grads": {"a": np.array([None])}})
+        assert len(trace.Reader(tmp_path / "trace")) == 0
+        for reader in (trace.Reader(tmp_path / "trace"), trace.Reader(tmp_path / "trace")):
+            assert reader.meta["order"] == {"params": names, "activations": ["b", "c", "a"]}
+            writer.write(0, {"params": dict.fromkeys(names[::-1], np.zeros(1))})
 
     def test_refuses_a_folder_that_holds_one(self, written):
         with pytest.raises(FileExistsError):
-            trace.Writer(written, "full", {})
+            trace.Writer(written, "full", META)
         assert len(trace.Reader(written)) == 2
+
+    @pytest.mark.parametrize(("change", "fault"), [
+        ({"loss": np.nan}, "cannot write the meta of the trace: Out of range float values"),
+        ({"loss": np.float32(0)}, "cannot write the meta of the trace: Object of type float32"),
+        ({"stack": None}, "stack is None, not a str; give it to parity.trace.Writer"),
+        ({"flags": "--seed=1"}, "flags is '--seed=1', not a list; give it to parity.trace.Writer")])
+    def test_refuses_what_no_reader_would_take(self, tmp_path, change, fault):
+        with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'trace' / 'meta.json'}: {fault}")):
+            trace.Writer(tmp_path / "trace", "full", META | change)
+        assert not list(tmp_path.rglob("*.json"))
+
+    def test_an_unknown_level_names_the_known(self, tmp_path):
+        with pytest.raises(UserError, match=r"level is 'all', not one of losses, params, full$"):
+            trace.Writer(tmp_path / "trace", "all", META)
 
 
 class TestReader:
@@ -84,7 +116,8 @@ class TestReader:
         assert len(trace.Reader(written)) == 2
 
     def test_meta(self, written):
-        assert trace.Reader(written).meta == {"version": 1, "level": "full", "stack": "jax"}
+        order = {"params": ["output/kernel", "output/bias"], "activations": ["output"]}
+        assert trace.Reader(written).meta == {"version": 2, "level": "full", **META, "order": order}
 
     def test_a_missing_step_names_the_file(self, written):
         path = written / "step_000002.safetensors"
@@ -105,11 +138,48 @@ class TestReader:
         with pytest.raises(UserError, match=re.escape(str(written))):
             trace.Reader(written)
 
-    @pytest.mark.parametrize("version", [0, 2, "1", None])
+    @pytest.mark.parametrize("version", [0, 1, 3, "2", None])
     def test_another_version_is_refused(self, written, version):
         (written / "meta.json").write_text(json.dumps({"version": version}))
-        with pytest.raises(UserError, match=f": trace version {version}, this program reads 1$"):
+        with pytest.raises(UserError, match=f": trace version {version}, this program reads 2; record it again$"):
             trace.Reader(written)
+
+    @pytest.mark.parametrize("key", trace.META)
+    def test_a_missing_key_is_named(self, written, key):
+        meta = json.loads((written / "meta.json").read_text())
+        del meta[key]
+        (written / "meta.json").write_text(json.dumps(meta))
+        with pytest.raises(UserError, match=rf"^{re.escape(str(written / 'meta.json'))}: {key} is 'missing', not a "):
+            trace.Reader(written)
+
+    @pytest.mark.parametrize("order", [{}, {"params": []}, {"params": [], "activations": "output"}])
+    def test_an_order_without_its_lists_is_refused(self, written, order):
+        meta = json.loads((written / "meta.json").read_text()) | {"order": order}
+        (written / "meta.json").write_text(json.dumps(meta))
+        with pytest.raises(UserError, match="order lacks the names of params or activations"):
+            trace.Reader(written)
+
+    @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+    def test_what_is_no_number_is_refused(self, written, constant):
+        text = (written / "meta.json").read_text().replace('"world_size": 2', f'"world_size": {constant}')
+        (written / "meta.json").write_text(text)
+        with pytest.raises(UserError, match=f"no readable trace there: {constant} is no number of JSON$"):
+            trace.Reader(written)
+
+
+class TestFormat:
+    def test_the_example_does_what_it_says(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        failed, tried = doctest.testmod(trace)
+        assert failed == 0
+        assert tried > 5
+        assert (tmp_path / "run" / "trace" / "step_000002.safetensors").exists()
+
+    def test_every_kind_is_documented(self):
+        for kind in sum(trace.LEVELS.values(), ()):
+            assert re.search(rf"^    .*\b{kind}\b", trace.__doc__, re.MULTILINE), kind
+        for key in trace.META:
+            assert f"`{key}`" in trace.__doc__
 
 
 class TestFlatten:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from parity.compare import BROKEN, Measurement, equal, measure, verdict
+from jaxnn.experiment.config import UserError
+from parity.compare import BROKEN, Measurement, equal, first_failed, measure, verdict
 
 FLOAT16, FLOAT32 = np.dtype(np.float16), np.dtype(np.float32)
 ONE = np.ones(4, np.float32)
@@ -36,6 +37,7 @@ class TestEqual:
         assert equal(0, "params", "w", ONE, ONE.copy()).z == 0
         assert equal(0, "params", "w", ONE, np.nextafter(ONE, 2)).z == BROKEN
         assert equal(0, "params", "w", np.float32(0.0), np.float32(-0.0)).z == BROKEN
+        assert equal(0, "params", "w", ONE * np.nan, ONE * np.nan).z == BROKEN
 
     def test_shape_and_format_count(self):
         assert equal(0, "params", "w", ONE, ONE[None]).z == BROKEN
@@ -53,3 +55,17 @@ class TestVerdict:
         assert result["verdict"] == "divergence"
         assert result["first_divergence"] == {"step": 1, "quantity": "grads", "tensor": "b", "z": 10}
         assert result["max_z"] == BROKEN
+
+    def test_activations_come_in_forward_order_and_gradients_in_backward_order(self):
+        order = ["hidden_0", "output", "output/kernel", "hidden_0/kernel"]
+        activations = [Measurement(1, "activations", "output", 99, 0), Measurement(1, "activations", "hidden_0", 9, 0)]
+        gradients = [Measurement(1, "grads", "hidden_0/kernel", 99, 0), Measurement(1, "grads", "output/kernel", 9, 0)]
+        assert first_failed(activations + gradients, 8.0, order).tensor == "hidden_0"
+        assert first_failed(gradients, 8.0, order).tensor == "output/kernel"
+        assert first_failed(gradients, 100.0, order) is None
+
+    @pytest.mark.parametrize(("measurements", "steps"), [
+        ([], 3), ([Measurement(0, "batch", "ids", 0, 0)], 3), ([Measurement(0, "loss", "", 1.0, 0.1)], 0)])
+    def test_refuses_to_judge_by_nothing(self, measurements, steps):
+        with pytest.raises(UserError, match="cannot judge: no tensor of"):
+            verdict(measurements, steps)

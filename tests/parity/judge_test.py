@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from jaxnn import train
-from jaxnn.experiment import batches, command_line, datasets
+from jaxnn.experiment import command_line, datasets
 from jaxnn.experiment.config import UserError
 from jaxnn.experiment.trace import Reader
-from parity import compare, judge
-from parity.replay import Replay
+from parity import compare
+from parity.judge import ULPS_FIRST, Judge, Replays
+from parity.semantics import SWITCHES
+from parity.semantics.switch import GRADIENTS, RULES, UPDATE
 
 STEPS = 6
 
@@ -33,6 +35,24 @@ def normalized(tmp_path_factory):
     return record(tmp_path_factory.mktemp("run"), "breast_cancer", "--normalization=batch", "--accumulation_steps=2")
 
 
+class Edited:
+    """A recording with some tensors of one step changed by functions, or left out by None."""
+
+    def __init__(self, trace, number, **changes):
+        self.trace, self.number = trace, number
+        self.changes = {name.replace("__", "/"): change for name, change in changes.items()}
+
+    def __len__(self):
+        return len(self.trace)
+
+    def read(self, number):
+        step = self.trace.read(number)
+        if number == self.number:
+            step |= {name: change(step[name]) for name, change in self.changes.items() if change}
+            step = {name: array for name, array in step.items() if self.changes.get(name, True)}
+        return step
+
+
 def worst(measurements, quantity):
     return max(m.z for m in measurements if m.quantity == quantity)
 
@@ -40,20 +60,37 @@ def worst(measurements, quantity):
 def judged(recording, number, **changes):
     """One recorded step, some of its tensors changed by functions, judged."""
     experiment, data, trace = recording
-    step = trace.read(number)
-    step |= {name.replace("__", "/"): change(step[name.replace("__", "/")]) for name, change in changes.items()}
-    return judge.judge_step(Replay(experiment, data), number, step, compare.THRESHOLD)
+    return Judge(Replays(experiment, data), Edited(trace, number, **changes), None, compare.THRESHOLD).step(number)
 
 
-class TestJudgeStep:
+def rules(recording, trace=None, **changes):
+    """What all steps must equal, under changed flags."""
+    experiment, data, recorded = recording
+    judge = Judge(Replays(experiment.replace(**changes), data), trace or recorded, None, compare.THRESHOLD)
+    return [m for number in range(STEPS) for m in judge.part(RULES, number)]
+
+
+class TestStep:
     def test_jaxnn_replays_itself(self, recording):
         for number in range(STEPS):
             assert all(m.z <= 1 for m in judged(recording, number))
+
+    def test_without_noise_an_ulp_is_the_unit(self, recording):
+        """What is within an ulp of its replay needs no noise to pass; what is caught is then smaller."""
+        experiment, data, trace = recording
+        plain, quick = (Judge(Replays(experiment, data), trace, None, compare.THRESHOLD, rounds).part(GRADIENTS, 2)
+                        for rounds in ((5,), ULPS_FIRST))
+        assert all(m.z <= 1 for m in quick)
+        assert all(q.detectable <= p.detectable for q, p in zip(quick, plain))
 
     def test_sees_a_wrong_loss(self, recording):
         measurements = judged(recording, 2, loss=lambda x: x * np.float32(1.01))
         assert worst(measurements, "loss") > 8
         assert worst(measurements, "grads") <= 8
+
+    def test_sees_a_wrong_activation_and_only_it(self, recording):
+        measurements = judged(recording, 2, activations__hidden_1=lambda x: x * np.float32(1.05))
+        assert {(m.quantity, m.tensor) for m in measurements if m.z > 8} == {("activations", "hidden_1")}
 
     def test_sees_one_wrong_gradient_entry_and_only_there(self, recording):
         """From the wrong gradient the optimizer's half is wrong too: it is replayed from what was recorded."""
@@ -65,8 +102,12 @@ class TestJudgeStep:
 
         measurements = judged(recording, 2, grads__hidden_1__kernel=nudge)
         failed = {(m.quantity, m.tensor) for m in measurements if m.z > 8}
-        assert failed == {("grads", "hidden_1/kernel"), ("moments", "first/hidden_1/kernel"),
+        assert failed == {("grads", "hidden_1/kernel"), ("grad_norm", ""), ("moments", "first/hidden_1/kernel"),
                           ("moments", "second/hidden_1/kernel"), ("updated", "hidden_1/kernel")}
+
+    def test_sees_a_wrong_norm(self, recording):
+        measurements = judged(recording, 2, grad_norm=lambda x: x * np.float32(1.00001))
+        assert {m.quantity for m in measurements if m.z > 8} == {"grad_norm"}
 
     def test_running_statistics_replay_themselves(self, normalized):
         for number in range(STEPS):
@@ -81,11 +122,16 @@ class TestJudgeStep:
 
     @pytest.mark.parametrize("name", ["grads/hidden_1/bias", "updated/output/kernel"])
     def test_refuses_a_recording_that_lacks_a_tensor(self, recording, name):
-        experiment, data, trace = recording
-        step = trace.read(2)
-        del step[name]
         with pytest.raises(UserError, match=f"cannot judge: step 2 of the recording lacks {name}"):
-            judge.judge_step(Replay(experiment, data), 2, step, compare.THRESHOLD)
+            judged(recording, 2, **{name.replace("/", "__"): None})
+
+    def test_refuses_a_tensor_of_another_shape(self, recording):
+        with pytest.raises(UserError, match="cannot judge: step 2: grads/hidden_1/kernel is "):
+            judged(recording, 2, grads__hidden_1__kernel=lambda x: x.T)
+
+    def test_what_is_not_finite_is_not_parity(self, recording):
+        measurements = judged(recording, 2, loss=lambda x: np.float32(np.nan))
+        assert worst(measurements, "loss") == compare.BROKEN
 
     def test_sees_a_skip_that_should_not_be(self, recording):
         measurements = judged(recording, 2, skipped=lambda _: np.bool_(True))
@@ -103,49 +149,64 @@ class TestJudgeStep:
     def z_across_zero(self, recording, distance):
         """Worst z of gradients that a unit's input of -distance gives, recorded for an input of +distance."""
         experiment, data, trace = recording
-        replay, step = Replay(experiment, data), dict(trace.read(3))
+        replays, step = Replays(experiment, data), dict(trace.read(3))
+        replay = replays.under(())
         inputs = replay.inputs(3, step).compute
         unit, kernel = 5, inputs["params/hidden_0/kernel"].astype(np.float64)
         products = inputs["inputs"].astype(np.float64) @ kernel[:, unit]
         row = np.argmax(np.abs(products) > 0.25)  # its rounding, 2^-13 and more, is what the kink is made of
-        sides = []
-        for side in (distance, -distance):
-            bias = step["params/hidden_0/bias"].copy()
-            bias[unit] = side - products[row]
-            sides.append(step | {"params/hidden_0/bias": bias})
-        opened, shut = sides
+        opened, shut = (self.moved_to(step, unit, side - products[row]) for side in (distance, -distance))
         gradients = replay.gradients(replay.inputs(3, shut), np.dtype(np.float64))
-        opened |= {name: value.astype(np.float32) for name, value in gradients.items() if name.startswith("grads/")}
-        return worst(judge.judge_step(replay, 3, opened, 8.0), "grads")
+        changed = {name: value.astype(np.float32) for name, value in gradients.items() if name.startswith("grads/")}
+        changed["params/hidden_0/bias"] = opened["params/hidden_0/bias"]
+        edits = {name.replace("/", "__"): lambda _, value=value: value for name, value in changed.items()}
+        return worst(Judge(replays, Edited(trace, 3, **edits), None, 8.0).part(GRADIENTS, 3), "grads")
+
+    def moved_to(self, step, unit, value):
+        bias = step["params/hidden_0/bias"].copy()
+        bias[unit] = value
+        return step | {"params/hidden_0/bias": bias}
 
 
-class TestJudgeRules:
-    def test_quiet_on_a_clean_recording(self, recording):
+class TestUnderSwitches:
+    """A clean recording, replayed under a known difference, is one that does not do what the replay does."""
+
+    @pytest.mark.parametrize(("switch", "part"), [("dropout_off", GRADIENTS), ("adam_eps", UPDATE),
+                                                  ("schedule_counts_skipped", RULES), ("clip_added", UPDATE)])
+    def test_every_part_takes_them(self, recording, switch, part):
         experiment, data, trace = recording
-        total = batches.total_steps(experiment, len(data.train_inputs))
-        assert all(m.z == 0 for m in judge.judge_rules(experiment, trace, total))
+        judge = Judge(Replays(experiment, data), trace, None, compare.THRESHOLD)
+        moved = any(m.z > 8 for number in range(STEPS) for m in judge.part(part, number, (SWITCHES[switch],)))
+        assert moved == (switch != "schedule_counts_skipped")  # nothing is skipped
+        assert all(m.z <= 1 for m in judge.step(2))
 
-    def test_sees_statistics_that_do_not_go_on_where_they_were(self, normalized, tmp_path):
-        experiment, data, trace = normalized
 
-        class Cut:
-            def __len__(self):
-                return STEPS
+class TestRules:
+    def test_quiet_on_a_clean_recording(self, recording):
+        assert all(m.z == 0 for m in rules(recording))
 
-            def read(self, number):
-                step = trace.read(number)
-                if number == 3:
-                    step["batch_stats/norm_0/mean"] = step["batch_stats/norm_0/mean"] + np.float32(1e-3)
-                return step
-
-        total = batches.total_steps(experiment, len(data.train_inputs))
-        assert not [m for m in judge.judge_rules(experiment, trace, total) if m.z]
-        broken = [(m.step, m.tensor) for m in judge.judge_rules(experiment, Cut(), total) if m.z]
+    def test_sees_statistics_that_do_not_go_on_where_they_were(self, normalized):
+        trace = Edited(normalized[2], 3, batch_stats__norm_0__mean=lambda x: x + np.float32(1e-3))
+        assert not [m for m in rules(normalized) if m.z]
+        broken = [(m.step, m.tensor) for m in rules(normalized, trace) if m.z]
         assert broken == [(3, "batch_stats/norm_0/mean")]
 
-    def test_sees_another_schedule_and_another_scaler(self, recording):
+    def test_sees_a_start_that_is_not_the_given_one(self, recording):
         experiment, data, trace = recording
-        total = batches.total_steps(experiment, len(data.train_inputs))
-        other = experiment.replace(schedule="cosine", initial_scale_power=15)
-        broken = {m.quantity for m in judge.judge_rules(other, trace, total) if m.z}
+        initial = {name.removeprefix("params/"): array for name, array in trace.read(0).items()
+                   if name.startswith("params/")}
+        initial["output/bias"] = initial["output/bias"] + np.float32(1)
+        broken = [m.tensor for m in Judge(Replays(experiment, data), trace, initial, 8.0).part(RULES, 0) if m.z]
+        assert broken == ["params/output/bias"]
+
+    def test_sees_moments_that_do_not_start_at_zero(self, recording):
+        trace = Edited(recording[2], 0, moments__first__output__bias=lambda x: x + np.float32(1))
+        assert [m.tensor for m in rules(recording, trace) if m.z] == ["moments/first/output/bias"]
+
+    def test_sees_another_order_of_samples(self, recording):
+        trace = Edited(recording[2], 4, batch__ids=lambda ids: ids[::-1].copy())
+        assert [(m.step, m.quantity) for m in rules(recording, trace) if m.z] == [(4, "batch")]
+
+    def test_sees_another_schedule_and_another_scaler(self, recording):
+        broken = {m.quantity for m in rules(recording, schedule="cosine", initial_scale_power=15) if m.z}
         assert broken == {"learning_rate", "loss_scale"}

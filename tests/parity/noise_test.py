@@ -42,29 +42,54 @@ class TestJitter:
         assert not noise.jitter(np.zeros(9, np.float32), np.random.default_rng(0)).any()
 
 
-class TestNoiseUnits:
+def rounding(function, dtype):
+    """inputs -> the distance of a function rounded to a format from itself in float64."""
+
+    def distances(inputs):
+        exact = function(inputs["x"].astype(np.float64))
+        return {"y": noise.norm(exact.astype(dtype).astype(np.float64) - exact)}
+
+    return distances
+
+
+class TestNoise:
     def test_of_a_rounding_is_its_uniform_distribution(self):
-        """Rounding a float32 product to float16 is off by a uniform draw: sqrt(n/12) ulps in norm."""
-
-        def square(inputs, dtype):
-            x = inputs["x"].astype(np.float64)
-            return {"y": (x * x).astype(dtype).astype(np.float64)}
-
+        """Rounding a product to float16 is off by a uniform draw: sqrt(n/12) ulps in norm."""
         x = (1 + np.random.default_rng(0).random(4000) * 0.4).astype(np.float16)
-        unit = noise.noise_units(square, {"x": x}, np.dtype(np.float16), np.random.default_rng(1))["y"]
+        unit = noise.Noise(rounding(np.square, np.float16), {"x": x}, 1).units(noise.DRAWS)["y"]
         assert unit == pytest.approx(np.sqrt(4000 / 12) * 2.0**-10, rel=0.03)
 
     def test_exact_function_has_none(self):
-        units = noise.noise_units(lambda inputs, dtype: {"y": inputs["x"].astype(np.float64)},
-                                  {"x": np.ones(3, np.float32)}, np.dtype(np.float32), np.random.default_rng(0))
-        assert units == {"y": 0.0}
+        assert noise.Noise(rounding(np.abs, np.float32), {"x": np.ones(3, np.float32)}, 0).units(5) == {"y": 0.0}
 
     def test_overflow_in_every_draw_is_nan_not_zero(self):
         with np.errstate(over="ignore"):
-            units = noise.noise_units(lambda inputs, dtype: {"y": (inputs["x"].astype(np.float64) * 2).astype(dtype)},
-                                      {"x": np.full(3, 6e4, np.float16)}, np.dtype(np.float16),
-                                      np.random.default_rng(0))
+            units = noise.Noise(rounding(lambda x: 2 * x, np.float16), {"x": np.full(3, 6e4, np.float16)}, 0).units(5)
         assert np.isnan(units["y"])
+
+    def test_more_draws_keep_those_before(self):
+        """The first draw is the inputs themselves; others are made once."""
+        seen = []
+        unmoved = np.float32(np.random.default_rng(0).random(50))
+        noise_of = noise.Noise(lambda inputs: seen.append(inputs["x"]) or {"y": float(len(seen))}, {"x": unmoved}, 0)
+        assert noise_of.units(2) == {"y": np.sqrt((1 + 4) / 2)}
+        assert noise_of.units(3) == {"y": np.sqrt((1 + 4 + 9) / 3)}
+        assert seen[0] is unmoved
+        assert len(seen) == 3
+
+    @given(distances=st.lists(st.floats(0.01, 100), min_size=noise.DRAWS, max_size=noise.DRAWS))
+    @settings(deadline=None, max_examples=100, derandomize=True)
+    def test_a_few_draws_bound_all_of_them(self, distances):
+        """What `judge.Rounds` rests on: the unit of 5 draws is at least sqrt(2/5) of that of the first 2."""
+        left = iter(distances)
+        noise_of = noise.Noise(lambda inputs: {"y": next(left)}, {"x": np.ones(1)}, 0)
+        few, all_of_them = (noise_of.units(draws)["y"] for draws in (noise.FEW_DRAWS, noise.DRAWS))
+        assert all_of_them >= (1 - 1e-12) * few * np.sqrt(noise.FEW_DRAWS / noise.DRAWS)
+
+
+class TestKinkUnits:
+    def test_is_the_root_mean_square_over_seeds(self):
+        assert noise.kink_units(lambda seed: {"y": float(seed)}, draws=4) == {"y": np.sqrt((0 + 1 + 4 + 9) / 4)}
 
 
 class TestNorm:

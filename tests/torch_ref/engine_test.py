@@ -19,6 +19,7 @@ import torch
 from jaxnn.experiment.config import Experiment
 from jaxnn.experiment.datasets import Signature
 from jaxnn.experiment.deepspeed import ds_config
+from jaxnn.experiment.ports import free_port
 from jaxnn.experiment.records import read_arrays, write_arrays
 from torch_ref import engine as engines
 from torch_ref import models, optimizers, params_io, precision, train_step
@@ -112,7 +113,7 @@ def state(case: Case, engine, number: int) -> dict[str, np.ndarray]:
 def said(request, tmp_path_factory):
     """said(case): what the readers said, the same on every rank."""
     world_size, folder = request.param, tmp_path_factory.mktemp("engine")
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(engines.free_port()), "LOCAL_SIZE": str(world_size),
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "LOCAL_SIZE": str(world_size),
               "WORLD_SIZE": str(world_size)}
     running = [subprocess.Popen([sys.executable, "-m", "tests.torch_ref.engine_test", str(folder)], text=True,
                                 env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},

@@ -12,6 +12,7 @@ import pytest
 
 from jaxnn.experiment import records
 from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.ports import free_port
 from tests.conftest import NATIVE_FP16
 from torch_ref import engine
 
@@ -156,5 +157,5 @@ class TestStageZero:
 def launch(*arguments: str, port: int = 0, module: tuple[str, ...] = ("--module", "torch_ref.train")):
     """The deepspeed launcher with two ranks, output captured."""
     command = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators=2",
-               f"--master_port={port or engine.free_port()}"]
+               f"--master_port={port or free_port()}"]
     return subprocess.run([*command, *module, *map(str, arguments)], capture_output=True, text=True)

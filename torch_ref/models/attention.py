@@ -22,9 +22,18 @@ def self_attention(qkv: torch.Tensor, num_heads: int, causal: bool) -> torch.Ten
     features = width // num_heads
     q, k, v = qkv.reshape(batch, steps, 3, num_heads, features).permute(2, 0, 3, 1, 4)
     # torch would multiply float16 by a float32 number; jax rounds the number first.
-    scores = at_least_float32(q * q.new_tensor(1 / math.sqrt(features))) @ at_least_float32(k).transpose(-1, -2)
+    scores = at_least_float32(q * q.new_tensor(score_scale(features))) @ at_least_float32(k).transpose(-1, -2)
     if causal:
-        hidden = torch.ones(steps, steps, dtype=torch.bool, device=qkv.device).triu(1)
-        scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
+        scores = scores.masked_fill(~visible(steps).to(qkv.device), torch.finfo(scores.dtype).min)
     mixed = torch.softmax(scores, dim=-1).to(v.dtype) @ v
     return mixed.transpose(1, 2).reshape(batch, steps, width)
+
+
+def score_scale(features: int) -> float:
+    """What the product of a query and a key of so many features is multiplied by."""
+    return 1 / math.sqrt(features)
+
+
+def visible(steps: int) -> torch.Tensor:
+    """[1, 1, steps, steps] bool: whether a query (third axis) sees a key (fourth), itself and earlier ones."""
+    return torch.ones(1, 1, steps, steps, dtype=torch.bool).tril()

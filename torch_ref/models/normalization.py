@@ -36,7 +36,7 @@ class BatchNorm(nn.BatchNorm1d):
             return self._normalize(wide, self.running_mean, self.running_var).to(x.dtype)
         mean, var, count = batch_statistics(wide, masks)
         _move(self.running_mean, mean, count)
-        _move(self.running_var, var * count / (count - 1).clamp(min=1), count)
+        _move(self.running_var, unbiased(var, count), count)
         return self._normalize(wide, mean, var).to(x.dtype)
 
     def _normalize(self, x: torch.Tensor, mean: torch.Tensor, var: torch.Tensor) -> torch.Tensor:
@@ -115,6 +115,11 @@ def batch_statistics(x: torch.Tensor, masks: MaskSource) -> tuple[torch.Tensor, 
 
     mean = average(x)
     return mean, average(torch.square(x - mean)), count
+
+
+def unbiased(var: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    """The variance of `count` values, divided by count - 1 instead of count."""
+    return var * count / (count - 1).clamp(min=1)
 
 
 @torch.no_grad()

@@ -1,0 +1,201 @@
+"""Lets both stacks train on their own and judges where they end: `--mode=free`.
+
+    z = ||end - mean of JAX's runs|| / max(spread of JAX's runs, rounding, in norm)
+
+JAX's runs start one ulp apart, see `jax_runs`. An end within 8 units is the same computation. Where the runs
+themselves end much further apart than rounding moves anything, the path is chaotic, and the verdict says so: it is
+then only as sharp as they are near each other.
+"""
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from jaxnn.experiment import records
+from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.datasets import Dataset
+from parity import jax_runs, recordings
+from parity.compare import BROKEN, THRESHOLD
+from parity.jax_runs import RUNS, Outcome
+from parity.noise import norm
+
+SAME, CHAOTIC, DIVERGENCE = "same computation", "same computation, chaotic path", "divergence"
+KINDS = {"params": "parameters", "batch_stats": "running statistics"}
+CHAOS = 8.0
+"""Runs whose spread is more than this many times rounding took a chaotic path."""
+
+
+def main(experiment: Experiment, data: Dataset, initial: Mapping[str, np.ndarray], workdir: pathlib.Path,
+         modules: Mapping[str, str], torch_flags: Sequence[str], console: Console,
+         threshold: float = THRESHOLD) -> bool:
+    """Trains both stacks to the end, judges them, prints the verdict and writes verdict.json.
+
+    Args:
+      experiment: to train; early stopping is switched off.
+      data: its data set.
+      initial: flat float32 parameters that both start from.
+      workdir: holds the flagfile and initial.safetensors.
+      modules: stack -> the program that trains it, "jax" and "torch".
+      torch_flags: for the torch side alone.
+      console: where to print.
+      threshold: largest z that passes.
+
+    Returns:
+      Whether neither stack diverges.
+
+    Raises:
+      UserError: a stack failed, or JAX's runs diverged.
+    """
+    if experiment.num_devices > 1 and experiment.accumulation_steps > 1:
+        raise UserError("--mode=free: JAX's runs use one device, where --accumulation_steps cuts a batch into other "
+                        "parts; judge with --num_devices=1")
+    title, start = f"{experiment.name} {experiment.precision}", time.perf_counter()
+    console.print(f"{title}: training both stacks to the end", highlight=False, soft_wrap=True)
+    alone = ["--record=off", "--patience=0"]
+    recordings.run(experiment, workdir, modules, {"jax": alone, "torch": [*alone, *torch_flags]})
+    trained = time.perf_counter()
+    ends = jax_runs.train_apart(dataclasses.replace(experiment, patience=0), data, initial)
+    verdicts = {stack: judge(read(workdir / stack), ends, threshold) for stack in sorted(modules, reverse=True)}
+    seconds = {"training": trained - start, f"{RUNS} JAX runs": time.perf_counter() - trained}
+    print_verdict(verdicts, title, console)
+    console.print("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
+                  + f"; files: {workdir}", highlight=False, soft_wrap=True)
+    write(workdir, experiment, verdicts, seconds)
+    return all(verdict["verdict"] != DIVERGENCE for verdict in verdicts.values())
+
+
+def read(workdir: pathlib.Path) -> Outcome:
+    """What a finished run ended with, from its workdir.
+
+    Raises:
+      UserError: a file is missing or cannot be read.
+    """
+    try:
+        summary = records.read_summary(workdir)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot judge: {workdir / records.SUMMARY}: {error}") from None
+    params = records.read_arrays(workdir / records.PARAMS, "cannot judge")
+    stats = workdir / records.BATCH_STATS
+    return jax_runs.outcome(params, records.read_arrays(stats, "cannot judge") if stats.exists() else {}, summary)
+
+
+def judge(end: Outcome, ends: jax_runs.Ends, threshold: float = THRESHOLD) -> dict[str, Any]:
+    """The verdict on one run.
+
+    Args:
+      end: the run's outcome.
+      ends: of JAX's runs.
+      threshold: largest z that passes.
+    """
+    quantities = {name: quantity(end.get(name), runs, ends.rounding[name], threshold)
+                  for name, runs in ends.outcomes.items()}
+    worst = max(quantities, key=lambda name: quantities[name]["z"])
+    furthest = max((name for name in quantities if name.startswith("params/")),
+                   key=lambda name: quantities[name]["grown"])
+    is_chaotic = quantities[furthest]["grown"] > CHAOS
+    return {"verdict": DIVERGENCE if quantities[worst]["z"] > threshold else CHAOTIC if is_chaotic else SAME,
+            "max_z": quantities[worst]["z"], "worst": worst, "threshold": threshold, "runs": RUNS,
+            "grown": quantities[furthest]["grown"], "furthest": furthest, "quantities": quantities}
+
+
+def quantity(value: np.ndarray | None, runs: np.ndarray, rounding: float, threshold: float) -> dict[str, float]:
+    """Compares one entry of an outcome with JAX's runs.
+
+    Args:
+      value: the run's; None: it has none.
+      runs: [runs, ...] of JAX's.
+      rounding: how far rounding moves it.
+      threshold: largest z that passes.
+
+    Returns:
+      z; distance from the mean; spread, the standard deviation in norm; rounding; how many of JAX's runs are as far
+      from the others' mean; how many times rounding the spread is; the size that these are relative to; and the
+      smallest relative error that would have failed.
+    """
+    mean = runs.mean(axis=0)
+    distance = norm(value - mean) if value is not None and value.shape == mean.shape else np.nan
+    spread, size = norm(runs - mean) / np.sqrt(len(runs) - 1), norm(mean)
+    unit = max(spread, rounding)
+    others = [norm(run - mean) * len(runs) / (len(runs) - 1) for run in runs]
+    return {"z": _ratio(distance, unit), "distance": float(distance) if np.isfinite(distance) else BROKEN,
+            "spread": float(spread), "rounding": rounding, "as_far": sum(other >= distance for other in others),
+            "grown": _ratio(spread, rounding) if rounding else 0.0, "size": size,
+            "detectable": float(threshold * unit / size) if size else 0.0}
+
+
+def print_verdict(verdicts: Mapping[str, Mapping[str, Any]], title: str, console: Console) -> None:
+    """Prints a table of what was compared, then a sentence on each stack.
+
+    Args:
+      verdicts: stack -> verdict, as `judge` returns it; the first is the one to judge.
+      title: what was judged.
+      console: where to.
+    """
+    judged, *others = verdicts
+    table = Table(title=f"{title}: where training ends, beside {RUNS} JAX runs that start one ulp apart",
+                  title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in ("", f"{judged} z", "at", f"of {RUNS} as far", *(f"{name} z" for name in others), "spread",
+                   "rounding", "detects"):
+        table.add_column(header, justify="left" if header in ("", "at") else "right", no_wrap=True)
+    for label, names in _groups(verdicts[judged]["quantities"]).items():
+        worst, *more = (max((verdict["quantities"][name] | {"at": name.partition("/")[2]} for name in names),
+                            key=lambda row: row["z"]) for verdict in verdicts.values())
+        where = worst["at"] if len(names) > 1 else ""
+        relative = (f"{worst[kind] / worst['size']:.1e}" if worst["size"] else "" for kind in ("spread", "rounding"))
+        table.add_row(label, _z(worst["z"]), where, str(worst["as_far"]), *(_z(row["z"]) for row in more), *relative,
+                      f"{worst['detectable']:.1e}" if worst["detectable"] else "any")
+    console.print(table)
+    for name, verdict in verdicts.items():
+        console.print(sentence(name, verdict), highlight=False, soft_wrap=True)
+
+
+def sentence(name: str, verdict: Mapping[str, Any]) -> str:
+    """The verdict on one stack as a person reads it."""
+    z = f"{verdict['worst']}, z {_z(verdict['max_z'])} of {verdict['threshold']:g} allowed"
+    if verdict["verdict"] == DIVERGENCE:
+        return f"{name}: DIVERGENCE, furthest off is {z}"
+    path = (f"; JAX's own runs end up to {verdict['grown']:.0f} times rounding apart ({verdict['furthest']}), so a "
+            "difference below that is not seen" if verdict["verdict"] == CHAOTIC else "")
+    return f"{name}: {verdict['verdict']}, worst {z}{path}"
+
+
+def write(workdir: pathlib.Path, experiment: Experiment, verdicts: Mapping[str, Mapping[str, Any]],
+          seconds: Mapping[str, float]) -> None:
+    """Writes verdict.json: the whole judgement's verdict on top, each stack's under `recordings`."""
+    order = (SAME, CHAOTIC, DIVERGENCE)
+    whole = {"mode": "free", "experiment": experiment.name, "precision": experiment.precision,
+             "verdict": max((verdict["verdict"] for verdict in verdicts.values()), key=order.index),
+             "max_z": max(verdict["max_z"] for verdict in verdicts.values()), "recordings": verdicts,
+             "seconds": seconds}
+    records.write_text(workdir / "verdict.json", json.dumps(whole, indent=2) + "\n")
+
+
+def _groups(quantities: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Row of the table -> the entries of an outcome that it stands for."""
+    groups: dict[str, list[str]] = {}
+    for name in quantities:
+        kind, _, rest = name.partition("/")
+        label = KINDS.get(kind, rest or name).replace("_", " ")
+        groups.setdefault(label, []).append(name)
+    return groups
+
+
+def _ratio(distance: float, unit: float) -> float:
+    """distance / unit; BROKEN if that is not finite."""
+    if distance == 0:
+        return 0.0
+    return float(distance / unit) if unit > 0 and np.isfinite(distance / unit) else BROKEN
+
+
+def _z(z: float) -> str:
+    if z == BROKEN:
+        return "unequal"
+    return f"{z:.2f}" if z < 1000 else f"{z:.1e}"

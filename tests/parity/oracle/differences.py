@@ -1,0 +1,33 @@
+"""Derivatives by central differences."""
+
+import numpy as np
+
+from parity.oracle.operations import total
+from parity.oracle.tensor import gradients, variable
+
+STEP = np.finfo(np.float64).eps ** (1 / 3)
+
+
+def check_derivatives(function, shapes, seed, low=0.5, high=2.0):
+    """A function of tensors against differences along a random direction of each argument.
+
+    The truncation is STEP^2 f''' / 6 and the rounding eps f / STEP = STEP^2 f; on [1/2, 2] the third derivatives of
+    what is tested are below 100 times the sum of the values' sizes.
+    """
+    rng = np.random.default_rng(seed)
+    values = [rng.uniform(low, high, shape) for shape in shapes]
+    weights = rng.uniform(-1, 1, np.shape(function(*map(variable, values)).value))
+
+    def objective(arrays):
+        tensors = [variable(array) for array in arrays]
+        return total(function(*tensors) * weights), tensors
+
+    output, tensors = objective(values)
+    size = 1 + np.abs(function(*tensors).value * weights).sum() * 4
+    for number, derivative in enumerate(gradients(output, tensors)):
+        assert derivative.shape == shapes[number]
+        direction = rng.uniform(-1, 1, shapes[number])
+        ends = [objective([*values[:number], values[number] + sign * STEP * direction, *values[number + 1 :]])
+                for sign in (1, -1)]
+        difference = (ends[0][0].value - ends[1][0].value) / (2 * STEP)
+        assert abs(np.sum(derivative * direction) - difference) <= 100 * STEP**2 * size
