@@ -122,3 +122,9 @@ def _summary(measurements: Iterable[Measurement]) -> dict[str, Any]:
     detectable = [m.detectable for m in measurements]
     return {"compared": len(measurements), "max_z": worst.z, "step": worst.step, "tensor": worst.tensor,
             "detectable_median": float(np.median(detectable)), "detectable_worst": max(detectable)}
+
+
+if __name__ == "__main__":
+    from parity import comparison
+
+    comparison.start()

@@ -32,6 +32,11 @@ class Expectation(NamedTuple):
     recorded: np.ndarray
     expected: np.ndarray
 
+    @property
+    def name(self) -> str:
+        """Of the tensor in the trace."""
+        return self.tensor if self.quantity == "params" else "/".join(filter(None, (self.quantity, self.tensor)))
+
 
 class Progress(NamedTuple):
     """Where a run stands before a step.
@@ -75,7 +80,7 @@ def expectations(experiment: Experiment, num_samples: int, number: int, progress
       initial: the flat parameters that both stacks were given; None: not known.
     """
     return [
-        *(_initial(experiment, step, initial) if number == 0 else _carried(step, previous)),
+        *(_initial(experiment, step, initial) if number == 0 else carried(step, previous)),
         Expectation("batch", "ids", step["batch/ids"], batch_ids(experiment, num_samples, number)),
         Expectation("optimizer_step", "", step["optimizer_step"], np.int32(progress.updates)),
         Expectation("learning_rate", "", step["learning_rate"], rates[progress.updates]),
@@ -95,6 +100,13 @@ def batch_ids(experiment: Experiment, num_samples: int, number: int) -> np.ndarr
     return ids[ids != batches.PADDING]
 
 
+def carried(step: Mapping[str, np.ndarray], previous: Mapping[str, np.ndarray]) -> Iterator[Expectation]:
+    """A step begins where the one before ended."""
+    for before, after in CARRIED.items():
+        for name, array in select(step, before).items():
+            yield Expectation("params", f"{before}/{name}", array, previous[f"{after}/{name}"])
+
+
 def _initial(experiment: Experiment, step: Mapping[str, np.ndarray],
              initial: Mapping[str, np.ndarray] | None) -> Iterator[Expectation]:
     """Masters start as rounded to the compute format (MISMATCHES D5), moments at zero or AdaGrad's start."""
@@ -111,9 +123,3 @@ def _initial(experiment: Experiment, step: Mapping[str, np.ndarray],
 def rounded_start(experiment: Experiment, array: np.ndarray) -> np.ndarray:
     """Masters as they are before the first step."""
     return array.astype(np.dtype(precision.POLICIES[experiment.precision].compute)).astype(np.float32)
-
-
-def _carried(step: Mapping[str, np.ndarray], previous: Mapping[str, np.ndarray]) -> Iterator[Expectation]:
-    for before, after in CARRIED.items():
-        for name, array in select(step, before).items():
-            yield Expectation("params", f"{before}/{name}", array, previous[f"{after}/{name}"])

@@ -24,8 +24,9 @@ from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import Dataset
 from parity import jax_runs, recordings
 from parity.compare import BROKEN, THRESHOLD
-from parity.jax_runs import RUNS, Outcome
+from parity.jax_runs import RUNS
 from parity.noise import norm
+from parity.outcome import Outcome, read
 
 SAME, CHAOTIC, DIVERGENCE = "same computation", "same computation, chaotic path", "divergence"
 KINDS = {"params": "parameters", "batch_stats": "running statistics"}
@@ -72,21 +73,6 @@ def main(experiment: Experiment, data: Dataset, initial: Mapping[str, np.ndarray
     return all(verdict["verdict"] != DIVERGENCE for verdict in verdicts.values())
 
 
-def read(workdir: pathlib.Path) -> Outcome:
-    """What a finished run ended with, from its workdir.
-
-    Raises:
-      UserError: a file is missing or cannot be read.
-    """
-    try:
-        summary = records.read_summary(workdir)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot judge: {workdir / records.SUMMARY}: {error}") from None
-    params = records.read_arrays(workdir / records.PARAMS, "cannot judge")
-    stats = workdir / records.BATCH_STATS
-    return jax_runs.outcome(params, records.read_arrays(stats, "cannot judge") if stats.exists() else {}, summary)
-
-
 def judge(end: Outcome, ends: jax_runs.Ends, threshold: float = THRESHOLD) -> dict[str, Any]:
     """The verdict on one run.
 
@@ -118,7 +104,7 @@ def quantity(value: np.ndarray | None, runs: np.ndarray, rounding: float, thresh
     Returns:
       z; distance from the mean; spread, the standard deviation in norm; rounding; how many of JAX's runs are as far
       from the others' mean; how many times rounding the spread is; the size that these are relative to; and the
-      smallest relative error that would have failed.
+      smallest relative error that would have failed, absolute where the size is zero.
     """
     mean = runs.mean(axis=0)
     distance = norm(value - mean) if value is not None and value.shape == mean.shape else np.nan
@@ -127,8 +113,8 @@ def quantity(value: np.ndarray | None, runs: np.ndarray, rounding: float, thresh
     others = [norm(run - mean) * len(runs) / (len(runs) - 1) for run in runs]
     return {"z": _ratio(distance, unit), "distance": float(distance) if np.isfinite(distance) else BROKEN,
             "spread": float(spread), "rounding": rounding, "as_far": sum(other >= distance for other in others),
-            "grown": _ratio(spread, rounding) if rounding else 0.0, "size": size,
-            "detectable": float(threshold * unit / size) if size else 0.0}
+            "grown": _ratio(spread, rounding) if rounding else 0.0, "size": float(size),
+            "detectable": float(threshold * unit / (size or 1.0))}
 
 
 def print_verdict(verdicts: Mapping[str, Mapping[str, Any]], title: str, console: Console) -> None:
@@ -162,9 +148,11 @@ def sentence(name: str, verdict: Mapping[str, Any]) -> str:
     z = f"{verdict['worst']}, z {_z(verdict['max_z'])} of {verdict['threshold']:g} allowed"
     if verdict["verdict"] == DIVERGENCE:
         return f"{name}: DIVERGENCE, furthest off is {z}"
-    path = (f"; JAX's own runs end up to {verdict['grown']:.0f} times rounding apart ({verdict['furthest']}), so a "
-            "difference below that is not seen" if verdict["verdict"] == CHAOTIC else "")
-    return f"{name}: {verdict['verdict']}, worst {z}{path}"
+    if verdict["verdict"] == SAME:
+        return f"{name}: {SAME}, worst {z}"
+    share = verdict["quantities"][verdict["furthest"]]["detectable"]
+    return (f"{name}: {CHAOTIC}, worst {z}; JAX's own runs end up to {verdict['grown']:.0f} times rounding apart "
+            f"({verdict['furthest']}), where a difference below {share:.1%} is not seen")
 
 
 def write(workdir: pathlib.Path, experiment: Experiment, verdicts: Mapping[str, Mapping[str, Any]],

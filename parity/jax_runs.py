@@ -17,13 +17,10 @@ from jaxnn.metrics import METRICS
 from jaxnn.optimizers import OPTIMIZERS
 from jaxnn.train_step import StepResult, TrainState
 from parity.noise import jitter, norm, ulp
+from parity.outcome import Outcome, outcome
 
 RUNS = 8
 FLOAT32 = np.dtype(np.float32)
-
-Outcome = dict[str, np.ndarray]
-"""What a run ended with: "params/NAME", "batch_stats/NAME", "train_loss", "test_loss", "steps", "skipped_steps",
-"final/METRIC"."""
 
 
 class Ends(NamedTuple):
@@ -60,17 +57,17 @@ def train_apart(experiment: Experiment, data: Dataset, initial: Mapping[str, np.
 
 
 class Epoch(NamedTuple):
-    """What the runs report of an epoch.
+    """What the runs report of an epoch, on the device.
 
     Attributes:
-      results: each array [runs, steps].
-      sums: [runs, chunks, 2] of loss and metric over each evaluated batch.
-      outputs: [runs, chunks, rows, ...] of the evaluated batches.
+      results: each array [1, runs, steps].
+      sums: [1, runs, chunks, 2] of loss and metric over each evaluated batch.
+      outputs: [1, runs, chunks, rows, ...] of the evaluated batches.
     """
 
     results: StepResult
-    sums: np.ndarray
-    outputs: np.ndarray
+    sums: jax.Array
+    outputs: jax.Array
 
 
 class Runs:
@@ -126,15 +123,16 @@ class Runs:
         rates = self._resident.learning_rates
         resident = self._resident._replace(learning_rates=rates if learns else jax.numpy.zeros_like(rates))
         state, *arrays = self._epoch(state, parallel.shard(self._ids(number), 1), self._evaluated, resident)
-        epoch = _pick(Epoch(*arrays), 0)
+        epoch = Epoch(*arrays)
         names = ["loss", *(f"gradient of {name}" for name in trace.flatten(state.params))]
         for run in range(RUNS):
-            train.stop_if_diverged(_pick(epoch.results, run), names, sum(self.plan[:number]))
+            train.stop_if_diverged(_pick(epoch.results, (0, run)), names, sum(self.plan[:number]))
         return state, epoch
 
     def outcomes(self, state: TrainState, epoch: Epoch, number: int) -> Outcome:
         """Name -> [runs, ...] float64, after an epoch counted from 0."""
-        found = [self._outcome(_pick(state, (0, run)), _pick(epoch, run), number) for run in range(RUNS)]
+        state, epoch = _pick((state, epoch), 0)
+        found = [self._outcome(_pick(state, run), _pick(epoch, run), number) for run in range(RUNS)]
         return {name: np.array([outcome[name] for outcome in found]) for name in found[0]
                 if all(name in outcome for outcome in found)}
 
@@ -191,20 +189,3 @@ class Runs:
 def _pick(tree: Any, index: int | tuple[int, ...]) -> Any:
     """That element of each array, on the host."""
     return jax.tree.map(lambda x: np.asarray(x)[index], tree)
-
-
-def outcome(params: Mapping[str, np.ndarray], batch_stats: Mapping[str, np.ndarray],
-            summary: Mapping[str, Any]) -> Outcome:
-    """One run's outcome.
-
-    Args:
-      params: flat master parameters.
-      batch_stats: flat running statistics.
-      summary: as in summary.json.
-    """
-    found = {name: summary[name] for name in ("train_loss", "test_loss", "steps", "skipped_steps")}
-    found |= {f"final/{name}": value for name, value in summary["final"].items() if isinstance(value, float)
-              and not name.endswith("_percent")}
-    found |= {f"params/{name}": array for name, array in params.items()}
-    found |= {f"batch_stats/{name}": array for name, array in batch_stats.items()}
-    return {name: np.asarray(value, np.float64) for name, value in found.items()}

@@ -12,7 +12,7 @@ from jaxnn.experiment.datasets import Dataset
 from jaxnn.experiment.trace import Reader, select
 from parity import expectations
 from parity.compare import Measurement, equal, measure
-from parity.expectations import Progress
+from parity.expectations import Expectation, Progress
 from parity.inputs import Inputs
 from parity.noise import DRAWS, FEW_DRAWS, MORE_DRAWS, Noise, Tensors, kink_units
 from parity.replay import FLOAT32, Replay
@@ -97,7 +97,8 @@ class Judge:
         experiment = changed_experiment(self._replays.experiment, switches)
         step, situation = self._read(number), self._situation(experiment, number, switches)
         if part == RULES:
-            return self._rules(experiment, number, switches, situation)
+            return [equal(number, row.quantity, row.tensor, row.recorded, row.expected)
+                    for row in self._expected(experiment, number, switches, situation)]
         replay = self._replays.under(switches)
         inputs = apply("before", switches, replay.inputs(number, step), situation)
         rounds = Rounds(self._rounds, self._threshold, close_below)
@@ -105,6 +106,22 @@ class Judge:
             return unchanged(number, step) if step["skipped"] else judge_update(replay, number, step, inputs, rounds)
         replayed = apply("after", switches, replay.gradients(inputs, replay.compute), situation)
         return judge_gradients(replay, number, step, inputs, replayed, rounds)
+
+    def enacted(self, number: int, switches: Switches) -> Tensors:
+        """A recorded step as a run with the switches would have recorded it, from the same state."""
+        experiment = changed_experiment(self._replays.experiment, switches)
+        step, situation = dict(self._read(number)), self._situation(experiment, number, switches)
+        acting = {part: tuple(s for s in switches if part in s.parts) for part in (RULES, GRADIENTS, UPDATE)}
+        replay = self._replays.under(switches)
+        inputs = apply("before", switches, replay.inputs(number, step), situation)
+        if acting[RULES]:
+            rows = self._expected(experiment, number, acting[RULES], situation)
+            step |= {row.name: row.expected for row in rows}
+        if acting[GRADIENTS]:
+            step |= _float32(apply("after", switches, replay.gradients(inputs, replay.compute), situation))
+        if acting[UPDATE] and not step["skipped"]:
+            step |= _float32(replay.update(inputs, FLOAT32))
+        return step
 
     def vote(self, failed: Measurement) -> Vote | None:
         """The oracle's opinion on a tensor that failed; see `vote.vote`."""
@@ -114,14 +131,13 @@ class Judge:
             inputs, replay.compute)
         return vote(self._replays.experiment, self._replays.data.signature, inputs, step, replayed, failed)
 
-    def _rules(self, experiment: Experiment, number: int, switches: Switches,
-               situation: Situation) -> list[Measurement]:
+    def _expected(self, experiment: Experiment, number: int, switches: Switches,
+                  situation: Situation) -> list[Expectation]:
         with patched(switches):
             rows = expectations.expectations(
                 experiment, len(self._replays.data.train_inputs), number, self._progress(experiment, number),
                 situation.step, situation.previous, situation.learning_rates, self._initial)
-        return [equal(number, row.quantity, row.tensor, row.recorded, row.expected)
-                for row in apply("expected", switches, rows, situation)]
+        return apply("expected", switches, rows, situation)
 
     def _situation(self, experiment: Experiment, number: int, switches: Switches) -> Situation:
         with patched(switches):
@@ -182,11 +198,14 @@ def judge_gradients(replay: Replay, number: int, step: Tensors, inputs: Inputs, 
     noise = Noise(lambda moved: replay.gradients_rounding(inputs._replace(compute=moved)), inputs.compute, number)
 
     def units(draws: int) -> Mapping[str, float]:
-        plain = noise.units(draws)
         if draws < MORE_DRAWS:
-            return plain
+            return noise.units(draws)
         kinks = kink_units(replay.nudging(inputs))
-        return {name: max(plain[name], kinks[name]) for name in plain}
+        near = {name: max(unit, kinks[name]) for name, unit in noise.units(DRAWS).items()}
+        # What has failed without the kinks and passes by them needs no more draws, which could only raise its unit.
+        if all(m.z <= rounds.threshold for m in compared(near, True)):
+            return near
+        return {name: max(unit, kinks[name]) for name, unit in noise.units(MORE_DRAWS).items()}
 
     def compared(unit: Mapping[str, float], closely: bool) -> Iterator[Measurement]:
         for name in judged:
@@ -237,6 +256,10 @@ def order(recording: Reader) -> list[str]:
     """The names of layers and gradients in the order in which a step of this recording makes them."""
     names = recording.meta["order"]
     return [*names["activations"], *reversed(names["params"])]
+
+
+def _float32(tensors: Tensors) -> Tensors:
+    return {name: array.astype(np.float32) for name, array in tensors.items()}
 
 
 def _recorded(step: Tensors, name: str, number: int, shape: tuple[int, ...]) -> np.ndarray:

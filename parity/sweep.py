@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
     if missing or not flagfiles:
         raise UserError(f"{missing[0]}: no such flagfile" if missing
                         else "give the flagfiles to judge, e.g. launch/experiments/*.flags")
-    root = pathlib.Path("runs") / time.strftime("sweep-%Y%m%d-%H%M%S")
+    root = pathlib.Path(values["workdir"].value or time.strftime("runs/sweep-%Y%m%d-%H%M%S"))
     cells = itertools.product(flagfiles, values["precisions"].value or (), map(int, values["seeds"].value or ()))
     outcomes = [judge(Cell(*cell), root, more) for cell in cells]
     return report(outcomes, root)
@@ -76,6 +76,7 @@ def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     values = flags.FlagValues()
     flags.DEFINE_list("precisions", ["fp16", "fp32"], "Precisions to judge.", flag_values=values)
     flags.DEFINE_list("seeds", ["0"], "Seeds to judge.", flag_values=values)
+    flags.DEFINE_string("workdir", "", "Folder of the judgements; empty: a fresh one under runs/.", flag_values=values)
     try:
         _, *more = values(["sweep", *arguments], known_only=True)
     except flags.Error as error:

@@ -169,8 +169,8 @@ class Experiment:
     evaluate_train: bool = option(False, "Evaluate the training split too, as the test split is, after each epoch.")
     plots: bool = option(True, "Draw the workdir's plots at the end.")
     init_params: str = option("", "A params.safetensors to start from instead of fresh parameters.", run_only=True)
-    record: str = option("off", "Trace to write under the workdir: losses, + parameters and moments, or + gradients.",
-                         choices=("off", "losses", "params", "full"), run_only=True)
+    record: str = option("off", "Trace to write under the workdir: losses, + parameters and moments, or + activations "
+                         "and gradients.", choices=("off", "losses", "params", "full"), run_only=True)
     record_steps: int = option(50, "Steps to record, from the first.", minimum=1, run_only=True)
 
     def replace(self, **changes) -> "Experiment":

@@ -30,6 +30,7 @@ its last layer's output. LAYER is its path, `block_0/qkv`, as in the names of it
 it returns several, is recorded as the forward pass left it before anything else was done to it, images as
 [samples, height, width, channels], sequences as [samples, steps, features], FP16 and BF16 exactly as float32. Left out
 are outputs that are no floating-point array of one row a sample. Of a layer that is called again the first call counts.
+A trace may do without any activations, which are then not judged.
 
 `order` is {"params": [NAME, ...], "activations": [LAYER, ...]}: the model's order and that of the forward pass.
 The writer takes it from the first step, whose mappings must be in these orders; gradients run the other way.
@@ -97,9 +98,9 @@ class Writer:
         self._folder, self._is_ordered = folder, False
         self._meta = {"version": VERSION, "level": level, **meta, "order": {kind: [] for kind in ORDERED}}
         _check(self._meta, folder / "meta.json")
-        self._kinds = _kinds(level)
+        self._kinds, text = _kinds(level), self._meta_as_json()
         folder.mkdir(parents=True)
-        self._write_meta()
+        records.write_text(folder / "meta.json", text)
 
     def write(self, step: int, tensors: Mapping[str, Any]) -> None:
         """Writes one step; tensors of kinds beyond the level are left out.
@@ -111,15 +112,14 @@ class Writer:
         flat = {name: array for name, array in flatten(tensors).items() if name.split("/")[0] in self._kinds}
         if not self._is_ordered:
             self._meta["order"], self._is_ordered = {kind: list(select(flat, kind)) for kind in ORDERED}, True
-            self._write_meta()
+            records.write_text(self._folder / "meta.json", self._meta_as_json())
         records.write_arrays(self._folder / f"step_{step:06d}.safetensors", flat)
 
-    def _write_meta(self) -> None:
+    def _meta_as_json(self) -> str:
         try:
-            text = json.dumps(self._meta, indent=2, allow_nan=False)
+            return json.dumps(self._meta, indent=2, allow_nan=False) + "\n"
         except (TypeError, ValueError) as error:
             raise UserError(f"{self._folder / 'meta.json'}: cannot write the meta of the trace: {error}") from None
-        records.write_text(self._folder / "meta.json", text + "\n")
 
 
 class Reader:
@@ -200,8 +200,8 @@ def _check(meta: Mapping[str, Any], path: pathlib.Path) -> None:
     """Raises UserError on the first entry of a meta that is missing or of another type."""
     for key, kind in META.items():
         if not isinstance(meta.get(key), kind):
-            raise UserError(f"{path}: {key} is {meta.get(key, 'missing')!r}, not a {kind.__name__}; "
-                            "give it to parity.trace.Writer")
+            found = repr(meta[key]) if key in meta else "missing"
+            raise UserError(f"{path}: {key} is {found}, not a {kind.__name__}; give it to parity.trace.Writer")
     if meta["level"] not in LEVELS:
         raise UserError(f"{path}: level is {meta['level']!r}, not one of {', '.join(LEVELS)}")
     if not all(isinstance(meta["order"].get(kind), list) for kind in ORDERED):

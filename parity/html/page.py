@@ -1,5 +1,6 @@
 """The page: verdict, first divergence, figures, tables, how to read them, facts."""
 
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -99,15 +100,16 @@ def _diagnosis(diagnosis: Sequence[Mapping[str, Any]] | None) -> str:
     if not diagnosis:
         return "<h2>Why</h2><p>No known difference applies to this step.</p>"
     head = "" if explained else "<p>No known difference explains it. The nearest:</p>"
-    causes = "".join(f"<li>{_cause(cause)}</li>" for cause in explained or diagnosis)
+    verbs = itertools.chain(["Explained by"], itertools.repeat("Would also be explained by"))
+    causes = "".join(f"<li>{_cause(verb if explained else 'Not explained by', cause)}</li>"
+                     for verb, cause in zip(verbs, explained or diagnosis))
     return f"<h2>Why</h2>{head}<ol>{causes}</ol>"
 
 
-def _cause(cause: Mapping[str, Any]) -> str:
+def _cause(verb: str, cause: Mapping[str, Any]) -> str:
     reference = escape(str(cause["reference"] or ""))
     if reference.startswith(("https://", "http://")):
         reference = f'<a href="{reference}">{reference}</a>'
-    verb = "Explained by" if cause["explained"] else "Not explained by"
     return (f'{verb} <code>{escape(str(cause["name"]))}</code>: with it z {words.z(cause["before"])} becomes '
             f'{words.z(cause["after"])}.<br>{escape(str(cause["explanation"]))}'
             + (f' <small>{reference}</small>' if reference else ""))

@@ -10,8 +10,9 @@ BASES: dict[str, tuple[str, ...]] = {
         "--loss=cross_entropy", "--optimizer=adamw", "--weight_decay=0.1", "--nodecay_all", "--accumulation_steps=2",
         "--learning_rate=0.01", "--batch_size=300"),
     "regression": (
-        "--dataset=diabetes", "--preprocess=standardize", "--model=mlp", "--hidden_sizes=16", "--normalization=layer",
-        "--loss=mse", "--optimizer=momentum", "--l2=0.01", "--learning_rate=0.01", "--batch_size=80"),
+        "--dataset=approximation", "--num_samples=400", "--model=mlp", "--hidden_sizes=16", "--normalization=layer",
+        "--loss=mse", "--optimizer=momentum", "--l2=0.01", "--learning_rate=0.01", "--batch_size=80",
+        "--initial_scale_power=10"),
     "cnn": (
         "--dataset=digits", "--model=cnn", "--channels=4,8", "--hidden_sizes=16", "--loss=cross_entropy",
         "--label_smoothing=0.1", "--optimizer=rmsprop", "--batch_size=300"),
@@ -39,3 +40,6 @@ BASES: dict[str, tuple[str, ...]] = {
         "--loss_scale_window=3"),
 }
 """Name -> flags."""
+
+ONLY: dict[str, tuple[str, ...]] = {"growth": ("growth_step_halved", "scale_grows_early", "scale_is_static")}
+"""Base -> the faults that are planted there, where it is not all of them: DeepSpeed's own fault would come before."""

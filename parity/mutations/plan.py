@@ -15,6 +15,9 @@ STEPS = 7
 FROM_THE_START = ("masters_not_rounded", "not_shuffled", "same_order_every_epoch")
 """Faults of the torch side that act from step 0 on."""
 
+ONCE = ("weights_reloaded", "moments_reset")
+"""Faults of the torch side that come right before one step and not again."""
+
 
 class Mutant(NamedTuple):
     """A run with something planted.
@@ -35,6 +38,11 @@ class Mutant(NamedTuple):
     def name(self) -> str:
         """Of what is planted."""
         return "+".join(self.switches)
+
+    @property
+    def steps(self) -> range:
+        """Those that it acts on."""
+        return range(self.first_step, self.first_step + 1 if self.fault in ONCE else STEPS)
 
 
 class Upstream(NamedTuple):

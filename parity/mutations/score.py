@@ -1,5 +1,6 @@
 """Records a base with every fault that it can hold, judges each, and says what was caught, located and explained."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -16,7 +17,8 @@ from jaxnn.experiment.trace import Reader
 from parity import compare
 from parity.compare import Measurement
 from parity.judge import THOROUGH, Judge, Replays, order
-from parity.judgement import WORTH_A_CLOSE_LOOK, explain
+from parity.judgement import explain
+from parity.mutations.bases import ONLY
 from parity.mutations.plan import STEPS, Mutant, mutants
 from parity.semantics import SWITCHES
 
@@ -110,7 +112,8 @@ def score(base: str, experiment: Experiment, folder: pathlib.Path, only: Sequenc
     data = datasets.load(experiment)
     initial = initial_params(experiment, data)
     bench = Bench(base, experiment, data, initial, folder, Replays(experiment, data), threshold)
-    planted = [mutant for mutant in mutants(experiment) if not only or set(mutant.switches) & set(only)]
+    known = set(only or SWITCHES) & set(ONLY.get(base, SWITCHES))
+    planted = [mutant for mutant in mutants(experiment) if set(mutant.switches) & known]
     statuses = record(bench, planted)
     if not any(mutant.experiment == experiment and not mutant.fault for mutant in planted):
         yield judge_clean(bench)
@@ -191,17 +194,39 @@ def first_divergence(bench: Bench, judge: Judge, name: str) -> Measurement | Non
 
 
 def expectation(bench: Bench, mutant: Mutant) -> tuple[Measurement | None, float]:
-    """Where jaxnn's run, replayed under the mutant's switches, first leaves it, and by how much at most."""
-    switches = tuple(SWITCHES[name] for name in mutant.switches)
-    judge, largest, first = bench.judge(JAX), 0.0, None
-    parts = {part for switch in switches for part in switch.parts}
-    for number in range(mutant.first_step, STEPS):
-        measured = [m for part in parts for m in judge.part(
-            part, number, tuple(s for s in switches if part in s.parts), WORTH_A_CLOSE_LOOK)]
-        failed = compare.first_failed(measured, bench.threshold, order(bench.trace(JAX)))
-        first, largest = first or failed, max(largest, *(m.z for m in measured))
-        if first:
-            break
-    return first, largest
+    """Where jaxnn's own run, had it the fault, would first leave its replay, and by how much at most until there."""
+    switches, trace = tuple(SWITCHES[name] for name in mutant.switches), bench.trace(JAX)
+    clean, largest = bench.judge(JAX), 0.0
+    parts = dict.fromkeys(part for switch in switches for part in switch.parts)
+    for number in mutant.steps:
+        judge = Judge(bench.replays, Enacted(trace, number, clean.enacted(number, switches)), bench.initial,
+                      bench.threshold, THOROUGH)
+        measured = [m for part in parts for m in judge.part(part, number)]
+        largest = max(largest, *(m.z for m in measured))
+        failed = compare.first_failed(measured, bench.threshold, order(trace))
+        if failed:
+            return failed, largest
+    return None, largest
 
 
+@dataclasses.dataclass(frozen=True)
+class Enacted:
+    """A recording with one step in another's place.
+
+    Attributes:
+      trace: the recording.
+      number: of the step.
+      step: its tensors.
+    """
+
+    trace: Reader
+    number: int
+    step: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        """Steps."""
+        return len(self.trace)
+
+    def read(self, number: int) -> dict[str, np.ndarray]:
+        """One step's tensors."""
+        return self.step if number == self.number else self.trace.read(number)

@@ -122,6 +122,11 @@ class TestDiagnosis:
         assert "DeepSpeed PR 8393" in text
         assert "stale_gradient" not in text
 
+    def test_explained_twice(self, tmp_path):
+        text = Page(written(tmp_path, {"torch": recording(99.0)}, [cause(), cause(name="stale_gradient")])).text
+        assert "Explained by loss_not_scaled" in text
+        assert "Would also be explained by stale_gradient" in text
+
     def test_not_explained(self, tmp_path):
         text = Page(written(tmp_path, {"torch": recording(99.0)}, [cause(explained=False, after=BROKEN)])).text
         assert "No known difference explains it. The nearest:" in text

@@ -120,10 +120,16 @@ class TestStep:
         measurements = judged(normalized, 3, updated_batch_stats__norm_1__var=lambda x: x * np.float32(1.01))
         assert {(m.quantity, m.tensor) for m in measurements if m.z > 8} == {("batch_stats", "norm_1/var")}
 
-    @pytest.mark.parametrize("name", ["grads/hidden_1/bias", "updated/output/kernel"])
+    @pytest.mark.parametrize("name", ["grads/hidden_1/bias", "updated/output/kernel", "activations/hidden_1"])
     def test_refuses_a_recording_that_lacks_a_tensor(self, recording, name):
         with pytest.raises(UserError, match=f"cannot judge: step 2 of the recording lacks {name}"):
             judged(recording, 2, **{name.replace("/", "__"): None})
+
+    def test_a_recording_without_any_activations_is_judged_by_the_rest(self, recording):
+        layers = ("hidden_0", "hidden_1", "output")
+        measurements = judged(recording, 2, **{f"activations__{layer}": None for layer in layers})
+        assert "activations" not in {m.quantity for m in measurements}
+        assert {"loss", "grads", "moments", "updated"} <= {m.quantity for m in measurements if m.z <= 1}
 
     def test_refuses_a_tensor_of_another_shape(self, recording):
         with pytest.raises(UserError, match="cannot judge: step 2: grads/hidden_1/kernel is "):

@@ -69,6 +69,47 @@ class TestDivergence:
         assert verdict["first_divergence"]["quantity"] == "moments"
 
 
+class TestUpstream:
+    """DeepSpeed 0.19.8's own faults, found by name."""
+
+    def test_the_scale_that_is_missing_and_the_step_that_is_counted(self, run, tmp_path):
+        """The seed's ds_config has FP16 and no ZeRO block."""
+        done, verdict = judged(run, tmp_path, "breast_cancer", "--ds_config=launch/ds_configs/fp16_adam.json",
+                               "--steps=4")
+        assert done.returncode == 1
+        best, *_ = verdict["recordings"]["torch"]["diagnosis"]
+        assert best["name"] == "init_step_counted + loss_not_scaled"
+        assert best["explained"]
+        assert "pull request 8393" in best["reference"]
+        assert "explained by init_step_counted + loss_not_scaled" in " ".join(done.stdout.split())
+        assert verdict["recordings"]["jax"]["verdict"] == "parity"
+
+    def test_the_step_whose_scale_grows(self, run, tmp_path):
+        done, verdict = judged(run, tmp_path, "breast_cancer", "--optimizer=sgd", "--loss_scale_window=3", "--steps=6",
+                               "--initial_scale_power=8")
+        assert done.returncode == 1
+        first = verdict["first_divergence"]
+        assert (first["step"], first["quantity"]) == (3, "updated")
+        best, *_ = verdict["recordings"]["torch"]["diagnosis"]
+        assert (best["name"], best["explained"]) == ("growth_step_halved", True)
+        oracle = verdict["recordings"]["torch"]["oracle"]
+        assert oracle["replayed"] < 1e-6 < oracle["recorded"]
+
+    def test_nothing_wrong_under_zero_2_with_two_ranks(self, run, tmp_path):
+        """FP16's first scale overflows on one of the ranks alone: the replay of each rank's rows sees it."""
+        done, verdict = judged(run, tmp_path, "breast_cancer", "--num_devices=2", "--zero_stage=2")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert verdict["quantities"]["unchanged"]["compared"] > 0
+
+
+class TestFiles:
+    def test_the_page_needs_no_network(self, run, tmp_path):
+        judged(run, tmp_path, "linear_regression", "--steps=2")
+        page = (tmp_path / "run" / "report.html").read_text()
+        assert "parity" in page
+        assert "http" not in page.replace("http://www.w3.org", "")
+
+
 class TestCouldNotJudge:
     def test_a_stack_that_crashes(self, run, tmp_path):
         done, verdict = judged(run, tmp_path, "breast_cancer", "--torch_module=tests.faults.crash")

@@ -18,6 +18,7 @@ import torch
 from jaxnn.experiment import command_line, datasets, schedules
 from jaxnn.experiment.config import Experiment
 from jaxnn.experiment.trace import Reader, select
+from parity.semantics import SWITCHES
 from torch_ref.dropout import dropout, mask_source
 from torch_ref.faults import FAULTS
 from torch_ref.faults.fault import EVENT, START, STEP
@@ -106,6 +107,7 @@ CASES = [
     *cases("mlp", FORWARD, "stale_parameters", flags=(FP16,)),
     *cases("mlp", FORWARD, "stale_parameters", flags=("--accumulation_steps=2",)),
     *cases("mlp", FORWARD, "dropout_not_divided", "dropout_mask_reused"),
+    *cases("mlp", FORWARD, "computed_in_bf16"),
     *cases("mlp", LOSS, "probabilities_as_logits"),
     *cases("transformer", LOSS, "probabilities_as_logits"),
 
@@ -214,6 +216,20 @@ class TestEveryFault:
 
     def test_all_are_tested(self):
         assert {case.fault for case in CASES} == set(FAULTS) - {"ranks_summed"}
+
+    def test_each_is_undone_by_a_switch(self):
+        """Of parity's catalogue; those that a flag says in full, or that DeepSpeed has by itself, are not planted."""
+        by_code = {name for name, switch in SWITCHES.items() if not switch.experiment or switch.patches}
+        assert set(FAULTS) - by_code == {"clip_before_unscale", "computed_in_bf16"}
+        assert by_code - set(FAULTS) == {"loss_not_scaled", "init_step_counted", "growth_step_halved"}
+
+    @pytest.mark.parametrize("name", sorted(set(FAULTS) - {"ranks_summed"}))
+    def test_applies_where_its_switch_does(self, name):
+        """But that torch's recurrent kernels know no other format."""
+        for case in {case.clean for case in CASES}:
+            experiment = command_line.parse(["", *case.flag_values], "fp32")[0]
+            out_of_reach = name == "computed_in_bf16" and case.experiment == "lstm"
+            assert FAULTS[name].applies(experiment) == (SWITCHES[name].applies(experiment) and not out_of_reach), case
 
     def test_say_when_they_begin(self):
         begins = {kind: {name for name, fault in FAULTS.items() if fault.begins == kind}
@@ -463,7 +479,7 @@ class TestOptimizer:
     @pytest.mark.parametrize(("name", "clip"), [
         ("clip_by_value-line-clip_norm=0.01", lambda g, norm: np.clip(g, -0.01, 0.01)),
         ("clip_by_tensor-line-clip_norm=0.01", lambda g, norm: g / max((np.linalg.norm(g) + 1e-6) / 0.01, 1)),
-        ("clip_normalizes-line-clip_norm=100", lambda g, norm: g * 100 / norm),
+        ("clip_normalizes-line-clip_norm=100", lambda g, norm: g * 100 / (norm + 1e-6)),
         ("clip_by_value-line-precision=fp16-clip_norm=1", lambda g, norm: np.clip(g, -1, 1)),
         ("clip_before_unscale-line-precision=fp16-clip_norm=1", lambda g, norm: g / max(256 * norm + 1e-6, 1))])
     def test_clipping(self, steps, name, clip):

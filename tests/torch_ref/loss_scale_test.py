@@ -21,13 +21,15 @@ import numpy as np
 import pytest
 
 from jaxnn import models, train, train_step
-from jaxnn.experiment import batches, command_line, datasets, records
+from jaxnn.experiment import command_line, datasets, records
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import Signature
 from jaxnn.experiment.trace import Reader, select
 from jaxnn.train_step import Batch
-from parity import compare, judge, run
+from parity import compare, run
+from parity.judge import Judge, Replays
 from parity.replay import Replay
+from parity.semantics.switch import GRADIENTS, RULES, UPDATE
 
 STEPS = 60
 LARGEST = float(np.finfo(np.float16).max)
@@ -129,9 +131,19 @@ def series(trace: Reader, name: str) -> np.ndarray:
 
 
 @functools.cache
+def replays_of(experiment: Experiment) -> Replays:
+    """The judge's replays, compiled once per experiment."""
+    return Replays(experiment, datasets.load(experiment))
+
+
 def replay_of(experiment: Experiment) -> Replay:
-    """The judge's replay, compiled once per experiment."""
-    return Replay(experiment, datasets.load(experiment))
+    """The judge's replay of what the flags say."""
+    return replays_of(experiment).under(())
+
+
+def judge_of(recording: Recording) -> Judge:
+    """The judge of what DeepSpeed did."""
+    return Judge(replays_of(recording.experiment), recording.torch, None, compare.THRESHOLD)
 
 
 every_case = pytest.mark.parametrize("name", CASES)
@@ -189,20 +201,16 @@ class TestReplay:
 
     @every_case
     def test_takes_the_same_decision_at_every_step(self, recordings, name):
-        recording = recordings[name]
-        replay = replay_of(recording.experiment)
+        judge = judge_of(recordings[name])
         for number in range(STEPS):
-            step = recording.torch.read(number)
-            decision, *others = judge.judge_step(replay, number, step, compare.THRESHOLD)
+            decision, *_ = judge.part(GRADIENTS, number)
             assert (decision.quantity, decision.z) == ("skipped", 0)
-            assert all(m.z == 0 for m in others if m.quantity == "unchanged")
+            assert all(m.z == 0 for m in judge.part(UPDATE, number) if m.quantity == "unchanged")
 
     @every_case
     def test_the_rules_give_every_scale_learning_rate_and_counter(self, recordings, name):
-        recording = recordings[name]
-        samples = len(datasets.load(recording.experiment).train_inputs)
-        total = batches.total_steps(recording.experiment, samples)
-        assert all(m.z == 0 for m in judge.judge_rules(recording.experiment, recording.torch, total))
+        judge = judge_of(recordings[name])
+        assert all(m.z == 0 for number in range(STEPS) for m in judge.part(RULES, number))
 
     @every_dynamic_case
     def test_growth_steps_are_where_deepspeed_halves_the_gradient(self, recordings, name):

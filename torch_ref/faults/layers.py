@@ -10,6 +10,7 @@ from torch.nn import functional
 from jaxnn.experiment.config import Experiment
 from torch_ref.activations import gelu_tanh
 from torch_ref.faults.fault import STEP, Fault, Patch, Scene
+from torch_ref.faults.recurrence import flipped_update, recurrent, remembering, reordered, without_second_bias
 from torch_ref.models import attention, normalization, transformer
 
 KERAS_BATCH_NORM_EPSILON = 1e-3
@@ -32,58 +33,6 @@ def _batch_norm_by_running(scene: Scene) -> tuple[Patch, ...]:
 def _layer_norm_epsilon(scene: Scene) -> tuple[Patch, ...]:
     return tuple(Patch(layer, "eps", lambda plain: FLAX_LAYER_NORM_EPSILON)
                  for layer in scene.engine.module.modules() if isinstance(layer, nn.LayerNorm))
-
-
-def _recurrent(change: Callable[[torch.Tensor, str, int], torch.Tensor]):
-    """Plants recurrent layers that compute with changed parameters, through which the gradients flow back.
-
-    Args:
-      change: (parameter [gates * hidden, ...], its name, hidden) -> the one that is used.
-    """
-
-    def make_for(layer: nn.RNNBase):
-        def make(plain):
-            def forward(x):
-                held = layer._flat_weights
-                names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-                layer._flat_weights = [change(weight, name, layer.hidden_size) for weight, name in zip(held, names)]
-                try:
-                    return plain(x)
-                finally:
-                    layer._flat_weights = held
-
-            return forward
-
-        return make
-
-    return lambda scene: tuple(Patch(layer, "forward", make_for(layer)) for layer in scene.engine.module.modules()
-                               if isinstance(layer, nn.RNNBase))
-
-
-def _reordered(weight: torch.Tensor, name: str, hidden: int) -> torch.Tensor:
-    """What is stored as i, f, g, o is read as i, f, o, g."""
-    del name
-    i, f, o, g = weight.split(hidden)
-    return torch.cat([i, f, g, o])
-
-
-def _remembering(weight: torch.Tensor, name: str, hidden: int) -> torch.Tensor:
-    if name != "bias_ih":
-        return weight
-    i, f, g, o = weight.split(hidden)
-    return torch.cat([i, f + 1, g, o])
-
-
-def _flipped_update(weight: torch.Tensor, name: str, hidden: int) -> torch.Tensor:
-    """sigmoid(-z) is 1 - sigmoid(z)."""
-    del name
-    r, z, n = weight.split(hidden)
-    return torch.cat([r, -z, n])
-
-
-def _without_second_bias(weight: torch.Tensor, name: str, hidden: int) -> torch.Tensor:
-    del hidden
-    return weight * 0 if name == "bias_hh" else weight
 
 
 def _flatten_order(scene: Scene) -> tuple[Patch, ...]:
@@ -208,10 +157,10 @@ FAULTS = [
     Fault("batch_norm_epsilon", STEP, _BATCH, _normalizes("batch"),
           _normalization("EPSILON", lambda plain: KERAS_BATCH_NORM_EPSILON)),
     Fault("layer_norm_epsilon", STEP, _LAYER, _normalizes("layer"), _layer_norm_epsilon),
-    Fault("lstm_gate_order", STEP, "--model=lstm", _is("lstm"), _recurrent(_reordered)),
-    Fault("lstm_forget_bias", STEP, "--model=lstm", _is("lstm"), _recurrent(_remembering)),
-    Fault("gru_update_gate_flipped", STEP, "--model=gru", _is("gru"), _recurrent(_flipped_update)),
-    Fault("one_recurrent_bias", STEP, "--model=rnn, lstm or gru", _is(*RECURRENT), _recurrent(_without_second_bias)),
+    Fault("lstm_gate_order", STEP, "--model=lstm", _is("lstm"), recurrent(reordered)),
+    Fault("lstm_forget_bias", STEP, "--model=lstm", _is("lstm"), recurrent(remembering)),
+    Fault("gru_update_gate_flipped", STEP, "--model=gru", _is("gru"), recurrent(flipped_update)),
+    Fault("one_recurrent_bias", STEP, "--model=rnn, lstm or gru", _is(*RECURRENT), recurrent(without_second_bias)),
     Fault("flatten_order", STEP, "--model=cnn whose last convolution has several channels",
           lambda e: e.model == "cnn" and e.channels[-1] > 1, _flatten_order),
     Fault("kernel_transposed", STEP, "two equal --hidden_sizes in a row or a transformer", _has_square_kernel,

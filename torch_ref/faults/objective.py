@@ -13,7 +13,6 @@ from torch_ref.faults.fault import STEP, Fault, Patch, Scene
 from torch_ref.faults.schedule import always, is_fp16
 from torch_ref.models import cnn, mlp, rnn, transformer
 
-
 RECURRENT = ("rnn", "lstm", "gru")
 
 
@@ -167,7 +166,8 @@ def _accumulates(experiment: Experiment) -> bool:
     return experiment.accumulation_steps > 1
 
 
-def _world_size() -> int:
+def world_size() -> int:
+    """Ranks of the launcher; 1 without one."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -182,8 +182,8 @@ FAULTS = [
           _gradients_times(lambda experiment, is_last: experiment.accumulation_steps)),
     Fault("last_part_only", STEP, "--accumulation_steps", _accumulates,
           _gradients_times(lambda experiment, is_last: float(is_last))),
-    Fault("ranks_summed", STEP, "several ranks: run it under the deepspeed launcher", lambda e: _world_size() > 1,
-          _gradients_times(lambda experiment, is_last: _world_size())),
+    Fault("ranks_summed", STEP, "several ranks: run it under the deepspeed launcher", lambda e: world_size() > 1,
+          _gradients_times(lambda experiment, is_last: world_size())),
     Fault("gradients_not_zeroed", STEP, "nothing", always, _gradients_not_zeroed, watches=1),
     Fault("stale_parameters", STEP, "nothing", always, _stale_parameters, watches=1),
     Fault("dropout_not_divided", STEP, "--dropout_rates", _has_dropout, _dropout_not_divided),

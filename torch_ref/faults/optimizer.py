@@ -9,6 +9,7 @@ import torch
 from jaxnn.experiment.config import Experiment
 from torch_ref import engine as engines
 from torch_ref.faults.fault import STEP, Fault, Patch, Scene
+from torch_ref.faults.objective import world_size
 from torch_ref.faults.schedule import is_fp16, is_half
 from torch_ref.precision import DTYPES
 
@@ -151,7 +152,7 @@ FAULTS = [
           _clipping(lambda grad, norm, largest, scale: grad / torch.clamp(norm / largest, min=1))),
     Fault("clip_before_unscale", STEP, "--precision=fp16 and --clip_norm", lambda e: is_fp16(e) and _clips(e),
           _clipping(lambda grad, norm, largest, scale: _clipped(grad, norm * scale, largest))),
-    Fault("clip_by_tensor", STEP, "--clip_norm", _clips,
+    Fault("clip_by_tensor", STEP, "--clip_norm and a single rank", lambda e: _clips(e) and world_size() == 1,
           _clipping(lambda grad, norm, largest, scale: _clipped(grad, torch.linalg.vector_norm(grad), largest))),
     Fault("clip_by_value", STEP, "--clip_norm", _clips,
           _clipping(lambda grad, norm, largest, scale: grad.clamp(-largest, largest))),

@@ -1,0 +1,99 @@
+"""Judges two traces against each other: each step of either is replayed in JAX from its own recorded state.
+
+    python -m parity.compare TRACE_A TRACE_B [--threshold=8]
+
+A trace is a folder with meta.json; its `flags` say which experiment it is of, the same in both. A trace without flags,
+of a program of your own, is judged by a JAX step of your own: see parity/own.py. Exit code 0: parity; 1: divergence;
+2: could not judge.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+from rich.console import Console
+
+from jaxnn.experiment import command_line, datasets
+from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.trace import Reader, select
+from parity import report
+from parity.compare import THRESHOLD
+from parity.judge import Replays
+from parity.judgement import Judgement, judge_recording
+
+PARITY, DIVERGENCE = 0, 1
+OF_THE_SIDE = ("--num_devices", "--zero_stage", "--fp16_kernels", "--convolution", "--plots", "--checkpoint_every")
+"""Flags that do not change the mathematics."""
+
+
+def start() -> None:
+    """Runs the command and exits."""
+    names = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    sys.argv = [sys.argv[0], *(argument for argument in sys.argv[1:] if argument.startswith("-"))]
+    command_line.run_tool(lambda values: main(names, values["threshold"].value), __doc__, define_flags)
+
+
+def main(names: Sequence[str], threshold: float) -> int:
+    """Two folders -> both judgements -> the exit code."""
+    if len(names) != 2:
+        raise UserError(f"give the folders of two traces, e.g. RUN_A/trace RUN_B/trace; got {len(names)}")
+    traces = [Reader(pathlib.Path(name)) for name in names]
+    experiments = [experiment_of(trace, name) for trace, name in zip(traces, names)]
+    check_alike(traces, names)
+    stacks = [trace.meta["stack"] for trace in traces]
+    labels = stacks if len(set(stacks)) == 2 else ["first", "second"]
+    data = datasets.load(experiments[0])
+    initial = select(traces[0].read(0), "params")
+    judgements: dict[str, Judgement] = {}
+    for label, trace, experiment in zip(labels, traces, experiments):
+        replays = Replays(experiment, data, trace.meta["world_size"])
+        judgements[label] = judge_recording(replays, trace, initial, threshold)
+    print_judgements(judgements, f"{experiments[0].name} {experiments[0].precision}")
+    return DIVERGENCE if any(judged.verdict["first_divergence"] for judged in judgements.values()) else PARITY
+
+
+def experiment_of(trace: Reader, name: str) -> Experiment:
+    """The experiment that a trace is of.
+
+    Raises:
+      UserError: it does not say, or its flags are not this program's.
+    """
+    lines = trace.meta["flags"]
+    if not lines:
+        raise UserError(f"cannot judge: {name}/meta.json has no flags, so there is no step to replay; give it a "
+                        "flagfile's lines, or judge it by a step of your own with parity.own.judge")
+    try:
+        experiment, _ = command_line.parse(["compare", *lines], trace.meta["precision"])
+    except UserError as error:
+        raise UserError(f"cannot judge: {name}/meta.json: {error}") from None
+    return experiment
+
+
+def check_alike(traces: Sequence[Reader], names: Sequence[str]) -> None:
+    """Raises UserError unless both traces are of one experiment and of as many steps."""
+    left, right = ([line for line in trace.meta["flags"] if not line.lstrip("-").startswith(
+        tuple(flag.lstrip("-") for flag in OF_THE_SIDE))] for trace in traces)
+    for line in sorted({*left} ^ {*right}):
+        has, lacks = (names[0], names[1]) if line in left else (names[1], names[0])
+        raise UserError(f"cannot judge: the traces are of different experiments: {has} has {line}, {lacks} has not")
+    if len(traces[0]) != len(traces[1]):
+        raise UserError(f"cannot judge: {names[0]} holds {len(traces[0])} steps, {names[1]} {len(traces[1])}; record "
+                        "as many of both")
+    if not len(traces[0]):
+        raise UserError(f"cannot judge: {names[0]} holds no step")
+
+
+def print_judgements(judgements: dict[str, Judgement], title: str) -> None:
+    """Prints the table and what is to be said of a divergence."""
+    console = Console()
+    report.print_verdict({label: judged.verdict for label, judged in judgements.items()}, title, console)
+    for label, judged in judgements.items():
+        for sentence in judged.sentences(label):
+            console.print(f"{label}: {sentence}", highlight=False, soft_wrap=True)
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """What the comparison takes."""
+    flags.DEFINE_float("threshold", THRESHOLD, "Largest z that passes, in noise units.", lower_bound=0,
+                       flag_values=values)

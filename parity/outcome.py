@@ -1,0 +1,50 @@
+"""What a run ended with, as flat arrays: from its workdir, or as its workdir would have it."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxnn.experiment import records
+from jaxnn.experiment.config import UserError
+
+Outcome = dict[str, np.ndarray]
+"""float64 "params/NAME", "batch_stats/NAME", "train_loss", "test_loss", "steps", "skipped_steps", "final/METRIC"."""
+
+
+def outcome(params: Mapping[str, np.ndarray], batch_stats: Mapping[str, np.ndarray],
+            summary: Mapping[str, Any]) -> Outcome:
+    """One run's outcome.
+
+    Args:
+      params: flat master parameters.
+      batch_stats: flat running statistics.
+      summary: as in summary.json.
+    """
+    found = {name: summary[name] for name in ("train_loss", "test_loss", "steps", "skipped_steps")}
+    found |= {f"final/{name}": value for name, value in summary["final"].items() if isinstance(value, float)
+              and not name.endswith("_percent")}
+    found |= {f"params/{name}": array for name, array in params.items()}
+    found |= {f"batch_stats/{name}": array for name, array in batch_stats.items()}
+    return {name: np.asarray(value, np.float64) for name, value in found.items()}
+
+
+def read(workdir: pathlib.Path) -> Outcome:
+    """What a finished run ended with, from its workdir.
+
+    Raises:
+      UserError: a file is missing, cannot be read or lacks something.
+    """
+    try:
+        summary = records.read_summary(workdir)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot judge: {workdir / records.SUMMARY}: {error}") from None
+    params = records.read_arrays(workdir / records.PARAMS, "cannot judge")
+    stats = workdir / records.BATCH_STATS
+    batch_stats = records.read_arrays(stats, "cannot judge") if stats.exists() else {}
+    try:
+        return outcome(params, batch_stats, summary)
+    except KeyError as error:
+        raise UserError(f"cannot judge: {workdir / records.SUMMARY} lacks {error}; the program that trains has to "
+                        "write it") from None

@@ -1,0 +1,84 @@
+"""`python -m parity.compare A B` on recordings of jaxnn.train, one of them with a fault written into its flags."""
+
+import json
+import pathlib
+import shutil
+
+import pytest
+
+from jaxnn import train
+from jaxnn.experiment import command_line
+from jaxnn.experiment.config import UserError
+from jaxnn.experiment.trace import Reader
+from parity import comparison
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory):
+    """Two runs of one experiment, and one whose Adam has another eps."""
+    found = {}
+    for name, more in (("first", ()), ("second", ()), ("eps", ("--adam_eps=1e-4",))):
+        folder = tmp_path_factory.mktemp(name)
+        experiment, _ = command_line.parse(
+            ["", "--flagfile=launch/experiments/breast_cancer.flags", "--noplots", "--record=full",
+             f"--record_steps={STEPS}", f"--max_steps={STEPS}", f"--workdir={folder}", "--overwrite", *more], "fp32")
+        train.main(experiment)
+        found[name] = folder / "trace"
+    return found
+
+
+def edited_meta(trace, folder, **changes):
+    shutil.copytree(trace, folder)
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(meta | changes))
+    return folder
+
+
+class TestMain:
+    def test_two_runs_of_one_experiment_are_at_parity(self, traces, capsys):
+        assert comparison.main([str(traces["first"]), str(traces["second"])], 8.0) == 0
+        said = capsys.readouterr().out
+        assert "first: parity" in said
+        assert "second: parity" in said
+
+    def test_a_trace_that_does_not_do_what_its_flags_say(self, traces, tmp_path, capsys):
+        liar = edited_meta(traces["eps"], tmp_path / "liar", flags=Reader(traces["first"]).meta["flags"])
+        assert comparison.main([str(traces["first"]), str(liar)], 8.0) == 1
+        said = " ".join(capsys.readouterr().out.split())
+        assert "second: DIVERGENCE, first at step 0" in said
+        assert "the oracle (NumPy, float64) sides with the replay" in said
+
+    def test_refuses_other_flags(self, traces):
+        with pytest.raises(UserError, match=r"eps.* has --adam_eps=0\.0001, .* has not"):
+            comparison.main([str(traces["first"]), str(traces["eps"])], 8.0)
+
+    def test_refuses_another_length(self, traces, tmp_path):
+        shorter = tmp_path / "shorter"
+        shutil.copytree(traces["first"], shorter)
+        (shorter / f"step_{STEPS - 1:06d}.safetensors").unlink()
+        with pytest.raises(UserError, match=r"holds 3 steps, .* 2; record as many of both"):
+            comparison.main([str(traces["first"]), str(shorter)], 8.0)
+
+    def test_refuses_a_trace_without_flags(self, traces, tmp_path):
+        bare = edited_meta(traces["first"], tmp_path / "bare", flags=[])
+        with pytest.raises(UserError, match=r"bare/meta\.json has no flags"):
+            comparison.main([str(bare), str(traces["first"])], 8.0)
+
+    def test_refuses_flags_that_are_not_its_own(self, traces, tmp_path):
+        strange = edited_meta(traces["first"], tmp_path / "strange", flags=["--model=mamba"])
+        with pytest.raises(UserError, match=r"strange/meta\.json: "):
+            comparison.main([str(strange), str(strange)], 8.0)
+
+    @pytest.mark.parametrize("names", [[], ["a"], ["a", "b", "c"]])
+    def test_takes_two(self, names):
+        with pytest.raises(UserError, match="give the folders of two traces"):
+            comparison.main(names, 8.0)
+
+
+def test_from_the_command_line(run, traces):
+    done = run("parity.compare", str(traces["first"]), str(pathlib.Path("nowhere")))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: nowhere/meta.json: no readable trace there")
+    assert run("parity.compare", str(traces["first"]), str(traces["second"])).returncode == 0
