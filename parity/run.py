@@ -21,18 +21,18 @@ from jaxnn.experiment import batches, command_line, config, datasets, records, r
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import Dataset
 from jaxnn.experiment.trace import Reader, flatten
-from parity import compare, diagnose, html, recordings, report
+from parity import compare, diagnose, free_run, html, recordings, report
 from parity.judge import THOROUGH, ULPS_FIRST, Replays, order
 from parity.judgement import Judgement, judge_recording
 
 PARITY, DIVERGENCE, COULD_NOT_JUDGE = 0, 1, 2
 CONTENTS = (records.FLAGS, "initial.safetensors", "jax", "torch", "verdict.json", "report.html", "jax.log", "torch.log")
+REPLAY, FREE = "replay", "free"
 PACKAGES = ("jax", "flax", "optax", "torch", "deepspeed", "numpy")
 
 
 def main(experiment: Experiment, values: flags.FlagValues) -> int:
-    """Initial parameters -> both recordings -> replay -> verdict."""
-    start = time.perf_counter()
+    """Initial parameters -> both stacks -> verdict."""
     if experiment.resume or experiment.checkpoint_every:
         raise UserError("--resume, --checkpoint_every: a judgement starts afresh; leave them out")
     train.configure(experiment)
@@ -40,13 +40,23 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
     initial = initial_params(experiment, data)
     workdir = records.create_workdir(experiment, "parity", CONTENTS)
     records.write_params(workdir / "initial.safetensors", initial)
-    steps = min(values["steps"].value, sum(batches.plan(experiment, len(data.train_inputs))))
-    console = Console()
-    title = f"{experiment.name} {experiment.precision}"
-    console.print(f"{title}: recording {steps} steps in both stacks", highlight=False, soft_wrap=True)
     modules = {"jax": values["jax_module"].value, "torch": values["torch_module"].value}
-    traces = recordings.record(experiment, steps, workdir, modules, values["torch_flags"].value)
-    recorded, threshold = time.perf_counter(), values["threshold"].value
+    torch_flags, threshold = values["torch_flags"].value, values["threshold"].value
+    if values["mode"].value == FREE:
+        is_same = free_run.main(experiment, data, initial, workdir, modules, torch_flags, Console(), threshold)
+    else:
+        steps = min(values["steps"].value, sum(batches.plan(experiment, len(data.train_inputs))))
+        is_same = judge_steps(experiment, data, initial, workdir, modules, torch_flags, steps, threshold)
+    return PARITY if is_same else DIVERGENCE
+
+
+def judge_steps(experiment: Experiment, data: Dataset, initial: dict[str, np.ndarray], workdir: pathlib.Path,
+                modules: dict[str, str], torch_flags: list[str], steps: int, threshold: float) -> bool:
+    """Records steps of both stacks, replays and judges them; prints and writes the verdict, whether it is parity."""
+    console, title, start = Console(), f"{experiment.name} {experiment.precision}", time.perf_counter()
+    console.print(f"{title}: recording {steps} steps in both stacks", highlight=False, soft_wrap=True)
+    traces = recordings.record(experiment, steps, workdir, modules, torch_flags)
+    recorded = time.perf_counter()
     judgements = judge_traces(experiment, data, traces, initial, threshold)
     seconds = {"recording": recorded - start, "judging": time.perf_counter() - recorded}
     report.print_verdict({stack: judged.verdict for stack, judged in judgements.items()}, title, console)
@@ -57,7 +67,7 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
     write_page(workdir, experiment, judgements, seconds, order(traces["torch"]))
     console.print(f"seconds: recording {seconds['recording']:.1f}, judging {seconds['judging']:.1f}; "
                   f"files: {workdir}", highlight=False, soft_wrap=True)
-    return DIVERGENCE if any(judged.verdict["first_divergence"] for judged in judgements.values()) else PARITY
+    return not any(judged.verdict["first_divergence"] for judged in judgements.values())
 
 
 def initial_params(experiment: Experiment, data: Dataset) -> dict[str, np.ndarray]:
@@ -114,6 +124,8 @@ def write_page(workdir: pathlib.Path, experiment: Experiment, judgements: dict[s
 def define_flags(values: flags.FlagValues) -> None:
     """What the judge takes beyond the experiment."""
     flags.DEFINE_integer("steps", 50, "Optimizer steps to record and judge.", lower_bound=1, flag_values=values)
+    flags.DEFINE_enum("mode", REPLAY, (REPLAY, FREE), "replay: each step from the recorded state; free: both stacks to "
+                      "the end, against JAX runs that start an ulp apart.", flag_values=values)
     flags.DEFINE_float("threshold", compare.THRESHOLD, "Largest z that passes, in noise units.", lower_bound=0,
                        flag_values=values)
     flags.DEFINE_string("jax_module", "jaxnn.train", "Module that records the JAX side.", flag_values=values)

@@ -15,21 +15,22 @@ BASES: dict[str, tuple[str, ...]] = {
         "--initial_scale_power=10"),
     "cnn": (
         "--dataset=digits", "--model=cnn", "--channels=4,8", "--hidden_sizes=16", "--loss=cross_entropy",
-        "--label_smoothing=0.1", "--optimizer=rmsprop", "--batch_size=300"),
+        "--label_smoothing=0.1", "--optimizer=rmsprop", "--batch_size=300", "--initial_scale_power=10"),
     "resnet": (
         "--dataset=digits", "--model=resnet", "--loss=cross_entropy", "--optimizer=nesterov", "--learning_rate=0.1",
-        "--batch_size=300"),
+        "--batch_size=300", "--initial_scale_power=10"),
     "lstm": (
         "--dataset=sine", "--num_samples=400", "--sequence_length=12", "--model=lstm", "--hidden_sizes=8",
-        "--initializer=torch_default", "--loss=mse", "--optimizer=adagrad", "--learning_rate=0.1", "--batch_size=80"),
+        "--initializer=torch_default", "--loss=mse", "--optimizer=adagrad", "--learning_rate=0.1", "--batch_size=80",
+        "--initial_scale_power=10"),
     "gru": (
         "--dataset=sine", "--num_samples=400", "--sequence_length=12", "--model=gru", "--hidden_sizes=8,8",
         "--dropout_rates=0.2,0.2", "--initializer=torch_default", "--loss=mse", "--optimizer=ema_momentum",
-        "--schedule=warmup_lr", "--warmup_steps=4", "--learning_rate=0.1", "--batch_size=80"),
+        "--schedule=warmup_lr", "--warmup_steps=4", "--learning_rate=0.1", "--batch_size=80", "--initial_scale_power=10"),
     "transformer": (
         "--dataset=text", "--sequence_length=16", "--model=transformer", "--num_layers=1", "--width=16",
         "--num_heads=2", "--initializer=normal", "--loss=cross_entropy", "--optimizer=adamw", "--nofused_adam",
-        "--weight_decay=0.01", "--clip_norm=1", "--batch_size=32"),
+        "--weight_decay=0.01", "--clip_norm=1", "--batch_size=32", "--initial_scale_power=10"),
     "overflow": (
         "--dataset=breast_cancer", "--preprocess=standardize", "--model=mlp", "--hidden_sizes=16", "--clip_norm=0",
         "--loss=binary_cross_entropy", "--optimizer=sgd", "--learning_rate=0.1", "--schedule=linear_warmup",
