@@ -1,8 +1,8 @@
 """Lets both stacks train on their own and judges where they end: `--mode=free`.
 
-    z = ||end - mean of JAX's runs|| / max(spread of JAX's runs, rounding, in norm)
+    z = ||end - mean of JAX's runs|| / max(push * spread of JAX's runs, their distance from float64, rounding, in norm)
 
-JAX's runs start one ulp apart, see `jax_runs`. An end within 8 units is the same computation. Where the runs
+JAX's runs start one ulp apart, see `spread`. An end within 8 units is the same computation. Where the runs
 themselves end much further apart than rounding moves anything, the path is chaotic, and the verdict says so: it is
 then only as sharp as they are near each other.
 """
@@ -22,14 +22,15 @@ from rich.table import Table
 from jaxnn.experiment import records
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import Dataset
-from parity import jax_runs, recordings
+from parity import recordings
 from parity.compare import BROKEN, THRESHOLD
-from parity.jax_runs import RUNS
 from parity.noise import norm
 from parity.outcome import Outcome, read
+from parity.spread import RUNS, Spread, deviation, measure
 
 SAME, CHAOTIC, DIVERGENCE = "same computation", "same computation, chaotic path", "divergence"
 KINDS = {"params": "parameters", "batch_stats": "running statistics"}
+TABLE_WIDTH = 120
 CHAOS = 8.0
 """Runs whose spread is more than this many times rounding took a chaotic path."""
 
@@ -63,9 +64,9 @@ def main(experiment: Experiment, data: Dataset, initial: Mapping[str, np.ndarray
     alone = ["--record=off", "--patience=0"]
     recordings.run(experiment, workdir, modules, {"jax": alone, "torch": [*alone, *torch_flags]})
     trained = time.perf_counter()
-    ends = jax_runs.train_apart(dataclasses.replace(experiment, patience=0), data, initial)
-    verdicts = {stack: judge(read(workdir / stack), ends, threshold) for stack in sorted(modules, reverse=True)}
-    seconds = {"training": trained - start, f"{RUNS} JAX runs": time.perf_counter() - trained}
+    spread = measure(dataclasses.replace(experiment, patience=0), data, initial)
+    verdicts = {stack: judge(read(workdir / stack), spread, threshold) for stack in sorted(modules, reverse=True)}
+    seconds = {"training": trained - start, f"{RUNS + 1} JAX runs": time.perf_counter() - trained}
     print_verdict(verdicts, title, console)
     console.print("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
                   + f"; files: {workdir}", highlight=False, soft_wrap=True)
@@ -73,48 +74,52 @@ def main(experiment: Experiment, data: Dataset, initial: Mapping[str, np.ndarray
     return all(verdict["verdict"] != DIVERGENCE for verdict in verdicts.values())
 
 
-def judge(end: Outcome, ends: jax_runs.Ends, threshold: float = THRESHOLD) -> dict[str, Any]:
+def judge(end: Outcome, spread: Spread, threshold: float = THRESHOLD) -> dict[str, Any]:
     """The verdict on one run.
 
     Args:
       end: the run's outcome.
-      ends: of JAX's runs.
+      spread: where JAX's runs end.
       threshold: largest z that passes.
     """
-    quantities = {name: quantity(end.get(name), runs, ends.rounding[name], threshold)
-                  for name, runs in ends.outcomes.items()}
+    quantities = {name: quantity(end.get(name), runs, spread.exact.get(name), spread.rounding[name], spread.push[name],
+                                 threshold) for name, runs in spread.ends.items()}
     worst = max(quantities, key=lambda name: quantities[name]["z"])
-    furthest = max((name for name in quantities if name.startswith("params/")),
-                   key=lambda name: quantities[name]["grown"])
-    is_chaotic = quantities[furthest]["grown"] > CHAOS
-    return {"verdict": DIVERGENCE if quantities[worst]["z"] > threshold else CHAOTIC if is_chaotic else SAME,
+    params = [row for name, row in quantities.items() if name.startswith("params/")]
+    apart, rounding, unit, size = (norm(np.array([row[kind] for row in params]))
+                                   for kind in ("spread", "rounding", "unit", "size"))
+    grown, is_off = _ratio(apart, rounding), quantities[worst]["z"] > threshold
+    return {"verdict": DIVERGENCE if is_off else CHAOTIC if grown > CHAOS else SAME,
             "max_z": quantities[worst]["z"], "worst": worst, "threshold": threshold, "runs": RUNS,
-            "grown": quantities[furthest]["grown"], "furthest": furthest, "quantities": quantities}
+            "grown": grown, "detectable": threshold * _ratio(unit, size), "quantities": quantities}
 
 
-def quantity(value: np.ndarray | None, runs: np.ndarray, rounding: float, threshold: float) -> dict[str, float]:
+def quantity(value: np.ndarray | None, runs: np.ndarray, exact: np.ndarray | None, rounding: float, push: float,
+             threshold: float) -> dict[str, float]:
     """Compares one entry of an outcome with JAX's runs.
 
     Args:
       value: the run's; None: it has none.
       runs: [runs, ...] of JAX's.
+      exact: of the run in float64; None: it has none.
       rounding: how far rounding moves it.
+      push: how many times the spread counts.
       threshold: largest z that passes.
 
     Returns:
-      z; distance from the mean; spread, the standard deviation in norm; rounding; how many of JAX's runs are as far
-      from the others' mean; how many times rounding the spread is; the size that these are relative to; and the
-      smallest relative error that would have failed, absolute where the size is zero.
+      z; distance from the mean; spread, the standard deviation in norm; from_float64, the mean's distance; rounding;
+      push; the unit that z counts; how many of JAX's runs are as far from the others' mean; the size that these are
+      relative to; and the smallest relative error that would have failed, absolute where the size is zero.
     """
     mean = runs.mean(axis=0)
     distance = norm(value - mean) if value is not None and value.shape == mean.shape else np.nan
-    spread, size = norm(runs - mean) / np.sqrt(len(runs) - 1), norm(mean)
-    unit = max(spread, rounding)
+    spread, size, from_float64 = deviation(runs), norm(mean), norm(mean - exact) if exact is not None else 0.0
+    unit = max(push * spread, from_float64, rounding)
     others = [norm(run - mean) * len(runs) / (len(runs) - 1) for run in runs]
-    return {"z": _ratio(distance, unit), "distance": float(distance) if np.isfinite(distance) else BROKEN,
-            "spread": float(spread), "rounding": rounding, "as_far": sum(other >= distance for other in others),
-            "grown": _ratio(spread, rounding) if rounding else 0.0, "size": float(size),
-            "detectable": float(threshold * unit / (size or 1.0))}
+    return {"z": _ratio(distance, unit), "distance": distance if np.isfinite(distance) else BROKEN, "spread": spread,
+            "from_float64": from_float64, "rounding": rounding, "push": push,
+            "unit": unit, "as_far": sum(other >= distance for other in others), "size": size,
+            "detectable": threshold * unit / (size or 1.0)}
 
 
 def print_verdict(verdicts: Mapping[str, Mapping[str, Any]], title: str, console: Console) -> None:
@@ -124,21 +129,26 @@ def print_verdict(verdicts: Mapping[str, Mapping[str, Any]], title: str, console
       verdicts: stack -> verdict, as `judge` returns it; the first is the one to judge.
       title: what was judged.
       console: where to.
+
+    "as far" counts the JAX runs that are as far from the others; "spread" is theirs, "float64" their distance from the
+    run in float64; "detects" is the smallest error that would have failed. All three are relative.
     """
     judged, *others = verdicts
     table = Table(title=f"{title}: where training ends, beside {RUNS} JAX runs that start one ulp apart",
                   title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for header in ("", f"{judged} z", "at", f"of {RUNS} as far", *(f"{name} z" for name in others), "spread",
-                   "rounding", "detects"):
+    for header in ("", f"{judged} z", "at", "as far", *(f"{name} z" for name in others), "spread", "float64",
+                   "detects"):
         table.add_column(header, justify="left" if header in ("", "at") else "right", no_wrap=True)
     for label, names in _groups(verdicts[judged]["quantities"]).items():
         worst, *more = (max((verdict["quantities"][name] | {"at": name.partition("/")[2]} for name in names),
                             key=lambda row: row["z"]) for verdict in verdicts.values())
         where = worst["at"] if len(names) > 1 else ""
-        relative = (f"{worst[kind] / worst['size']:.1e}" if worst["size"] else "" for kind in ("spread", "rounding"))
+        relative = (f"{worst[kind] / worst['size']:.1e}" if worst["size"] else ""
+                    for kind in ("spread", "from_float64"))
         table.add_row(label, _z(worst["z"]), where, str(worst["as_far"]), *(_z(row["z"]) for row in more), *relative,
                       f"{worst['detectable']:.1e}" if worst["detectable"] else "any")
-    console.print(table)
+    wide = console if console.is_terminal else Console(file=console.file, width=TABLE_WIDTH)
+    wide.print(table)
     for name, verdict in verdicts.items():
         console.print(sentence(name, verdict), highlight=False, soft_wrap=True)
 
@@ -150,9 +160,8 @@ def sentence(name: str, verdict: Mapping[str, Any]) -> str:
         return f"{name}: DIVERGENCE, furthest off is {z}"
     if verdict["verdict"] == SAME:
         return f"{name}: {SAME}, worst {z}"
-    share = verdict["quantities"][verdict["furthest"]]["detectable"]
-    return (f"{name}: {CHAOTIC}, worst {z}; JAX's own runs end up to {verdict['grown']:.0f} times rounding apart "
-            f"({verdict['furthest']}), where a difference below {share:.1%} is not seen")
+    return (f"{name}: {CHAOTIC}, worst {z}; JAX's own runs end {verdict['grown']:.0f} times rounding apart, so a "
+            f"difference below {verdict['detectable']:.1%} of the parameters is not seen")
 
 
 def write(workdir: pathlib.Path, experiment: Experiment, verdicts: Mapping[str, Mapping[str, Any]],

@@ -119,6 +119,7 @@ class Judge:
             step |= {row.name: row.expected for row in rows}
         if acting[GRADIENTS]:
             step |= _float32(apply("after", switches, replay.gradients(inputs, replay.compute), situation))
+            step["grad_norm"] = trace.grad_norm(select(step, "grads").values(), bool(step["skipped"]))
         if acting[UPDATE] and not step["skipped"]:
             step |= _float32(replay.update(inputs, FLOAT32))
         return step
@@ -144,7 +145,8 @@ class Judge:
             progress = self._progress(experiment, number)
             rates = expectations.learning_rates(experiment, len(self._replays.data.train_inputs))
         return Situation(experiment, number, self._read(number), self._read(number - 1) if number else {},
-                         self._read(0), progress.updates, rates, self._replays.world_size, progress.grows)
+                         self._read(0), progress.updates, rates, self._replays.world_size, progress.grows,
+                         self._initial)
 
     def _progress(self, experiment: Experiment, number: int) -> Progress:
         while len(self._skipped) <= number:

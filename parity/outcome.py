@@ -9,6 +9,9 @@ import numpy as np
 from jaxnn.experiment import records
 from jaxnn.experiment.config import UserError
 
+RESTATED = ("_percent", "perplexity")
+"""How metrics end that follow from another one; they are left out."""
+
 Outcome = dict[str, np.ndarray]
 """float64 "params/NAME", "batch_stats/NAME", "train_loss", "test_loss", "steps", "skipped_steps", "final/METRIC"."""
 
@@ -23,8 +26,8 @@ def outcome(params: Mapping[str, np.ndarray], batch_stats: Mapping[str, np.ndarr
       summary: as in summary.json.
     """
     found = {name: summary[name] for name in ("train_loss", "test_loss", "steps", "skipped_steps")}
-    found |= {f"final/{name}": value for name, value in summary["final"].items() if isinstance(value, float)
-              and not name.endswith("_percent")}
+    found |= {f"final/{name}": value for name, value in summary["final"].items()
+              if isinstance(value, float) and not name.endswith(RESTATED)}
     found |= {f"params/{name}": array for name, array in params.items()}
     found |= {f"batch_stats/{name}": array for name, array in batch_stats.items()}
     return {name: np.asarray(value, np.float64) for name, value in found.items()}

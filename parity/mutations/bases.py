@@ -26,11 +26,12 @@ BASES: dict[str, tuple[str, ...]] = {
     "gru": (
         "--dataset=sine", "--num_samples=400", "--sequence_length=12", "--model=gru", "--hidden_sizes=8,8",
         "--dropout_rates=0.2,0.2", "--initializer=torch_default", "--loss=mse", "--optimizer=ema_momentum",
-        "--schedule=warmup_lr", "--warmup_steps=4", "--learning_rate=0.1", "--batch_size=80", "--initial_scale_power=10"),
+        "--schedule=warmup_lr", "--warmup_steps=4", "--learning_rate=0.1", "--batch_size=80",
+        "--initial_scale_power=10"),
     "transformer": (
         "--dataset=text", "--sequence_length=16", "--model=transformer", "--num_layers=1", "--width=16",
         "--num_heads=2", "--initializer=normal", "--loss=cross_entropy", "--optimizer=adamw", "--nofused_adam",
-        "--weight_decay=0.01", "--clip_norm=1", "--batch_size=32", "--initial_scale_power=10"),
+        "--weight_decay=0.01", "--clip_norm=0.1", "--batch_size=32", "--initial_scale_power=10"),
     "overflow": (
         "--dataset=breast_cancer", "--preprocess=standardize", "--model=mlp", "--hidden_sizes=16", "--clip_norm=0",
         "--loss=binary_cross_entropy", "--optimizer=sgd", "--learning_rate=0.1", "--schedule=linear_warmup",

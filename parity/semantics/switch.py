@@ -29,6 +29,7 @@ class Situation(NamedTuple):
       learning_rates: the run's table, [updates] float32.
       world_size: ranks that recorded it.
       grows: whether the loss scale doubles at the end of this step.
+      initial: the flat parameters that the run was given; None: not known.
     """
 
     experiment: Experiment
@@ -40,6 +41,7 @@ class Situation(NamedTuple):
     learning_rates: np.ndarray
     world_size: int
     grows: bool
+    initial: Mapping[str, np.ndarray] | None
 
 
 class Patch(NamedTuple):

@@ -8,7 +8,7 @@ from jaxnn.experiment.config import UserError
 from parity.outcome import outcome, read
 
 SUMMARY = {"train_loss": 0.5, "test_loss": 0.25, "steps": 8, "skipped_steps": 1, "train_seconds": 1.0,
-           "final": {"accuracy": 0.75, "correct": 3, "positive_class": "a", "weight_error_percent": 3.0}}
+           "final": {"accuracy": 0.75, "correct": 3, "positive_class": "a", "perplexity": 3.0}}
 PARAMS = {"output/kernel": np.ones((2, 1), np.float32)}
 
 

@@ -9,8 +9,8 @@ from parity.mutations import table
 from parity.mutations.score import CLEAN, Outcome
 
 FAULTS = {
-    "mlp": ("schedule_missing", "weights_reloaded", "same_order_every_epoch", "loss_summed", "dropout_mask_reused",
-            "leaky_slope", "eps_inside_root", "decoupled_for_l2", "clip_by_tensor", "loss_not_scaled"),
+    "mlp": ("weights_reloaded", "same_order_every_epoch", "loss_summed", "dropout_mask_reused", "eps_inside_root",
+            "clip_by_tensor", "loss_not_scaled"),
     "growth": ("growth_step_halved", "scale_grows_early"),
 }
 
