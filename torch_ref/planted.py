@@ -137,4 +137,4 @@ JOB = {"fault": str, "first_step": int, "arguments": list}
 DEFAULT_PRECISION = "fp16"
 
 if __name__ == "__main__":
-    command_line.run(main, __doc__, DEFAULT_PRECISION, define_more=define_flags)
+    command_line.run(main, __doc__, DEFAULT_PRECISION, define_more=define_flags, leave=engines.leave)

@@ -258,4 +258,4 @@ def define_launcher_flags(values: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main, __doc__, default_precision="fp16", define_more=define_launcher_flags)
+    command_line.run(main, __doc__, default_precision="fp16", define_more=define_launcher_flags, leave=engines.leave)

@@ -66,14 +66,17 @@ def help_text(description: str, define: Define) -> str:
 
 
 def run(main: Callable[..., int | None], description: str, default_precision: str, define_more: Define | None = None,
-        crash_status: int = 1) -> None:
-    """Runs `main(experiment)`, or `main(experiment, values)` with `define_more`; then exits as `run_tool` does."""
+        crash_status: int = 1, leave: Callable[[int], None] = sys.exit) -> None:
+    """Runs `main(experiment)`, or `main(experiment, values)` with `define_more`; then exits as `run_tool` does.
+
+    `leave` ends the process with an exit code.
+    """
 
     def parse_and_run() -> int | None:
         experiment, values = parse(sys.argv, default_precision, define_more)
         return main(experiment, values) if define_more else main(experiment)
 
-    _run(parse_and_run, description, _experiment_and(define_more), crash_status)
+    _run(parse_and_run, description, _experiment_and(define_more), crash_status, leave)
 
 
 def run_tool(main: Callable[[flags.FlagValues], int | None], description: str, define: Define) -> None:
@@ -85,7 +88,8 @@ def run_tool(main: Callable[[flags.FlagValues], int | None], description: str, d
     _run(lambda: main(parse_values(sys.argv, define)), description, define, crash_status=1)
 
 
-def _run(body: Callable[[], int | None], description: str, define: Define, crash_status: int) -> None:
+def _run(body: Callable[[], int | None], description: str, define: Define, crash_status: int,
+         leave: Callable[[int], None] = sys.exit) -> None:
     if any(argument in ("-h", "-help", "--help") for argument in sys.argv[1:]):
         print(help_text(description, define))
         sys.exit(0)
@@ -102,7 +106,7 @@ def _run(body: Callable[[], int | None], description: str, define: Define, crash
         traceback.print_exc()
         status = crash_status
     gc.freeze()
-    sys.exit(status or 0)
+    leave(status or 0)
 
 
 def _experiment_and(define_more: Define | None) -> Define:

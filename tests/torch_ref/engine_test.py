@@ -274,3 +274,4 @@ class TestStep:
 
 if __name__ == "__main__":
     main(pathlib.Path(sys.argv[1]))
+    engines.leave(0)
