@@ -22,7 +22,7 @@ def binary_accuracy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
 
 def accuracy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     """1 where the largest logit is the label's: [batch, classes] logits, [batch] classes -> [batch]."""
-    return (jnp.argmax(outputs, axis=-1) == targets).astype(jnp.float32)
+    return (jnp.argmax(outputs, axis=-1).astype(targets.dtype) == targets).astype(jnp.float32)
 
 
 def bits_per_character(outputs: jax.Array, targets: jax.Array) -> jax.Array:

@@ -214,7 +214,8 @@ def make_eval_step(experiment: Experiment, model: nn.Module, metric: Metric) -> 
 
     def eval_step(params: Params, batch_stats: Params, batch: Batch):
         outputs = forward(params, batch_stats, batch.inputs)
-        sums = [jnp.sum(f(outputs, batch.targets) * batch.weights) for f in (loss_function, metric)]
+        values = [precision.at_least_float32(f(outputs, batch.targets)) for f in (loss_function, metric)]
+        sums = [jnp.sum(v * batch.weights.astype(v.dtype)) for v in values]
         return jnp.stack([s.astype(jnp.float32) for s in sums]), outputs.astype(jnp.float32)
 
     return eval_step

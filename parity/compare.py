@@ -13,6 +13,8 @@ import numpy as np
 from jaxnn.experiment.config import UserError
 from parity.noise import norm, ulp
 
+PARITY, DIVERGENCE, COULD_NOT_JUDGE = 0, 1, 2
+"""Exit codes of every command that judges."""
 THRESHOLD = 8.0
 BROKEN = 1e308
 """The z of a broken equality, and of a comparison with a value that is not finite."""

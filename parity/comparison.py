@@ -18,11 +18,10 @@ from jaxnn.experiment import command_line, datasets
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.trace import Reader, select
 from parity import report
-from parity.compare import THRESHOLD
+from parity.compare import DIVERGENCE, PARITY, THRESHOLD
 from parity.judge import Replays
 from parity.judgement import Judgement, judge_recording
 
-PARITY, DIVERGENCE = 0, 1
 OF_THE_SIDE = ("--num_devices", "--zero_stage", "--fp16_kernels", "--convolution", "--plots", "--checkpoint_every")
 """Flags that do not change the mathematics."""
 

@@ -1,7 +1,7 @@
 """What follows from the flags alone, to the bit: batches, learning rates, loss scales, counters, first state;
 and that each step begins where the one before ended."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import jax
@@ -52,16 +52,31 @@ class Progress(NamedTuple):
     grows: bool
 
 
-def progress(experiment: Experiment, skipped: Sequence[bool]) -> list[Progress]:
-    """Where the run stands before each step, given which steps were skipped."""
-    stations, updates, scale = [], 0, jax.tree.map(np.asarray, precision.initial_loss_scale(experiment))
-    for skip in skipped:
-        after = scale
-        if experiment.precision == "fp16":
-            after = jax.tree.map(np.asarray, precision.update_loss_scale(scale, np.bool_(skip), experiment))
-        stations.append(Progress(updates, scale, bool(after.scale > scale.scale)))
-        updates, scale = updates + (not skip), after
-    return stations
+class Timeline:
+    """Where a run stands before each step, followed as far as it is asked for.
+
+    Args:
+      experiment: as the flags have it.
+      is_skipped: number of a step -> whether it was skipped.
+    """
+
+    def __init__(self, experiment: Experiment, is_skipped: Callable[[int], bool]):
+        self._experiment, self._is_skipped = experiment, is_skipped
+        self._updates, self._scale = 0, jax.tree.map(np.asarray, precision.initial_loss_scale(experiment))
+        self._stations: list[Progress] = []
+
+    def at(self, number: int) -> Progress:
+        """Before a step, counted from 0."""
+        while len(self._stations) <= number:
+            self._follow(self._is_skipped(len(self._stations)))
+        return self._stations[number]
+
+    def _follow(self, skip: bool) -> None:
+        before = after = self._scale
+        if self._experiment.precision == "fp16":
+            after = jax.tree.map(np.asarray, precision.update_loss_scale(before, np.bool_(skip), self._experiment))
+        self._stations.append(Progress(self._updates, before, bool(after.scale > before.scale)))
+        self._updates, self._scale = self._updates + (not skip), after
 
 
 def expectations(experiment: Experiment, num_samples: int, number: int, progress: Progress,

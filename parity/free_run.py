@@ -22,7 +22,7 @@ from rich.table import Table
 from jaxnn.experiment import records
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import Dataset
-from parity import recordings
+from parity import recordings, report
 from parity.compare import BROKEN, THRESHOLD
 from parity.noise import norm
 from parity.outcome import Outcome, read
@@ -145,8 +145,8 @@ def print_verdict(verdicts: Mapping[str, Mapping[str, Any]], title: str, console
         where = worst["at"] if len(names) > 1 else ""
         relative = (f"{worst[kind] / worst['size']:.1e}" if worst["size"] else ""
                     for kind in ("spread", "from_float64"))
-        table.add_row(label, _z(worst["z"]), where, str(worst["as_far"]), *(_z(row["z"]) for row in more), *relative,
-                      f"{worst['detectable']:.1e}" if worst["detectable"] else "any")
+        table.add_row(label, report.z(worst["z"]), where, str(worst["as_far"]), *(report.z(row["z"]) for row in more),
+                      *relative, f"{worst['detectable']:.1e}" if worst["detectable"] else "any")
     wide = console if console.is_terminal else Console(file=console.file, width=TABLE_WIDTH)
     wide.print(table)
     for name, verdict in verdicts.items():
@@ -155,7 +155,7 @@ def print_verdict(verdicts: Mapping[str, Mapping[str, Any]], title: str, console
 
 def sentence(name: str, verdict: Mapping[str, Any]) -> str:
     """The verdict on one stack as a person reads it."""
-    z = f"{verdict['worst']}, z {_z(verdict['max_z'])} of {verdict['threshold']:g} allowed"
+    z = f"{verdict['worst']}, z {report.z(verdict['max_z'])} of {verdict['threshold']:g} allowed"
     if verdict["verdict"] == DIVERGENCE:
         return f"{name}: DIVERGENCE, furthest off is {z}"
     if verdict["verdict"] == SAME:
@@ -190,9 +190,3 @@ def _ratio(distance: float, unit: float) -> float:
     if distance == 0:
         return 0.0
     return float(distance / unit) if unit > 0 and np.isfinite(distance / unit) else BROKEN
-
-
-def _z(z: float) -> str:
-    if z == BROKEN:
-        return "unequal"
-    return f"{z:.2f}" if z < 1000 else f"{z:.1e}"

@@ -12,7 +12,7 @@ from jaxnn.experiment.datasets import Dataset
 from jaxnn.experiment.trace import Reader, select
 from parity import expectations
 from parity.compare import Measurement, equal, measure
-from parity.expectations import Expectation, Progress
+from parity.expectations import CARRIED, Expectation, Timeline
 from parity.inputs import Inputs
 from parity.noise import DRAWS, FEW_DRAWS, MORE_DRAWS, Noise, Tensors, kink_units
 from parity.replay import FLOAT32, Replay
@@ -32,8 +32,8 @@ FORWARD = {"loss": "loss", "updated_batch_stats": "batch_stats"}
 """Kind of a tensor of the forward pass that is stored in float32 -> its quantity."""
 UPDATED = {"updated": "updated", "updated_moments": "moments"}
 """Kind of a tensor of the optimizer's half -> its quantity."""
-AFTER = {"params": "updated", "moments": "updated_moments"}
-"""What a step begins with -> what it ends with; a skipped step leaves it as it was."""
+KEPT = ("params", "moments")
+"""What a skipped step leaves as it was."""
 
 THOROUGH = (FEW_DRAWS, DRAWS, MORE_DRAWS)
 ULPS_FIRST = (0, *THOROUGH)
@@ -77,9 +77,9 @@ class Judge:
     def __init__(self, replays: Replays, recording: Reader, initial: Mapping[str, np.ndarray] | None,
                  threshold: float, rounds: Sequence[int] = THOROUGH):
         self._replays, self._initial, self._threshold, self._rounds = replays, initial, threshold, rounds
-        self._length = len(recording)
         self._read = functools.lru_cache(maxsize=4)(recording.read)
-        self._skipped: list[bool] = []
+        self._is_skipped = functools.cache(lambda number: bool(self._read(number)["skipped"]))
+        self._known: dict[tuple[str, ...], Premises] = {}
 
     def step(self, number: int) -> list[Measurement]:
         """Measures everything that a step computed."""
@@ -94,11 +94,10 @@ class Judge:
           switches: that the step is replayed under.
           close_below: what fails by more than this z is not measured again with more draws.
         """
-        experiment = changed_experiment(self._replays.experiment, switches)
-        step, situation = self._read(number), self._situation(experiment, number, switches)
+        step, situation = self._read(number), self._situation(number, switches)
         if part == RULES:
             return [equal(number, row.quantity, row.tensor, row.recorded, row.expected)
-                    for row in self._expected(experiment, number, switches, situation)]
+                    for row in self._expected(switches, situation)]
         replay = self._replays.under(switches)
         inputs = apply("before", switches, replay.inputs(number, step), situation)
         rounds = Rounds(self._rounds, self._threshold, close_below)
@@ -109,14 +108,12 @@ class Judge:
 
     def enacted(self, number: int, switches: Switches) -> Tensors:
         """A recorded step as a run with the switches would have recorded it, from the same state."""
-        experiment = changed_experiment(self._replays.experiment, switches)
-        step, situation = dict(self._read(number)), self._situation(experiment, number, switches)
+        step, situation = dict(self._read(number)), self._situation(number, switches)
         acting = {part: tuple(s for s in switches if part in s.parts) for part in (RULES, GRADIENTS, UPDATE)}
         replay = self._replays.under(switches)
         inputs = apply("before", switches, replay.inputs(number, step), situation)
         if acting[RULES]:
-            rows = self._expected(experiment, number, acting[RULES], situation)
-            step |= {row.name: row.expected for row in rows}
+            step |= {row.name: row.expected for row in self._expected(acting[RULES], situation)}
         if acting[GRADIENTS]:
             step |= _float32(apply("after", switches, replay.gradients(inputs, replay.compute), situation))
             step["grad_norm"] = trace.grad_norm(select(step, "grads").values(), bool(step["skipped"]))
@@ -132,26 +129,45 @@ class Judge:
             inputs, replay.compute)
         return vote(self._replays.experiment, self._replays.data.signature, inputs, step, replayed, failed)
 
-    def _expected(self, experiment: Experiment, number: int, switches: Switches,
-                  situation: Situation) -> list[Expectation]:
+    def _expected(self, switches: Switches, situation: Situation) -> list[Expectation]:
+        premises, number = self._premises(switches), situation.number
         with patched(switches):
             rows = expectations.expectations(
-                experiment, len(self._replays.data.train_inputs), number, self._progress(experiment, number),
-                situation.step, situation.previous, situation.learning_rates, self._initial)
+                premises.experiment, len(self._replays.data.train_inputs), number, premises.timeline.at(number),
+                situation.step, situation.previous, premises.learning_rates, self._initial)
         return apply("expected", switches, rows, situation)
 
-    def _situation(self, experiment: Experiment, number: int, switches: Switches) -> Situation:
+    def _situation(self, number: int, switches: Switches) -> Situation:
+        premises = self._premises(switches)
         with patched(switches):
-            progress = self._progress(experiment, number)
-            rates = expectations.learning_rates(experiment, len(self._replays.data.train_inputs))
-        return Situation(experiment, number, self._read(number), self._read(number - 1) if number else {},
-                         self._read(0), progress.updates, rates, self._replays.world_size, progress.grows,
-                         self._initial)
+            progress = premises.timeline.at(number)
+        return Situation(premises.experiment, number, self._read(number), self._read(number - 1) if number else {},
+                         self._read(0), progress.updates, premises.learning_rates, self._replays.world_size,
+                         progress.grows, self._initial)
 
-    def _progress(self, experiment: Experiment, number: int) -> Progress:
-        while len(self._skipped) <= number:
-            self._skipped.append(bool(self._read(len(self._skipped))["skipped"]))
-        return expectations.progress(experiment, self._skipped[: number + 1])[-1]
+    def _premises(self, switches: Switches) -> "Premises":
+        names = tuple(switch.name for switch in switches)
+        if names not in self._known:
+            experiment = changed_experiment(self._replays.experiment, switches)
+            with patched(switches):
+                self._known[names] = Premises(
+                    experiment, Timeline(experiment, self._is_skipped),
+                    expectations.learning_rates(experiment, len(self._replays.data.train_inputs)))
+        return self._known[names]
+
+
+class Premises(NamedTuple):
+    """What the rules of every step rest on, under some switches.
+
+    Attributes:
+      experiment: with their changes.
+      timeline: where the run stands before each step; to be asked while they are in place.
+      learning_rates: the run's table, [updates] float32.
+    """
+
+    experiment: Experiment
+    timeline: Timeline
+    learning_rates: np.ndarray
 
 
 class Rounds(NamedTuple):
@@ -250,8 +266,8 @@ def judge_norm(number: int, step: Tensors, threshold: float) -> Measurement:
 
 def unchanged(number: int, step: Tensors) -> list[Measurement]:
     """A skipped step leaves parameters and moments as they were."""
-    return [equal(number, "unchanged", f"{before}/{name}", array, step[f"{after}/{name}"])
-            for before, after in AFTER.items() for name, array in select(step, before).items()]
+    return [equal(number, "unchanged", f"{before}/{name}", array, step[f"{CARRIED[before]}/{name}"])
+            for before in KEPT for name, array in select(step, before).items()]
 
 
 def order(recording: Reader) -> list[str]:

@@ -55,10 +55,10 @@ def judge(trace: Reader, gradients: Gradients, update: Update | None = None,
     if trace.meta["precision"] not in PRECISIONS:
         raise UserError(f"cannot judge: meta.json: precision {trace.meta['precision']!r} is none of "
                         f"{', '.join(PRECISIONS)}")
-    replay = OwnReplay(gradients, update, Names(name_map or {}), trace.meta["precision"])
-    measurements, previous = [], {}
+    names, measurements, previous = Names(name_map or {}), [], {}
     for number in range(len(trace)):
         step = trace.read(number)
+        replay = OwnReplay(gradients, update, names, trace.meta["precision"], step)
         measurements += _judge_step(replay, number, step, previous, threshold)
         previous = step
     return compare.verdict(measurements, len(trace), threshold, order(trace))
@@ -68,7 +68,7 @@ def _judge_step(replay: "OwnReplay", number: int, step: Tensors, previous: Tenso
                 threshold: float) -> Iterator[Measurement]:
     for row in carried(step, previous) if previous else ():
         yield equal(number, row.quantity, row.tensor, row.recorded, row.expected)
-    inputs, rounds = replay.inputs(number, step), Rounds(THOROUGH, threshold, np.inf)
+    inputs, rounds = replay.inputs(number), Rounds(THOROUGH, threshold, np.inf)
     yield from judge_gradients(replay, number, step, inputs, replay.gradients(inputs, replay.compute), rounds)
     if step["skipped"]:
         yield from unchanged(number, step)
@@ -77,23 +77,23 @@ def _judge_step(replay: "OwnReplay", number: int, step: Tensors, previous: Tenso
 
 
 class OwnReplay:
-    """What `replay.Replay` is, of functions that are not jaxnn's.
+    """What `replay.Replay` is, of functions that are not jaxnn's and of one step.
 
     Args:
       gradients, update: as `judge` takes them.
       names: between the trace and the functions.
       run_precision: of the recorded forward pass.
+      step: what was recorded.
     """
 
-    def __init__(self, gradients: Gradients, update: Update | None, names: Names, run_precision: str):
-        self._gradients, self._update, self._names = gradients, update, names
+    def __init__(self, gradients: Gradients, update: Update | None, names: Names, run_precision: str, step: Tensors):
+        self._gradients, self._update, self._names, self._step = gradients, update, names, step
         self.compute = np.dtype(precision.POLICIES[run_precision].compute)
         self.may_skip, self.has_update = run_precision == "fp16", update is not None
-        self._step: Mapping[str, np.ndarray] = {}
 
-    def inputs(self, number: int, step: Tensors) -> Inputs:
-        """What a recorded step starts from."""
-        self._step = step
+    def inputs(self, number: int) -> Inputs:
+        """What the step starts from."""
+        step = self._step
         compute = {name: array.astype(self.compute) for name, array in step.items() if name.startswith("params/")}
         master = {name: array for name, array in step.items() if name.split("/")[0] in ("params", "grads", "moments")}
         one = np.float32(1)
@@ -128,7 +128,8 @@ class OwnReplay:
 
     def nudging(self, inputs: Inputs) -> Callable[[int], Distances]:
         """Of no use here: what lies between the layers of a function is not known."""
-        return lambda seed: dict.fromkeys(self.gradients(inputs, self.compute), 0.0)
+        unmoved = dict.fromkeys(self.gradients(inputs, self.compute), 0.0)
+        return lambda seed: unmoved
 
 
 def _cast(arrays: Mapping[str, np.ndarray], dtype: np.dtype) -> dict[str, np.ndarray]:

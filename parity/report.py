@@ -48,7 +48,7 @@ def print_verdict(verdicts: Mapping[str, Mapping[str, Any]], title: str, console
 def _worst(row: Mapping[str, Any], quantity: str) -> str:
     if not row["compared"]:
         return ""
-    return "equal" if quantity in EXACT and row["max_z"] == 0 else _z(row["max_z"])
+    return "equal" if quantity in EXACT and row["max_z"] == 0 else z(row["max_z"])
 
 
 def _detectable(row: Mapping[str, Any], quantity: str) -> str:
@@ -64,14 +64,15 @@ def _sentence(name: str, verdict: Mapping[str, Any]) -> str:
         note = f" ({closely} of {verdict['steps']} steps took more draws of noise)" if closely else ""
         return f"{name}: parity, worst z {verdict['max_z']:.2f} of {verdict['threshold']:g} allowed{note}"
     return (f"{name}: DIVERGENCE, first at {_where(first['step'], first['tensor'])} "
-            f"({EXPLANATION[first['quantity']]}), z {_z(first['z'])} of {verdict['threshold']:g} allowed")
+            f"({EXPLANATION[first['quantity']]}), z {z(first['z'])} of {verdict['threshold']:g} allowed")
 
 
 def _where(step: int, tensor: str) -> str:
     return f"step {step} {tensor}".rstrip()
 
 
-def _z(z: float) -> str:
-    if z == BROKEN:
+def z(value: float) -> str:
+    """A distance in noise units, as every report spells it."""
+    if value == BROKEN:
         return "unequal"
-    return f"{z:.2f}" if z < 1000 else f"{z:.1e}"
+    return f"{value:.2f}" if value < 1000 else f"{value:.1e}"

@@ -22,10 +22,10 @@ from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import Dataset
 from jaxnn.experiment.trace import Reader, flatten
 from parity import compare, diagnose, free_run, html, recordings, report
+from parity.compare import COULD_NOT_JUDGE, DIVERGENCE, PARITY
 from parity.judge import THOROUGH, ULPS_FIRST, Replays, order
 from parity.judgement import Judgement, judge_recording
 
-PARITY, DIVERGENCE, COULD_NOT_JUDGE = 0, 1, 2
 CONTENTS = (records.FLAGS, "initial.safetensors", "jax", "torch", "verdict.json", "report.html", "jax.log", "torch.log")
 REPLAY, FREE = "replay", "free"
 PACKAGES = ("jax", "flax", "optax", "torch", "deepspeed", "numpy")

@@ -23,8 +23,8 @@ from rich.table import Table
 
 from jaxnn.experiment.config import PRECISIONS, UserError
 from jaxnn.reproduce import NO_DATA
+from parity.compare import COULD_NOT_JUDGE, DIVERGENCE, PARITY
 
-PARITY, DIVERGENCE, COULD_NOT_JUDGE = 0, 1, 2
 TABLE_WIDTH = 160
 
 

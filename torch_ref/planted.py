@@ -20,10 +20,10 @@ from absl import flags
 
 from jaxnn.experiment import command_line, records
 from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.patches import Patch, put
 from torch_ref import engine as engines
 from torch_ref import train
 from torch_ref.faults import FAULTS
-from torch_ref.faults.fault import Patch, put
 from torch_ref.faults.planting import planted
 
 ZERO_STAGES = (1, 2)

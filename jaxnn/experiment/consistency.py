@@ -7,7 +7,8 @@ from jaxnn.experiment.options import UserError
 if TYPE_CHECKING:
     from jaxnn.experiment.config import Experiment
 
-HIDDEN = ("mlp", "rnn", "lstm", "gru")
+RECURRENT = ("rnn", "lstm", "gru")
+HIDDEN = ("mlp", *RECURRENT)
 MAY_HIDE = (*HIDDEN, "cnn")
 TRANSFORMERS = ("transformer", "transformer_encoder")
 RESNET_DEPTHS = (18, 20, 32, 50)

@@ -8,8 +8,8 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from parity import report
 from parity.compare import BROKEN, EXACT, PHASES, Measurement
-from parity.html import words
 from parity.report import EXPLANATION
 
 LOWEST = 1e-2
@@ -99,4 +99,4 @@ def _curve(quantity: str, points: Mapping[int, float], scale: Scale, steps: int)
 
 def _legend(series: Series) -> str:
     return "".join(f'<span><i class="line {quantity}"></i>{EXPLANATION[quantity]} '
-                   f'<small>{words.z(max(points.values()))}</small></span>' for quantity, points in series.items())
+                   f'<small>{report.z(max(points.values()))}</small></span>' for quantity, points in series.items())

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from jaxnn.experiment import records
+from parity import report
 from parity.compare import EXACT, PHASES, Measurement
 from parity.html import curves, heat_map, words
 from parity.html.style import STYLE
@@ -64,10 +65,10 @@ def _banner(verdicts: Mapping[str, Mapping[str, Any]]) -> str:
         worst = max(v["max_z"] for v in verdicts.values())
         names = escape(" or ".join(verdicts))
         return (f'<p class="verdict parity"><b>✓ Parity.</b> In {verdict["steps"]} steps nothing that {names} computed '
-                f'is further than z = {words.z(worst)} from its replay; {verdict["threshold"]:g} is allowed.</p>')
+                f'is further than z = {report.z(worst)} from its replay; {verdict["threshold"]:g} is allowed.</p>')
     name, what = escape(first["recording"]), f'{EXPLANATION[first["quantity"]]} {_named(first["tensor"])}'.strip()
     how = (f"breaks an equality at step {first['step']}: {what}" if first["quantity"] in EXACT else
-           f'parts from its replay at step {first["step"]}: {what}, z = {words.z(first["z"])}; '
+           f'parts from its replay at step {first["step"]}: {what}, z = {report.z(first["z"])}; '
            f'{verdict["threshold"]:g} is allowed')
     return f'<p class="verdict divergence"><b>✗ Divergence.</b> {name} {how}.</p>'
 
@@ -79,7 +80,7 @@ def _named(tensor: str) -> str:
 def _divergence(verdicts: Mapping[str, Mapping[str, Any]], diagnosis: Sequence[Mapping[str, Any]] | None) -> str:
     """Where the two first part, in each recording, and why."""
     rows = [_definition(f"first in {name}", f'{words.place(first["step"], first["tensor"])}, '
-                        f'{EXPLANATION[first["quantity"]]}, z {words.z(first["z"])}{_rest(first)}')
+                        f'{EXPLANATION[first["quantity"]]}, z {report.z(first["z"])}{_rest(first)}')
             for name, verdict in verdicts.items() if (first := verdict["first_divergence"])]
     if not rows:
         return ""
@@ -110,8 +111,8 @@ def _cause(verb: str, cause: Mapping[str, Any]) -> str:
     reference = escape(str(cause["reference"] or ""))
     if reference.startswith(("https://", "http://")):
         reference = f'<a href="{reference}">{reference}</a>'
-    return (f'{verb} <code>{escape(str(cause["name"]))}</code>: with it z {words.z(cause["before"])} becomes '
-            f'{words.z(cause["after"])}.<br>{escape(str(cause["explanation"]))}'
+    return (f'{verb} <code>{escape(str(cause["name"]))}</code>: with it z {report.z(cause["before"])} becomes '
+            f'{report.z(cause["after"])}.<br>{escape(str(cause["explanation"]))}'
             + (f' <small>{reference}</small>' if reference else ""))
 
 
@@ -130,7 +131,7 @@ def _other(name: str, verdict: Mapping[str, Any], measurements: Sequence[Measure
     """A recording that is not the one to judge, shut unless it diverges."""
     is_open = " open" if verdict["first_divergence"] else ""
     return (f'<details class="other"{is_open}><summary><b>{escape(name)}</b>: the same of its recording, worst z '
-            f"{words.z(verdict['max_z'])}</summary>{_recording(name, verdict, measurements, order)}</details>")
+            f"{report.z(verdict['max_z'])}</summary>{_recording(name, verdict, measurements, order)}</details>")
 
 
 def _table(quantities: Mapping[str, Mapping[str, Any]], threshold: float) -> str:

@@ -1,15 +1,9 @@
-"""Numbers and places as the page spells them; everything is escaped where it enters."""
+"""Measurements and places as the page spells them; everything is escaped where it enters."""
 
 from html import escape
 
-from parity.compare import BROKEN, EXACT
-
-
-def z(value: float) -> str:
-    """A distance in noise units."""
-    if value == BROKEN:
-        return "unequal"
-    return f"{value:.2f}" if value < 1000 else f"{value:.1e}"
+from parity.compare import EXACT
+from parity.report import z
 
 
 def worst(quantity: str, value: float) -> str:

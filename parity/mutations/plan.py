@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.consistency import RECURRENT
 from parity.semantics import SWITCHES
 from parity.semantics.switch import Switch
 
@@ -71,7 +72,7 @@ def mutants(experiment: Experiment) -> Iterator[Mutant]:
 
 def _can_be_planted(switch: Switch, experiment: Experiment) -> bool:
     """torch's recurrent kernels cannot be had in another format."""
-    in_reach = switch.name != "computed_in_bf16" or experiment.model not in ("rnn", "lstm", "gru")
+    in_reach = switch.name != "computed_in_bf16" or experiment.model not in RECURRENT
     return switch.name not in ONLY_UPSTREAM and in_reach and switch.applies(experiment)
 
 

@@ -20,6 +20,7 @@ from parity.judge import THOROUGH, Judge, Replays, order
 from parity.judgement import explain
 from parity.mutations.bases import ONLY
 from parity.mutations.plan import STEPS, Mutant, mutants
+from parity.run import initial_params
 from parity.semantics import SWITCHES
 
 PLANTED = "torch_ref.planted"
@@ -107,8 +108,6 @@ def score(base: str, experiment: Experiment, folder: pathlib.Path, only: Sequenc
       only: names of the faults to plant; empty: all.
       threshold: largest z that passes.
     """
-    from parity.run import initial_params
-
     data = datasets.load(experiment)
     initial = initial_params(experiment, data)
     bench = Bench(base, experiment, data, initial, folder, Replays(experiment, data), threshold)

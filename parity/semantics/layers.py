@@ -9,14 +9,15 @@ import numpy as np
 
 from jaxnn import activations
 from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.consistency import RECURRENT, TRANSFORMERS
+from jaxnn.experiment.patches import Patch
 from jaxnn.models import attention, convolution, normalization, recurrence, resnet, rnn, transformer
 from jaxnn.models.recurrence import Cell
-from parity.semantics.switch import GRADIENTS, Patch, Switch
+from parity.semantics.switch import GRADIENTS, Switch
 
 KERAS_BATCH_NORM_EPSILON = 1e-3
 FLAX_LAYER_NORM_EPSILON = 1e-6
 OTHER_SLOPE = 0.2
-TRANSFORMERS = ("transformer", "transformer_encoder")
 
 
 def _transposed(name: str, array: jax.Array, experiment: Experiment) -> jax.Array:
@@ -184,7 +185,7 @@ SWITCHES = [
            "Cho et al. 2014 and Chung et al. 2014 differ in it", _is("gru"),
            patches=(Patch(recurrence.CELLS, "gru", _permuted((0, 1, 2), signs=(1, -1, 1))),)),
     Switch("one_recurrent_bias", (GRADIENTS,), "a recurrent layer adds its input bias alone",
-           "MISMATCHES L3; flax LSTMCell and GRUCell have one bias", _is("rnn", "lstm", "gru"),
+           "MISMATCHES L3; flax LSTMCell and GRUCell have one bias", _is(*RECURRENT),
            patches=(Patch(rnn, "recur", _without_recurrent_bias),)),
     Switch("flatten_order", (GRADIENTS,), "images are flattened channels first", "MISMATCHES L5; torch's NCHW",
            lambda e: e.model == "cnn" and e.channels[-1] > 1, params=_channels_first),

@@ -6,10 +6,11 @@ import optax
 
 from jaxnn import optimizers, precision
 from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.patches import Patch
 from jaxnn.optimizers import Optimizer
 from jaxnn.precision import at_least_float32
 from parity.inputs import Inputs
-from parity.semantics.switch import UPDATE, Patch, Situation, Switch
+from parity.semantics.switch import UPDATE, Situation, Switch
 
 ADAM = ("adam", "adamw")
 DECAYS = ("l1", "l2", "weight_decay")

@@ -5,13 +5,14 @@ import numpy as np
 from jaxnn import precision, train_step
 from jaxnn.experiment import batches
 from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.patches import Patch
 from jaxnn.experiment.trace import flatten
 from jaxnn.optimizers import OPTIMIZERS
 from parity import expectations
 from parity.expectations import Expectation
 from parity.inputs import Inputs
 from parity.noise import ulp
-from parity.semantics.switch import GRADIENTS, RULES, Patch, Situation, Switch
+from parity.semantics.switch import GRADIENTS, RULES, Situation, Switch
 
 ROUNDING = 4
 """Ulps within which two stacks' decay of a parameter counts as the same."""

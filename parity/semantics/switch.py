@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.patches import Patch, put
 from parity.expectations import Expectation
 from parity.inputs import Inputs
 from parity.noise import Tensors
@@ -42,20 +43,6 @@ class Situation(NamedTuple):
     world_size: int
     grows: bool
     initial: Mapping[str, np.ndarray] | None
-
-
-class Patch(NamedTuple):
-    """A replacement that holds while the replayed step is traced.
-
-    Attributes:
-      holder: module, class or dict.
-      name: of its attribute or key.
-      make: the present value -> the one in its place.
-    """
-
-    holder: Any
-    name: str
-    make: Callable[[Any], Any]
 
 
 class Switch(NamedTuple):
@@ -109,19 +96,6 @@ def apply(field: str, switches: Sequence[Switch], value: Any, *context: Any) -> 
 def patched(switches: Sequence[Switch]) -> Iterator[None]:
     """Holds the replacements of every switch, the last on top."""
     with contextlib.ExitStack() as stack:
-        for patch in (patch for switch in switches for patch in switch.patches):
-            present = _get(patch.holder, patch.name)
-            stack.callback(_set, patch.holder, patch.name, present)
-            _set(patch.holder, patch.name, patch.make(present))
+        for switch in switches:
+            put(stack, switch.patches)
         yield
-
-
-def _get(holder: Any, name: str) -> Any:
-    return holder[name] if isinstance(holder, dict) else vars(holder)[name]
-
-
-def _set(holder: Any, name: str, value: Any) -> None:
-    if isinstance(holder, dict):
-        holder[name] = value
-    else:
-        setattr(holder, name, value)

@@ -3,7 +3,6 @@
 import io
 import json
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import given
@@ -132,8 +131,7 @@ class TestStacks:
         initial, workdir = initial_params(experiment, data), records.create_workdir(experiment, "parity")
         records.write_params(workdir / "initial.safetensors", initial)
         modules = {"jax": "jaxnn.train", "torch": "torch_ref.train"}
-        with jax.numpy_dtype_promotion("standard"):  # evaluation in float64 weighs samples in float32
-            parity = free_run.main(experiment, data, initial, workdir, modules, torch_flags, console)
+        parity = free_run.main(experiment, data, initial, workdir, modules, torch_flags, console)
         return parity, json.loads((workdir / "verdict.json").read_text()), console.file.getvalue()
 
     def test_parity(self, tmp_path):

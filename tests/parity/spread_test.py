@@ -1,6 +1,5 @@
 """Runs that start one ulp apart: where they start, how far apart they end, and what rounding alone does."""
 
-import jax
 import numpy as np
 import pytest
 
@@ -63,8 +62,7 @@ class TestMeasure:
     def measured(request):
         """A scale of 2^19 overflows FP16, so the first step is skipped, in float64 too."""
         experiment = MLP.replace(precision=request.param, initial_scale_power=19, hysteresis=1)
-        with jax.numpy_dtype_promotion("standard"):  # evaluation in float64 weighs samples in float32
-            return spread.measure(experiment, IRIS, INITIAL)
+        return spread.measure(experiment, IRIS, INITIAL)
 
     def test_each_entry_has_its_measures(self, measured):
         assert measured.ends.keys() == measured.exact.keys() == measured.rounding.keys() == measured.push.keys()

@@ -1,6 +1,5 @@
-"""One known semantic fault, what it is planted in, and its patches."""
+"""One known semantic fault and what it is planted in."""
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -8,23 +7,10 @@ from typing import Any, NamedTuple
 import torch
 
 from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.patches import Patch
 
 START, STEP, EVENT = "start", "step", "event"
 """When a fault begins: with the run; with a step, to stay; right before a step, once."""
-
-
-class Patch(NamedTuple):
-    """A replacement that holds until the run has ended.
-
-    Attributes:
-      holder: module, object or dict.
-      name: of its attribute or key.
-      make: the present value -> the one in its place.
-    """
-
-    holder: Any
-    name: str
-    make: Callable[[Any], Any]
 
 
 @dataclasses.dataclass
@@ -71,20 +57,3 @@ class Fault(NamedTuple):
     applies: Callable[[Experiment], bool]
     plant: Callable[[Scene], Iterable[Patch]]
     watches: int = 0
-
-
-def put(undo: contextlib.ExitStack, patches: Iterable[Patch]) -> None:
-    """Puts replacements in place, to be taken back by `undo`."""
-    for patch in patches:
-        holder, name = patch.holder, patch.name
-        names = holder if isinstance(holder, dict) else vars(holder)
-        present = names[name] if name in names else getattr(holder, name)
-        undo.callback(_set, holder, name, present) if name in names else undo.callback(delattr, holder, name)
-        _set(holder, name, patch.make(present))
-
-
-def _set(holder: Any, name: str, value: Any) -> None:
-    if isinstance(holder, dict):
-        holder[name] = value
-    else:
-        setattr(holder, name, value)

@@ -8,15 +8,15 @@ from torch import nn
 from torch.nn import functional
 
 from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.consistency import RECURRENT, TRANSFORMERS
+from jaxnn.experiment.patches import Patch
 from torch_ref.activations import gelu_tanh
-from torch_ref.faults.fault import STEP, Fault, Patch, Scene
+from torch_ref.faults.fault import STEP, Fault, Scene
 from torch_ref.faults.recurrence import flipped_update, recurrent, remembering, reordered, without_second_bias
 from torch_ref.models import attention, normalization, transformer
 
 KERAS_BATCH_NORM_EPSILON = 1e-3
 FLAX_LAYER_NORM_EPSILON = 1e-6
-TRANSFORMERS = ("transformer", "transformer_encoder")
-RECURRENT = ("rnn", "lstm", "gru")
 
 
 def _gelu_tanh(scene: Scene) -> tuple[Patch, ...]:

@@ -7,13 +7,13 @@ import torch
 from torch.nn import functional
 
 from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.consistency import RECURRENT
+from jaxnn.experiment.patches import Patch
 from torch_ref import engine as engines
 from torch_ref import losses, train_step
-from torch_ref.faults.fault import STEP, Fault, Patch, Scene
+from torch_ref.faults.fault import STEP, Fault, Scene
 from torch_ref.faults.schedule import always, is_fp16
 from torch_ref.models import cnn, mlp, rnn, transformer
-
-RECURRENT = ("rnn", "lstm", "gru")
 
 
 def _unscaled_twice(scene: Scene) -> tuple[Patch, ...]:

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.patches import Patch
 from torch_ref import engine as engines
-from torch_ref.faults.fault import STEP, Fault, Patch, Scene
+from torch_ref.faults.fault import STEP, Fault, Scene
 from torch_ref.faults.objective import world_size
 from torch_ref.faults.schedule import is_fp16, is_half
 from torch_ref.precision import DTYPES

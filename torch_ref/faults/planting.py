@@ -6,9 +6,10 @@ from typing import Any
 
 from jaxnn.experiment import batches
 from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.patches import Patch, put
 from torch_ref import engine as engines
 from torch_ref import train
-from torch_ref.faults.fault import START, Fault, Patch, Scene, put
+from torch_ref.faults.fault import START, Fault, Scene
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from torch_ref.faults.fault import Patch
+from jaxnn.experiment.patches import Patch
 
 
 def recurrent(change: Callable[[torch.Tensor, str, int], torch.Tensor]):

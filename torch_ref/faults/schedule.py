@@ -6,9 +6,10 @@ import numpy as np
 
 from jaxnn.experiment import batches
 from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.patches import Patch
 from torch_ref import engine as engines
 from torch_ref import recording, train
-from torch_ref.faults.fault import EVENT, START, STEP, Fault, Patch, Scene
+from torch_ref.faults.fault import EVENT, START, STEP, Fault, Scene
 from torch_ref.optimizers import MOMENT_KEYS
 
 STARTS_AT_ZERO = ("momentum", "nesterov", "ema_momentum", "adam", "adamw", "rmsprop")
