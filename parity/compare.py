@@ -23,6 +23,8 @@ EXACT = ("params", "batch", "optimizer_step", "learning_rate", "loss_scale", "sk
 PHASES = ("params", "batch", "optimizer_step", "learning_rate", "loss_scale", "activations", "loss", "batch_stats",
           "grads", "grad_norm", "skipped", "moments", "updated", "unchanged")
 """Quantities in the order in which a step makes them."""
+LEARNED = ("grads", "moments", "updated")
+"""Quantities of a step that is not skipped."""
 ORDERED = ("activations", "grads")
 """Quantities whose tensors are made one after the other."""
 
@@ -89,11 +91,14 @@ def verdict(measurements: Sequence[Measurement], steps: int, threshold: float = 
       order: names of activations and gradients in the order in which a step makes them; those left out come after.
 
     Raises:
-      UserError: there is nothing to judge by.
+      UserError: there is nothing to judge by: no tensor, or no step that was not skipped.
     """
     if not any(m.quantity not in EXACT for m in measurements) or steps < 1:
         raise UserError(f"cannot judge: no tensor of {steps} steps was measured; record at least one, --record=full")
     first = first_failed(measurements, threshold, order)
+    if first is None and all(m.quantity not in LEARNED for m in measurements):
+        raise UserError(f"cannot judge: each of {steps} steps was skipped by an overflow, so nothing was learned; "
+                        "record more (--steps) or start from a smaller loss scale (--initial_scale_power)")
     return {
         "verdict": "divergence" if first else "parity",
         "max_z": max((m.z for m in measurements), default=0.0),

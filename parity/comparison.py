@@ -18,7 +18,7 @@ from jaxnn.experiment import command_line, datasets
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.trace import Reader, select
 from parity import report
-from parity.compare import DIVERGENCE, PARITY, THRESHOLD
+from parity.compare import COULD_NOT_JUDGE, DIVERGENCE, PARITY, THRESHOLD
 from parity.judge import Replays
 from parity.judgement import Judgement, judge_recording
 
@@ -30,7 +30,8 @@ def start() -> None:
     """Runs the command and exits."""
     names = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     sys.argv = [sys.argv[0], *(argument for argument in sys.argv[1:] if argument.startswith("-"))]
-    command_line.run_tool(lambda values: main(names, values["threshold"].value), __doc__, define_flags)
+    command_line.run_tool(lambda values: main(names, values["threshold"].value), __doc__, define_flags,
+                          crash_status=COULD_NOT_JUDGE)
 
 
 def main(names: Sequence[str], threshold: float) -> int:

@@ -36,6 +36,13 @@ class Judgement(NamedTuple):
         return self.verdict | {"diagnosis": diagnose.as_json(self.explanations),
                                "oracle": self.vote and self.vote._asdict()}
 
+    def with_vote(self, stack: str) -> dict[str, Any]:
+        """The verdict, the oracle's opinion beside the first divergence."""
+        if not self.vote:
+            return self.verdict
+        return self.verdict | {"first_divergence": {**self.verdict["first_divergence"],
+                                                    "third_opinion": self.vote.sentence(stack)}}
+
     def sentences(self, stack: str) -> list[str]:
         """What is to be said of a divergence, a line each."""
         if not self.verdict["first_divergence"]:

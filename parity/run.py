@@ -25,6 +25,7 @@ from parity import compare, diagnose, free_run, html, recordings, report
 from parity.compare import COULD_NOT_JUDGE, DIVERGENCE, PARITY
 from parity.judge import THOROUGH, ULPS_FIRST, Replays, order
 from parity.judgement import Judgement, judge_recording
+from parity.mutations import measured
 
 CONTENTS = (records.FLAGS, "initial.safetensors", "jax", "torch", "verdict.json", "report.html", "jax.log", "torch.log")
 REPLAY, FREE = "replay", "free"
@@ -112,13 +113,14 @@ def write_verdict(workdir: pathlib.Path, experiment: Experiment, judgements: dic
 def write_page(workdir: pathlib.Path, experiment: Experiment, judgements: dict[str, Judgement],
                seconds: dict[str, float], tensors: list[str]) -> None:
     """Writes report.html."""
-    verdicts = {stack: judged.verdict for stack, judged in judgements.items()}
+    verdicts = {stack: judged.with_vote(stack) for stack, judged in judgements.items()}
     first = html.first_divergence(verdicts)
     facts = {"seconds": {name: f"{value:.1f}" for name, value in seconds.items()},
              "versions": run_log.versions(PACKAGES), "flags": config.to_flagfile(experiment).splitlines()}
     html.write(workdir / "report.html", f"{experiment.name} {experiment.precision}", verdicts,
                {stack: judged.measurements for stack, judged in judgements.items()},
-               diagnose.as_json(judgements[first["recording"]].explanations) if first else None, tensors, facts)
+               diagnose.as_json(judgements[first["recording"]].explanations) if first else None, tensors, facts,
+               measured.read())
 
 
 def define_flags(values: flags.FlagValues) -> None:

@@ -79,13 +79,14 @@ def run(main: Callable[..., int | None], description: str, default_precision: st
     _run(parse_and_run, description, _experiment_and(define_more), crash_status, leave)
 
 
-def run_tool(main: Callable[[flags.FlagValues], int | None], description: str, define: Define) -> None:
+def run_tool(main: Callable[[flags.FlagValues], int | None], description: str, define: Define,
+             crash_status: int = 1) -> None:
     """Runs `main(values)` of a command that trains nothing and has flags of its own; then exits.
 
     Bad input ends the program with exit code 2 and one line on stderr; a fault of the program itself
-    with its traceback and exit code 1.
+    with its traceback and exit code `crash_status`.
     """
-    _run(lambda: main(parse_values(sys.argv, define)), description, define, crash_status=1)
+    _run(lambda: main(parse_values(sys.argv, define)), description, define, crash_status)
 
 
 def _run(body: Callable[[], int | None], description: str, define: Define, crash_status: int,

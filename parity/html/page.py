@@ -10,6 +10,7 @@ from jaxnn.experiment import records
 from parity import report
 from parity.compare import EXACT, PHASES, Measurement
 from parity.html import curves, heat_map, words
+from parity.html import score as judge_score
 from parity.html.style import STYLE
 from parity.report import EXPLANATION
 
@@ -27,7 +28,7 @@ READING = (
 
 def write(path: pathlib.Path, title: str, verdicts: Mapping[str, Mapping[str, Any]],
           measurements: Mapping[str, Sequence[Measurement]], diagnosis: Sequence[Mapping[str, Any]] | None,
-          order: Sequence[str], more: Mapping[str, Any]) -> None:
+          order: Sequence[str], more: Mapping[str, Any], score: Mapping[str, Any] | None = None) -> None:
     """Writes the page, whole or not at all.
 
     Args:
@@ -39,13 +40,14 @@ def write(path: pathlib.Path, title: str, verdicts: Mapping[str, Mapping[str, An
         tried, best first; None: not looked for.
       order: tensor names in the order in which a step makes them.
       more: facts, name -> a value, a list of lines or a mapping.
+      score: of the judge itself, as `mutations.table.summary` has it; None: not measured.
     """
     judged, *others = verdicts
     sections = [
         f"<h1>{escape(title)}</h1>", _banner(verdicts), _divergence(verdicts, diagnosis),
         _recording(judged, verdicts[judged], measurements[judged], order), *(_other(
             name, verdicts[name], measurements[name], order) for name in others),
-        _reading(verdicts[judged]["threshold"]), _facts(more)]
+        _reading(verdicts[judged]["threshold"]), judge_score.section(score), _facts(more)]
     records.write_text(path, '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
                        '<meta name="viewport" content="width=device-width, initial-scale=1">'
                        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>"

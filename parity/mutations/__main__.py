@@ -18,8 +18,8 @@ from rich.console import Console
 from jaxnn import train
 from jaxnn.experiment import command_line, records
 from jaxnn.experiment.config import UserError
-from parity.compare import THRESHOLD
-from parity.mutations import score, table
+from parity.compare import COULD_NOT_JUDGE, THRESHOLD
+from parity.mutations import measured, score, table
 from parity.mutations.bases import BASES
 from parity.mutations.score import Outcome
 from parity.semantics import SWITCHES
@@ -42,7 +42,10 @@ def main(values: flags.FlagValues) -> int:
     outcomes = [outcome for base in bases or BASES for precision in precisions
                 for outcome in run(base, precision, root, faults, console)]
     table.print_score(outcomes, console)
-    records.write_text(root / "mutations.json", json.dumps(table.as_json(outcomes), indent=2) + "\n")
+    commit = measured.commit()
+    records.write_text(root / "mutations.json", json.dumps(table.as_json(outcomes, commit), indent=2) + "\n")
+    if values["publish"].value:
+        measured.write(table.summary(outcomes, commit))
     console.print(f"files: {root}", highlight=False)
     return 0 if table.is_enough(outcomes) else 1
 
@@ -65,8 +68,9 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_list("bases", [], f"Experiments to plant in; empty: all of {', '.join(BASES)}.", flag_values=values)
     flags.DEFINE_list("precisions", list(PRECISIONS), "Precisions to plant in.", flag_values=values)
     flags.DEFINE_list("faults", [], "Faults to plant; empty: all.", flag_values=values)
+    flags.DEFINE_bool("publish", False, "Make this the score that every report.html shows.", flag_values=values)
     flags.DEFINE_string("workdir", "", "Folder of the runs; empty: a fresh one under runs/.", flag_values=values)
 
 
 if __name__ == "__main__":
-    command_line.run_tool(main, __doc__, define_flags)
+    command_line.run_tool(main, __doc__, define_flags, crash_status=COULD_NOT_JUDGE)

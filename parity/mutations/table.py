@@ -1,6 +1,6 @@
 """The score as a person reads it, and as a program does."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich import box
@@ -12,6 +12,7 @@ from parity.mutations.score import CLEAN, Outcome
 
 LOCATED, EXPLAINED = 0.95, 0.90
 """Shares of what was caught that must be located and explained."""
+WORDS = ("caught", "located", "explained")
 
 
 def planted(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -52,32 +53,58 @@ def line(outcome: Outcome) -> str:
         "" if outcome.explained else f" but by {' + '.join(outcome.explanation) or 'nothing'}")
 
 
+def rows(outcomes: Sequence[Outcome], key: Callable[[Outcome], str]) -> list[dict[str, Any]]:
+    """The counts of each group of planted faults, and what of it stays below detection, with its largest z."""
+    counted = []
+    for name in dict.fromkeys(map(key, planted(outcomes))):
+        group = [outcome for outcome in planted(outcomes) if key(outcome) == name]
+        seen = detectable(group)
+        counted.append({"name": name, "planted": len(group), "detectable": len(seen),
+                        **{word: sum(getattr(outcome, word) for outcome in seen) for word in WORDS},
+                        "below": {f"{o.base} {o.precision} {o.fault}": o.largest for o in group if o not in seen}})
+    return counted
+
+
 def print_score(outcomes: Sequence[Outcome], console: Console) -> None:
-    """Prints a row per fault and the totals."""
-    table = Table("fault", "planted in", "caught", "located", "explained", "below detection in", box=box.SIMPLE_HEAD,
-                  pad_edge=False)
-    for fault in dict.fromkeys(outcome.fault for outcome in planted(outcomes)):
-        rows = [outcome for outcome in outcomes if outcome.fault == fault]
-        seen = detectable(rows)
-        unseen = ", ".join(f"{o.base} {o.precision} (z {o.largest:.2g})" for o in rows if o not in seen)
-        table.add_row(fault, str(len(rows)), *(f"{sum(getattr(o, word) for o in seen)} of {len(seen)}"
-                                               for word in ("caught", "located", "explained")), unseen)
-    console.print(table)
+    """Prints a row per fault, a row per base and precision, and the totals."""
+    for title, key in (("fault", by_fault), ("base", by_base)):
+        table = Table(title, "planted", *WORDS, "below detection, with the largest z", box=box.SIMPLE_HEAD,
+                      pad_edge=False)
+        for row in rows(outcomes, key):
+            below = ", ".join(f"{where} ({z:.2g})" for where, z in row["below"].items())
+            table.add_row(row["name"], str(row["planted"]), *(f"{row[word]} of {row['detectable']}" for word in WORDS),
+                          below if key is by_fault else str(len(row["below"])))
+        console.print(table)
     console.print(sentence(outcomes), highlight=False, soft_wrap=True)
+
+
+def by_fault(outcome: Outcome) -> str:
+    """What was planted."""
+    return outcome.fault
+
+
+def by_base(outcome: Outcome) -> str:
+    """What it was planted in."""
+    return f"{outcome.base} {outcome.precision}"
 
 
 def sentence(outcomes: Sequence[Outcome]) -> str:
     """The totals."""
     seen, clean = detectable(outcomes), [outcome for outcome in outcomes if outcome.fault == CLEAN]
-    words = ", ".join(f"{word} {sum(getattr(outcome, word) for outcome in seen)} of {len(seen)}"
-                      for word in ("caught", "located", "explained"))
+    words = ", ".join(f"{word} {sum(getattr(outcome, word) for outcome in seen)} of {len(seen)}" for word in WORDS)
     return (f"{words}; {len(planted(outcomes)) - len(seen)} planted faults move no tensor by more than its detectable "
             f"error; {len(alarms(outcomes))} false alarms in {len(clean)} clean runs")
 
 
-def as_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def summary(outcomes: Sequence[Outcome], commit: str) -> dict[str, Any]:
+    """The score without the single outcomes, as every report shows it."""
+    return {"commit": commit, "sentence": sentence(outcomes), "faults": rows(outcomes, by_fault),
+            "bases": rows(outcomes, by_base)}
+
+
+def as_json(outcomes: Sequence[Outcome], commit: str) -> dict[str, Any]:
     """What mutations.json holds."""
-    return {"sentence": sentence(outcomes), "outcomes": [
+    return {**summary(outcomes, commit), "outcomes": [
         {**outcome._asdict(), "expected": outcome.expected and outcome.expected._asdict(),
          "found": outcome.found and outcome.found._asdict(), "caught": outcome.caught, "located": outcome.located,
          "explained": outcome.explained} for outcome in outcomes]}

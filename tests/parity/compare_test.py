@@ -46,7 +46,7 @@ class TestEqual:
 
 class TestVerdict:
     def test_parity_at_the_threshold(self):
-        assert verdict([Measurement(0, "loss", "", 8.0, 0.1)], 1)["verdict"] == "parity"
+        assert verdict([Measurement(0, "grads", "w", 8.0, 0.1)], 1)["verdict"] == "parity"
 
     def test_first_divergence_is_by_step_then_phase(self):
         faults = [Measurement(2, "batch", "ids", BROKEN, 0), Measurement(1, "updated", "b", 99, 0),
@@ -69,3 +69,9 @@ class TestVerdict:
     def test_refuses_to_judge_by_nothing(self, measurements, steps):
         with pytest.raises(UserError, match="cannot judge: no tensor of"):
             verdict(measurements, steps)
+
+    def test_refuses_where_every_step_was_skipped(self):
+        skipped = [Measurement(step, quantity, "", 0.5, 0.1) for step in range(3) for quantity in ("loss", "skipped")]
+        with pytest.raises(UserError, match="cannot judge: each of 3 steps was skipped by an overflow"):
+            verdict(skipped, 3)
+        assert verdict([*skipped, Measurement(1, "loss", "", 9.0, 0.1)], 3)["verdict"] == "divergence"

@@ -49,10 +49,10 @@ def recording(worst: float = 2.0, tensors=TENSORS, steps=STEPS) -> list[Measurem
     return [*measured, *exact, Measurement(steps - 1, "grads", tensors[0], worst, 1e-3)]
 
 
-def written(tmp_path, measurements, diagnosis=None, title="digits fp16", more=None, order=TENSORS) -> str:
+def written(tmp_path, measurements, diagnosis=None, title="digits fp16", more=None, order=TENSORS, score=None) -> str:
     steps = max(m.step for ms in measurements.values() for m in ms) + 1
     verdicts = {name: verdict(ms, steps, order=order) for name, ms in measurements.items()}
-    html.write(tmp_path / "report.html", title, verdicts, measurements, diagnosis, order, more or {})
+    html.write(tmp_path / "report.html", title, verdicts, measurements, diagnosis, order, more or {}, score)
     return (tmp_path / "report.html").read_text()
 
 
@@ -68,6 +68,15 @@ class TestPage:
         assert "Divergence" not in text.text
         assert "Where they part" not in text.text
         assert "judging 3" in text.text
+
+    def test_says_what_the_judge_was_shown_to_catch(self, tmp_path):
+        row = {"name": "adam_eps", "planted": 3, "detectable": 2, "caught": 2, "located": 1, "explained": 0,
+               "below": {"mlp fp32 adam_eps": 1.25}}
+        score = {"commit": "abc1234", "sentence": "caught 2 of 2", "faults": [row], "bases": []}
+        text = Page(written(tmp_path, {"torch": recording()}, score=score)).text
+        assert "(commit abc1234): caught 2 of 2." in text
+        assert "adam_eps32 of 21 of 20 of 2mlp fp32 adam_eps (z 1.2)" in text
+        assert "green verdict" not in Page(written(tmp_path, {"torch": recording()})).text
 
     def test_divergence_is_named(self, tmp_path):
         text = Page(written(tmp_path, {"torch": recording(5e3), "jax": recording()})).text

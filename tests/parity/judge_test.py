@@ -7,8 +7,10 @@ from jaxnn import train
 from jaxnn.experiment import command_line, datasets
 from jaxnn.experiment.config import UserError
 from jaxnn.experiment.trace import Reader
-from parity import compare
+from parity import compare, diagnose
 from parity.judge import ULPS_FIRST, Judge, Replays
+from parity.mutations.score import Enacted
+from parity.replay import FLOAT32
 from parity.semantics import SWITCHES
 from parity.semantics.switch import GRADIENTS, RULES, UPDATE
 
@@ -185,6 +187,19 @@ class TestUnderSwitches:
         moved = any(m.z > 8 for number in range(STEPS) for m in judge.part(part, number, (SWITCHES[switch],)))
         assert moved == (switch != "schedule_counts_skipped")  # nothing is skipped
         assert all(m.z <= 1 for m in judge.step(2))
+
+    def test_gradients_summed_over_two_ranks_are_named(self, recording):
+        experiment, data, trace = recording[0].replace(num_devices=2), *recording[1:]
+        replays = Replays(experiment, data, world_size=2)
+        enacted = Judge(replays, trace, None, compare.THRESHOLD).enacted(2, (SWITCHES["ranks_summed"],))
+        replay = replays.under(())
+        enacted |= {name: array.astype(np.float32) for name, array in replay.update(
+            replay.inputs(2, enacted), FLOAT32).items()}
+        judge = Judge(replays, Enacted(trace, 2, enacted), None, compare.THRESHOLD)
+        best, *_ = diagnose.diagnose(judge.part, [2], experiment, compare.THRESHOLD, {
+            name: SWITCHES[name] for name in ("loss_summed", "half_factor", "ranks_summed", "unscaled_twice")})
+        assert best.names == ("ranks_summed",)
+        assert best.after <= compare.THRESHOLD < best.before
 
 
 class TestRules:

@@ -61,6 +61,16 @@ class TestScore:
         assert "below detection" in table.line(outcome(expected=False, found=False))
         assert "FALSE ALARM at step 2" in table.line(outcome(CLEAN, expected=False))
 
+    def test_the_summary_counts_by_fault_and_by_base(self):
+        summary = table.summary([outcome(), outcome(step=3), outcome("b", expected=False, found=False),
+                                 outcome(CLEAN, expected=False, found=False)], "abc")
+        counts = {"planted": 2, "detectable": 2, "caught": 2, "located": 1, "explained": 2}
+        assert summary["commit"] == "abc"
+        assert summary["faults"] == [
+            {"name": "a", **counts, "below": {}},
+            {"name": "b", **dict.fromkeys(counts, 0), "planted": 1, "below": {"mlp fp32 b": 2.0}}]
+        assert summary["bases"] == [{"name": "mlp fp32", **counts, "planted": 3, "below": {"mlp fp32 b": 2.0}}]
+
     def test_the_totals(self):
         said = table.sentence([outcome(), outcome("b", found=False), outcome(CLEAN, expected=False, found=False)])
         assert said.startswith("caught 1 of 2, located 1 of 2, explained 1 of 2")

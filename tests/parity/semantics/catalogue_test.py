@@ -1,9 +1,13 @@
 """The catalogue as a whole: what each entry must have, and that it leaves everything as it was."""
 
+import pathlib
+import re
+
 import pytest
 
 from jaxnn.experiment import command_line
 from jaxnn.models import recurrence
+from parity import semantics
 from parity.mutations.bases import BASES
 from parity.semantics import SWITCHES, layers, objective, optimizer, schedule
 from parity.semantics.switch import GRADIENTS, RULES, UPDATE, Patch, Switch, apply, changed_experiment, patched
@@ -81,3 +85,23 @@ class TestCompose:
             lambda tensors, situation: tensors | {"a": 1}, lambda tensors, situation: tensors | {"b": tensors["a"] + 1},
             None))
         assert apply("after", (first, none, second), {}, None) == {"a": 1, "b": 2}
+
+
+class TestListing:
+    def test_all_of_them(self, run):
+        said = run("parity.semantics").stdout
+        assert f"{len(SWITCHES)} of {len(SWITCHES)} switches" in said
+        assert all(name in said for name in SWITCHES)
+
+    def test_those_of_an_experiment(self, run):
+        said = run("parity.semantics", "--model=gru", "--hidden_sizes=4", "--dataset=sine", "--loss=mse").stdout
+        assert "gru_update_gate_flipped" in said
+        assert "causal_mask_missing" not in said
+
+    def test_every_row_that_is_referred_to_is_there(self):
+        document = pathlib.Path(semantics.__file__).with_name("MISMATCHES.md").read_text()
+        rows = set(re.findall(r"^\| ([DOL]\d+) \|", document, re.MULTILINE))
+        referred = {row for switch in SWITCHES.values() if "MISMATCHES" in switch.reference
+                    for row in re.findall(r"\b[DOL]\d+\b", switch.reference)}
+        assert referred
+        assert referred <= rows
