@@ -12,9 +12,10 @@ from scipy import signal
 from torch import nn
 
 from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.patches import put
 from torch_ref import activations
 from torch_ref.faults import FAULTS
-from torch_ref.faults.fault import Scene, put
+from torch_ref.faults.fault import Scene
 from torch_ref.models import attention, normalization, transformer
 from torch_ref.models.convolution import Conv
 from torch_ref.models.transformer import Transformer
