@@ -14,7 +14,7 @@ from parity import expectations
 from parity.compare import Measurement, equal, measure
 from parity.expectations import CARRIED, Expectation, Timeline
 from parity.inputs import Inputs
-from parity.noise import DRAWS, FEW_DRAWS, MORE_DRAWS, Noise, Tensors, kink_units
+from parity.noise import DRAWS, FEW_DRAWS, MORE_DRAWS, SOME_DRAWS, Kinks, Noise, Tensors
 from parity.replay import FLOAT32, Replay
 from parity.semantics.switch import (
     GRADIENTS,
@@ -218,12 +218,13 @@ def judge_gradients(replay: Replay, number: int, step: Tensors, inputs: Inputs, 
     def units(draws: int) -> Mapping[str, float]:
         if draws < MORE_DRAWS:
             return noise.units(draws)
-        kinks = kink_units(replay.nudging(inputs))
-        near = {name: max(unit, kinks[name]) for name, unit in noise.units(DRAWS).items()}
-        # What has failed without the kinks and passes by them needs no more draws, which could only raise its unit.
-        if all(m.z <= rounds.threshold for m in compared(near, True)):
-            return near
-        return {name: max(unit, kinks[name]) for name, unit in noise.units(MORE_DRAWS).items()}
+        kinks = Kinks(replay.nudging(inputs))
+        # What passes by so much with some draws passes with all of them; see `Rounds.run`.
+        for some in (SOME_DRAWS, MORE_DRAWS):
+            near, share = kinks.larger(noise.units(DRAWS), some), (some / MORE_DRAWS) ** 0.5
+            if all(m.z <= rounds.threshold * share for m in compared(near, True)):
+                return near
+        return kinks.larger(noise.units(MORE_DRAWS), MORE_DRAWS)
 
     def compared(unit: Mapping[str, float], closely: bool) -> Iterator[Measurement]:
         for name in judged:

@@ -9,10 +9,29 @@ import numpy as np
 Tensors = dict[str, np.ndarray]
 Distances = Mapping[str, Any]
 """Name -> Euclidean distance of two tensors, a number or what becomes one; not finite if an element is not."""
-FEW_DRAWS, DRAWS, MORE_DRAWS = 2, 5, 64
+FEW_DRAWS, DRAWS, SOME_DRAWS, MORE_DRAWS = 2, 5, 16, 64
 
 
-class Noise:
+class Draws:
+    """Root mean squares over a growing number of draws; one that is not finite is left out.
+
+    Args:
+      draw: number of a draw, from 0 -> the distance of each output.
+    """
+
+    def __init__(self, draw: Callable[[int], Distances]):
+        self._draw = draw
+        self._draws: list[dict[str, float]] = []
+
+    def units(self, draws: int) -> dict[str, float]:
+        """Output name -> unit over the first `draws` draws; nan where every one overflowed."""
+        while len(self._draws) < draws:
+            drawn = self._draw(len(self._draws))
+            self._draws.append({name: float(distance) for name, distance in drawn.items()})
+        return _root_mean_squares(self._draws[:draws])
+
+
+class Noise(Draws):
     """The noise unit of each output of a function f: root mean square over draws of ||f in its format - f in float64||.
 
     One draw can be small by luck on a tensor of few elements, so each draw but the first moves the
@@ -26,29 +45,23 @@ class Noise:
     """
 
     def __init__(self, rounding: Callable[[Tensors], Distances], inputs: Tensors, seed: int):
-        self._rounding, self._inputs, self._rng = rounding, inputs, np.random.default_rng(seed)
-        self._draws: list[Distances] = []
-
-    def units(self, draws: int) -> dict[str, float]:
-        """Output name -> unit over the first `draws` draws; nan where every one overflowed."""
-        while len(self._draws) < draws:
-            moved = {name: jitter(array, self._rng) if self._draws else array for name, array in self._inputs.items()}
-            self._draws.append({name: float(distance) for name, distance in self._rounding(moved).items()})
-        return _root_mean_squares(self._draws[:draws])
+        rng = np.random.default_rng(seed)
+        super().__init__(lambda number: rounding(
+            {name: jitter(array, rng) for name, array in inputs.items()} if number else inputs))
 
 
-def kink_units(nudged: Callable[[int], Distances], draws: int = MORE_DRAWS) -> dict[str, float]:
+class Kinks(Draws):
     """The noise unit near a kink: root mean square over draws of ||nudged - exact||.
 
     A ReLU whose input is within rounding of zero may open in one stack and stay shut in the other,
     and the gradient jumps. Moving the inputs leaves such a point; moving each layer's output by no
-    more than its own rounding stays there and crosses it in a good share of the draws.
-
-    Args:
-      nudged: seed -> distances between the outputs of the float64 step and those with every layer's output moved.
-      draws: how many.
+    more than its own rounding stays there and crosses it in a good share of the draws. A draw is
+    the distances between the outputs of the float64 step and those with every layer's output moved.
     """
-    return _root_mean_squares([{name: float(d) for name, d in nudged(seed).items()} for seed in range(draws)])
+
+    def larger(self, units: Mapping[str, float], draws: int) -> dict[str, float]:
+        """Those units, or these where they are larger."""
+        return {name: max(units[name], unit) for name, unit in self.units(draws).items()}
 
 
 def jitter(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,12 +1,13 @@
-"""Both stacks for real on every network and every optimizer, small: a few steps each, judged equal."""
+"""Both stacks for real on every network, every optimizer and some of DeepSpeed's variants: judged equal."""
 
-import json
 import pathlib
 
 import pytest
 
+from tests.parity import recorded
+
 EXPERIMENTS = pathlib.Path("launch/experiments")
-STEPS = 4
+STEPS, MANY_STEPS = 4, 20
 SERIES = ("--sequence_length=10", "--num_samples=400", "--hidden_sizes=8,8", "--dropout_rates=0.2,0")
 NETWORKS = {
     "mlp, batch norm": ("breast_cancer", "--normalization=batch", "--batch_size=24"),
@@ -17,7 +18,7 @@ NETWORKS = {
     "lstm": ("lstm_sine", *SERIES),
     "gru": ("gru_sine", *SERIES),
     "transformer": ("transformer_text", "--width=16", "--num_heads=2", "--sequence_length=16", "--batch_size=8",
-                    "--dropout_rates=0.1"),
+                    "--dropout_rates=0.1", "--data_path=pyproject.toml"),
     "transformer_encoder": ("digits", "--model=transformer_encoder", "--hidden_sizes=", "--width=16", "--num_heads=2",
                             "--initializer=glorot_uniform"),
 }
@@ -26,38 +27,71 @@ OPTIMIZERS = {
     "ema_momentum": (), "adam": ("--l2=0.01", "--clip_norm=0.5"), "adamw": ("--weight_decay=0.1", "--nodecay_all"),
     "rmsprop": ("--l1=0.001",), "adagrad": ("--l2=0.01",),
 }
+LONGER = ("linear_regression", "digits")
+VARIANTS = ("--zero_stage=2", "--nofused_adam", "--optimizer=sgd")
+"""In FP16 from DeepSpeed's own scale, at which the first steps overflow."""
 
 
-def assert_parity(run, tmp_path, name, *flags):
-    done = run("parity.run", f"--flagfile={EXPERIMENTS / name}.flags", f"--steps={STEPS}",
-               f"--workdir={tmp_path / 'run'}", *flags)
-    assert done.returncode == 0, done.stdout + done.stderr
-    verdict = json.loads((tmp_path / "run" / "verdict.json").read_text())
-    assert verdict["steps"] == STEPS
-    assert verdict["max_z"] <= verdict["threshold"] == 8
-    assert verdict["quantities"]["loss"]["compared"] == STEPS
-    return verdict
+
+
+def network(name, precision):
+    """Flags of a network, from a loss scale at which none overflows: every step has gradients to compare."""
+    base, *flags = NETWORKS[name]
+    return flags_of(base, precision, *flags, "--initial_scale_power=8")
+
+
+def flags_of(base, precision, *flags, steps=STEPS):
+    return (f"--flagfile={EXPERIMENTS / base}.flags", f"--precision={precision}", f"--max_steps={steps}",
+            f"--record_steps={steps}", *flags)
+
+
+IN_PRECISIONS = [*((name, precision) for name in NETWORKS for precision in ("fp32", "fp16")),
+                 ("resnet", "bf16"), ("lstm", "bf16"), ("transformer", "bf16")]
+CASES = {f"{name} {precision}": network(name, precision) for name, precision in IN_PRECISIONS} | {
+    optimizer: flags_of("breast_cancer", "fp32", f"--optimizer={optimizer}", *flags)
+    for optimizer, flags in OPTIMIZERS.items()} | {
+    f"{name} {precision}": flags_of(name, precision, steps=MANY_STEPS)
+    for name in LONGER for precision in ("fp32", "fp16", "bf16")} | {
+    flag: flags_of("breast_cancer", "fp16", flag, steps=MANY_STEPS) for flag in VARIANTS}
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory, request):
+    yield from recorded.record("networks", CASES, tmp_path_factory, request)
+
+
+def assert_parity(recordings, tmp_path, case, steps=STEPS):
+    verdicts = recordings.verdict(case, tmp_path)
+    for verdict in verdicts.values():
+        assert verdict["first_divergence"] is None
+        assert verdict["steps"] == steps
+        assert verdict["max_z"] <= verdict["threshold"] == 8
+        assert verdict["quantities"]["loss"]["compared"] == steps
+        assert verdict["quantities"]["grads"]["compared"] >= STEPS
+    assert verdicts["torch"]["max_z"] > 0, "two stacks that agree to the bit were not two stacks"
+    return verdicts["torch"]
 
 
 class TestNetworks:
-    @pytest.mark.parametrize(("name", "precision"), [
-        *((name, precision) for name in NETWORKS for precision in ("fp32", "fp16")),
-        ("resnet", "bf16"), ("lstm", "bf16"), ("transformer", "bf16")])
-    def test_stacks_agree(self, run, tmp_path, name, precision):
-        """From a loss scale that none of them overflows at, so that every step has gradients to compare."""
-        flags = NETWORKS[name]
-        if name == "transformer":
-            path = tmp_path / "text.txt"
-            path.write_text("\n".join(f"line {number} of a text" for number in range(200)))
-            flags = (*flags, f"--data_path={path}")
-        verdict = assert_parity(run, tmp_path, *flags, f"--precision={precision}", "--initial_scale_power=8")
-        assert verdict["quantities"]["grads"]["compared"] >= STEPS
+    @pytest.mark.parametrize(("name", "precision"), IN_PRECISIONS)
+    def test_stacks_agree(self, recordings, tmp_path, name, precision):
+        verdict = assert_parity(recordings, tmp_path, f"{name} {precision}")
         has_statistics = name in ("mlp, batch norm", "resnet")
         assert (verdict["quantities"]["batch_stats"]["compared"] > 0) == has_statistics
 
 
 class TestOptimizers:
     @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-    def test_stacks_agree(self, run, tmp_path, optimizer):
-        assert_parity(run, tmp_path, "breast_cancer", f"--optimizer={optimizer}", "--precision=fp32",
-                      *OPTIMIZERS[optimizer])
+    def test_stacks_agree(self, recordings, tmp_path, optimizer):
+        assert_parity(recordings, tmp_path, optimizer)
+
+
+class TestDeepSpeed:
+    @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+    @pytest.mark.parametrize("name", LONGER)
+    def test_stacks_agree_for_longer(self, recordings, tmp_path, name, precision):
+        assert_parity(recordings, tmp_path, f"{name} {precision}", MANY_STEPS)
+
+    @pytest.mark.parametrize("flag", VARIANTS)
+    def test_variants_agree(self, recordings, tmp_path, flag):
+        assert_parity(recordings, tmp_path, flag, MANY_STEPS)

@@ -90,7 +90,13 @@ class TestNoise:
 
 class TestKinkUnits:
     def test_is_the_root_mean_square_over_seeds(self):
-        assert noise.kink_units(lambda seed: {"y": float(seed)}, draws=4) == {"y": np.sqrt((0 + 1 + 4 + 9) / 4)}
+        kinks = noise.Kinks(lambda seed: {"y": float(seed)})
+        assert kinks.units(4) == {"y": np.sqrt((0 + 1 + 4 + 9) / 4)}
+        assert kinks.units(2) == {"y": np.sqrt(1 / 2)}
+
+    def test_raises_what_is_smaller_and_only_that(self):
+        kinks = noise.Kinks(lambda seed: {"x": 1.0, "y": 1.0})
+        assert kinks.larger({"x": 0.5, "y": 2.0}, 3) == {"x": 1.0, "y": 2.0}
 
 
 class TestNorm:

@@ -1,0 +1,97 @@
+"""Experiments recorded by both stacks: the torch side of all of them in one process, the JAX side in the test's own."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from jaxnn import train
+from jaxnn.experiment import command_line, datasets, records
+from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.trace import Reader
+from parity.compare import THRESHOLD
+from parity.oracle.train import start
+from parity.run import judge_traces
+
+Cases = Mapping[str, Sequence[str]]
+"""Name -> flags, --record_steps among them."""
+PATIENCE = 500
+
+
+def of(name: str, flags: Sequence[str]) -> Experiment:
+    """The experiment of a case, to be recorded in full."""
+    return command_line.parse(["", *flags, "--noplots", "--record=full", f"--name={name}"], "fp16")[0]
+
+
+class Recorded:
+    """Where the torch side of some cases is or will be.
+
+    Args:
+      folder: made and filled by whoever comes first.
+      cases: to record.
+    """
+
+    def __init__(self, folder: pathlib.Path, cases: Cases):
+        self._folder, self._cases = folder, cases
+        self._process: subprocess.Popen | None = None
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            return
+        jobs = [self._job(name) for name in cases]
+        records.write_text(folder / "jobs.json", json.dumps(jobs))
+        with (folder / "log").open("w") as log:
+            self._process = subprocess.Popen([sys.executable, "-m", "torch_ref.planted",
+                                              f"--jobs={folder / 'jobs.json'}"], stdout=log, stderr=subprocess.STDOUT)
+
+    def _job(self, name: str) -> dict:
+        experiment = of(name, self._cases[name])
+        params = start(experiment, datasets.load(experiment)).params
+        records.write_params(self._initial(name), {key: np.asarray(x, np.float32) for key, x in params.items()})
+        arguments = [*self._cases[name], "--noplots", "--record=full", f"--workdir={self._folder / name}",
+                     f"--init_params={self._initial(name)}"]
+        return {"fault": "", "first_step": 0, "arguments": arguments}
+
+    def _initial(self, name: str) -> pathlib.Path:
+        return self._folder / f"{name}.safetensors"
+
+    def verdict(self, name: str, workdir: pathlib.Path) -> dict:
+        """stack -> the verdict on its recording of a case."""
+        while not self._initial(name).exists() or not (self._folder / "log").exists():
+            time.sleep(0.1)
+        experiment = of(name, self._cases[name]).replace(init_params=str(self._initial(name)),
+                                                         workdir=str(workdir / "jax"))
+        train.main(experiment)
+        traces = {"jax": Reader(workdir / "jax" / "trace"), "torch": self.trace(name, experiment.record_steps)}
+        judgements = judge_traces(experiment, datasets.load(experiment), traces,
+                                  records.read_arrays(self._initial(name), "--init_params"), THRESHOLD)
+        return {stack: judged.verdict for stack, judged in judgements.items()}
+
+    def trace(self, name: str, steps: int) -> Reader:
+        """Torch's recording, once it is whole."""
+        folder, ended = self._folder / name / "trace", time.monotonic() + PATIENCE
+        while len(list(folder.glob("step_*.safetensors"))) < steps:
+            log = (self._folder / "log").read_text()
+            assert not (self._folder / "jobs.done.json").exists(), log
+            assert time.monotonic() < ended, log
+            time.sleep(0.1)
+        return Reader(folder)
+
+    def wait(self) -> None:
+        """Until the process that was started here has ended."""
+        if self._process:
+            self._process.wait()
+
+
+def record(name: str, cases: Cases, tmp_path_factory: pytest.TempPathFactory,
+           request: pytest.FixtureRequest) -> Iterator[Recorded]:
+    """A fixture's body: the recordings of all test processes together."""
+    own = tmp_path_factory.getbasetemp()
+    recorded = Recorded((own.parent if hasattr(request.config, "workerinput") else own) / name, cases)
+    yield recorded
+    recorded.wait()
