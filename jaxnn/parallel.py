@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental import multihost_utils
 
 from jaxnn.experiment import batches
 from jaxnn.experiment.config import Experiment, UserError
@@ -42,12 +43,14 @@ class Resident(NamedTuple):
 
 
 def choose_devices(experiment: Experiment) -> list[jax.Device]:
-    """The devices to train on: `--num_devices`, or one on a CPU and all of them elsewhere.
+    """This process's devices to train on: `--num_devices`, or one on a CPU and all of them elsewhere.
 
     Raises:
       UserError: more asked for than there are, or the batch does not divide.
     """
     devices = jax.local_devices()
+    if jax.process_count() > 1:
+        return _all_devices(experiment, devices)
     default = 1 if devices[0].platform == "cpu" else len(devices)
     count = experiment.num_devices or default
     if count > len(devices):
@@ -57,6 +60,18 @@ def choose_devices(experiment: Experiment) -> list[jax.Device]:
         raise UserError(f"--batch_size: {experiment.batch_size} is not divisible by {count} devices; "
                         "change it or set --num_devices")
     return devices[:count]
+
+
+def _all_devices(experiment: Experiment, devices: list[jax.Device]) -> list[jax.Device]:
+    """Those of this process, where several train on all that they have."""
+    count = jax.device_count()
+    if experiment.num_devices not in (0, count):
+        raise UserError(f"--num_devices: {experiment.num_devices} asked for, but {jax.process_count()} processes train "
+                        f"on all their devices, {count} here; leave it out")
+    if experiment.batch_size % count:
+        raise UserError(f"--batch_size: {experiment.batch_size} is not divisible by the {count} devices of "
+                        f"{jax.process_count()} processes; change it")
+    return devices
 
 
 def make_resident(data: Dataset, splits: Sequence[Split], learning_rates: np.ndarray,
@@ -91,7 +106,7 @@ def make_epoch(train_step: Callable, eval_step: Callable, devices: list[jax.Devi
         _, (sums, outputs) = lax.scan(eval_body, None, evaluated)
         return state, results, lax.psum(sums, AXIS), outputs
 
-    return jax.pmap(epoch, AXIS, in_axes=(0, 0, 0, None), donate_argnums=0, devices=devices)
+    return jax.pmap(epoch, AXIS, in_axes=(0, 0, 0, None), donate_argnums=0, devices=_named(devices))
 
 
 def make_recorded_step(train_step: Callable, devices: list[jax.Device]) -> Callable:
@@ -101,12 +116,18 @@ def make_recorded_step(train_step: Callable, devices: list[jax.Device]) -> Calla
         batch = _gather(resident.train_inputs, resident.train_targets, ids, resident.scaling)
         return train_step(state, batch, resident.learning_rates)
 
-    return jax.pmap(step, AXIS, in_axes=(0, 0, None), devices=devices)
+    return jax.pmap(step, AXIS, in_axes=(0, 0, None), devices=_named(devices))
 
 
 def shard(ids: np.ndarray, count: int) -> np.ndarray:
-    """Global batches [..., batch] -> [devices, ..., batch / devices]: each device its rank's slice."""
-    return np.stack([batches.rank_slice(ids, rank, count) for rank in range(count)])
+    """Global batches [..., batch] -> [devices, ..., batch / all devices]: each of this process's its rank's slice.
+
+    Args:
+      ids: sample ids.
+      count: of this process's devices.
+    """
+    first, world_size = count * jax.process_index(), count * jax.process_count()
+    return np.stack([batches.rank_slice(ids, rank, world_size) for rank in range(first, first + count)])
 
 
 def replicate(tree: Any, devices: list[jax.Device]) -> Any:
@@ -121,8 +142,11 @@ def first(tree: Any) -> Any:
 
 
 def unshard(outputs: jax.Array, count: int) -> np.ndarray:
-    """[devices, chunks, rows, ...] -> the first `count` samples in order, [count, ...]."""
-    rows = np.moveaxis(np.asarray(outputs), 0, 1)
+    """[devices, chunks, rows, ...] of each process -> the first `count` samples in order, [count, ...], in all."""
+    outputs = np.asarray(outputs)
+    if jax.process_count() > 1:
+        outputs = multihost_utils.process_allgather(outputs).reshape(-1, *outputs.shape[1:])
+    rows = np.moveaxis(outputs, 0, 1)
     return rows.reshape(-1, *rows.shape[3:])[:count]
 
 
@@ -149,13 +173,20 @@ class Compiled:
         self._function, self._programs, self.seconds = function, {}, 0.0
 
     def __call__(self, *args: Any) -> Any:
-        """Calls the function, compiled for these shapes."""
+        """Calls the function, compiled for these shapes; where processes share it, compiled by the call itself."""
+        if jax.process_count() > 1:
+            return self._function(*args)
         shape = args[1].shape
         if shape not in self._programs:
             start = time.perf_counter()
             self._programs[shape] = self._function.lower(*args).compile()
             self.seconds += time.perf_counter() - start
         return self._programs[shape](*args)
+
+
+def _named(devices: list[jax.Device]) -> list[jax.Device] | None:
+    """Of several processes all devices take part, and are not to be named."""
+    return devices if jax.process_count() == 1 else None
 
 
 def _sharding(devices: list[jax.Device], *axes: str) -> jax.sharding.Sharding:

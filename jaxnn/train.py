@@ -13,8 +13,9 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
-from jaxnn import checkpoint, models, parallel, recording, sampling, train_step
+from jaxnn import checkpoint, distributed, models, parallel, recording, sampling, train_step
 from jaxnn.experiment import batches, command_line, datasets, evaluation, records, run_log, schedules, trace
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import LANGUAGE, Dataset, Signature
@@ -31,9 +32,15 @@ SMALL_LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_thresho
 
 
 def main(experiment: Experiment) -> None:
-    """Flags -> data -> model -> state -> epochs -> records."""
+    """Trains, among other processes if there are any."""
     clock = run_log.Clock()
     configure(experiment)
+    with distributed.joined(experiment):
+        run_experiment(experiment, clock)
+
+
+def run_experiment(experiment: Experiment, clock: run_log.Clock) -> None:
+    """Flags -> data -> model -> state -> epochs -> records."""
     data = datasets.load(experiment)
     devices = parallel.choose_devices(experiment)
     learning_rates = schedules.learning_rates(experiment, batches.total_steps(experiment, len(data.train_inputs)))
@@ -42,7 +49,7 @@ def main(experiment: Experiment) -> None:
     model = models.build(experiment, data.signature)
     optimizer = OPTIMIZERS[experiment.optimizer](experiment)
     state = start(experiment, model, optimizer, data.signature)
-    workdir = records.create_workdir(experiment, "jax")
+    workdir = records.create_workdir(experiment, "jax") if jax.process_index() == 0 else None
     epochs = len(batches.plan(experiment, len(data.train_inputs)))
     epochs_done, state = resume(epochs, workdir, state) if experiment.resume else (0, state)
     metric_name, metric = METRICS[data.task]
@@ -51,7 +58,7 @@ def main(experiment: Experiment) -> None:
         step, train_step.make_eval_step(experiment, model, metric), devices))
     recorder = recording.Recorder(experiment, model, data.signature, optimizer, devices, workdir)
     log = run_log.RunLog(experiment, data, "jax", workdir, metric_name)
-    if epochs_done:
+    if epochs_done and workdir:
         log.resume(epochs_done, skipped_steps=int(state.step - state.updates))
     splits = evaluation.splits(experiment, data)
     resident = parallel.make_resident(data, splits, learning_rates, devices)
@@ -64,10 +71,10 @@ def main(experiment: Experiment) -> None:
     clock.end("train", compile=epoch.seconds)
 
     forward = train_step.make_forward(experiment, model)
-    if data.task == LANGUAGE:
+    if data.task == LANGUAGE and workdir:
         write_sample(experiment, data, lambda tokens: forward(state.params, state.batch_stats, tokens), workdir)
-    names = [f"{device.platform} {device.device_kind}" for device in devices]
-    if state.batch_stats:
+    names = [f"{device.platform} {device.device_kind}" for device in devices] * jax.process_count()
+    if state.batch_stats and workdir:
         records.write_params(workdir / records.BATCH_STATS, trace.flatten(state.batch_stats))
     log.finish(trace.flatten(state.params), outputs, clock, names, PACKAGES,
                predict=lambda inputs: np.asarray(jax.jit(forward)(state.params, state.batch_stats, inputs), np.float32))
@@ -114,18 +121,21 @@ def read_initial_params(experiment: Experiment, model: nn.Module, signature: Sig
     return trace.unflatten(given)
 
 
-def resume(epochs: int, workdir: pathlib.Path, state: TrainState) -> tuple[int, TrainState]:
+def resume(epochs: int, workdir: pathlib.Path | None, state: TrainState) -> tuple[int, TrainState]:
     """Epochs done and the state after them.
 
     Args:
       epochs: of the whole run, `--max_steps` considered.
-      workdir: of the run.
+      workdir: of the run; None in a process that is told by process 0.
       state: a state of the same shapes.
 
     Raises:
       UserError: no usable checkpoint, or nothing left to do.
     """
-    epochs_done, state = checkpoint.restore(workdir, state)
+    epochs_done, state = checkpoint.restore(workdir, state) if workdir else (0, state)
+    if jax.process_count() > 1:
+        epochs_done, state = multihost_utils.broadcast_one_to_all((epochs_done, state))
+        epochs_done = int(epochs_done)
     if epochs_done >= epochs:
         raise UserError(f"--resume: the run in {workdir} is complete, all {epochs_done} epochs of it")
     return epochs_done, state
@@ -141,7 +151,7 @@ class Run(NamedTuple):
       epoch: the compiled epoch.
       recorder: takes the steps that are recorded.
       log: what is written and shown.
-      workdir: of the run.
+      workdir: of the run; None in a process that writes nothing.
     """
 
     experiment: Experiment
@@ -150,7 +160,7 @@ class Run(NamedTuple):
     epoch: parallel.Compiled
     recorder: recording.Recorder
     log: run_log.RunLog
-    workdir: pathlib.Path
+    workdir: pathlib.Path | None
 
 
 class Started(NamedTuple):
@@ -189,7 +199,7 @@ def train(run: Run, state: TrainState, epochs_done: int) -> tuple[TrainState, np
     experiment, log = run.experiment, run.log
     samples, count = len(run.resident.train_inputs), len(state.step)
     names = ["loss", *(f"gradient of {name}" for name in trace.flatten(state.params))]
-    evaluated, owners = evaluation.plan(experiment, run.splits, count)
+    evaluated, owners = evaluation.plan(experiment, run.splits, count * jax.process_count())
     plan = batches.plan(experiment, samples)
     stopping, kept = EarlyStopping(experiment.patience, experiment.min_delta), None
     started = start_epochs(run, state, epochs_done, parallel.shard(evaluated, count))
@@ -201,7 +211,7 @@ def train(run: Run, state: TrainState, epochs_done: int) -> tuple[TrainState, np
         means = evaluation.means(run.splits, owners, parallel.first(done.sums))
         log.epoch(done.number, results.loss, (done.ids != batches.PADDING).sum(axis=1), results.skipped,
                   results.learning_rate[-1], means)
-        if done.due:
+        if done.due and run.workdir:
             checkpoint.save(run.workdir, done.number + 1, done.due)
         if not experiment.patience:
             kept = done

@@ -140,6 +140,15 @@ class Experiment:
         "Left out: fp32 in jaxnn.train, fp16 in torch_ref.train and parity.run.", choices=("", *PRECISIONS))
     num_devices: int = option(0, "Devices to train on; 0: one on a CPU, all of them elsewhere.", minimum=0)
 
+    # Many hosts.
+    coordinator_address: str = option("", "HOST:PORT of process 0, where several processes meet that train together, "
+                                      "each on its host's devices.", run_only=True)
+    num_processes: int = option(0, "Processes that meet at --coordinator_address.", minimum=0, run_only=True)
+    process_id: int = option(0, "This process's number among them, from 0.", minimum=0, run_only=True)
+    distributed: bool = option(False, "Join the cluster that the environment describes: SLURM, Open MPI, a TPU pod.",
+                               run_only=True)
+    initialization_timeout: int = option(120, "Seconds to wait for the other processes.", minimum=1, run_only=True)
+
     # FP16, as in DeepSpeed's fp16 block.
     initial_scale_power: int = option(16, "FP16: the loss scale starts at 2 to this power.", minimum=0,
                                       below=128)

@@ -95,5 +95,15 @@ def _run(experiment: "Experiment") -> None:
                         f"2 to the --initial_scale_power={experiment.initial_scale_power}")
     if experiment.resume and experiment.overwrite:
         raise UserError("--resume: continues a run, --overwrite replaces it; give one of them")
+    address, processes = experiment.coordinator_address, experiment.num_processes
+    if address and not address.rpartition(":")[2].isdigit():
+        raise UserError(f"--coordinator_address: {address!r} is not HOST:PORT")
+    if bool(address) != bool(processes):
+        raise UserError("--coordinator_address, --num_processes: give both, and each process its --process_id")
+    if experiment.process_id >= max(processes, 1):
+        raise UserError(f"--process_id: {experiment.process_id} is not below --num_processes={processes}")
+    if experiment.record != "off" and (address or experiment.distributed):
+        raise UserError("--record: one process can be recorded, not several; leave out --coordinator_address and "
+                        "--distributed")
     if experiment.resume and experiment.record != "off":
         raise UserError("--record: a trace begins at step 0; it cannot go with --resume")

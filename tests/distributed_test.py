@@ -1,0 +1,124 @@
+"""Two processes of two virtual devices each, for real, over the loopback interface."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from jaxnn.experiment import records
+from jaxnn.experiment.ports import free_port
+
+FLAGS = ("--flagfile=launch/experiments/breast_cancer.flags", "--noplots", "--overwrite")
+STARTED: list[subprocess.Popen] = []
+DEADLINE = 10
+"""Seconds in which the others must have ended after one was killed; `GRACE` and a slow machine's share."""
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_left():
+    """Whatever a test has started ends with it."""
+    yield
+    for process in STARTED:
+        process.kill()
+        process.communicate()
+    STARTED.clear()
+
+
+def start(*flags: str, devices: int = 2) -> subprocess.Popen:
+    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    STARTED.append(subprocess.Popen([sys.executable, "-m", "jaxnn.train", *FLAGS, *flags], env=environment, text=True,
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    return STARTED[-1]
+
+
+def start_two(workdir: pathlib.Path, *flags: str, of_second: tuple[str, ...] = ()) -> list[subprocess.Popen]:
+    together = (f"--coordinator_address=localhost:{free_port()}", "--num_processes=2", f"--workdir={workdir}", *flags)
+    return [start(*together, "--process_id=0"), start(*together, "--process_id=1", *of_second)]
+
+
+def ended(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
+    """(exit code, stdout, stderr) of each."""
+    outputs = [process.communicate(timeout=120) for process in processes]
+    return [(process.returncode, *output) for process, output in zip(processes, outputs)]
+
+
+def distance(one: pathlib.Path, other: pathlib.Path) -> float:
+    """Between the parameters of two runs."""
+    left, right = (records.read_arrays(folder / records.PARAMS, "") for folder in (one, other))
+    return float(np.sqrt(sum(np.sum(np.square(left[name] - right[name], dtype=np.float64)) for name in left)))
+
+
+class TestTwoProcesses:
+    def test_train_what_one_does(self, tmp_path):
+        """Against the rounding of sums in another order, which one device against four shows."""
+        flags = ("--epochs=3", "--batch_size=36", "--normalization=batch")
+        two = start_two(tmp_path / "two", *flags)
+        alone = [start(*flags, f"--num_devices={n}", f"--workdir={tmp_path / str(n)}", devices=n) for n in (1, 4)]
+        (status, shown, complaint), (status_of_second, quiet, _), *others = ended([*two, *alone])
+        assert (status, status_of_second) == (0, 0), complaint
+        assert [other[0] for other in others] == [0, 0]
+        assert 0 < distance(tmp_path / "two", tmp_path / "4") <= 8 * distance(tmp_path / "1", tmp_path / "4")
+        assert records.read_summary(tmp_path / "two")["num_devices"] == 4
+        assert "test accuracy" in shown
+        assert "accuracy" not in quiet
+
+    def test_other_flags_are_named_by_both(self, tmp_path):
+        for status, _, complaint in ended(start_two(tmp_path, of_second=("--learning_rate=0.5",))):
+            assert status == 2
+            assert "error: --learning_rate: process 1 was given another value than process 0; start all" in complaint
+            assert "Traceback" not in complaint
+        assert not (tmp_path / records.FLAGS).exists()
+
+    @pytest.mark.parametrize("victim", [0, 1])
+    def test_one_that_is_killed_takes_the_other_with_it(self, tmp_path, victim):
+        processes = start_two(tmp_path, "--epochs=100000")
+        ended_by = time.monotonic() + 100
+        while not (tmp_path / records.METRICS).exists():
+            assert time.monotonic() < ended_by, "no epoch was trained"
+            time.sleep(0.05)
+        processes[victim].send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+        status, _, complaint = ended([processes[1 - victim]])[0]
+        assert time.monotonic() - killed < DEADLINE
+        assert status == 1
+        assert f"error: process {victim} has ended before the run did" in complaint
+
+
+class TestWithoutTheOthers:
+    def test_nobody_at_the_address(self):
+        address = f"localhost:{free_port()}"
+        status, _, complaint = ended([start(f"--coordinator_address={address}", "--num_processes=2", "--process_id=1",
+                                            "--initialization_timeout=1")])[0]
+        assert status == 2
+        assert complaint == (f"error: --coordinator_address: process 1 found nobody at {address} within 1 s; start "
+                             "process 0 there and open the port, or raise --initialization_timeout\n")
+
+    def test_nobody_comes(self):
+        address = f"localhost:{free_port()}"
+        status, _, complaint = ended([start(f"--coordinator_address={address}", "--num_processes=2",
+                                            "--initialization_timeout=1")])[0]
+        assert status == 2
+        assert complaint == (f"error: --num_processes: process 0 waited 1 s at {address} and not all 2 processes came; "
+                             "start the others, or raise --initialization_timeout\n")
+
+    def test_no_cluster(self):
+        status, _, complaint = ended([start("--distributed")])[0]
+        assert status == 2
+        assert complaint.startswith("error: --distributed: the environment describes no cluster (SLURM, Open MPI, TPU")
+        assert complaint.count("\n") == 1
+
+    @pytest.mark.parametrize(("flags", "complaint"), [
+        (("--coordinator_address=here", "--num_processes=2"), "--coordinator_address: 'here' is not HOST:PORT"),
+        (("--coordinator_address=a:1",), "--coordinator_address, --num_processes: give both"),
+        (("--coordinator_address=a:1", "--num_processes=2", "--process_id=2"), "--process_id: 2 is not below"),
+        (("--coordinator_address=a:1", "--num_processes=2", "--record=full"), "--record: one process can be recorded"),
+    ])
+    def test_flags_at_odds(self, run, flags, complaint):
+        done = run("jaxnn.train", *flags)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"error: {complaint}")
