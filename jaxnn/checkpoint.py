@@ -1,61 +1,217 @@
-"""Saves and restores the whole training state at an epoch's end, so that a resumed run goes on bit for bit.
+"""Saves and restores the whole training state at an epoch's end with Orbax, so that a resumed run goes on bit for bit.
 
-A checkpoint is `checkpoints/epoch_000010.safetensors`: every array of the TrainState by its path.
-It appears whole or not at all, and holds no code.
+A checkpoint is the folder `checkpoints/epoch_000010`: every array of the TrainState by its path, of the best state so
+far too under `--patience`, and their digest. It is written while training goes on, under another name until it is
+whole, and holds no code.
 """
 
+import contextlib
+import hashlib
+import logging
 import pathlib
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxnn.experiment import records
+from jaxnn.experiment import trace
 from jaxnn.experiment.config import UserError
 from jaxnn.train_step import TrainState
 
 KEPT = 2
+FOLDER, PREFIX = "checkpoints", "epoch"
 
 
-def save(workdir: pathlib.Path, epochs: int, state: TrainState) -> None:
-    """Writes a checkpoint and removes all but the newest `KEPT`.
+class Best(NamedTuple):
+    """What early stopping would return to.
+
+    Attributes:
+      state: of the best epoch so far.
+      outputs: [devices, chunks, rows, ...] of the evaluation after it.
+    """
+
+    state: TrainState
+    outputs: np.ndarray
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+      epochs: finished.
+      state: after them, one copy, on the host.
+      best: under `--patience`.
+    """
+
+    epochs: int
+    state: TrainState
+    best: Best | None = None
+
+
+class Checkpoints:
+    """Writes the checkpoints of a run, in the background, and removes all but the newest.
 
     Args:
       workdir: of the run.
-      epochs: finished so far.
-      state: one copy, on the host.
+      keep: how many.
     """
-    folder = workdir / "checkpoints"
-    folder.mkdir(exist_ok=True)
-    records.write_arrays(folder / f"epoch_{epochs:06d}.safetensors", _by_path(state))
-    for old in _checkpoints(workdir)[:-KEPT]:
-        old.unlink()
+
+    def __init__(self, workdir: pathlib.Path, keep: int = KEPT):
+        self._workdir, self._keep, self._manager = workdir, keep, None
+
+    def save(self, saved: Saved) -> None:
+        """Begins to write a checkpoint, once the one before is whole.
+
+        Raises:
+          UserError: that one could not be written.
+        """
+        import orbax.checkpoint as ocp  # half a second, which a run without checkpoints does not pay
+
+        arrays = _by_path(saved)
+        with _disk(self._workdir):
+            self._manager = self._manager or _manager(ocp, self._workdir, self._keep)
+            self._manager.save(saved.epochs, args=ocp.args.Composite(
+                arrays=ocp.args.StandardSave(trace.unflatten(arrays)), digest=ocp.args.JsonSave(_digest(arrays))))
+
+    def close(self) -> None:
+        """Waits until all is written; raises as `save` does."""
+        if self._manager:
+            with _disk(self._workdir):
+                self._manager.wait_until_finished()
+                self._manager.close()
+            self._manager = None
+
+
+def save(workdir: pathlib.Path, epochs: int, state: TrainState) -> None:
+    """Writes one checkpoint and waits for it."""
+    checkpoints = Checkpoints(workdir)
+    checkpoints.save(Saved(epochs, state))
+    checkpoints.close()
 
 
 def restore(workdir: pathlib.Path, like: TrainState) -> tuple[int, TrainState]:
-    """The newest checkpoint: epochs finished, and the state.
+    """The newest checkpoint: epochs finished, and the state; see `restore_saved`."""
+    saved = restore_saved(workdir, like)
+    if saved is None:
+        raise UserError(f"--resume: {workdir} holds no checkpoint; train with --checkpoint_every=N, or --overwrite it")
+    return saved.epochs, saved.state
+
+
+def restore_saved(workdir: pathlib.Path, like: TrainState, before: int | None = None) -> Saved | None:
+    """The newest checkpoint that can be read; None if there is none at all.
 
     Args:
       workdir: of the run.
       like: a state of the same shapes and formats.
+      before: only those of fewer epochs; None: all.
 
     Raises:
-      UserError: there is none, or one is damaged or of another model.
+      UserError: none of them can be read, or one is of another model.
     """
-    found = _checkpoints(workdir)
-    if not found:
-        raise UserError(f"--resume: {workdir} holds no checkpoint; train with --checkpoint_every=N, or --overwrite it")
-    arrays, wanted = records.read_arrays(found[-1], "--resume"), _by_path(like)
+    found = [epochs for epochs in finished(workdir) if before is None or epochs < before]
+    for epochs in reversed(found):
+        try:
+            arrays = _read(workdir, epochs)
+        except Exception as error:  # whatever Orbax, its storage and its formats raise on what is not whole
+            print(f"{_folder(workdir, epochs)} is damaged and left out: {str(error).splitlines()[0]}", flush=True)
+            continue
+        return _saved(epochs, arrays, like, _folder(workdir, epochs))
+    if found:
+        raise UserError(f"--resume: none of the {len(found)} checkpoints in {workdir / FOLDER} can be read; "
+                        "--overwrite the run")
+    return None
+
+
+def finished(workdir: pathlib.Path) -> list[int]:
+    """Epochs of the checkpoints that are whole, in order."""
+    folders = (workdir / FOLDER).glob(f"{PREFIX}_*")
+    return sorted(int(match[1]) for folder in folders if (match := re.fullmatch(rf"{PREFIX}_(\d+)", folder.name)))
+
+
+def forget_after(workdir: pathlib.Path, epochs: int) -> None:
+    """Removes the checkpoints of later epochs, which a resumed run writes again."""
+    for later in finished(workdir):
+        if later > epochs:
+            shutil.rmtree(_folder(workdir, later))
+
+
+def _folder(workdir: pathlib.Path, epochs: int) -> pathlib.Path:
+    return workdir / FOLDER / f"{PREFIX}_{epochs:06d}"
+
+
+def _manager(ocp: Any, workdir: pathlib.Path, keep: int) -> Any:
+    """Orbax's, of this process alone: the one that writes."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="checkpoint")
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, step_prefix=PREFIX, step_format_fixed_length=6, create=jax.process_count() == 1,
+        multiprocessing_options=alone if jax.process_count() > 1 else ocp.options.MultiprocessingOptions())
+    (workdir / FOLDER).mkdir(exist_ok=True)
+    return ocp.CheckpointManager((workdir / FOLDER).resolve(), options=options)
+
+
+def _read(workdir: pathlib.Path, epochs: int) -> dict[str, np.ndarray]:
+    """The arrays of one checkpoint by path; raises whatever is raised on one that is not as it was written."""
+    import orbax.checkpoint as ocp
+
+    folder = _folder(workdir, epochs).resolve()
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+        read = reader.restore(folder, args=ocp.args.Composite(
+            arrays=ocp.args.StandardRestore(), digest=ocp.args.JsonRestore()))
+    arrays = {name: np.asarray(array) for name, array in trace.flatten(read.arrays).items()}
+    if _digest(arrays) != read.digest:
+        raise ValueError("its arrays are not those of its digest")
+    return arrays
+
+
+def _saved(epochs: int, arrays: Mapping[str, np.ndarray], like: TrainState, folder: pathlib.Path) -> Saved:
+    """What the arrays are, in the structure of `like`."""
+    kinds = {kind: trace.select(arrays, kind) for kind in ("state", "best")}
+    state = _like(kinds["state"], like, folder)
+    outputs = kinds["best"].pop("outputs", None)
+    best = None if outputs is None else Best(_like(kinds["best"], like, folder), outputs)
+    return Saved(epochs, state, best)
+
+
+def _like(arrays: Mapping[str, np.ndarray], like: TrainState, folder: pathlib.Path) -> TrainState:
+    wanted = _leaves(like)
     for path in sorted(wanted.keys() | arrays.keys()):
         if path not in arrays or path not in wanted or arrays[path].shape != wanted[path].shape:
-            raise UserError(f"--resume: {path} of {found[-1]} is not this experiment's")
-    state = jax.tree.unflatten(jax.tree.structure(like), [arrays[path] for path in wanted])
-    return int(found[-1].stem.removeprefix("epoch_")), state
+            raise UserError(f"--resume: {path} of {folder} is not this experiment's")
+    return jax.tree.unflatten(jax.tree.structure(like), [arrays[path] for path in wanted])
 
 
-def _checkpoints(workdir: pathlib.Path) -> list[pathlib.Path]:
-    return sorted((workdir / "checkpoints").glob("epoch_*.safetensors"))
+def _by_path(saved: Saved) -> dict[str, np.ndarray]:
+    arrays = {f"state/{path}": array for path, array in _leaves(saved.state).items()}
+    if saved.best:
+        arrays |= {f"best/{path}": array for path, array in _leaves(saved.best.state).items()}
+        arrays["best/outputs"] = saved.best.outputs
+    return arrays
 
 
-def _by_path(state: TrainState) -> dict[str, np.ndarray]:
+def _leaves(state: TrainState) -> dict[str, np.ndarray]:
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """SHA-256 of names, formats, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return {"sha256": digest.hexdigest()}
+
+
+@contextlib.contextmanager
+def _disk(workdir: pathlib.Path) -> Iterator[None]:
+    """Names what could not be written, in a line."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError is what Orbax's storage makes of a full disk
+        raise UserError(f"--checkpoint_every: cannot write {workdir / FOLDER}: {str(error).splitlines()[0]}") from None

@@ -136,6 +136,11 @@ def replicate(tree: Any, devices: list[jax.Device]) -> Any:
     return jax.device_put(copies, _sharding(devices, AXIS))
 
 
+def as_in_first(tree: Any) -> Any:
+    """What process 0 has, in every process, as NumPy arrays of the shapes that all of them know."""
+    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+
+
 def first(tree: Any) -> Any:
     """The first device's copy, as NumPy arrays."""
     return jax.tree.map(lambda x: np.asarray(x if len(x) == 1 else x.addressable_data(0))[0], tree)

@@ -7,19 +7,20 @@ Without flags it trains the linear regression. Exit code 2 on bad input or diver
 
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from jaxnn import checkpoint, distributed, models, parallel, recording, sampling, train_step
+from jaxnn.checkpoint import Best, Saved
 from jaxnn.experiment import batches, command_line, datasets, evaluation, records, run_log, schedules, trace
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import LANGUAGE, Dataset, Signature
 from jaxnn.experiment.early_stopping import EarlyStopping
+from jaxnn.interruption import Interruption
 from jaxnn.metrics import METRICS
 from jaxnn.optimizers import OPTIMIZERS, Optimizer
 from jaxnn.train_step import Params, StepResult, TrainState
@@ -51,23 +52,30 @@ def run_experiment(experiment: Experiment, clock: run_log.Clock) -> None:
     state = start(experiment, model, optimizer, data.signature)
     workdir = records.create_workdir(experiment, "jax") if jax.process_index() == 0 else None
     epochs = len(batches.plan(experiment, len(data.train_inputs)))
-    epochs_done, state = resume(epochs, workdir, state) if experiment.resume else (0, state)
+    before = resume(epochs, workdir, state) if experiment.resume else Saved(0, state)
     metric_name, metric = METRICS[data.task]
     step = train_step.make_train_step(experiment, model, optimizer, parallel.AXIS)
     epoch = parallel.Compiled(parallel.make_epoch(
         step, train_step.make_eval_step(experiment, model, metric), devices))
     recorder = recording.Recorder(experiment, model, data.signature, optimizer, devices, workdir)
     log = run_log.RunLog(experiment, data, "jax", workdir, metric_name)
-    if epochs_done and workdir:
-        log.resume(epochs_done, skipped_steps=int(state.step - state.updates))
+    losses = log.resume(before.epochs, int(before.state.step - before.state.updates)) if before.epochs else []
     splits = evaluation.splits(experiment, data)
     resident = parallel.make_resident(data, splits, learning_rates, devices)
-    run = Run(experiment, splits, resident, epoch, recorder, log, workdir)
-    state = parallel.replicate(state, devices)
+    checkpoints = checkpoint.Checkpoints(workdir, experiment.keep) if workdir else None
+    run = Run(experiment, splits, resident, epoch, recorder, log, checkpoints, Interruption())
+    before = before._replace(state=parallel.replicate(before.state, devices))
     clock.end("init")
 
     with log:
-        state, outputs = train(run, state, epochs_done)
+        trained = train(run, before, losses)
+        if checkpoints:
+            checkpoints.close()
+    if trained is None:
+        if workdir:
+            print(f"stopped as asked; resume with {resume_command(workdir)}")
+        return
+    state, outputs = trained
     clock.end("train", compile=epoch.seconds)
 
     forward = train_step.make_forward(experiment, model)
@@ -121,8 +129,8 @@ def read_initial_params(experiment: Experiment, model: nn.Module, signature: Sig
     return trace.unflatten(given)
 
 
-def resume(epochs: int, workdir: pathlib.Path | None, state: TrainState) -> tuple[int, TrainState]:
-    """Epochs done and the state after them.
+def resume(epochs: int, workdir: pathlib.Path | None, state: TrainState) -> Saved:
+    """Where to go on: the last checkpoint that can be read, or the beginning if the run was stopped before the first.
 
     Args:
       epochs: of the whole run, `--max_steps` considered.
@@ -132,13 +140,21 @@ def resume(epochs: int, workdir: pathlib.Path | None, state: TrainState) -> tupl
     Raises:
       UserError: no usable checkpoint, or nothing left to do.
     """
-    epochs_done, state = checkpoint.restore(workdir, state) if workdir else (0, state)
+    saved = Saved(0, state)
+    if workdir:
+        if (workdir / records.SUMMARY).exists():
+            raise UserError(f"--resume: the run in {workdir} is complete; there is nothing left to do")
+        saved = checkpoint.restore_saved(workdir, state, before=epochs) or saved
+        checkpoint.forget_after(workdir, saved.epochs)
+        print(f"going on after epoch {saved.epochs} of {epochs}", flush=True)
     if jax.process_count() > 1:
-        epochs_done, state = multihost_utils.broadcast_one_to_all((epochs_done, state))
-        epochs_done = int(epochs_done)
-    if epochs_done >= epochs:
-        raise UserError(f"--resume: the run in {workdir} is complete, all {epochs_done} epochs of it")
-    return epochs_done, state
+        saved = parallel.as_in_first(saved)
+    return saved._replace(epochs=int(saved.epochs))
+
+
+def resume_command(workdir: pathlib.Path) -> str:
+    """What continues a run."""
+    return f"python -m jaxnn.train --flagfile={workdir / records.FLAGS} --workdir={workdir} --resume"
 
 
 class Run(NamedTuple):
@@ -151,7 +167,8 @@ class Run(NamedTuple):
       epoch: the compiled epoch.
       recorder: takes the steps that are recorded.
       log: what is written and shown.
-      workdir: of the run; None in a process that writes nothing.
+      checkpoints: of the run; None in a process that writes nothing.
+      interruption: notices a signal to stop.
     """
 
     experiment: Experiment
@@ -160,7 +177,8 @@ class Run(NamedTuple):
     epoch: parallel.Compiled
     recorder: recording.Recorder
     log: run_log.RunLog
-    workdir: pathlib.Path | None
+    checkpoints: checkpoint.Checkpoints | None
+    interruption: Interruption
 
 
 class Started(NamedTuple):
@@ -172,6 +190,7 @@ class Started(NamedTuple):
       recorded: results of the steps that were recorded one by one.
       state: after the epoch, replicated; donated to the next.
       due: its copy for a checkpoint, or None.
+      is_last: a signal asked for no more.
       results, sums, outputs: as `parallel.make_epoch` returns them.
     """
 
@@ -180,29 +199,34 @@ class Started(NamedTuple):
     recorded: list[StepResult]
     state: TrainState
     due: TrainState | None
+    is_last: bool
     results: StepResult
     sums: jax.Array
     outputs: jax.Array
 
 
-def train(run: Run, state: TrainState, epochs_done: int) -> tuple[TrainState, np.ndarray]:
+def train(run: Run, before: Saved, losses: Sequence[float]) -> tuple[TrainState, np.ndarray] | None:
     """Runs the epochs that are left, until the validation loss stops falling if `--patience` is set.
 
     Args:
       run: everything else.
-      state: replicated over the devices, as `parallel.replicate` does; donated.
-      epochs_done: before.
+      before: the epochs done, the state after them, replicated over the devices as `parallel.replicate` does and
+        donated, and the best one.
+      losses: [epochs done] on the validation split.
 
     Returns:
-      The state to keep and its test outputs, on the host: the last epoch's, or the best under `--patience`.
+      The state to keep and its test outputs, on the host: the last epoch's, or the best under `--patience`. None if a
+      signal stopped the run, whose last state is then a checkpoint.
     """
     experiment, log = run.experiment, run.log
-    samples, count = len(run.resident.train_inputs), len(state.step)
-    names = ["loss", *(f"gradient of {name}" for name in trace.flatten(state.params))]
+    samples, count = len(run.resident.train_inputs), len(before.state.step)
+    names = ["loss", *(f"gradient of {name}" for name in trace.flatten(before.state.params))]
     evaluated, owners = evaluation.plan(experiment, run.splits, count * jax.process_count())
     plan = batches.plan(experiment, samples)
-    stopping, kept = EarlyStopping(experiment.patience, experiment.min_delta), None
-    started = start_epochs(run, state, epochs_done, parallel.shard(evaluated, count))
+    stopping, best = EarlyStopping(experiment.patience, experiment.min_delta), before.best
+    for loss in losses:
+        stopping.improves(loss)
+    started = start_epochs(run, before, parallel.shard(evaluated, count))
     # An epoch that may be the last must end before the next is started, which takes its state.
     ahead = parallel.one_ahead(started) if not experiment.patience else started
     for done in ahead:
@@ -211,30 +235,33 @@ def train(run: Run, state: TrainState, epochs_done: int) -> tuple[TrainState, np
         means = evaluation.means(run.splits, owners, parallel.first(done.sums))
         log.epoch(done.number, results.loss, (done.ids != batches.PADDING).sum(axis=1), results.skipped,
                   results.learning_rate[-1], means)
-        if done.due and run.workdir:
-            checkpoint.save(run.workdir, done.number + 1, done.due)
-        if not experiment.patience:
-            kept = done
-        elif stopping.improves(means["validation"][0]):
-            kept = done._replace(state=parallel.first(done.state), outputs=np.asarray(done.outputs))
-        elif stopping.is_over:
+        if experiment.patience and stopping.improves(means["validation"][0]):
+            best = Best(parallel.first(done.state), np.asarray(done.outputs))
+        if done.due and run.checkpoints:
+            run.checkpoints.save(Saved(done.number + 1, done.due, best))
+        if done.is_last or (experiment.patience and stopping.is_over):
             break
+    if done.is_last and done.number + 1 < len(plan) and not (experiment.patience and stopping.is_over):
+        return None
     if experiment.patience:
         log.keep(stopping.best_epoch)
-    state = kept.state if experiment.patience else parallel.first(kept.state)
-    return state, parallel.unshard(kept.outputs, len(run.splits[0].inputs))
+    state, outputs = best or (parallel.first(done.state), done.outputs)
+    return state, parallel.unshard(outputs, len(run.splits[0].inputs))
 
 
-def start_epochs(run: Run, state: TrainState, epochs_done: int, evaluated: np.ndarray) -> Iterator[Started]:
-    """Starts each epoch that is left when it is asked for."""
-    experiment, samples, count = run.experiment, len(run.resident.train_inputs), len(state.step)
-    plan = batches.plan(experiment, samples)
-    for number in range(epochs_done, len(plan)):
+def start_epochs(run: Run, before: Saved, evaluated: np.ndarray) -> Iterator[Started]:
+    """Starts each epoch that is left when it is asked for, and none after a signal to stop."""
+    experiment, samples, count = run.experiment, len(run.resident.train_inputs), len(before.state.step)
+    plan, state = batches.plan(experiment, samples), before.state
+    for number in range(before.epochs, len(plan)):
         ids = batches.epoch_batches(experiment, samples, number)[: plan[number]]
         state, recorded = run.recorder.run(state, ids, run.resident)
         state, *results = run.epoch(state, parallel.shard(ids[len(recorded) :], count), evaluated, run.resident)
-        is_due = experiment.checkpoint_every and (number + 1) % experiment.checkpoint_every == 0
-        yield Started(number, ids, recorded, state, parallel.first(state) if is_due else None, *results)
+        is_last = run.interruption.is_due(number)
+        is_due = is_last or (experiment.checkpoint_every and (number + 1) % experiment.checkpoint_every == 0)
+        yield Started(number, ids, recorded, state, parallel.first(state) if is_due else None, is_last, *results)
+        if is_last:
+            return
 
 
 def write_sample(experiment: Experiment, data: Dataset, forward: Callable, workdir: pathlib.Path) -> None:

@@ -1,5 +1,6 @@
 """The whole judgement of one recording: every measurement, the verdict, and on divergence why and who is right."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,10 +11,12 @@ from parity import compare, diagnose
 from parity.compare import Measurement
 from parity.diagnose import Explanation
 from parity.judge import THOROUGH, Judge, Replays, order
+from parity.semantics.switch import Switch
 from parity.vote import Vote
 
-WORTH_A_CLOSE_LOOK = 1000.0
-"""Under a switch, what still fails by more than this z is not measured again with more draws."""
+WORTH_A_CLOSE_LOOK, WORSE = 1000.0, 0.9
+"""Under a switch, what still fails by more than this z, or by more than this share of what it is without the switch,
+is not measured again with more draws."""
 
 
 class Judgement(NamedTuple):
@@ -81,5 +84,14 @@ def explain(judge: Judge, number: int, steps: int, replays: Replays, threshold: 
       replays: of the experiment.
       threshold: largest z that passes.
     """
-    return diagnose.diagnose(lambda part, step, switches: judge.part(part, step, switches, WORTH_A_CLOSE_LOOK),
-                             range(steps)[number:][: diagnose.STEPS], replays.experiment, threshold)
+    @functools.cache
+    def without(part: str, step: int) -> Sequence[Measurement]:
+        return judge.part(part, step, (), WORTH_A_CLOSE_LOOK)
+
+    def measure(part: str, step: int, switches: tuple[Switch, ...]) -> Sequence[Measurement]:
+        if not switches:
+            return without(part, step)
+        worst = max((m.z for m in without(part, step)), default=0.0)
+        return judge.part(part, step, switches, min(WORTH_A_CLOSE_LOOK, WORSE * worst))
+
+    return diagnose.diagnose(measure, range(steps)[number:][: diagnose.STEPS], replays.experiment, threshold)

@@ -1,10 +1,13 @@
 """Checkpoints: exact, whole or absent, and refused by name when they do not fit."""
 
+import pathlib
+
 import jax
 import numpy as np
 import pytest
 
 from jaxnn import checkpoint, models, train_step
+from jaxnn.checkpoint import Best, Checkpoints, Saved
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import Signature
 from jaxnn.optimizers import OPTIMIZERS
@@ -17,25 +20,55 @@ def state_of(seed: int = 0, hidden: int = 4) -> train_step.TrainState:
     return train_step.initial_state(variables, experiment, OPTIMIZERS["adam"](experiment))
 
 
+def assert_same(left: train_step.TrainState, right: train_step.TrainState) -> None:
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for ours, theirs in zip(jax.tree.leaves(left), jax.tree.leaves(right)):
+        assert np.asarray(ours).tobytes() == np.asarray(theirs).tobytes()
+        assert ours.dtype == theirs.dtype
+
+
+def largest_file(workdir: pathlib.Path, epochs: int) -> pathlib.Path:
+    files = (workdir / "checkpoints" / f"epoch_{epochs:06d}").rglob("*")
+    return max((path for path in files if path.is_file()), key=lambda path: path.stat().st_size)
+
+
 class TestSaveAndRestore:
     def test_round_trip_to_the_bit(self, tmp_path):
         saved = state_of(seed=1)
         checkpoint.save(tmp_path, 12, saved)
         epochs, restored = checkpoint.restore(tmp_path, state_of(seed=2))
         assert epochs == 12
-        assert jax.tree.structure(restored) == jax.tree.structure(saved)
-        for ours, theirs in zip(jax.tree.leaves(saved), jax.tree.leaves(restored)):
-            assert np.asarray(ours).tobytes() == theirs.tobytes()
-            assert ours.dtype == theirs.dtype
+        assert_same(restored, saved)
 
-    def test_keeps_the_newest_two(self, tmp_path):
-        for epochs in (1, 2, 10):
-            checkpoint.save(tmp_path, epochs, state_of())
+    def test_the_best_state_too(self, tmp_path):
+        saved = Saved(3, state_of(seed=1), Best(state_of(seed=2), np.arange(6, dtype=np.float32).reshape(1, 2, 3)))
+        checkpoints = Checkpoints(tmp_path)
+        checkpoints.save(saved)
+        checkpoints.close()
+        restored = checkpoint.restore_saved(tmp_path, state_of())
+        assert_same(restored.state, saved.state)
+        assert_same(restored.best.state, saved.best.state)
+        np.testing.assert_array_equal(restored.best.outputs, saved.best.outputs, strict=True)
+
+    def test_keeps_the_newest(self, tmp_path):
+        checkpoints = Checkpoints(tmp_path, keep=3)
+        for epochs in (1, 2, 10, 11):
+            checkpoints.save(Saved(epochs, state_of()))
+        checkpoints.close()
         names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-        assert names == ["epoch_000002.safetensors", "epoch_000010.safetensors"]
-        assert checkpoint.restore(tmp_path, state_of())[0] == 10
+        assert names == ["epoch_000002", "epoch_000010", "epoch_000011"]
+        assert checkpoint.finished(tmp_path) == [2, 10, 11]
+        assert checkpoint.restore(tmp_path, state_of())[0] == 11
+        assert checkpoint.restore_saved(tmp_path, state_of(), before=11).epochs == 10
+
+    def test_later_ones_are_forgotten(self, tmp_path):
+        for epochs in (1, 2):
+            checkpoint.save(tmp_path, epochs, state_of())
+        checkpoint.forget_after(tmp_path, 1)
+        assert checkpoint.finished(tmp_path) == [1]
 
     def test_none_there(self, tmp_path):
+        assert checkpoint.restore_saved(tmp_path, state_of()) is None
         with pytest.raises(UserError, match=r"--resume: .* holds no checkpoint; train with --checkpoint_every"):
             checkpoint.restore(tmp_path, state_of())
 
@@ -44,9 +77,33 @@ class TestSaveAndRestore:
         with pytest.raises(UserError, match=r"--resume: batch_stats/norm_0/mean of .* is not this experiment's"):
             checkpoint.restore(tmp_path, state_of(hidden=4))
 
-    def test_damaged(self, tmp_path):
-        checkpoint.save(tmp_path, 1, state_of())
-        path = tmp_path / "checkpoints" / "epoch_000001.safetensors"
-        path.write_bytes(path.read_bytes()[:100])
-        with pytest.raises(UserError, match=r"--resume: cannot read .*epoch_000001\.safetensors"):
-            checkpoint.restore(tmp_path, state_of())
+
+class TestDamage:
+    @pytest.fixture
+    def two(self, tmp_path):
+        for epochs in (1, 2):
+            checkpoint.save(tmp_path, epochs, state_of(seed=epochs))
+        return tmp_path
+
+    @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+    def test_the_one_before_is_used(self, two, damage, capsys):
+        path = largest_file(two, 2)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        {"cut": lambda: path.write_bytes(content[: len(content) // 2]), "flipped": lambda: path.write_bytes(content),
+         "gone": path.unlink}[damage]()
+        epochs, restored = checkpoint.restore(two, state_of())
+        assert epochs == 1
+        assert_same(restored, state_of(seed=1))
+        assert "epoch_000002 is damaged and left out: " in capsys.readouterr().out
+
+    def test_none_can_be_read(self, two):
+        for epochs in (1, 2):
+            largest_file(two, epochs).unlink()
+        with pytest.raises(UserError, match=r"--resume: none of the 2 checkpoints in .*checkpoints can be read"):
+            checkpoint.restore(two, state_of())
+
+    def test_what_cannot_be_written_is_named(self, tmp_path):
+        (tmp_path / "checkpoints").write_text("a file")
+        with pytest.raises(UserError, match=r"--checkpoint_every: cannot write .*checkpoints: "):
+            checkpoint.save(tmp_path, 1, state_of())

@@ -267,7 +267,14 @@ def shut_down() -> None:
     """Leaves the process group, so that the interpreter ends without a warning."""
     if torch.distributed.is_initialized():
         torch.distributed.barrier()  # no rank leaves while another still talks to it
+        _remove_shared_memory(torch.distributed.get_rank())
         torch.distributed.destroy_process_group()
+
+
+def _remove_shared_memory(rank: int) -> None:
+    """DeepSpeed's reductions between CPU ranks leave 130 MB a run in the machine's memory, until it is restarted."""
+    address, port = (os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    pathlib.Path(f"/dev/shm/deepspeed_allreduce_buffer_{os.getuid()}_{address}_{port}_{rank}").unlink(missing_ok=True)
 
 
 def leave(status: int) -> None:

@@ -55,9 +55,8 @@ def _objective(experiment: "Experiment") -> None:
         raise UserError(f"--label_smoothing: belongs to --loss=cross_entropy, got {experiment.loss}")
     if experiment.patience and not experiment.validation_fraction:
         raise UserError("--patience: early stopping needs a validation split; set --validation_fraction, e.g. to 0.1")
-    if experiment.patience and (experiment.checkpoint_every or experiment.resume):
-        raise UserError("--patience: a run that may stop early cannot be resumed yet; leave out "
-                        "--checkpoint_every and --resume")
+    if experiment.patience and experiment.resume and (experiment.coordinator_address or experiment.distributed):
+        raise UserError("--patience: a run of several processes that may stop early cannot be resumed; go on in one")
 
 
 def _schedule(experiment: "Experiment") -> None:

@@ -33,7 +33,7 @@ from jaxnn.experiment.config import Experiment, UserError
 
 FLAGS, METRICS, SUMMARY, PARAMS = "experiment.flags", "metrics.csv", "summary.json", "params.safetensors"
 BATCH_STATS, DATA, SAMPLE, DS_CONFIG = "batch_stats.safetensors", "data.json", "sample.txt", "ds_config.json"
-MAY_CHANGE = ("--plots", "--checkpoint_every")
+MAY_CHANGE = ("--plots", "--checkpoint_every", "--keep", "--num_devices")
 """Flags that a resumed run may set anew."""
 
 CONTENTS = (FLAGS, METRICS, SUMMARY, PARAMS, BATCH_STATS, DATA, SAMPLE, DS_CONFIG, "trace", "plots", "checkpoints")

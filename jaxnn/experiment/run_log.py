@@ -37,12 +37,14 @@ class RunLog:
         self._best: dict[str, Any] = {}
         self.skipped_steps, self._samples_seen = 0, 0
 
-    def resume(self, epochs: int, skipped_steps: int) -> None:
-        """Continues the log of a run after so many epochs."""
-        assert self._writer
-        row = self._writer.keep(epochs)[-1]
-        self._row = {name: float(value) for name, value in row.items()}
+    def resume(self, epochs: int, skipped_steps: int) -> list[float]:
+        """Continues the log of a run after so many epochs; returns their losses on the validation split, if any."""
         self.skipped_steps = skipped_steps
+        if not self._writer:
+            return []
+        self._rows = [{name: float(value) for name, value in row.items()} for row in self._writer.keep(epochs)]
+        self._row = self._rows[-1]
+        return [row["validation_loss"] for row in self._rows if "validation_loss" in row]
 
     def __enter__(self) -> "RunLog":
         self._progress.__enter__()

@@ -18,7 +18,7 @@ BASES: dict[str, tuple[str, ...]] = {
         "--label_smoothing=0.1", "--optimizer=rmsprop", "--batch_size=300", "--initial_scale_power=10"),
     "resnet": (
         "--dataset=digits", "--model=resnet", "--loss=cross_entropy", "--optimizer=nesterov", "--learning_rate=0.1",
-        "--batch_size=300", "--initial_scale_power=10"),
+        "--batch_size=50", "--initial_scale_power=10"),
     "lstm": (
         "--dataset=sine", "--num_samples=400", "--sequence_length=12", "--model=lstm", "--hidden_sizes=8",
         "--initializer=torch_default", "--loss=mse", "--optimizer=adagrad", "--learning_rate=0.1", "--batch_size=80",

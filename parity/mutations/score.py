@@ -170,16 +170,21 @@ def judge_clean(bench: Bench) -> Outcome:
 def judge_mutant(bench: Bench, mutant: Mutant, status: int) -> Outcome:
     """Judges one run with a fault, and the clean run under the fault's switch for what to expect."""
     known = bench.base, bench.experiment.precision, mutant.name
-    if status:
+    if status and steps_recorded(bench, mutant.name) <= mutant.first_step:
         return Outcome(*known, None, 0.0, None, (), f"exit code {status}")
     expected, largest = expectation(bench, mutant)
     judge = bench.judge(mutant.name)
     found = first_divergence(bench, judge, mutant.name)
     if found is None:
         return Outcome(*known, expected, largest, None, ())
-    explanations = explain(judge, found.step, STEPS, bench.replays, bench.threshold)
+    explanations = explain(judge, found.step, steps_recorded(bench, mutant.name), bench.replays, bench.threshold)
     best = explanations[0].names if explanations and explanations[0].explains else ()
     return Outcome(*known, expected, largest, found, tuple(sorted(best, key=list(SWITCHES).index)))
+
+
+def steps_recorded(bench: Bench, name: str) -> int:
+    """Fewer than all where a fault made training diverge, which ends a run."""
+    return len(bench.trace(name)) if (bench.folder / name / "trace" / "meta.json").exists() else 0
 
 
 def first_divergence(bench: Bench, judge: Judge, name: str) -> Measurement | None:

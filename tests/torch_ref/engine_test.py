@@ -120,6 +120,8 @@ def said(request, tmp_path_factory):
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for rank in range(world_size)]
     outputs = [process.communicate()[0] for process in running]
     assert [process.returncode for process in running] == [0] * world_size, "\n".join(outputs)
+    left = pathlib.Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{shared['MASTER_PORT']}_*")
+    assert not list(left), "DeepSpeed's shared memory outlives the run"
 
     @functools.cache
     def read(case: Case) -> dict[str, np.ndarray]:
