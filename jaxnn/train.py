@@ -59,7 +59,7 @@ def run_experiment(experiment: Experiment, clock: run_log.Clock) -> None:
         step, train_step.make_eval_step(experiment, model, metric), devices))
     recorder = recording.Recorder(experiment, model, data.signature, optimizer, devices, workdir)
     log = run_log.RunLog(experiment, data, "jax", workdir, metric_name)
-    losses = log.resume(before.epochs, int(before.state.step - before.state.updates)) if before.epochs else []
+    losses = log.resume(before.epochs, int(before.state.step - before.state.updates)) if experiment.resume else []
     splits = evaluation.splits(experiment, data)
     resident = parallel.make_resident(data, splits, learning_rates, devices)
     checkpoints = checkpoint.Checkpoints(workdir, experiment.keep) if workdir else None
@@ -218,35 +218,45 @@ def train(run: Run, before: Saved, losses: Sequence[float]) -> tuple[TrainState,
       The state to keep and its test outputs, on the host: the last epoch's, or the best under `--patience`. None if a
       signal stopped the run, whose last state is then a checkpoint.
     """
-    experiment, log = run.experiment, run.log
+    experiment = run.experiment
     samples, count = len(run.resident.train_inputs), len(before.state.step)
     names = ["loss", *(f"gradient of {name}" for name in trace.flatten(before.state.params))]
     evaluated, owners = evaluation.plan(experiment, run.splits, count * jax.process_count())
     plan = batches.plan(experiment, samples)
     stopping, best = EarlyStopping(experiment.patience, experiment.min_delta), before.best
-    for loss in losses:
+    for loss in losses if experiment.patience else ():
         stopping.improves(loss)
     started = start_epochs(run, before, parallel.shard(evaluated, count))
     # An epoch that may be the last must end before the next is started, which takes its state.
     ahead = parallel.one_ahead(started) if not experiment.patience else started
-    for done in ahead:
-        results = recording.join(done.recorded, parallel.first(done.results))
-        stop_if_diverged(results, names, sum(plan[: done.number]))
-        means = evaluation.means(run.splits, owners, parallel.first(done.sums))
-        log.epoch(done.number, results.loss, (done.ids != batches.PADDING).sum(axis=1), results.skipped,
-                  results.learning_rate[-1], means)
+    is_over, is_asked = bool(experiment.patience and losses) and stopping.is_over, False
+    for done in () if is_over else ahead:
+        means = write_down(run, done, owners, names, sum(plan[: done.number]))
         if experiment.patience and stopping.improves(means["validation"][0]):
             best = Best(parallel.first(done.state), np.asarray(done.outputs))
         if done.due and run.checkpoints:
             run.checkpoints.save(Saved(done.number + 1, done.due, best))
-        if done.is_last or (experiment.patience and stopping.is_over):
+        is_over = bool(experiment.patience) and stopping.is_over
+        is_asked = done.is_last and done.number + 1 < len(plan) and not is_over
+        if is_over or is_asked:
             break
-    if done.is_last and done.number + 1 < len(plan) and not (experiment.patience and stopping.is_over):
+    if is_asked:
         return None
     if experiment.patience:
-        log.keep(stopping.best_epoch)
+        run.log.keep(stopping.best_epoch)
     state, outputs = best or (parallel.first(done.state), done.outputs)
     return state, parallel.unshard(outputs, len(run.splits[0].inputs))
+
+
+def write_down(run: Run, done: Started, owners: np.ndarray, names: list[str],
+               first_step: int) -> dict[str, np.ndarray]:
+    """Logs an epoch; split -> its mean loss and metric. Raises UserError if training has diverged."""
+    results = recording.join(done.recorded, parallel.first(done.results))
+    stop_if_diverged(results, names, first_step)
+    means = evaluation.means(run.splits, owners, parallel.first(done.sums))
+    samples = (done.ids != batches.PADDING).sum(axis=1)
+    run.log.epoch(done.number, results.loss, samples, results.skipped, results.learning_rate[-1], means)
+    return means
 
 
 def start_epochs(run: Run, before: Saved, evaluated: np.ndarray) -> Iterator[Started]:

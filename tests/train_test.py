@@ -3,6 +3,7 @@
 import csv
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ class TestResume:
         flags = ("--epochs=6", "--checkpoint_every=2", "--noplots", "--precision=fp16", "--loss_scale_window=20")
         trained(run, tmp_path / "whole", "jaxnn.train", "breast_cancer", *flags)
         trained(run, tmp_path / "cut", "jaxnn.train", "breast_cancer", *flags)
-        for name in ("summary.json", "params.safetensors", "checkpoints/epoch_000006.safetensors"):
+        for name in ("summary.json", "params.safetensors"):
             (tmp_path / "cut" / name).unlink()
         summary, _ = trained(run, tmp_path / "cut", "jaxnn.train", "breast_cancer", *flags, "--resume")
         assert summary["skipped_steps"] > 0
@@ -108,7 +109,7 @@ class TestResume:
         flags = ("--epochs=4", "--checkpoint_every=2", "--noplots", "--normalization=batch", "--accumulation_steps=2")
         for name in ("whole", "cut"):
             trained(run, tmp_path / name, "jaxnn.train", "breast_cancer", *flags)
-        for name in ("summary.json", "batch_stats.safetensors", "checkpoints/epoch_000004.safetensors"):
+        for name in ("summary.json", "batch_stats.safetensors"):
             (tmp_path / "cut" / name).unlink()
         trained(run, tmp_path / "cut", "jaxnn.train", "breast_cancer", *flags, "--resume")
         for name in ("metrics.csv", "params.safetensors", "batch_stats.safetensors"):
@@ -120,7 +121,33 @@ class TestResume:
         done = run("jaxnn.train", f"--flagfile={EXPERIMENTS / 'breast_cancer.flags'}", f"--workdir={tmp_path}", *flags,
                    "--resume")
         assert done.returncode == 2
-        assert done.stderr == f"error: --resume: the run in {tmp_path} is complete, all 2 epochs of it\n"
+        assert done.stderr == f"error: --resume: the run in {tmp_path} is complete; there is nothing left to do\n"
+
+    def test_early_stopping_goes_on_where_it_was(self, run, tmp_path):
+        """The same best epoch, though it lies before the cut, and the same end."""
+        flags = ("--epochs=40", "--patience=4", "--validation_fraction=0.2", "--learning_rate=0.03", "--noplots",
+                 "--checkpoint_every=2")
+        whole, _ = trained(run, tmp_path / "whole", "jaxnn.train", "breast_cancer", *flags)
+        assert whole["stopped_early"]
+        assert whole["epochs"] - whole["best_epoch"] == 4
+        trained(run, tmp_path / "cut", "jaxnn.train", "breast_cancer", *flags)
+        for name in ("summary.json", "params.safetensors"):
+            (tmp_path / "cut" / name).unlink()
+        cut, _ = trained(run, tmp_path / "cut", "jaxnn.train", "breast_cancer", *flags, "--resume")
+        assert cut["final"] == whole["final"]
+        for name in ("metrics.csv", "params.safetensors"):
+            assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
+
+    def test_a_run_stopped_before_its_first_checkpoint_begins_anew(self, run, tmp_path):
+        flags = ("--epochs=4", "--checkpoint_every=2", "--noplots")
+        for name in ("whole", "cut"):
+            trained(run, tmp_path / name, "jaxnn.train", "breast_cancer", *flags)
+        for path in ("summary.json", "params.safetensors"):
+            (tmp_path / "cut" / path).unlink()
+        shutil.rmtree(tmp_path / "cut" / "checkpoints")
+        trained(run, tmp_path / "cut", "jaxnn.train", "breast_cancer", *flags, "--resume")
+        for name in ("metrics.csv", "params.safetensors"):
+            assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
 
     def test_refuses_another_experiment(self, run, tmp_path):
         trained(run, tmp_path, "jaxnn.train", "breast_cancer", "--epochs=2", "--checkpoint_every=1", "--noplots")

@@ -121,6 +121,9 @@ class MetricsWriter:
           UserError: the rows up to that epoch are not all there.
         """
         self.close()
+        if not epochs:
+            self._path.unlink(missing_ok=True)
+            return []
         lines = self._path.read_text().splitlines() if self._path.exists() else []
         rows = [row for row in csv.DictReader(lines) if int(row["epoch"]) <= epochs]
         if len(rows) != epochs:

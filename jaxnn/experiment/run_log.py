@@ -42,8 +42,9 @@ class RunLog:
         self.skipped_steps = skipped_steps
         if not self._writer:
             return []
-        self._rows = [{name: float(value) for name, value in row.items()} for row in self._writer.keep(epochs)]
-        self._row = self._rows[-1]
+        self._rows = [{name: int(value) if name in ("epoch", "step") else float(value) for name, value in row.items()}
+                      for row in self._writer.keep(epochs)]
+        self._row = self._rows[-1] if self._rows else {}
         return [row["validation_loss"] for row in self._rows if "validation_loss" in row]
 
     def __enter__(self) -> "RunLog":
