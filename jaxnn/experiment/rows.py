@@ -18,8 +18,8 @@ Function = Callable[[np.ndarray], np.ndarray]
 class Rows:
     """Stands for an array [rows, ...] that is not held: rows of arrays, of mapped files say.
 
-    `rows[index]` reads and gives a new array; an index is a slice or an array of integers of any shape, none of them
-    negative. `np.asarray(rows)` reads everything. `pick` and `map` read nothing.
+    `rows[index]` reads and gives a new array; an index is a slice or an array of integers, of any shape, with NumPy's
+    meaning. `np.asarray(rows)` reads everything. `pick` and `map` read nothing.
 
     Attributes:
       arrays: [n, ...] each, one after the other; of one dtype, and of one shape but for n.

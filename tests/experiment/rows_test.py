@@ -26,7 +26,7 @@ class TestRows:
         for _ in range(data.draw(st.integers(0, 2), "picks")):
             indices = np.array(data.draw(st.lists(st.integers(0, len(theirs) - 1), min_size=1, max_size=9)))
             ours, theirs = ours.pick(indices), theirs[indices]
-        row = st.integers(0, len(theirs) - 1)
+        row = st.integers(-len(theirs), len(theirs) - 1)
         index = data.draw(st.one_of(
             st.slices(len(theirs)), st.lists(row, max_size=9).map(lambda numbers: np.array(numbers, int)),
             st.lists(st.tuples(row, row), min_size=1, max_size=3).map(np.array)))
