@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 fail() { echo "multi_host: $*" >&2; exit 2; }
-quoted() { python3 -c 'import shlex, sys; print(shlex.join(sys.argv[1:]))' "$@"; }
+quoted() { local w all=''; for w; do [[ $w =~ ^[[:alnum:]_./:=,-]+$ ]] || w=${w@Q}; all+=" $w"; done; echo "${all:1}"; }
 number() { [[ ${1#*=} =~ ^[1-9][0-9]{0,4}$ ]] || fail "${1%%=*}: must be a number above 0, got '${1#*=}'"; }
 case "${1:-}" in -h | --help) sed -nE '2,/^set/s/^#( |$)//p' "launch/${0##*/}"; exit ;; esac
 name='^[[:alnum:]_.@][[:alnum:]_.@-]*$' dry_run='' file='' port='' hosts=() lines=()

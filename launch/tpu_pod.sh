@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 fail() { echo "tpu_pod: $*" >&2; exit 2; }
-quoted() { python3 -c 'import shlex, sys; print(shlex.join(sys.argv[1:]))' "$@"; }
+quoted() { local w all=''; for w; do [[ $w =~ ^[[:alnum:]_./:=,-]+$ ]] || w=${w@Q}; all+=" $w"; done; echo "${all:1}"; }
 
 case "${1:-}" in -h | --help) sed -nE '2,/^set/s/^#( |$)//p' "launch/${0##*/}"; exit ;; esac
 dry_run='' folder=jaxnn
