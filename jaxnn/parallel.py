@@ -77,10 +77,10 @@ def _all_devices(experiment: Experiment, devices: list[jax.Device]) -> list[jax.
 def make_resident(data: Dataset, splits: Sequence[Split], learning_rates: np.ndarray,
                   devices: list[jax.Device]) -> Resident:
     """Puts the data set on every device; `splits` are evaluated after each epoch."""
-    inputs, targets = (np.concatenate(arrays) if len(arrays) > 1 else arrays[0] for arrays in (
+    inputs, targets = (np.concatenate(arrays) if len(arrays) > 1 else np.asarray(arrays[0]) for arrays in (
         [split.inputs for split in splits], [split.targets for split in splits]))
     scaling = (data.scaling.offset, data.scaling.scale) if data.scaling and not data.scaled_on_host else None
-    arrays = Resident(data.train_inputs, data.train_targets, inputs, targets, learning_rates, scaling)
+    arrays = Resident(np.asarray(data.train_inputs), data.train_targets, inputs, targets, learning_rates, scaling)
     return jax.device_put(arrays, _sharding(devices))
 
 

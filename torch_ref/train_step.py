@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -65,7 +66,7 @@ def make_resident(inputs: Any, targets: Any, data: Dataset, device: torch.device
     """Puts a split of the data set, as NumPy arrays, on the device."""
     arrays = (inputs, targets, *((data.scaling.offset, data.scaling.scale)
                                  if data.scaling and not data.scaled_on_host else ()))
-    inputs, targets, *scaling = (torch.from_numpy(array).to(device) for array in arrays)
+    inputs, targets, *scaling = (torch.from_numpy(np.asarray(array)).to(device) for array in arrays)
     return Resident(inputs, targets, (scaling[0], scaling[1]) if scaling else None)
 
 

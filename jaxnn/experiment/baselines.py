@@ -21,7 +21,7 @@ def compare(experiment: Experiment, data: Dataset, rmse: float) -> dict[str, flo
     if experiment.dataset == "sine":
         error = scores.root_mean_square(persistence(data) - data.test_targets)
         return {"persistence_rmse": error, "times_below_persistence": error / rmse if rmse else None}
-    if experiment.dataset in TABLES and data.train_inputs.ndim == 2:
+    if experiment.dataset in TABLES and isinstance(data.train_inputs, np.ndarray) and data.train_inputs.ndim == 2:
         return {"linear_regression_r2": scores.r2(linear_regression(data), data.test_targets)}
     return {}
 

@@ -27,7 +27,10 @@ class Experiment:
         "linear", "gates", "approximation", "iris", "breast_cancer", "wine", "diabetes", "digits", "sine", "text",
         "csv", "npz", "mnist", "fashion_mnist", "cifar10"))
     data_path: str = option("", "File (csv, npz; text: else Python's help topics) or folder (mnist, fashion_mnist, "
-                            "cifar10: else downloaded) of the data.")
+                            "cifar10: else downloaded) of the data. npz: .npz files of x and y, or folders of x.npy "
+                            "and y.npy or of x_000.npy, y_000.npy, x_001.npy, ...; several, comma-separated or a glob, "
+                            "are one data set, sorted by name. From 256 MiB on x stays in its files, mapped into "
+                            "memory: .npy, and .npz that numpy.savez wrote, uncompressed.")
     target: str = option("", "csv: the column to predict; empty: the last one.")
     task: str = option("auto", "csv, npz: what the target is; auto: multiclass or binary where it is text or whole "
                       "numbers of few values, else regression.", choices=("auto", "regression", "binary", "multiclass"))

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxnn.experiment.description import Description
 from jaxnn.experiment.preprocessing import HostScaling, Scaling
+from jaxnn.experiment.rows import Rows, apply, pick
 from jaxnn.experiment.splits import Split
 
 REGRESSION, BINARY, MULTICLASS, LANGUAGE = "regression", "binary", "multiclass", "language"
@@ -37,7 +38,8 @@ class Dataset:
 
     Attributes:
       train_inputs: [n, ...] float32; or uint8 images [n, height, width, channels], to be scaled where they are
-        used; or int32 tokens [n, steps].
+        used; or int32 tokens [n, steps]. `Rows` of such, the validation's and the test's too, where files are
+        mapped; targets never.
       train_targets: [n, outputs] float32 for regression, [n, 1] float32 of 0 and 1 for binary, [n] int32 class
         for multiclass, [n, steps] int32 token for language.
       test_inputs: as `train_inputs`.
@@ -51,34 +53,35 @@ class Dataset:
       description: what it takes to read new rows alike; see `describe`.
     """
 
-    train_inputs: np.ndarray
+    train_inputs: np.ndarray | Rows
     train_targets: np.ndarray
-    test_inputs: np.ndarray
+    test_inputs: np.ndarray | Rows
     test_targets: np.ndarray
     task: str
     class_names: tuple[str, ...] = ()
-    validation_inputs: np.ndarray | None = None
+    validation_inputs: np.ndarray | Rows | None = None
     validation_targets: np.ndarray | None = None
     feature_names: tuple[str, ...] = ()
     scaling: Scaling | HostScaling | None = None
     description: Description | None = None
 
     @classmethod
-    def of_splits(cls, split: Split, inputs: np.ndarray, targets: np.ndarray, task: str, *,
+    def of_splits(cls, split: Split, inputs: np.ndarray | Rows, targets: np.ndarray, task: str, *,
                   test: tuple[np.ndarray, np.ndarray] | None = None, **more) -> "Dataset":
         """The data set whose splits are rows of `inputs` and `targets`.
 
         Args:
           split: indices; an empty validation split becomes None.
-          inputs: [samples, ...].
+          inputs: [samples, ...]; `Rows` stay unread.
           targets: [samples, ...].
           task: of the data set.
           test: inputs and targets of a test split of its own, which is not among the rows.
           **more: further fields.
         """
-        test_inputs, test_targets = test or (inputs[split.test], targets[split.test])
-        validation = (inputs[split.validation], targets[split.validation]) if len(split.validation) else (None, None)
-        return cls(inputs[split.train], targets[split.train], test_inputs, test_targets, task,
+        test_inputs, test_targets = test or (pick(inputs, split.test), targets[split.test])
+        held = split.validation
+        validation = (pick(inputs, held), targets[held]) if len(held) else (None, None)
+        return cls(pick(inputs, split.train), targets[split.train], test_inputs, test_targets, task,
                    validation_inputs=validation[0], validation_targets=validation[1], **more)
 
     @property
@@ -102,7 +105,7 @@ class Dataset:
         return {3: SEQUENCE, 4: IMAGE}.get(self.train_inputs.ndim, TABLE)
 
     def map_inputs(self, function: Callable[[np.ndarray], np.ndarray]) -> "Dataset":
-        """The data set with a function of the inputs of each split in their place."""
+        """The data set with a function of each split's inputs in their place, of each row alone; `Rows` stay unread."""
         return self._map("inputs", function)
 
     def map_targets(self, function: Callable[[np.ndarray], np.ndarray]) -> "Dataset":
@@ -111,7 +114,7 @@ class Dataset:
 
     def _map(self, what: str, function: Callable[[np.ndarray], np.ndarray]) -> "Dataset":
         arrays = {name: getattr(self, name) for name in (f"{split}_{what}" for split in SPLITS)}
-        return dataclasses.replace(self, **{name: function(array) for name, array in arrays.items()
+        return dataclasses.replace(self, **{name: apply(function, array) for name, array in arrays.items()
                                             if array is not None})
 
     @property

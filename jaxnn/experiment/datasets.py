@@ -101,12 +101,15 @@ def _scaled(experiment: Experiment, data: Dataset) -> Dataset:
     data = dataclasses.replace(data, scaling=scaling)
     if not data.scaled_on_host:
         return data
-    scaled = data.map_inputs(scaling.apply)
-    splits = (scaled.train_inputs, scaled.validation_inputs, scaled.test_inputs)
-    if not all(np.isfinite(inputs).all() for inputs in splits if inputs is not None):
-        raise UserError(f"--preprocess: {experiment.preprocess} takes --dataset={experiment.dataset} beyond float32's "
-                        "range; leave it out")
-    return scaled
+
+    def scaled(inputs: np.ndarray) -> np.ndarray:
+        inputs = scaling.apply(inputs)
+        if not np.isfinite(inputs).all():
+            raise UserError(f"--preprocess: {experiment.preprocess} takes --dataset={experiment.dataset} beyond "
+                            "float32's range; leave it out")
+        return inputs
+
+    return data.map_inputs(scaled)
 
 
 def _description(data: Dataset) -> Description:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from jaxnn.experiment import preprocessing
+from jaxnn.experiment import preprocessing, rows
 from jaxnn.experiment.preprocessing import HostScaling, Scaling
 
 TABLE = np.random.default_rng(0).normal(3, 100, (50, 4)).astype(np.float32)
@@ -69,6 +69,21 @@ class TestStandardize:
         steps = np.random.default_rng(0).normal(5, 2, (6, 7, 2)).astype(np.float32)
         scaling = preprocessing.standardize(steps)
         np.testing.assert_allclose(scaling.offset, steps.reshape(-1, 2).astype(np.float64).mean(axis=0), rtol=1e-14)
+
+
+class TestParts:
+    """Of inputs that are gone through a part at a time, as those of mapped files are."""
+
+    @pytest.mark.parametrize("inputs", [TABLE, IMAGES, TABLE.reshape(10, 5, 4)], ids=["table", "bytes", "sequences"])
+    @pytest.mark.parametrize("method", ["standardize", "min_max"])
+    def test_parts_make_no_difference(self, monkeypatch, method, inputs):
+        whole = preprocessing.fit(method, inputs)
+        monkeypatch.setattr(rows, "NUMBERS_AT_ONCE", 100)
+        parts = preprocessing.fit(method, inputs)
+        # A mean of 50 float64 numbers rounds 50 times, by an ulp of the largest at most; bytes and extremes are exact.
+        rounding = 50 * 2**-53 * np.abs(TABLE).max() if method == "standardize" and inputs.dtype != np.uint8 else 0
+        for one, other in zip(parts, whole, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=rounding)
 
 
 class TestMinMax:

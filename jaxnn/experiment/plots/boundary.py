@@ -22,9 +22,9 @@ MOST_POINTS = 500
 
 
 def is_plane(data: Dataset) -> bool:
-    """Whether the data set tells classes apart by two features."""
+    """Whether the data set tells classes apart by two features, and is held in memory."""
     return (data.task in (BINARY, MULTICLASS) and data.kind == TABLE and data.train_inputs.shape[1:] == (2,)
-            and len(data.class_names) <= len(MARKERS))
+            and isinstance(data.train_inputs, np.ndarray) and len(data.class_names) <= len(MARKERS))
 
 
 def decision_boundary(data: Dataset, predict: Callable[[np.ndarray], np.ndarray]) -> Figure:

@@ -1,88 +1,125 @@
-"""A data set in an .npz file of two NumPy arrays, x and y."""
+"""A data set in files of two NumPy arrays, x and y, which may be larger than memory."""
 
-import pathlib
-import zipfile
-import zlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from jaxnn.experiment import splits
+from jaxnn.experiment import rows, splits
 from jaxnn.experiment.config import Experiment
 from jaxnn.experiment.dataset import Dataset
 from jaxnn.experiment.options import UserError
-from jaxnn.experiment.sources import features, labels
+from jaxnn.experiment.rows import Rows
+from jaxnn.experiment.sources import array_files, features, labels
+from jaxnn.experiment.sources.array_files import Part
+
+Place = Callable[[int], tuple[Part, int]]
+"""Sample of the data set -> the part that holds it and its row there."""
 
 
 def npz(experiment: Experiment) -> Dataset:
-    """The arrays of `--data_path`, as `numpy.savez(path, x=x, y=y)` writes them.
+    """The arrays of `--data_path`, as `numpy.savez(path, x=x, y=y)` writes them, or x.npy and y.npy in a folder.
 
     x is a table [samples, features], sequences [samples, steps, features] or images [samples, height, width,
     channels]; bytes stay bytes where they are images, which may then lack the axis of channels. y is a label or
-    number a sample, or [samples, outputs] numbers.
+    number a sample, or [samples, outputs] numbers. Several files, a list or a pattern, are one data set, in the order
+    of their names; folders may hold x_000.npy, y_000.npy, x_001.npy, ....
+
+    Files of `array_files.MAPPED_FROM` bytes together or more are mapped: the inputs of the splits are `Rows`, and a
+    row is read, and found to be finite, when it is used. y is read at once, and so are compressed arrays.
 
     Raises:
-      UserError: the file or an array is not as it must be.
+      UserError: a file or an array is not as it must be, or one does not fit the others.
     """
-    path = pathlib.Path(experiment.data_path)
-    arrays = _read(path)
-    inputs, values = _inputs(path, arrays["x"]), _targets(path, arrays["y"])
-    if len(inputs) != len(values):
-        raise UserError(f"--data_path: {path}: x has {len(inputs)} samples, y has {len(values)}")
+    parts, mapped = array_files.read(experiment.data_path)
+    _check_alike(parts)
+    place = _places(parts)
+    inputs, values = _inputs(parts, place, mapped), _targets(parts, place)
     names = tuple(f"x{column}" for column in range(inputs.shape[1])) if inputs.ndim == 2 else ()
     if experiment.features:
         inputs, names = _choose(experiment, inputs, names)
-    found = labels.interpret(experiment, values, lambda row, text: UserError(f"--data_path: {path}: y[{row}] {text}"))
+    found = labels.interpret(experiment, values, lambda row, text: _wrong_y(place(row), text))
     split = splits.shuffled(experiment, len(inputs), found.classes)
     return Dataset.of_splits(split, inputs, found.targets, found.task, class_names=found.class_names,
                              feature_names=names)
 
 
-def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            missing = [name for name in ("x", "y") if name not in archive.files]
-            if missing:
-                raise UserError(f"--data_path: {path}: has no array {missing[0]!r}; it has {', '.join(archive.files)}")
-            return {name: archive[name] for name in ("x", "y")}
-    except OSError as error:
-        raise UserError(f"--data_path: cannot read {path}: {error.strerror or error}") from None
-    except (EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"--data_path: {path}: is not a whole .npz file of plain arrays "
-                        f"({' '.join(str(error).split())}); write it with numpy.savez(path, x=x, y=y)") from None
+def _check_alike(parts: Sequence[Part]) -> None:
+    """Raises UserError on the first array that is not what x or y must be, or not as in the first file."""
+    for part in parts:
+        x, y = part.x, part.y
+        if x.dtype.kind not in "biuf" or not 2 <= x.ndim <= 4 or 0 in x.shape:
+            raise UserError(f"--data_path: {part.x_path}: x must hold numbers, [samples, features], [samples, steps, "
+                            f"features] or [samples, height, width, channels]; got {x.dtype}{list(x.shape)}")
+        if y.dtype.kind not in "biufU" or y.ndim not in (1, 2) or 0 in y.shape:
+            raise UserError(f"--data_path: {part.y_path}: y must be [samples] numbers or texts, or [samples, outputs] "
+                            f"numbers, got {y.dtype}{list(y.shape)}")
+        if len(x) != len(y):
+            raise UserError(f"--data_path: {part.x_path}: x has {len(x)} samples, y has {len(y)}")
+        for name, ours, first, path in (("x", x, parts[0].x, part.x_path), ("y", y, parts[0].y, part.y_path)):
+            if _example(ours) != _example(first):
+                raise UserError(f"--data_path: {path}: {name} holds {_example(ours)} a sample, and "
+                                f"{_example(first)} in {parts[0].x_path if name == 'x' else parts[0].y_path}")
 
 
-def _inputs(path: pathlib.Path, inputs: np.ndarray) -> np.ndarray:
-    if inputs.dtype.kind not in "biuf" or not 2 <= inputs.ndim <= 4 or 0 in inputs.shape:
-        raise UserError(f"--data_path: {path}: x must hold numbers, [samples, features], [samples, steps, features] or "
-                        f"[samples, height, width, channels]; got {inputs.dtype}{list(inputs.shape)}")
-    if inputs.dtype == np.uint8 and inputs.ndim > 2:
-        return inputs if inputs.ndim == 4 else inputs[..., None]
+def _example(array: np.ndarray) -> str:
+    """What a sample of an array is; texts may be of different lengths."""
+    return f"{'text' if array.dtype.kind == 'U' else array.dtype}{list(array.shape[1:])}"
+
+
+def _places(parts: Sequence[Part]) -> Place:
+    starts = np.cumsum([0, *(len(part.x) for part in parts)])
+
+    def place(sample: int) -> tuple[Part, int]:
+        number = int(np.searchsorted(starts, sample, side="right")) - 1
+        return parts[number], int(sample - starts[number])
+
+    return place
+
+
+def _inputs(parts: Sequence[Part], place: Place, mapped: bool) -> np.ndarray | Rows:
+    arrays = [part.x for part in parts]
+    if arrays[0].dtype == np.uint8 and arrays[0].ndim > 2:
+        inputs = rows.concatenate(arrays)
+        inputs = inputs if inputs.ndim == 4 else inputs.map(lambda images: images[..., None])
+    else:
+        inputs = rows.concatenate(arrays, lambda values, samples: _finite(values, samples, place))
+    return inputs if mapped else np.asarray(inputs)
+
+
+def _finite(values: np.ndarray, samples: np.ndarray, place: Place) -> np.ndarray:
+    """Inputs in float32; UserError on one that is none."""
     with np.errstate(over="ignore"):
-        inputs = inputs.astype(np.float32)
-    bad = ~np.isfinite(inputs)
+        values = values.astype(np.float32)
+    bad = ~np.isfinite(values)
     if bad.any():
-        place = ", ".join(map(str, np.argwhere(bad)[0]))
-        raise UserError(f"--data_path: {path}: x[{place}] is not a finite number in float32's range")
-    return inputs
+        first, *within = np.argwhere(bad)[0]
+        part, row = place(samples[first])
+        raise UserError(f"--data_path: {part.x_path}: x[{', '.join(map(str, (row, *within)))}] is not a finite number "
+                        "in float32's range")
+    return values
 
 
-def _targets(path: pathlib.Path, values: np.ndarray) -> np.ndarray:
+def _targets(parts: Sequence[Part], place: Place) -> np.ndarray:
+    values = np.concatenate([part.y for part in parts])
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
-    if values.dtype.kind not in "biufU" or values.ndim not in (1, 2) or 0 in values.shape:
-        raise UserError(f"--data_path: {path}: y must be [samples] numbers or texts, or [samples, outputs] numbers, "
-                        f"got {values.dtype}{list(values.shape)}")
     if values.dtype.kind == "U":
         return values
     values = values.astype(np.float64)
     bad = ~np.isfinite(values)
     if bad.any():
-        raise UserError(f"--data_path: {path}: y[{np.argwhere(bad)[0][0]}] is not a finite number")
+        raise _wrong_y(place(np.argwhere(bad)[0][0]), "is not a finite number")
     return values
 
 
-def _choose(experiment: Experiment, inputs: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
+def _wrong_y(place: tuple[Part, int], problem: str) -> UserError:
+    part, row = place
+    return UserError(f"--data_path: {part.y_path}: y[{row}] {problem}")
+
+
+def _choose(experiment: Experiment, inputs: np.ndarray | Rows,
+            names: tuple[str, ...]) -> tuple[np.ndarray | Rows, tuple[str, ...]]:
     if not names:
         raise UserError(f"--features: x of {experiment.data_path} is not a table, its shape is {list(inputs.shape)}")
     columns = features.chosen(experiment, names)
-    return inputs[:, columns], tuple(names[column] for column in columns)
+    return rows.apply(lambda table: table[:, columns], inputs), tuple(names[column] for column in columns)
