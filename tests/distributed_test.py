@@ -111,14 +111,3 @@ class TestWithoutTheOthers:
         assert status == 2
         assert complaint.startswith("error: --distributed: the environment describes no cluster (SLURM, Open MPI, TPU")
         assert complaint.count("\n") == 1
-
-    @pytest.mark.parametrize(("flags", "complaint"), [
-        (("--coordinator_address=here", "--num_processes=2"), "--coordinator_address: 'here' is not HOST:PORT"),
-        (("--coordinator_address=a:1",), "--coordinator_address, --num_processes: give both"),
-        (("--coordinator_address=a:1", "--num_processes=2", "--process_id=2"), "--process_id: 2 is not below"),
-        (("--coordinator_address=a:1", "--num_processes=2", "--record=full"), "--record: one process can be recorded"),
-    ])
-    def test_flags_at_odds(self, run, flags, complaint):
-        done = run("jaxnn.train", *flags)
-        assert done.returncode == 2
-        assert done.stderr.startswith(f"error: {complaint}")

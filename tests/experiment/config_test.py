@@ -11,7 +11,8 @@ from jaxnn.experiment import command_line, config, consistency
 from jaxnn.experiment.config import Experiment, UserError
 
 FIELDS = {field.name: field for field in dataclasses.fields(Experiment)}
-RUN_ONLY = {"workdir", "overwrite", "resume", "init_params", "record", "record_steps", "ds_config"}
+RUN_ONLY = {"workdir", "overwrite", "resume", "init_params", "record", "record_steps", "ds_config",
+            "coordinator_address", "num_processes", "process_id", "distributed", "initialization_timeout"}
 MLP = Experiment(precision="fp32", model="mlp", hidden_sizes=(8, 4), dropout_rates=(0.5, 0.0))
 LINES = st.text(st.characters(codec="utf-8", exclude_categories=["C"])).map(str.strip)
 
@@ -57,7 +58,7 @@ def experiments(draw):
     for name, allowed in (("normalization", fields["model"] in ("mlp", "cnn")),
                           ("weight_decay", fields["optimizer"] == "adamw"),
                           ("label_smoothing", fields["loss"] == "cross_entropy"),
-                          ("patience", fields["validation_fraction"] > 0 and not fields["checkpoint_every"]),
+                          ("patience", fields["validation_fraction"] > 0),
                           ("warmup_steps", "warmup" in fields["schedule"] or fields["schedule"] == "one_cycle")):
         fields[name] = fields[name] if allowed else FIELDS[name].default
     return Experiment(**fields, hidden_sizes=draw(st.tuples(*[st.integers(1, 10_000)] * layers)), dropout_rates=rates,
