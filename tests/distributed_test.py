@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
+from jaxnn import checkpoint
 from jaxnn.experiment import records
 from jaxnn.experiment.ports import free_port
 
@@ -29,9 +31,9 @@ def _nobody_is_left():
     STARTED.clear()
 
 
-def start(*flags: str, devices: int = 2) -> subprocess.Popen:
+def start(*flags: str, devices: int = 2, base: Sequence[str] = FLAGS) -> subprocess.Popen:
     environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    STARTED.append(subprocess.Popen([sys.executable, "-m", "jaxnn.train", *FLAGS, *flags], env=environment, text=True,
+    STARTED.append(subprocess.Popen([sys.executable, "-m", "jaxnn.train", *base, *flags], env=environment, text=True,
                                     stdout=subprocess.PIPE, stderr=subprocess.PIPE))
     return STARTED[-1]
 
@@ -77,16 +79,37 @@ class TestTwoProcesses:
     @pytest.mark.parametrize("victim", [0, 1])
     def test_one_that_is_killed_takes_the_other_with_it(self, tmp_path, victim):
         processes = start_two(tmp_path, "--epochs=100000")
-        ended_by = time.monotonic() + 100
-        while not (tmp_path / records.METRICS).exists():
-            assert time.monotonic() < ended_by, "no epoch was trained"
-            time.sleep(0.05)
+        wait_for_an_epoch(tmp_path)
         processes[victim].send_signal(signal.SIGKILL)
         killed = time.monotonic()
         status, _, complaint = ended([processes[1 - victim]])[0]
         assert time.monotonic() - killed < DEADLINE
         assert status == 1
         assert f"error: process {victim} has ended before the run did" in complaint
+
+    def test_sigterm_to_one_stops_both_and_one_goes_on(self, tmp_path):
+        """With a checkpoint of the same epoch, which a single process with another number of devices takes up."""
+        flags = ("--epochs=300", "--normalization=batch", "--batch_size=36")
+        processes = start_two(tmp_path, *flags)
+        wait_for_an_epoch(tmp_path)
+        processes[1].terminate()
+        (status, said, _), (status_of_second, _, _) = ended(processes)
+        assert (status, status_of_second) == (0, 0)
+        assert "stopped as asked; resume with python -m jaxnn.train" in said
+        done = len(records.read_metrics(tmp_path)["epoch"])
+        assert checkpoint.finished(tmp_path)[-1] == done < 300
+        on = [flag for flag in FLAGS if flag != "--overwrite"]
+        status, said, complaint = ended([start(*flags, f"--workdir={tmp_path}", "--resume", base=on, devices=1)])[0]
+        assert status == 0, complaint
+        assert f"going on after epoch {done} of 300" in said
+        assert len(records.read_metrics(tmp_path)["epoch"]) == 300
+
+
+def wait_for_an_epoch(workdir: pathlib.Path) -> None:
+    ended_by = time.monotonic() + 100
+    while not (workdir / records.METRICS).exists():
+        assert time.monotonic() < ended_by, "no epoch was trained"
+        time.sleep(0.05)
 
 
 class TestWithoutTheOthers:
