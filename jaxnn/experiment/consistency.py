@@ -95,5 +95,3 @@ def _run(experiment: "Experiment") -> None:
                         f"2 to the --initial_scale_power={experiment.initial_scale_power}")
     if experiment.resume and experiment.overwrite:
         raise UserError("--resume: continues a run, --overwrite replaces it; give one of them")
-    if experiment.resume and experiment.record != "off":
-        raise UserError("--record: a trace begins at step 0; it cannot go with --resume")
