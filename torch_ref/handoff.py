@@ -10,8 +10,7 @@ from torch import nn
 from jaxnn.experiment import handoff
 from jaxnn.experiment.config import Experiment
 from jaxnn.experiment.trace import select
-from torch_ref import deepspeed_files, optimizers, params_io
-from torch_ref import engine as engines
+from torch_ref import deepspeed_files, engine_state, optimizers, params_io
 from torch_ref.deepspeed_files import Checkpoint
 
 NO_HYSTERESIS = 1
@@ -58,11 +57,11 @@ def into_engine(experiment: Experiment, arrays: Mapping[str, np.ndarray], engine
     count = int(arrays["optimizer_step"])
     moments = {optimizers.MOMENT_KEYS[experiment.optimizer][name]: _whole(model, values, source)
                for name, values in handoff.moments_of(arrays).items() if values} if count else {}
-    engines.put_tensors(engine, params, moments, count)
+    engine_state.put_tensors(engine, params, moments, count)
     params_io.load_stats(engine.module, select(arrays, "batch_stats"), source)
-    engines.put_counters(engine, int(arrays["step"]), int(arrays["updates"]), experiment.batch_size)
+    engine_state.put_counters(engine, int(arrays["step"]), int(arrays["updates"]), experiment.batch_size)
     if experiment.precision == "fp16":
-        engines.put_scaler(engine, *(arrays[name].item() for name in ("loss_scale", "step", "clean_steps",
+        engine_state.put_scaler(engine, *(arrays[name].item() for name in ("loss_scale", "step", "clean_steps",
                                                                       "hysteresis")))
 
 
