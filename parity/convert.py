@@ -141,10 +141,11 @@ def from_state(experiment: Experiment, state: TrainState) -> Handoff:
     """The reverse of `to_state`; where the optimizer keeps no counter of its own, it is the updates'."""
     moments = OPTIMIZERS[experiment.optimizer](experiment).moments(state.opt_state)._asdict()
     scale = state.loss_scale
+    count = state.opt_state.count if "count" in state.opt_state._fields else state.updates
     return handoff.make(
         trace.flatten(state.params), trace.flatten(state.batch_stats),
         {name: trace.flatten(tree) for name, tree in moments.items()}, step=state.step, updates=state.updates,
-        optimizer_step=getattr(state.opt_state, "count", state.updates), loss_scale=scale.scale,
+        optimizer_step=count, loss_scale=scale.scale,
         clean_steps=scale.clean_steps, hysteresis=scale.hysteresis)
 
 

@@ -33,6 +33,7 @@ def load(engine: Any, folder: pathlib.Path, tag: str, read: Callable[[str], Any]
     engine.checkpoint_engine.load = lambda path, map_location=None: read(path)
     with engines.quiet():
         engine.load_checkpoint(str(folder), tag)
+    _recount(engine)
 
 
 def put_tensors(engine: Any, masters: Tensors, moments: Mapping[str, Tensors], count: int) -> None:
@@ -78,6 +79,21 @@ def put_scaler(engine: Any, scale: float, step: int, clean_steps: int, hysteresi
         scaler.cur_iter, scaler.last_overflow_iter = step, step - clean_steps - 1
     if hasattr(scaler, "cur_hysteresis"):
         scaler.cur_hysteresis = hysteresis
+
+
+def _recount(engine: Any) -> None:
+    """Lets FusedAdam of a CPU count to where it was: as far as it has come, the powers of its betas are a product.
+
+    It multiplies them up in memory that is in no checkpoint, and after a gap in the count takes the power instead,
+    which is another number in its last digits (csrc/includes/cpu_adam.h, IncrementStep).
+    """
+    inner = engines.wrapped(engine)
+    if type(inner).__name__ not in COUNTED_AS_NUMBER or engine.device.type != "cpu":
+        return
+    nothing, group = [[torch.zeros(1)] for _ in range(4)], inner.param_groups[0]
+    for count in range(1, engines.updates(engine) + 1):
+        inner.multi_tensor_adam(1, inner._dummy_overflow_buf, nothing, 0.0, *group["betas"], group["eps"], count,
+                                inner.adam_w_mode, 1, 0.0)
 
 
 def _begin(engine: Any, keys: list[str], count: int) -> None:
