@@ -12,7 +12,6 @@ import os
 import pathlib
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -52,10 +51,11 @@ class Source(NamedTuple):
 
 def main(values: flags.FlagValues) -> None:
     """--from -> state -> --to, which appears whole or not at all."""
+    if not values["to"].value:
+        raise UserError("--to: not given; name a folder that does not exist")
     target = pathlib.Path(values["to"].value)
-    if not values["to"].value or target.exists():
-        raise UserError(f"--to: {target if values['to'].value else 'not given'}"
-                        f"{' exists already' if values['to'].value else ''}; give a folder that does not exist")
+    if target.exists():
+        raise UserError(f"--to: {target} exists already; name a folder that does not")
     source = open_source(values["from"].value)
     partial = _folder_beside(target)
     try:
@@ -193,9 +193,10 @@ def _latest(workdir: pathlib.Path) -> pathlib.Path | None:
 
 
 def _folder_beside(target: pathlib.Path) -> pathlib.Path:
+    folder = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        folder.mkdir(parents=True)
+        return folder
     except OSError as error:
         raise UserError(f"--to: cannot write {target}: {error.strerror}") from None
 

@@ -6,7 +6,6 @@ it may name four of DeepSpeed's, which hold nothing but data.
 
 import math
 import pathlib
-import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -58,7 +57,7 @@ def read(path: str | pathlib.Path) -> Any:
     try:
         with torch.serialization.safe_globals(harmless):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
+    except Exception as error:  # whatever a damaged file makes torch raise
         raise UserError(f"cannot read {path}: {_reason(error)}; take another checkpoint") from None
 
 
@@ -69,15 +68,17 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
       UserError: a file is missing, damaged or of another layout.
     """
     common = read(_model_file(folder))
-    _require(isinstance(common, dict) and {"module", "global_steps", "skipped_steps", "dp_world_size"} <= common.keys(),
-             f"{folder} is no checkpoint of a DeepSpeed engine")
+    _require(isinstance(common, dict) and common.keys() >= COMMON, f"{folder} is no checkpoint of a DeepSpeed engine")
     _require(common.get("mp_world_size", 1) == 1, f"{folder} splits its layers over several ranks, which is not read")
     if common["optimizer"] is not None:
         return Checkpoint(folder, common, [common["optimizer"]])
-    found = [read(_optimizer_file(folder, rank))["optimizer_state_dict"] for rank in range(common["dp_world_size"])]
-    padded = any(any(group) for group in found[0].get("param_alignment_paddings", ()))
+    files = [read(_optimizer_file(folder, rank)) for rank in range(common["dp_world_size"])]
+    _require(all(isinstance(file, dict) and "optimizer_state_dict" in file for file in files),
+             f"{folder} is no checkpoint of a DeepSpeed engine")
+    optimizers = [file["optimizer_state_dict"] for file in files]
+    padded = any(any(group) for group in optimizers[0].get("param_alignment_paddings", ()))
     _require(not padded, f"{folder} was written under zero_optimization.parameter_alignment, which is not read")
-    return Checkpoint(folder, common, found)
+    return Checkpoint(folder, common, optimizers)
 
 
 def check(checkpoint: Checkpoint, model: nn.Module) -> None:
@@ -113,7 +114,7 @@ def moments(checkpoint: Checkpoint, groups: Sequence[Shapes], key: str) -> dict[
     states = [_states(optimizer) for optimizer in checkpoint.optimizers]
     if not all(key in state for state in states[0]):
         return {}
-    return _joined(checkpoint, groups, [[state[key] for state in ofrank] for ofrank in states])
+    return _joined(checkpoint, groups, [[state[key] for state in rank] for rank in states])
 
 
 def counter(checkpoint: Checkpoint) -> int | None:
@@ -181,11 +182,11 @@ def _optimizer_file(folder: pathlib.Path, rank: int) -> pathlib.Path:
 
 
 def _reason(error: Exception) -> str:
-    """torch explains itself over many lines; what it refused is named in one of them."""
-    refused = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+    """In one line; torch's own text advises `weights_only=False`, after which a file may run anything."""
+    refused = re.search(r"GLOBAL (\S+)", str(error))
     if refused:
         return f"it names {refused[1]}, and a checkpoint may run no code"
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return "it is damaged" if "weights_only" in str(error) else (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _require(condition: bool, otherwise: str) -> None:
@@ -196,4 +197,5 @@ def _require(condition: bool, otherwise: str) -> None:
 FLAT = ("single_partition_of_fp32_groups", "fp32_flat_groups", "fp32_groups_flat")
 """Where stages 1 and 2, 3, and 0 keep the masters of a group, one after the other."""
 UNFUSED = "fp32_groups"
+COMMON = {"module", "buffer_names", "param_shapes", "optimizer", "global_steps", "skipped_steps", "dp_world_size"}
 MODEL_FILES = ("mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_model_states.pt")
