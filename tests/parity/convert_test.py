@@ -16,7 +16,7 @@ import pytest
 
 from jaxnn import checkpoint, models, train
 from jaxnn.experiment import command_line, datasets, handoff, records
-from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.ports import free_port
 from jaxnn.experiment.trace import Reader, select
 from jaxnn.optimizers import OPTIMIZERS
@@ -26,7 +26,8 @@ from parity.judge import Judge, Replays
 from parity.noise import Noise, norm
 from parity.replay import FLOAT64, Replay
 from torch_ref import convert as torch_convert
-from torch_ref import planted
+from torch_ref import deepspeed_files, planted
+from torch_ref import models as torch_models
 from torch_ref import train as torch_train
 
 STEPS, EPOCHS, HANDED = 3, 3, 2
@@ -192,6 +193,59 @@ class TestTraining:
             tmp_path / "back", runs / "stage1-jax" / "state.safetensors"))
         assert arrays.keys() == expected.keys()
         assert all(arrays[tensor].tobytes() == array.tobytes() for tensor, array in expected.items())
+
+
+class TestBadInput:
+    """One line, exit code 2, and nothing where the run was to be."""
+
+    @pytest.mark.parametrize(("source", "message"), [
+        ("", "--from: not given is neither a run"), ("nowhere", "--from: nowhere is neither a run")])
+    def test_no_run_there(self, tmp_path, source, message):
+        with pytest.raises(UserError, match=message):
+            converted(source, tmp_path / "new")
+
+    def test_to_is_not_given_or_there(self, runs, tmp_path):
+        with pytest.raises(UserError, match="--to: not given"):
+            converted(runs / "stage1", "")
+        with pytest.raises(UserError, match=r"--to: .* exists already; name a folder that does not"):
+            converted(runs / "stage1", tmp_path)
+
+    def test_a_rank_is_missing(self, runs, run, tmp_path):
+        shutil.copytree(runs / "stage3", tmp_path / "run")
+        path = tmp_path / "run" / "checkpoints" / f"epoch_{HANDED:06d}" / "zero_pp_rank_1_mp_rank_00_optim_states.pt"
+        path.unlink()
+        done = run("parity.convert", f"--from={tmp_path / 'run'}", f"--to={tmp_path / 'new'}")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.splitlines()[-1] == f"error: --from: {path} of rank 1 is missing; take another checkpoint"
+        assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+    def test_of_another_model(self, runs):
+        found = deepspeed_files.open_checkpoint(runs / "stage0" / "checkpoints" / f"epoch_{HANDED:06d}")
+        experiment = of("stage0", "--hidden_sizes=5,4")
+        model = torch_models.build(experiment, datasets.load(experiment).signature)
+        with pytest.raises(UserError, match=r"^hidden_1\.weight is \(3, 5\) in .*, \(4, 5\) in the experiment's model"):
+            deepspeed_files.check(found, model)
+
+    def test_within_an_epoch(self):
+        assert handoff.epochs_done(of("stage1"), 455, 6) == 2
+        with pytest.raises(UserError, match="--from: step 7 is not the end of an epoch, which are at 3, 6"):
+            handoff.epochs_done(of("stage1"), 455, 7)
+
+    def test_not_finite(self):
+        with pytest.raises(UserError, match="--from: params/a of here is not finite"):
+            handoff.require_finite({"params/a": np.float32([1, np.nan])}, pathlib.Path("here"))
+        handoff.require_finite({"loss_scale": np.float32(np.inf)}, pathlib.Path("here"))
+
+    def test_rows_of_metrics_are_missing(self, tmp_path):
+        (tmp_path / records.METRICS).write_text("epoch,step\n1,3\n")
+        assert handoff.metrics_until(tmp_path, 1) == "epoch,step\n1,3\n"
+        with pytest.raises(UserError, match=r"--from: .*metrics\.csv holds 1 of 2 epochs done"):
+            handoff.metrics_until(tmp_path, 2)
+
+
+def converted(source, target) -> None:
+    values = command_line.parse_values(["", f"--from={source}", f"--to={target}"], convert.define_flags)
+    convert.main(values)
 
 
 class Joined:
