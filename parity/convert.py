@@ -20,14 +20,12 @@ import numpy as np
 from absl import flags
 
 from jaxnn import checkpoint, models, train
-from jaxnn.experiment import command_line, config, datasets, handoff, records, trace
+from jaxnn.experiment import command_line, config, datasets, handoff, records
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import Dataset
 from jaxnn.experiment.handoff import Handoff
-from jaxnn.optimizers import OPTIMIZERS, Moments
-from jaxnn.precision import LossScale
-from jaxnn.train_step import TrainState
-from parity import recordings
+from jaxnn.optimizers import OPTIMIZERS
+from parity import jax_state, recordings
 
 HANDOFF = "handoff.safetensors"
 CHECKPOINTS = "checkpoints"
@@ -103,7 +101,7 @@ def from_deepspeed(source: Source, target: pathlib.Path) -> tuple[int, Handoff]:
     _run_torch(source, recordings.launcher("torch", "torch_ref.convert", 1), target, f"--read={source.deepspeed}")
     arrays = records.read_arrays(target / HANDOFF, "--from")
     epochs = _checked(source, arrays)
-    checkpoint.save(target, epochs, to_state(source.experiment, arrays))
+    checkpoint.save(target, epochs, jax_state.from_handoff(source.experiment, arrays))
     return epochs, arrays
 
 
@@ -120,7 +118,7 @@ def to_deepspeed(source: Source, target: pathlib.Path) -> tuple[int, Handoff]:
         epochs, state = checkpoint.restore(source.workdir, like)
     except UserError as error:
         raise UserError(str(error).replace("--resume:", "--from:", 1)) from None
-    arrays = from_state(source.experiment, jax.tree.map(np.asarray, state))
+    arrays = jax_state.to_handoff(source.experiment, jax.tree.map(np.asarray, state))
     _checked(source, arrays)
     records.write_arrays(target / HANDOFF, arrays)
     launcher = recordings.launcher("torch", "torch_ref.convert", source.experiment.num_devices)
@@ -128,35 +126,14 @@ def to_deepspeed(source: Source, target: pathlib.Path) -> tuple[int, Handoff]:
     return epochs, arrays
 
 
-def to_state(experiment: Experiment, arrays: Mapping[str, np.ndarray]) -> TrainState:
-    """jaxnn's state."""
-    moments = Moments(**{name: trace.unflatten(values) for name, values in handoff.moments_of(arrays).items()})
-    params, stats = (trace.unflatten(trace.select(arrays, kind)) for kind in ("params", "batch_stats"))
-    scale = LossScale(*(arrays[name] for name in ("loss_scale", "clean_steps", "hysteresis")))
-    opt_state = OPTIMIZERS[experiment.optimizer](experiment).with_moments(moments, arrays["optimizer_step"])
-    return TrainState(params, stats, opt_state, scale, arrays["step"], arrays["updates"])
-
-
-def from_state(experiment: Experiment, state: TrainState) -> Handoff:
-    """The reverse of `to_state`; where the optimizer keeps no counter of its own, it is the updates'."""
-    moments = OPTIMIZERS[experiment.optimizer](experiment).moments(state.opt_state)._asdict()
-    scale = state.loss_scale
-    count = state.opt_state.count if "count" in state.opt_state._fields else state.updates
-    return handoff.make(
-        trace.flatten(state.params), trace.flatten(state.batch_stats),
-        {name: trace.flatten(tree) for name, tree in moments.items()}, step=state.step, updates=state.updates,
-        optimizer_step=count, loss_scale=scale.scale,
-        clean_steps=scale.clean_steps, hysteresis=scale.hysteresis)
-
-
 def notes(experiment: Experiment) -> list[str]:
     """What the user is told of DeepSpeed's ZeRO stage 0."""
     if experiment.zero_stage or experiment.precision == "fp32":
         return []
-    fault = ("moments of gradients that are divided by a loss scale which never multiplied them, and "
-             if experiment.precision == "fp16" else "")
-    return [f"ZeRO stage 0 under DeepSpeed makes {fault}an update of zero gradients before training, which its "
-            "optimizer counts (MISMATCHES D1, D2); what there is was converted as it is"]
+    fp16 = experiment.precision == "fp16"
+    divided = "moments of gradients divided by a loss scale that never multiplied them, and " if fp16 else ""
+    return [f"ZeRO stage 0 under DeepSpeed makes {divided}an update of zero gradients before training, which Adam "
+            f"counts (MISMATCHES {'D1, D2' if fp16 else 'D2'}); what there is was converted as it is"]
 
 
 def next_command(source: Source, target: pathlib.Path) -> str:

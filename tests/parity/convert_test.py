@@ -20,7 +20,7 @@ from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.ports import free_port
 from jaxnn.experiment.trace import Reader, select
 from jaxnn.optimizers import OPTIMIZERS
-from parity import convert
+from parity import convert, jax_state
 from parity.compare import THRESHOLD
 from parity.judge import Judge, Replays
 from parity.noise import Noise, norm
@@ -60,6 +60,7 @@ def main(folder: pathlib.Path, names: Sequence[str]) -> None:
         for name in names:
             train_torch(of(name, f"--workdir={folder / name}", "--record=full",
                            f"--checkpoint_every={HANDED}"))
+            resume(of(name), folder / name, folder / f"{name}-resumed")
             hand_back(of(name), folder / name, folder / f"{name}-again")
             if (folder / f"{name}-jax").exists():
                 go_on(of(name), folder / f"{name}-jax", folder / f"{name}-from-jax")
@@ -67,6 +68,13 @@ def main(folder: pathlib.Path, names: Sequence[str]) -> None:
 
 def train_torch(experiment: Experiment) -> None:
     torch_train.main(experiment, None)
+
+
+def resume(experiment: Experiment, run: pathlib.Path, again: pathlib.Path) -> None:
+    """The run as if it had been killed after its checkpoint, resumed."""
+    if os.environ["RANK"] == "0":
+        shutil.copytree(run, again, ignore=shutil.ignore_patterns("trace", records.PARAMS, records.SUMMARY))
+    train_torch(experiment.replace(workdir=str(again), resume=True))
 
 
 def hand_back(experiment: Experiment, run: pathlib.Path, again: pathlib.Path) -> None:
@@ -100,7 +108,7 @@ def jax_run(folder: pathlib.Path, name: str) -> None:
     epochs, state = checkpoint.restore(workdir, fresh(experiment))
     assert epochs == HANDED
     records.write_arrays(workdir / "state.safetensors",
-                         convert.from_state(experiment, jax.tree.map(np.asarray, state)))
+                         jax_state.to_handoff(experiment, jax.tree.map(np.asarray, state)))
 
 
 def fresh(experiment: Experiment):
@@ -147,20 +155,21 @@ class TestDeepSpeedsFiles:
         assert arrays["clean_steps"] == (0 if of(name).precision != "fp16" else [*skipped[::-1], True].index(True))
 
     @pytest.mark.parametrize("name", CASES)
-    def test_an_engine_filled_with_it_trains_on_to_the_bit(self, runs, name):
+    @pytest.mark.parametrize("again", ["resumed", "again"])
+    def test_resumed_or_filled_in_it_trains_on_to_the_bit(self, runs, name, again):
         for file in (records.PARAMS, records.BATCH_STATS, records.METRICS):
-            assert (runs / name / file).read_bytes() == (runs / f"{name}-again" / file).read_bytes()
+            assert (runs / name / file).read_bytes() == (runs / f"{name}-{again}" / file).read_bytes()
 
 
 class TestState:
     @pytest.mark.parametrize("name", CASES)
     def test_jaxnns_state_holds_all_of_it(self, runs, name):
         arrays = records.read_arrays(runs / f"{name}-again-0.safetensors", "")
-        state, like = convert.to_state(of(name), arrays), fresh(of(name))
+        state, like = jax_state.from_handoff(of(name), arrays), fresh(of(name))
         assert jax.tree.structure(state) == jax.tree.structure(like)
         assert [(x.shape, x.dtype) for x in jax.tree.leaves(state)] == [
             (x.shape, x.dtype) for x in jax.tree.leaves(like)]
-        again = convert.from_state(of(name), state)
+        again = jax_state.to_handoff(of(name), state)
         assert again.keys() == arrays.keys()
         assert all(again[tensor].tobytes() == array.tobytes() for tensor, array in arrays.items())
 
