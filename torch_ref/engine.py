@@ -42,7 +42,7 @@ def join_ranks() -> tuple[int, int, torch.device]:
     _prepare_compilation()
     # At stage 3 DeepSpeed calls what torch has renamed.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-    with _quiet():
+    with quiet():
         import deepspeed
         from deepspeed.accelerator import get_accelerator
 
@@ -86,7 +86,7 @@ def choose_adam(experiment: Experiment) -> tuple[Experiment, str]:
     from deepspeed.ops.op_builder import FusedAdamBuilder  # type: ignore[attr-defined]
 
     try:
-        with _quiet():
+        with quiet():
             FusedAdamBuilder().load()
     except Exception as error:  # whatever a missing or broken compiler raises, at any depth
         reason = str(error) or type(error).__name__
@@ -114,7 +114,7 @@ def initialize(model: nn.Module, optimizer: torch.optim.Optimizer, config: dict[
     """The DeepSpeed engine around a model and an optimizer over its parameters, under a ds_config."""
     import deepspeed
 
-    with _quiet():
+    with quiet():
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     return engine
 
@@ -123,7 +123,7 @@ def masters(engine: Any) -> dict[str, torch.Tensor]:
     """torch name -> master parameter, float32 and whole on every rank."""
     from deepspeed.utils import safe_get_full_fp32_param
 
-    read = safe_get_full_fp32_param if engine.zero_optimization() else _whole(engine).get
+    read = safe_get_full_fp32_param if engine.zero_optimization() else whole(engine).get
     return {name: read(param).detach().clone() for name, param in engine.module.named_parameters()}
 
 
@@ -134,9 +134,9 @@ def moments(engine: Any, key: str) -> dict[str, torch.Tensor]:
     if not any(key in state for state in wrapped(engine).state.values()):
         return {name: torch.zeros_like(master) for name, master in masters(engine).items()}
     if not engine.zero_optimization():
-        read = _whole(engine, key).get
+        read = whole(engine, key).get
     else:
-        _link_states(engine)
+        link_states(engine)
         read = functools.partial(safe_get_full_optimizer_state, optim_state_key=key)
     return {name: read(param).detach().clone() for name, param in engine.module.named_parameters()}
 
@@ -174,7 +174,7 @@ def wrapped(engine: Any) -> torch.optim.Optimizer:
     return getattr(engine.optimizer, "optimizer", engine.optimizer)
 
 
-def _whole(engine: Any, key: str | None = None) -> dict[torch.nn.Parameter, torch.Tensor]:
+def whole(engine: Any, key: str | None = None) -> dict[torch.nn.Parameter, torch.Tensor]:
     """Parameter -> master, or the moment `key`, at ZeRO stage 0: what safe_get_full_* cannot read (MISMATCHES D15)."""
     state = wrapped(engine).state
     groups = getattr(engine.optimizer, "fp16_groups", [list(engine.module.parameters())])  # of BF16 too
@@ -211,7 +211,7 @@ def _exhausted(number: int, scale: float) -> UserError:
                      "--learning_rate or --precision=fp32")
 
 
-def _link_states(engine: Any) -> None:
+def link_states(engine: Any) -> None:
     """Lets DeepSpeed find every group's optimizer state: 0.19.8 looks once, after the first group's first step."""
     if hasattr(engine.optimizer, "_hp_optimizer_states_linked"):  # not at stage 3
         engine.optimizer._hp_optimizer_states_linked = False
@@ -252,6 +252,14 @@ def step(engine: Any, number: int) -> bool:
     if is_last and _cannot_lower(engine, scale):
         raise _exhausted(number, scale)
     return is_last and bool(engine.optimizer.overflow)
+
+
+def share(workdir: pathlib.Path | None) -> pathlib.Path:
+    """The folder that rank 0 has made, on every rank."""
+    names = [str(workdir)]
+    if torch.distributed.get_world_size() > 1:
+        torch.distributed.broadcast_object_list(names)
+    return pathlib.Path(names[0])
 
 
 def join_rows(rows: torch.Tensor, world_size: int) -> torch.Tensor:
@@ -332,7 +340,7 @@ def _wait_for(lock: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Sends DeepSpeed's prints to stderr and drops its warnings about the machine; errors stay."""
     logging.disable(logging.WARNING)
     try:

@@ -72,7 +72,7 @@ def adamw(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
     DeepSpeed's FusedAdam, which a ds_config's "Adam" means (MISMATCHES D6), or torch's under `--nofused_adam`.
     """
     kind = _fused_adam if experiment.fused_adam else torch.optim.AdamW
-    optimizer = kind(_groups(experiment, params), lr=experiment.learning_rate, weight_decay=experiment.weight_decay,
+    optimizer = kind(groups(experiment, params), lr=experiment.learning_rate, weight_decay=experiment.weight_decay,
                      **_adam_settings(experiment))
     return _with_penalty(optimizer, experiment.l1, experiment.l2)
 
@@ -101,11 +101,11 @@ def adagrad(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
 
 def _coupled(experiment: Experiment, params: Params, kind: Callable, **settings: Any) -> torch.optim.Optimizer:
     """An optimizer whose own weight_decay is coupled: l2."""
-    optimizer = kind(_groups(experiment, params), lr=experiment.learning_rate, weight_decay=experiment.l2, **settings)
+    optimizer = kind(groups(experiment, params), lr=experiment.learning_rate, weight_decay=experiment.l2, **settings)
     return _with_penalty(optimizer, experiment.l1, 0)
 
 
-def _groups(experiment: Experiment, params: Params) -> list[dict[str, Any]]:
+def groups(experiment: Experiment, params: Params) -> list[dict[str, Any]]:
     """Parameter groups: what decays, then, under `--nodecay_all`, what does not: biases and norm scales are vectors."""
     params = list(params)
     if experiment.decay_all or not (experiment.l1 or experiment.l2 or experiment.weight_decay):

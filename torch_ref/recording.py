@@ -17,7 +17,9 @@ from torch_ref.train_step import Batch, StepResult, train_step
 
 
 class Recorder:
-    """Records the first `--record_steps` steps of a run; without `--record` it records none.
+    """Records the first `--record_steps` steps of a run, or of what a resumed one has left; without `--record` none.
+
+    A trace counts its steps from 0.
 
     Args:
       experiment: what to record and for how long.
@@ -28,17 +30,18 @@ class Recorder:
 
     def __init__(self, experiment: Experiment, rank: int, world_size: int, workdir: pathlib.Path | None):
         self._experiment, self._rank, self._world_size = experiment, rank, world_size
-        self._steps = experiment.record_steps if experiment.record != "off" else 0
+        self._left, self._next = experiment.record_steps if experiment.record != "off" else 0, 0
         self._writer = None
-        if self._steps and workdir:
-            meta = dict(stack="torch", precision=experiment.precision, world_size=world_size, steps=self._steps,
+        if self._left and workdir:
+            meta = dict(stack="torch", precision=experiment.precision, world_size=world_size, steps=self._left,
                         flags=config.to_flagfile(experiment).splitlines(),
                         versions=run_log.versions(("torch", "deepspeed")))
             self._writer = trace.Writer(workdir / "trace", experiment.record, meta)
 
-    def wants(self, step: int) -> bool:
-        """Whether this step, counted from 0, is to be recorded."""
-        return step < self._steps
+    @property
+    def wants_more(self) -> bool:
+        """Whether the coming step is to be recorded."""
+        return self._left > 0
 
     def run(self, engine: Any, batch: Batch, ids: np.ndarray, step: int, learning_rate: float) -> StepResult:
         """Takes one step and writes it.
@@ -59,7 +62,8 @@ class Recorder:
         if self._writer:
             grads = params_io.to_flax(engine.module, grads)
             tensors = step_tensors(before, after, ids, result, grads)
-            self._writer.write(step, tensors | {"activations": activations})
+            self._writer.write(self._next, tensors | {"activations": activations})
+        self._left, self._next = self._left - 1, self._next + 1
         return result
 
     def _watched(self, engine: Any, batch: Batch) -> contextlib.AbstractContextManager[list[layer_outputs.Outputs]]:

@@ -7,6 +7,7 @@ FP16 with dynamic loss scaling and ZeRO stage 1 unless the flags say otherwise.
 """
 
 import json
+import pathlib
 import sys
 from typing import Any, NamedTuple
 
@@ -19,8 +20,8 @@ from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import Dataset
 from jaxnn.experiment.deepspeed import ds_config, file_config
 from jaxnn.experiment.early_stopping import EarlyStopping
+from torch_ref import checkpoint, models, params_io
 from torch_ref import engine as engines
-from torch_ref import models, params_io
 from torch_ref.metrics import METRICS, Metric
 from torch_ref.optimizers import OPTIMIZERS
 from torch_ref.precision import DTYPES
@@ -65,6 +66,9 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     engine = engines.initialize(model, optimizer, config)
     clock.end("compile")
 
+    folder = engines.share(workdir)
+    epochs = len(batches.plan(experiment, len(data.train_inputs)))
+    epochs_done = resume(epochs, folder, engine) if experiment.resume else 0
     metric_name, metric = METRICS[data.task]
     recorder = Recorder(experiment, rank, world_size, workdir)
     splits = evaluation.splits(experiment, data)
@@ -72,8 +76,11 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
                 make_resident(np.concatenate([split.inputs for split in splits]),
                               np.concatenate([split.targets for split in splits]), data, device))
     with run_log.RunLog(experiment, data, "torch", workdir, metric_name) as log:
-        run = Run(experiment, splits, *resident, learning_rates, engine, metric, recorder, log, rank, world_size)
-        kept = train(run)
+        if epochs_done and workdir:
+            log.resume(epochs_done, engine.skipped_steps)
+        run = Run(experiment, splits, *resident, learning_rates, engine, metric, recorder, log, folder, rank,
+                  world_size)
+        kept = train(run, epochs_done)
     clock.end("train")
 
     if kept.batch_stats and workdir:
@@ -90,8 +97,12 @@ def refuse_what_is_not_here(experiment: Experiment) -> None:
     if experiment.precision == "fp16" and experiment.initial_scale_power >= 64:
         raise UserError(f"--initial_scale_power: torch cannot multiply by 2 to the {experiment.initial_scale_power}; "
                         "at most 63 under DeepSpeed")
-    if experiment.resume or experiment.checkpoint_every:
-        raise UserError("--resume, --checkpoint_every: torch_ref.train writes no checkpoints; leave them out")
+    if experiment.patience and (experiment.checkpoint_every or experiment.resume):
+        raise UserError("--patience: torch_ref.train cannot resume a run that may stop early; leave out "
+                        "--checkpoint_every and --resume")
+    if experiment.coordinator_address or experiment.distributed:
+        raise UserError("--coordinator_address, --distributed: are jaxnn.train's; several hosts under DeepSpeed are "
+                        "its launcher's --hostfile, see launch/deepspeed.sh")
 
 
 def start(experiment: Experiment, data: Dataset, device: torch.device) -> torch.nn.Module:
@@ -101,6 +112,23 @@ def start(experiment: Experiment, data: Dataset, device: torch.device) -> torch.
     if experiment.init_params:
         params_io.load(model, records.read_arrays(experiment.init_params, "--init_params"), experiment.init_params)
     return model.to(device)
+
+
+def resume(epochs: int, workdir: pathlib.Path, engine: Any) -> int:
+    """Restores the engine and returns the epochs done.
+
+    Args:
+      epochs: of the whole run, `--max_steps` considered.
+      workdir: of the run.
+      engine: fresh.
+
+    Raises:
+      UserError: no usable checkpoint, or nothing left to do.
+    """
+    epochs_done = checkpoint.restore(workdir, engine)
+    if epochs_done >= epochs:
+        raise UserError(f"--resume: the run in {workdir} is complete, all {epochs_done} epochs of it")
+    return epochs_done
 
 
 class Run(NamedTuple):
@@ -116,6 +144,7 @@ class Run(NamedTuple):
       metric: that accompanies the loss.
       recorder: takes the steps that are recorded.
       log: what is written and shown.
+      workdir: of the run, on every rank.
       rank: of this process.
       world_size: ranks in all.
     """
@@ -129,6 +158,7 @@ class Run(NamedTuple):
     metric: Metric
     recorder: Recorder
     log: run_log.RunLog
+    workdir: pathlib.Path
     rank: int
     world_size: int
 
@@ -147,17 +177,23 @@ class Kept(NamedTuple):
     outputs: np.ndarray
 
 
-def train(run: Run) -> Kept:
-    """Runs every epoch, until the validation loss stops falling if `--patience` is set.
+def train(run: Run, epochs_done: int) -> Kept:
+    """Runs the epochs that are left, until the validation loss stops falling if `--patience` is set.
+
+    Args:
+      run: everything else.
+      epochs_done: before.
 
     Returns:
       The network to keep: the last epoch's, or the best under `--patience`.
     """
     experiment, log, samples = run.experiment, run.log, len(run.train_set.inputs)
-    plan, step, updates = batches.plan(experiment, samples), 0, 0
+    plan = batches.plan(experiment, samples)
+    step = sum(plan[:epochs_done])
+    updates = step - run.engine.skipped_steps
     evaluated, owners = evaluation.plan(experiment, run.splits, run.world_size)
     stopping, kept = EarlyStopping(experiment.patience, experiment.min_delta), None
-    for number, steps in enumerate(plan):
+    for number, steps in list(enumerate(plan))[epochs_done:]:
         ids = batches.epoch_batches(experiment, samples, number)[:steps]
         results = train_epoch(run, ids, step, updates)
         skipped = np.array([result.skipped for result in results], bool)
@@ -166,6 +202,8 @@ def train(run: Run) -> Kept:
         means = evaluation.means(run.splits, owners, sums)
         log.epoch(number, torch.stack([result.loss for result in results]).cpu().numpy(),
                   (ids != batches.PADDING).sum(axis=1), skipped, results[-1].learning_rate, means)
+        if experiment.checkpoint_every and (number + 1) % experiment.checkpoint_every == 0:
+            checkpoint.save(run.workdir, number + 1, run.engine)
         if experiment.patience and not stopping.improves(means["validation"][0]):
             if stopping.is_over:
                 break
@@ -191,7 +229,7 @@ def train_epoch(run: Run, ids: np.ndarray, step: int, updates: int) -> list[Step
     engine.train()
     for row, number in enumerate(range(step, step + len(ids))):
         batch, learning_rate = gather(run.train_set, mine[row]), float(run.learning_rates[updates])
-        if run.recorder.wants(number):
+        if run.recorder.wants_more:
             result = run.recorder.run(engine, batch, ids[row], number, learning_rate)
         else:
             result, _ = train_step(experiment, engine, batch, number, learning_rate, rank, world_size)

@@ -16,7 +16,7 @@ RESNET_DEPTHS = (18, 20, 32, 50)
 
 def check(experiment: "Experiment") -> None:
     """Raises UserError on the first flag that is at odds with another."""
-    for rule in (_network, _dropout, _objective, _schedule, _data, _batch, _run):
+    for rule in (_network, _dropout, _objective, _schedule, _data, _batch, _run, _hosts):
         rule(experiment)
 
 
@@ -94,6 +94,9 @@ def _run(experiment: "Experiment") -> None:
                         f"2 to the --initial_scale_power={experiment.initial_scale_power}")
     if experiment.resume and experiment.overwrite:
         raise UserError("--resume: continues a run, --overwrite replaces it; give one of them")
+
+
+def _hosts(experiment: "Experiment") -> None:
     address, processes = experiment.coordinator_address, experiment.num_processes
     if address and not address.rpartition(":")[2].isdigit():
         raise UserError(f"--coordinator_address: {address!r} is not HOST:PORT")
@@ -104,5 +107,3 @@ def _run(experiment: "Experiment") -> None:
     if experiment.record != "off" and (address or experiment.distributed):
         raise UserError("--record: one process can be recorded, not several; leave out --coordinator_address and "
                         "--distributed")
-    if experiment.resume and experiment.record != "off":
-        raise UserError("--record: a trace begins at step 0; it cannot go with --resume")

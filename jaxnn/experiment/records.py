@@ -76,6 +76,8 @@ def _reopen_workdir(workdir: pathlib.Path, experiment: Experiment) -> pathlib.Pa
     for flag in now:
         if flag not in MAY_CHANGE and before.get(flag) != now[flag]:
             raise UserError(f"{flag}: {now[flag]} now, {before.get(flag)} in the run to resume; they must be equal")
+    if experiment.record != "off" and (workdir / "trace").exists():
+        raise UserError(f"--record: {workdir}/trace holds a trace already; move it away or leave --record out")
     return workdir
 
 

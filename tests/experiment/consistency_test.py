@@ -55,7 +55,6 @@ RULES = {
     "smallest scale": (dict(min_loss_scale=4.0, initial_scale_power=1), dict(min_loss_scale=2.0, initial_scale_power=1),
                        "--min_loss_scale: 4 is above"),
     "resume and overwrite": (dict(resume=True, overwrite=True), dict(resume=True), "--resume: continues a run"),
-    "resume and record": (dict(resume=True, record="full"), dict(record="full"), "--record: a trace begins"),
 }
 
 

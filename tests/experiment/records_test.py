@@ -79,6 +79,15 @@ class TestCreateWorkdir:
         with pytest.raises(UserError, match=r"^--epochs: 31 now, 30 in the run to resume"):
             records.create_workdir(again.replace(epochs=31), "jax")
 
+    def test_resume_records_no_second_trace(self, tmp_path):
+        experiment = Experiment(workdir=str(tmp_path / "run"))
+        records.create_workdir(experiment, "jax")
+        again = experiment.replace(resume=True, record="full")
+        assert records.create_workdir(again, "jax") == tmp_path / "run"
+        (tmp_path / "run" / "trace").mkdir()
+        with pytest.raises(UserError, match=r"^--record: .*run/trace holds a trace already"):
+            records.create_workdir(again, "jax")
+
     @pytest.mark.parametrize("workdir", ["", "absent"])
     def test_resume_needs_a_run(self, tmp_path, monkeypatch, workdir):
         monkeypatch.chdir(tmp_path)
