@@ -36,6 +36,8 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
     """Initial parameters -> both stacks -> verdict."""
     if experiment.resume or experiment.checkpoint_every:
         raise UserError("--resume, --checkpoint_every: a judgement starts afresh; leave them out")
+    if experiment.coordinator_address or experiment.distributed:
+        raise UserError("--coordinator_address, --distributed: both stacks are judged on this host; leave them out")
     train.configure(experiment)
     data = datasets.load(experiment)
     initial = initial_params(experiment, data)
