@@ -42,20 +42,22 @@ class Resident(NamedTuple):
 
 
 def choose_devices(experiment: Experiment) -> list[jax.Device]:
-    """The devices to train on: `--num_devices`, or one on a CPU and all of them elsewhere.
+    """The devices to train on: `--num_devices`, or all of them.
 
     Raises:
       UserError: more asked for than there are, or the batch does not divide.
     """
     devices = jax.local_devices()
-    default = 1 if devices[0].platform == "cpu" else len(devices)
-    count = experiment.num_devices or default
+    count = experiment.num_devices or len(devices)
     if count > len(devices):
         raise UserError(f"--num_devices: {count} asked for, {len(devices)} here; for virtual CPU devices set "
                         f"XLA_FLAGS=--xla_force_host_platform_device_count={count}")
-    if experiment.batch_size % count:
-        raise UserError(f"--batch_size: {experiment.batch_size} is not divisible by {count} devices; "
-                        "change it or set --num_devices")
+    rows, parts = experiment.batch_size // experiment.accumulation_steps, experiment.accumulation_steps
+    if rows % count:
+        divisor = f"the {count} devices here" + (f" times --accumulation_steps={parts}" if parts > 1 else "")
+        fitting = max(number for number in range(1, count + 1) if rows % number == 0)
+        raise UserError(f"--batch_size: {experiment.batch_size} is not divisible by {divisor}; change it, or leave "
+                        f"devices out with --num_devices={fitting}")
     return devices[:count]
 
 

@@ -113,7 +113,8 @@ def make_gradients(experiment: Experiment, model: nn.Module, axis_name: str | No
         total = _sum_over(batch.weights.sum(), axis_name)
 
         def part_gradients(batch_stats: Params, part: Batch, first_row: jax.Array | int):
-            masks = mask_source(experiment.seed, step, first_row, rows * devices, part.weights, axis_name)
+            masks = mask_source(experiment.seed, step, first_row, rows * devices, part.weights, axis_name,
+                                experiment.sync_batch_norm)
 
             def objective(params: Params):
                 with capture(len(part.weights)) as activations:

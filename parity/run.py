@@ -36,6 +36,7 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
     """Initial parameters -> both stacks -> verdict."""
     if experiment.resume or experiment.checkpoint_every:
         raise UserError("--resume, --checkpoint_every: a judgement starts afresh; leave them out")
+    experiment = experiment.replace(num_devices=max(experiment.num_devices, 1))  # in both stacks, whatever is here
     train.configure(experiment)
     data = datasets.load(experiment)
     initial = initial_params(experiment, data)
