@@ -106,9 +106,9 @@ def make_recorded_step(train_step: Callable, devices: list[jax.Device]) -> Calla
     return jax.pmap(step, AXIS, in_axes=(0, 0, None), devices=devices)
 
 
-def shard(ids: np.ndarray, count: int) -> np.ndarray:
-    """Global batches [..., batch] -> [devices, ..., batch / devices]: each device its rank's slice."""
-    return np.stack([batches.rank_slice(ids, rank, count) for rank in range(count)])
+def shard(ids: np.ndarray, count: int, parts: int = 1) -> np.ndarray:
+    """Global batches [..., batch] -> [devices, ..., batch / devices]: each device its rank's slice of each part."""
+    return np.stack([batches.rank_slice(ids, rank, count, parts) for rank in range(count)])
 
 
 def replicate(tree: Any, devices: list[jax.Device]) -> Any:

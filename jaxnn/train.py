@@ -222,7 +222,8 @@ def start_epochs(run: Run, state: TrainState, epochs_done: int, evaluated: np.nd
     for number in range(epochs_done, len(plan)):
         ids = batches.epoch_batches(experiment, samples, number)[: plan[number]]
         state, recorded = run.recorder.run(state, ids, run.resident)
-        state, *results = run.epoch(state, parallel.shard(ids[len(recorded) :], count), evaluated, run.resident)
+        mine = parallel.shard(ids[len(recorded) :], count, experiment.accumulation_steps)
+        state, *results = run.epoch(state, mine, evaluated, run.resident)
         is_due = experiment.checkpoint_every and (number + 1) % experiment.checkpoint_every == 0
         yield Started(number, ids, recorded, state, parallel.first(state) if is_due else None, *results)
 
