@@ -22,6 +22,7 @@ class MaskSource(NamedTuple):
       num_rows: rows of the global batch.
       weights: [rows] float32, 0 for rows that pad the batch; None: all are samples.
       axis_name: of the mapped devices whose rows make up the batch; None: this one alone.
+      sync_batch_norm: whether batch normalization takes its statistics over all of them, or over each one's own rows.
     """
 
     key: threefry.Key
@@ -29,12 +30,15 @@ class MaskSource(NamedTuple):
     num_rows: int
     weights: jax.Array | None = None
     axis_name: str | None = None
+    sync_batch_norm: bool = True
 
 
 def mask_source(seed: int, step: jax.Array | int, first_row: jax.Array | int, num_rows: int,
-                weights: jax.Array | None = None, axis_name: str | None = None) -> MaskSource:
+                weights: jax.Array | None = None, axis_name: str | None = None,
+                sync_batch_norm: bool = True) -> MaskSource:
     """The masks of one step, skipped steps counted."""
-    return MaskSource(threefry.fold_in(threefry.key(seed), step), first_row, num_rows, weights, axis_name)
+    key = threefry.fold_in(threefry.key(seed), step)
+    return MaskSource(key, first_row, num_rows, weights, axis_name, sync_batch_norm)
 
 
 def dropout(x: jax.Array, rate: float, layer: int, source: MaskSource | None) -> jax.Array:

@@ -43,7 +43,7 @@ class Resident(NamedTuple):
 
 
 def choose_devices(experiment: Experiment) -> list[jax.Device]:
-    """This process's devices to train on: `--num_devices`, or one on a CPU and all of them elsewhere.
+    """This process's devices to train on: `--num_devices`, or all of them.
 
     Raises:
       UserError: more asked for than there are, or the batch does not divide.
@@ -51,14 +51,16 @@ def choose_devices(experiment: Experiment) -> list[jax.Device]:
     devices = jax.local_devices()
     if jax.process_count() > 1:
         return _all_devices(experiment, devices)
-    default = 1 if devices[0].platform == "cpu" else len(devices)
-    count = experiment.num_devices or default
+    count = experiment.num_devices or len(devices)
     if count > len(devices):
         raise UserError(f"--num_devices: {count} asked for, {len(devices)} here; for virtual CPU devices set "
                         f"XLA_FLAGS=--xla_force_host_platform_device_count={count}")
-    if experiment.batch_size % count:
-        raise UserError(f"--batch_size: {experiment.batch_size} is not divisible by {count} devices; "
-                        "change it or set --num_devices")
+    rows, parts = experiment.batch_size // experiment.accumulation_steps, experiment.accumulation_steps
+    if rows % count:
+        divisor = f"the {count} devices here" + (f" times --accumulation_steps={parts}" if parts > 1 else "")
+        fitting = max(number for number in range(1, count + 1) if rows % number == 0)
+        raise UserError(f"--batch_size: {experiment.batch_size} is not divisible by {divisor}; change it, or leave "
+                        f"devices out with --num_devices={fitting}")
     return devices[:count]
 
 
@@ -68,9 +70,10 @@ def _all_devices(experiment: Experiment, devices: list[jax.Device]) -> list[jax.
     if experiment.num_devices not in (0, count):
         raise UserError(f"--num_devices: {experiment.num_devices} asked for, but {jax.process_count()} processes train "
                         f"on all their devices, {count} here; leave it out")
-    if experiment.batch_size % count:
-        raise UserError(f"--batch_size: {experiment.batch_size} is not divisible by the {count} devices of "
-                        f"{jax.process_count()} processes; change it")
+    if experiment.batch_size % (count * experiment.accumulation_steps):
+        raise UserError(f"--batch_size: {experiment.batch_size} is not divisible by --accumulation_steps="
+                        f"{experiment.accumulation_steps} times {count} devices of {jax.process_count()} processes; "
+                        "change it")
     return devices
 
 
@@ -119,15 +122,16 @@ def make_recorded_step(train_step: Callable, devices: list[jax.Device]) -> Calla
     return jax.pmap(step, AXIS, in_axes=(0, 0, None), devices=_named(devices))
 
 
-def shard(ids: np.ndarray, count: int) -> np.ndarray:
+def shard(ids: np.ndarray, count: int, parts: int = 1) -> np.ndarray:
     """Global batches [..., batch] -> [devices, ..., batch / all devices]: each of this process's its rank's slice.
 
     Args:
       ids: sample ids.
       count: of this process's devices.
+      parts: that a batch is computed in, of each of which a rank has its slice.
     """
     first, world_size = count * jax.process_index(), count * jax.process_count()
-    return np.stack([batches.rank_slice(ids, rank, world_size) for rank in range(first, first + count)])
+    return np.stack([batches.rank_slice(ids, rank, world_size, parts) for rank in range(first, first + count)])
 
 
 def replicate(tree: Any, devices: list[jax.Device]) -> Any:

@@ -32,6 +32,7 @@ class Recorder:
                  devices: list[jax.Device], workdir: pathlib.Path):
         self._left = experiment.record_steps if experiment.record != "off" else 0
         self._optimizer, self._count, self._next = optimizer, len(devices), 0
+        self._parts = experiment.accumulation_steps
         if self._left:
             self._step = make_step(experiment, model, optimizer, devices)
             self._names = parameter_names(model, signature)
@@ -55,12 +56,13 @@ class Recorder:
         results = []
         for batch in ids[: self._left]:
             before = parallel.first(state)
-            state, result, grads, *activations = self._step(state, parallel.shard(batch, self._count), resident)
+            mine = parallel.shard(batch, self._count, self._parts)
+            state, result, grads, *activations = self._step(state, mine, resident)
             after, result, grads = parallel.first((state, result, grads))
             tensors = step_tensors(self._optimizer, before, after, batch, result, grads)
             tensors["params"] = {name: tensors["params"][name] for name in self._names}
             if activations:
-                tensors["activations"] = join_rows(activations[0], len(tensors["batch/ids"]))
+                tensors["activations"] = join_rows(activations[0], len(tensors["batch/ids"]), self._parts)
             self._writer.write(self._next, tensors)
             results.append(result)
             self._next += 1
@@ -107,12 +109,13 @@ def step_tensors(optimizer: Optimizer, before: TrainState, after: TrainState, id
     }
 
 
-def join_rows(activations: Mapping[str, jax.Array], samples: int) -> dict[str, np.ndarray]:
-    """[devices, rows, ...] of each layer, in any format -> [samples, ...] in at least float32.
+def join_rows(activations: Mapping[str, jax.Array], samples: int, parts: int = 1) -> dict[str, np.ndarray]:
+    """[devices, rows of all parts, ...] of each layer, in any format -> [samples, ...] in at least float32.
 
     Converted here and not on the device, where XLA would drop the rounding to FP16 before a conversion to float32.
     """
-    joined = {layer: parallel.unshard(rows[:, None], samples) for layer, rows in activations.items()}
+    joined = {layer: parallel.unshard(rows.reshape(len(rows), parts, -1, *rows.shape[2:]), samples)
+              for layer, rows in activations.items()}
     return {layer: rows.astype(np.promote_types(rows.dtype, np.float32)) for layer, rows in joined.items()}
 
 

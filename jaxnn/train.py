@@ -266,7 +266,8 @@ def start_epochs(run: Run, before: Saved, evaluated: np.ndarray) -> Iterator[Sta
     for number in range(before.epochs, len(plan)):
         ids = batches.epoch_batches(experiment, samples, number)[: plan[number]]
         state, recorded = run.recorder.run(state, ids, run.resident)
-        state, *results = run.epoch(state, parallel.shard(ids[len(recorded) :], count), evaluated, run.resident)
+        mine = parallel.shard(ids[len(recorded) :], count, experiment.accumulation_steps)
+        state, *results = run.epoch(state, mine, evaluated, run.resident)
         is_last = run.interruption.is_due(number)
         is_due = is_last or (experiment.checkpoint_every and (number + 1) % experiment.checkpoint_every == 0)
         yield Started(number, ids, recorded, state, parallel.first(state) if is_due else None, is_last, *results)

@@ -108,12 +108,13 @@ def make_gradients(experiment: Experiment, model: nn.Module, axis_name: str | No
 
     def gradients(params: Params, batch_stats: Params, batch: Batch, step: jax.Array, scale: jax.Array):
         rows = batch.weights.shape[0]
-        devices = lax.axis_size(axis_name) if axis_name else 1
-        first_row = lax.axis_index(axis_name) * rows if axis_name else 0
+        devices, device = (lax.axis_size(axis_name), lax.axis_index(axis_name)) if axis_name else (1, 0)
         total = _sum_over(batch.weights.sum(), axis_name)
 
-        def part_gradients(batch_stats: Params, part: Batch, first_row: jax.Array | int):
-            masks = mask_source(experiment.seed, step, first_row, rows * devices, part.weights, axis_name)
+        def part_gradients(batch_stats: Params, part: Batch, number: jax.Array | int):
+            first_row = (number * devices + device) * (rows // parts)
+            masks = mask_source(experiment.seed, step, first_row, rows * devices, part.weights, axis_name,
+                                experiment.sync_batch_norm)
 
             def objective(params: Params):
                 with capture(len(part.weights)) as activations:
@@ -129,10 +130,9 @@ def make_gradients(experiment: Experiment, model: nn.Module, axis_name: str | No
             return activations, loss, grads, batch_stats
 
         if parts == 1:
-            activations, loss, grads, batch_stats = part_gradients(batch_stats, batch, first_row)
+            activations, loss, grads, batch_stats = part_gradients(batch_stats, batch, 0)
         else:
-            activations, loss, grads, batch_stats = _accumulate(part_gradients, params, batch_stats, batch, first_row,
-                                                                parts)
+            activations, loss, grads, batch_stats = _accumulate(part_gradients, batch_stats, batch, parts)
         # As in DeepSpeed, where each rank differentiates its own mean: that is what overflows first.
         grads = jax.tree.map(lambda g: g / devices, grads)
         results = *_sum_over((loss, grads), axis_name), batch_stats
@@ -141,8 +141,7 @@ def make_gradients(experiment: Experiment, model: nn.Module, axis_name: str | No
     return gradients
 
 
-def _accumulate(part_gradients: Callable, params: Params, batch_stats: Params, batch: Batch,
-                first_row: jax.Array | int,
+def _accumulate(part_gradients: Callable, batch_stats: Params, batch: Batch,
                 parts: int) -> tuple[layer_outputs.Outputs, jax.Array, Params, Params]:
     """Sums of loss and gradients over the parts of a device's rows; statistics go from part to part."""
     rows = batch.weights.shape[0] // parts
@@ -150,12 +149,13 @@ def _accumulate(part_gradients: Callable, params: Params, batch_stats: Params, b
 
     def body(carry, part):
         batch_stats, loss, grads = carry
-        outputs, more_loss, more_grads, batch_stats = part_gradients(batch_stats, part[0], first_row + part[1] * rows)
+        outputs, more_loss, more_grads, batch_stats = part_gradients(batch_stats, *part)
         return (batch_stats, loss + more_loss, jax.tree.map(jnp.add, grads, more_grads)), outputs
 
-    shapes = jax.eval_shape(part_gradients, batch_stats, jax.tree.map(lambda x: x[0], split), first_row)
+    shapes = jax.eval_shape(part_gradients, batch_stats, jax.tree.map(lambda x: x[0], split), 0)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[1:3])
-    (batch_stats, loss, grads), outputs = lax.scan(body, (batch_stats, *zeros), (split, jnp.arange(parts)))
+    numbers = jnp.arange(parts, dtype=jnp.int32)
+    (batch_stats, loss, grads), outputs = lax.scan(body, (batch_stats, *zeros), (split, numbers))
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs), loss, grads, batch_stats
 
 

@@ -56,9 +56,9 @@ def main(experiment: Experiment, data: Dataset, initial: Mapping[str, np.ndarray
     Raises:
       UserError: a stack failed, or JAX's runs diverged.
     """
-    if experiment.num_devices > 1 and experiment.accumulation_steps > 1:
-        raise UserError("--mode=free: JAX's runs use one device, where --accumulation_steps cuts a batch into other "
-                        "parts; judge with --num_devices=1")
+    if experiment.num_devices > 1 and not experiment.sync_batch_norm:
+        raise UserError("--mode=free: JAX's runs use one device, where --nosync_batch_norm has other statistics; judge "
+                        "with --num_devices=1")
     title, start = f"{experiment.name} {experiment.precision}", time.perf_counter()
     console.print(f"{title}: training both stacks to the end", highlight=False, soft_wrap=True)
     alone = ["--record=off", "--patience=0"]

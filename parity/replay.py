@@ -155,7 +155,7 @@ class Reread(NamedTuple):
 
 def _gradients(experiment, model, world_size, params, batch_stats, batch, step, scale, divisor, loss_share):
     gradients = train_step.make_gradients(experiment, model, RANKS if world_size > 1 else None, with_activations=True)
-    run = _on_ranks(gradients, world_size) if world_size > 1 else gradients
+    run = _on_ranks(gradients, world_size, experiment.accumulation_steps) if world_size > 1 else gradients
     loss, grads, batch_stats, activations = run(params, batch_stats, batch, step, scale)
     wide = jax.tree.map(precision.at_least_float32, grads)
     return {"activations": jax.tree.map(lambda rows: _without_padding(rows, batch.weights), activations),
@@ -163,15 +163,23 @@ def _gradients(experiment, model, world_size, params, batch_stats, batch, step, 
             "updated_batch_stats": batch_stats}
 
 
-def _on_ranks(gradients, world_size):
+def _on_ranks(gradients, world_size, parts):
+    """Each rank has its share of each part of a batch, see `batches.rank_slice`."""
+
     def run(params, batch_stats, batch, step, scale):
-        ranks = jax.tree.map(lambda x: x.reshape(world_size, -1, *x.shape[1:]), batch)
+        ranks = jax.tree.map(lambda x: _regrouped(x.reshape(parts, world_size, -1, *x.shape[1:]), world_size), batch)
         mapped = jax.vmap(gradients, (None, None, 0, None, None), axis_name=RANKS)
         *shared, activations = mapped(params, batch_stats, ranks, step, scale)
         shared = jax.tree.map(lambda x: x[0], shared)  # equal on all ranks
-        return *shared, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), activations)
+        rows = jax.tree.map(lambda x: _regrouped(x.reshape(world_size, parts, -1, *x.shape[2:]), parts), activations)
+        return *shared, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
 
     return run
+
+
+def _regrouped(x: jax.Array, groups: int) -> jax.Array:
+    """[a, b, rows, ...] -> [b, a * rows, ...]."""
+    return x.swapaxes(0, 1).reshape(groups, -1, *x.shape[3:])
 
 
 def _without_padding(rows: jax.Array, weights: jax.Array) -> jax.Array:

@@ -38,6 +38,7 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
         raise UserError("--resume, --checkpoint_every: a judgement starts afresh; leave them out")
     if experiment.coordinator_address or experiment.distributed:
         raise UserError("--coordinator_address, --distributed: both stacks are judged on this host; leave them out")
+    experiment = experiment.replace(num_devices=max(experiment.num_devices, 1))  # in both stacks, whatever is here
     train.configure(experiment)
     data = datasets.load(experiment)
     initial = initial_params(experiment, data)

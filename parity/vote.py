@@ -16,6 +16,7 @@ from parity.oracle import step as oracle_step
 KINDS = {"activations": "activations", "loss": "loss", "batch_stats": "updated_batch_stats", "grads": "grads",
          "moments": "updated_moments", "updated": "updated"}
 """Quantity -> the kind of tensor that it measures."""
+OF_THE_UPDATE = ("moments", "updated")
 
 
 class Vote(NamedTuple):
@@ -38,7 +39,8 @@ class Vote(NamedTuple):
 
 def vote(experiment: Experiment, signature: Signature, inputs: Inputs, step: Mapping[str, np.ndarray],
          replayed: Mapping[str, np.ndarray], failed: Measurement) -> Vote | None:
-    """Asks the oracle about the first tensor that failed; None for what is no tensor of the computation.
+    """Asks the oracle about the first tensor that failed; None for what is no tensor of the computation, or depends on
+    how many ranks there are, of which the oracle has one.
 
     Args:
       experiment: that was recorded.
@@ -48,7 +50,8 @@ def vote(experiment: Experiment, signature: Signature, inputs: Inputs, step: Map
       replayed: what JAX computed.
       failed: the measurement.
     """
-    if failed.quantity not in KINDS:
+    has_own_statistics = experiment.num_devices > 1 and not experiment.sync_batch_norm
+    if failed.quantity not in KINDS or (has_own_statistics and failed.quantity not in OF_THE_UPDATE):
         return None
     name = "/".join(filter(None, (KINDS[failed.quantity], failed.tensor)))
     truth = _half(experiment, signature, inputs, failed.quantity)[name]
@@ -57,7 +60,7 @@ def vote(experiment: Experiment, signature: Signature, inputs: Inputs, step: Map
 
 
 def _half(experiment: Experiment, signature: Signature, inputs: Inputs, quantity: str) -> Mapping[str, Any]:
-    if quantity in ("moments", "updated"):
+    if quantity in OF_THE_UPDATE:
         kinds = {kind: select(inputs.master, kind) for kind in ("params", "grads", "moments")}
         return oracle_step.update(experiment, kinds["params"], kinds["grads"], kinds["moments"], inputs.updates,
                                   inputs.learning_rate)

@@ -50,8 +50,25 @@ def by_hand(kernel, bias, ids):
 
 
 class TestChooseDevices:
-    def test_one_on_a_cpu(self):
-        assert parallel.choose_devices(SGD) == jax.local_devices()[:1]
+    @pytest.fixture
+    def eight(self, monkeypatch):
+        devices = [f"device {number}" for number in range(8)]
+        monkeypatch.setattr(jax, "local_devices", lambda: devices)
+        return devices
+
+    def test_all_of_them_or_as_many_as_asked_for(self, eight):
+        assert parallel.choose_devices(SGD.replace(batch_size=16)) == eight
+        assert parallel.choose_devices(SGD.replace(batch_size=16, num_devices=2)) == eight[:2]
+
+    @pytest.mark.parametrize(("changes", "divisor", "fewer"), [
+        (dict(batch_size=12), "the 8 devices here", 6), (dict(batch_size=7), "the 8 devices here", 7),
+        (dict(batch_size=24, accumulation_steps=2), "the 8 devices here times --accumulation_steps=2", 6)])
+    def test_a_batch_that_does_not_divide_names_the_remedy(self, eight, changes, divisor, fewer):
+        message = (rf"^--batch_size: {changes['batch_size']} is not divisible by {divisor}; change it, or leave "
+                   rf"devices out with --num_devices={fewer}$")
+        with pytest.raises(UserError, match=message):
+            parallel.choose_devices(SGD.replace(**changes))
+        assert len(parallel.choose_devices(SGD.replace(**changes, num_devices=fewer))) == fewer
 
     def test_more_than_there_are_names_flag_and_remedy(self):
         count = len(jax.local_devices()) + 1

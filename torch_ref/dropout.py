@@ -19,18 +19,20 @@ class MaskSource(NamedTuple):
       first_row: the rank's first row in the global batch.
       num_rows: rows of the global batch.
       weights: [rows] float32, 0 for rows that pad the batch; None: all are samples.
+      sync_batch_norm: whether batch normalization takes its statistics over all ranks, or over each one's own rows.
     """
 
     key: threefry.Key
     first_row: int
     num_rows: int
     weights: torch.Tensor | None = None
+    sync_batch_norm: bool = True
 
 
 def mask_source(seed: int, step: int, first_row: int, num_rows: int,
-                weights: torch.Tensor | None = None) -> MaskSource:
+                weights: torch.Tensor | None = None, sync_batch_norm: bool = True) -> MaskSource:
     """The masks of one step, skipped steps counted."""
-    return MaskSource(threefry.fold_in(threefry.key(seed), step), first_row, num_rows, weights)
+    return MaskSource(threefry.fold_in(threefry.key(seed), step), first_row, num_rows, weights, sync_batch_norm)
 
 
 def dropout(x: torch.Tensor, rate: float, layer: int, source: MaskSource | None) -> torch.Tensor:

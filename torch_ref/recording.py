@@ -105,6 +105,6 @@ def step_tensors(before: Mapping[str, Any], after: Mapping[str, Any], ids: np.nd
 
 def join_rows(passes: list[layer_outputs.Outputs], samples: int, world_size: int) -> dict[str, np.ndarray]:
     """[rows, ...] of each layer in the passes of this rank -> [samples, ...] of all ranks, on every one of them."""
-    joined = {layer: torch.cat([outputs[layer] for outputs in passes]) for layer in passes[0]}
-    return {layer: engines.join_rows(rows[None], world_size)[0, :samples].cpu().numpy()
-            for layer, rows in joined.items()}
+    parts = {layer: torch.stack([outputs[layer] for outputs in passes]) for layer in passes[0]}
+    return {layer: engines.join_rows(rows, world_size).flatten(0, 1)[:samples].cpu().numpy()
+            for layer, rows in parts.items()}

@@ -224,7 +224,8 @@ def train_epoch(run: Run, ids: np.ndarray, step: int, updates: int) -> list[Step
       updates: applied before.
     """
     experiment, engine, rank, world_size = run.experiment, run.engine, run.rank, run.world_size
-    mine = torch.from_numpy(batches.rank_slice(ids, rank, world_size)).to(run.train_set.inputs.device)
+    mine = batches.rank_slice(ids, rank, world_size, experiment.accumulation_steps)
+    mine = torch.from_numpy(mine).to(run.train_set.inputs.device)
     results = []
     engine.train()
     for row, number in enumerate(range(step, step + len(ids))):

@@ -101,7 +101,8 @@ def objective(experiment: Experiment, model: nn.Module, batch: Batch, step: int,
     size = rows // experiment.accumulation_steps
     total = sum_over(batch.weights.sum(), world_size)
     inputs, targets, weights = (tensor[part * size : (part + 1) * size] for tensor in batch)
-    masks = mask_source(experiment.seed, step, rank * rows + part * size, rows * world_size, weights)
+    first_row = (part * world_size + rank) * size
+    masks = mask_source(experiment.seed, step, first_row, rows * world_size, weights, experiment.sync_batch_norm)
     loss_function = losses.build(experiment.loss, experiment.label_smoothing)
     per_example = loss_function(model(inputs, masks), targets)
     weights = weights.to(per_example.dtype)

@@ -46,8 +46,12 @@ def global_batches(order: np.ndarray, batch_size: int) -> np.ndarray:
     return batches.reshape(steps, batch_size)
 
 
-def rank_slice(batches: np.ndarray, rank: int, world_size: int) -> np.ndarray:
-    """One rank's columns of global batches: [steps, batch] -> [steps, batch / world_size]."""
-    per_rank = batches.shape[-1] // world_size
-    return batches[..., rank * per_rank : (rank + 1) * per_rank]
+def rank_slice(batches: np.ndarray, rank: int, world_size: int, parts: int = 1) -> np.ndarray:
+    """One rank's columns of global batches: [steps, batch] -> [steps, batch / world_size].
+
+    Of a batch that is computed in several parts a rank has its share of each, one after the other, so that the
+    samples of a part do not depend on the number of ranks.
+    """
+    steps, rows = batches.shape[:-1], batches.shape[-1] // (parts * world_size)
+    return batches.reshape(*steps, parts, world_size, rows)[..., rank, :].reshape(*steps, parts * rows)
 

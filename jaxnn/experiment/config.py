@@ -65,6 +65,8 @@ class Experiment:
     leaky_relu_alpha: float = option(0.01, "Slope of leaky_relu below zero.", minimum=0)
     normalization: str = option("none", "mlp, cnn: between each hidden layer and its activation.",
                                 choices=("none", "batch", "layer"))
+    sync_batch_norm: bool = option(True, "Batch normalization by the statistics of the whole batch; "
+                                   "--nosync_batch_norm: of each device's own rows, the running ones averaged.")
     dropout_rates: tuple[float, ...] = option(
         (), "Probability of dropping a unit after each hidden layer, comma-separated (transformers: one rate); "
         "empty: no dropout.", minimum=0, below=1)
@@ -141,7 +143,7 @@ class Experiment:
     precision: str = option(
         "", "Number format of the forward and backward pass; master parameters stay fp32 (fp64 under fp64). "
         "Left out: fp32 in jaxnn.train, fp16 in torch_ref.train and parity.run.", choices=("", *PRECISIONS))
-    num_devices: int = option(0, "Devices to train on; 0: one on a CPU, all of them elsewhere.", minimum=0)
+    num_devices: int = option(0, "Devices to train on; 0: all of them.", minimum=0)
 
     # Many hosts.
     coordinator_address: str = option("", "HOST:PORT of process 0, where several processes meet that train together, "

@@ -22,6 +22,8 @@ class BatchNorm(nn.Module):
 
     Training uses the mean and the (biased) variance of the global batch's real rows and moves the running
     statistics `batch_stats` by a tenth towards them, the variance's unbiased form; evaluation uses those.
+    Under `--nosync_batch_norm` each device uses the mean and variance of its own rows, and the running statistics
+    are the mean over the devices of what each would have, so that they stay equal.
     A batch of one value a channel leaves its variance, 0, uncorrected; torch refuses it.
     """
 
@@ -36,8 +38,8 @@ class BatchNorm(nn.Module):
             return _normalize(x, running_mean.value, running_var.value, scale, bias)
         mean, var, count = batch_statistics(x, masks)
         if self.is_mutable_collection("batch_stats"):
-            running_mean.value = _move(running_mean.value, mean, count)
-            running_var.value = _move(running_var.value, unbiased(var, count), count)
+            running_mean.value = _mean_over_devices(_move(running_mean.value, mean, count), masks)
+            running_var.value = _mean_over_devices(_move(running_var.value, unbiased(var, count), count), masks)
         return _normalize(x, mean, var, scale, bias)
 
 
@@ -71,12 +73,12 @@ def batch_statistics(x: jax.Array, masks: MaskSource) -> tuple[jax.Array, jax.Ar
 
     Args:
       x: [rows, ..., channels].
-      masks: rows of weight 0 do not count.
+      masks: rows of weight 0 do not count; under `--nosync_batch_norm` those of other devices do not either.
 
     Returns:
-      ([channels], [channels], ()), in at least float32; zeros where no row counts.
+      ([channels], [channels], ()), in at least float32; 0, 1 and 0 where no row counts.
     """
-    return _statistics(x, masks.weights, masks.axis_name)
+    return _statistics(x, masks.weights, masks.axis_name if masks.sync_batch_norm else None)
 
 
 def unbiased(var: jax.Array, count: jax.Array) -> jax.Array:
@@ -98,7 +100,9 @@ def _statistics(x: jax.Array, weights: jax.Array | None, axis_name: str | None):
         return _sum_over(jnp.sum(values * weights, axis=axes), axis_name) / jnp.maximum(count, 1)
 
     mean = average(x)
-    return mean, average(jnp.square(x - _on_last_axis(mean, x.ndim))), count
+    # A variance of 0 would multiply padding by 316, beyond float16, and infinity times its weight 0 is no number.
+    var = average(jnp.square(x - _on_last_axis(mean, x.ndim))) + (count == 0).astype(x.dtype)
+    return mean, var, count
 
 
 @jax.checkpoint
@@ -121,6 +125,10 @@ def _move(running: jax.Array, batch: jax.Array, count: jax.Array) -> jax.Array:
     """A tenth of the way; a part of a batch that is all padding (count 0) changes nothing."""
     moved = (1 - MOMENTUM) * running + MOMENTUM * batch.astype(running.dtype)
     return lax.stop_gradient(jnp.where(count > 0, moved, running))
+
+
+def _mean_over_devices(running: jax.Array, masks: MaskSource) -> jax.Array:
+    return running if masks.sync_batch_norm or not masks.axis_name else lax.pmean(running, masks.axis_name)
 
 
 def _sum_over(x: jax.Array, axis_name: str | None) -> jax.Array:

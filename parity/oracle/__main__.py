@@ -51,6 +51,9 @@ def check(experiment: Experiment) -> None:
     if experiment.precision != "fp64":
         raise UserError(f"--precision: the oracle computes in fp64, got {experiment.precision}; leave it out or "
                         "give --precision=fp64")
+    if experiment.num_devices > 1 and not experiment.sync_batch_norm:
+        raise UserError("--nosync_batch_norm: the oracle has no devices, whose statistics would differ; leave it out, "
+                        "or give --num_devices=1")
     if experiment.resume or experiment.checkpoint_every:
         raise UserError("--resume, --checkpoint_every: the oracle keeps no checkpoints; leave them out")
     if experiment.record != "off":

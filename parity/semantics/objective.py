@@ -60,14 +60,12 @@ def _first_mask(inputs: Inputs, situation: Situation) -> Inputs:
 
 
 def _only_last_part(plain):
-    def accumulate(part_gradients, params, batch_stats, batch, first_row, parts):
-        last_row = first_row + batch.weights.shape[0] // parts * (parts - 1)
+    def accumulate(part_gradients, batch_stats, batch, parts):
+        def muted(batch_stats, part, number):
+            *others, grads, batch_stats = part_gradients(batch_stats, part, number)
+            return *others, jax.tree.map(lambda g: jnp.where(number == parts - 1, g, 0), grads), batch_stats
 
-        def muted(batch_stats, part, row):
-            *others, grads, batch_stats = part_gradients(batch_stats, part, row)
-            return *others, jax.tree.map(lambda g: jnp.where(row == last_row, g, 0), grads), batch_stats
-
-        return plain(muted, params, batch_stats, batch, first_row, parts)
+        return plain(muted, batch_stats, batch, parts)
 
     return accumulate
 

@@ -91,3 +91,11 @@ class TestRankSlice:
             slices = [batches.rank_slice(ids, rank, world_size) for rank in range(world_size)]
             assert {part.shape[-1] for part in slices} == {per_rank}
             np.testing.assert_array_equal(np.concatenate(slices, axis=-1), ids)
+
+    @given(st.integers(0, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
+    @fast
+    def test_a_part_has_the_same_samples_on_any_number_of_ranks(self, steps, rows, parts, world_size):
+        ids = np.arange(steps * rows * parts * world_size).reshape(steps, parts * world_size * rows)
+        slices = [batches.rank_slice(ids, rank, world_size, parts).reshape(steps, parts, rows)
+                  for rank in range(world_size)]
+        np.testing.assert_array_equal(np.concatenate(slices, axis=-1), ids.reshape(steps, parts, world_size * rows))

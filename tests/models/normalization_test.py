@@ -1,5 +1,6 @@
 """Tests of jaxnn/models/normalization.py: against torch in float64, padded rows, any number of devices."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -35,13 +36,14 @@ def masks(rows, weights=None):
     return mask_source(0, 0, 0, rows, weights)
 
 
-@jax.jit
-def train(params, stats, x, cotangent, weights=None):
+@functools.partial(jax.jit, static_argnums=(5, 6))
+def train(params, stats, x, cotangent, weights=None, axis_name=None, sync_batch_norm=True):
     """(y, statistics, gradients of the sum of y * cotangent by params and x) in training."""
 
     def forward(params, x):
-        variables = {"params": params, "batch_stats": stats}
-        y, updated = BatchNorm().apply(variables, x, masks(len(x), weights), mutable=["batch_stats"])
+        variables, source = {"params": params, "batch_stats": stats}, mask_source(
+            0, 0, 0, len(x), weights, axis_name, sync_batch_norm)
+        y, updated = BatchNorm().apply(variables, x, source, mutable=["batch_stats"])
         return jnp.sum(y * cotangent), (y, updated["batch_stats"])
 
     (_, (y, stats)), gradients = jax.value_and_grad(forward, (0, 1), has_aux=True)(params, x)
@@ -122,6 +124,13 @@ class TestBatchNorm:
         assert stats["var"].tolist() == [1, 1, 1]
         assert not any(g.any() for g in jax.tree.leaves(gradients))
 
+    def test_padding_alone_does_not_overflow(self):
+        """500 over the root of a variance of 0 and eps would be beyond float16, and no number once weighed by 0."""
+        x, params = jnp.full((4, 3), 500, jnp.float16), jax.tree.map(jnp.float16, PARAMS)
+        y, _, gradients = train(params, start(np.float32), x, jnp.zeros((4, 3), jnp.float16), np.zeros(4, np.float32))
+        assert np.isfinite(y).all()
+        assert not any(g.any() for g in jax.tree.leaves(gradients))
+
     def test_one_value_a_channel(self):
         with jax.enable_x64(True):
             y, stats, _ = train(PARAMS, start(), np.full((1, 3), 5.0), np.zeros((1, 3)))
@@ -199,6 +208,24 @@ class TestDevices:
         env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
         done = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True, env=env)
         assert done.returncode == 0, done.stderr
+
+
+class TestOwnStatistics:
+    def test_a_device_has_what_it_would_have_alone(self):
+        """Of three devices, one with a padded row and one with padding alone."""
+        x, cotangent = 1 + 2 * normal(3, 4, 2, 3), normal(3, 4, 2, 3, seed=1)
+        weights = np.array([[1, 1, 1, 1], [1, 1, 1, 0], [0, 0, 0, 0]], np.float32)
+        before = {"mean": np.array([1.0, 2.0, 3.0]), "var": np.array([4.0, 5.0, 6.0])}
+        with jax.enable_x64(True):
+            y, stats, grads = jax.vmap(lambda *rows: train(PARAMS, before, *rows, "devices", False),
+                                       axis_name="devices")(x, cotangent, weights)
+            alone = [train(PARAMS, before, *rows) for rows in zip(x, cotangent, weights)]
+        for device, (expected, _, expected_grads) in enumerate(alone):
+            assert_close(y[device], expected)
+            jax.tree.map(lambda ours, theirs, number=device: assert_close(ours[number], theirs), grads, expected_grads)
+        for name in before:
+            assert_close(stats[name], np.broadcast_to(np.mean([own[name] for _, own, _ in alone], axis=0), (3, 3)))
+        assert np.isfinite(y).all()
 
 
 class TestLayerNorm:

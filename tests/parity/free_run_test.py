@@ -151,6 +151,6 @@ class TestStacks:
         assert verdict["recordings"]["jax"]["verdict"] == SAME
         assert "torch: DIVERGENCE, furthest off is params/" in text
 
-    def test_parts_of_a_batch_that_depend_on_devices(self, tmp_path):
-        with pytest.raises(UserError, match=r"--mode=free: .*--num_devices=1"):
-            self.judged(tmp_path, num_devices=2, accumulation_steps=2)
+    def test_statistics_that_depend_on_devices(self, tmp_path):
+        with pytest.raises(UserError, match=r"--mode=free: .*--nosync_batch_norm.*--num_devices=1"):
+            self.judged(tmp_path, num_devices=2, sync_batch_norm=False)

@@ -10,7 +10,8 @@ from jaxnn.experiment.trace import Reader
 from parity import compare, diagnose
 from parity.judge import ULPS_FIRST, Judge, Replays
 from parity.mutations.score import Enacted
-from parity.replay import FLOAT32
+from parity.noise import norm
+from parity.replay import FLOAT32, FLOAT64, Replay
 from parity.semantics import SWITCHES
 from parity.semantics.switch import GRADIENTS, RULES, UPDATE
 
@@ -174,6 +175,19 @@ class TestStep:
         bias = step["params/hidden_0/bias"].copy()
         bias[unit] = value
         return step | {"params/hidden_0/bias": bias}
+
+
+class TestRanks:
+    @pytest.mark.parametrize("sync_batch_norm", [True, False])
+    def test_number_does_not_matter_but_to_own_statistics(self, normalized, sync_batch_norm):
+        """Of a batch in two parts, in float64: 10^-10 is thousands of roundings, and far less than other statistics."""
+        experiment, data, trace = normalized
+        experiment = experiment.replace(sync_batch_norm=sync_batch_norm)
+        replays = [Replay(experiment, data, world_size=count) for count in (1, 4)]
+        one, four = (replay.gradients(replay.inputs(2, trace.read(2)), FLOAT64) for replay in replays)
+        is_close = {name: norm(one[name] - four[name]) <= 1e-10 * norm(one[name]) for name in one
+                    if not name.startswith("grads/hidden") or name.endswith("kernel")}  # their biases have none
+        assert all(is_close.values()) == is_close["loss"] == sync_batch_norm
 
 
 class TestUnderSwitches:

@@ -14,6 +14,7 @@ from torch import nn
 from jaxnn.experiment.config import Experiment
 from jaxnn.experiment.patches import put
 from torch_ref import activations
+from torch_ref.dropout import mask_source
 from torch_ref.faults import FAULTS
 from torch_ref.faults.fault import Scene
 from torch_ref.models import attention, normalization, transformer
@@ -170,7 +171,7 @@ class TestNormalization:
     def test_epsilon(self, name, layer, axis, eps):
         """Small inputs, whose variance is of eps's size."""
         layer, x = fill(layer(4)), drawn(6, 4) / 500
-        masks = SimpleNamespace(weights=None)
+        masks = mask_source(0, 0, 0, 6)
 
         def wanted(eps):
             spread = torch.sqrt(x.var(axis, unbiased=False, keepdim=True) + eps)
@@ -185,7 +186,7 @@ class TestNormalization:
         layer.running_mean, layer.running_var = drawn(4), drawn(4).square()
         stats = layer.running_mean.clone(), layer.running_var.clone()
         with planted("batch_norm_by_running", layer):
-            output = layer(x, SimpleNamespace(weights=None))
+            output = layer(x, mask_source(0, 0, 0, 6))
         wanted = (x - stats[0]) / torch.sqrt(stats[1] + 1e-5) * layer.weight + layer.bias
         torch.testing.assert_close(output, wanted, **TIGHT)
         assert torch.equal(layer.running_mean, stats[0])

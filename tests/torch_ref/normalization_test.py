@@ -25,14 +25,14 @@ def layer(kind=BatchNorm, dtype=torch.float64):
     return made
 
 
-def masks(rows, weights=None):
-    return mask_source(0, 0, 0, rows, weights)
+def masks(rows, weights=None, sync_batch_norm=True):
+    return mask_source(0, 0, 0, rows, weights, sync_batch_norm)
 
 
-def train(module, x, cotangent, weights=None):
+def train(module, x, cotangent, weights=None, sync_batch_norm=True):
     """(y, gradients of the sum of y * cotangent by x, weight and bias) of a training step."""
     x = x.clone().requires_grad_()
-    y = module(x, masks(len(x), weights))
+    y = module(x, masks(len(x), weights, sync_batch_norm))
     module.zero_grad()
     (y * cotangent).sum().backward()
     return y.detach(), x.grad, module.weight.grad.clone(), module.bias.grad.clone()
@@ -89,6 +89,13 @@ class TestBatchNorm:
         assert torch.isfinite(y).all()
         assert torch.equal(module.running_mean, before[0])
         assert torch.equal(module.running_var, before[1])
+
+    def test_padding_alone_does_not_overflow(self):
+        """500 over the root of a variance of 0 and eps would be beyond float16, and no number once weighed by 0."""
+        x = torch.full((4, 3), 500.0, dtype=torch.float16)
+        y, *grads = train(layer(dtype=torch.float16), x, 0 * x, torch.zeros(4))
+        assert torch.isfinite(y).all()
+        assert not any(grad.any() for grad in grads)
 
     def test_one_value_a_channel_has_variance_0_uncorrected(self):
         module, x = layer(), normal(1, 3)
@@ -175,22 +182,43 @@ class TestBatchStatistics:
         assert (mean.item(), var.item()) == (1.00390625, 0.00390625**2)
 
 
+def statistics(module):
+    return module.running_mean, module.running_var
+
+
 def one_rank(rank: int, folder: str) -> None:
-    """Three rows of a batch of six, the last of them padding; writes what this rank has."""
+    """Three rows of a batch of six, the last of them padding; writes what this rank has by both kinds of statistics."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     mine = slice(3 * rank, 3 * rank + 3)
     module = layer()
     weights = torch.tensor([1.0] * 5 + [0.0])
     tensors = train(module, normal(6, 2, 2, 3)[mine], normal(6, 2, 2, 3, seed=1)[mine], weights[mine])
-    torch.save((*tensors, *module.buffers()), pathlib.Path(folder) / f"{rank}.pt")
+    torch.save((*tensors, *module.buffers()), pathlib.Path(folder) / f"batch_{rank}.pt")
+    module = layer()
+    steps = [(*own_step(module, rank, step), *map(torch.clone, statistics(module))) for step in range(2)]
+    torch.save(steps, pathlib.Path(folder) / f"own_{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
+def own_step(module, rank, step):
+    """Outputs and gradients of three rows by a rank's own statistics; rank 1 has a padded row, then nothing else."""
+    mine, weights = slice(3 * rank, 3 * rank + 3), (torch.arange(6) < (5, 3)[step]).float()
+    return train(module, normal(6, 2, 2, 3, seed=step)[mine], normal(6, 2, 2, 3, seed=2 + step)[mine], weights[mine],
+                 sync_batch_norm=False)
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """load(name) -> what each of two ranks has written."""
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.multiprocessing.spawn(one_rank, (str(folder),), nprocs=2)
+    return lambda name: [torch.load(folder / f"{name}_{rank}.pt") for rank in range(2)]
+
+
 class TestRanks:
-    def test_two_ranks_have_the_statistics_of_one_batch(self, tmp_path):
+    def test_two_ranks_have_the_statistics_of_one_batch(self, ranks):
         """Outputs and inputs' gradients stand side by side, parameters' gradients add up, statistics are the same."""
-        torch.multiprocessing.spawn(one_rank, (str(tmp_path),), nprocs=2)
-        first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+        first, second = ranks("batch")
         alone = layer()
         y, x_grad, *grads = train(alone, normal(6, 2, 2, 3), normal(6, 2, 2, 3, seed=1),
                                   torch.tensor([1.0] * 5 + [0.0]))
@@ -201,3 +229,18 @@ class TestRanks:
         for ours, theirs, expected in zip(first[4:], second[4:], alone.buffers(), strict=True):
             assert torch.equal(ours, theirs)
             assert_close(ours, expected)
+
+    def test_own_statistics_are_those_of_a_rank_alone_and_the_running_ones_their_mean(self, ranks):
+        alone, found = [layer(), layer()], ranks("own")
+        for step in range(2):
+            expected = [own_step(module, rank, step) for rank, module in enumerate(alone)]
+            for parts in zip(*map(statistics, alone)):
+                average = sum(parts) / 2
+                for part in parts:
+                    part.copy_(average)
+            for rank, module in enumerate(alone):
+                for ours, theirs in zip(found[rank][step], (*expected[rank], *statistics(module)), strict=True):
+                    assert torch.isfinite(ours).all()
+                    assert_close(ours, theirs)
+            for first, second in zip(*(found[rank][step][-2:] for rank in range(2))):
+                assert torch.equal(first, second)

@@ -17,6 +17,8 @@ class BatchNorm(nn.BatchNorm1d):
 
     Training uses the mean and the (biased) variance of the global batch's real rows and moves the running
     statistics by a tenth towards them, the variance's unbiased form; evaluation uses those.
+    Under `--nosync_batch_norm` each rank uses the mean and variance of its own rows, and the running statistics
+    are the mean over the ranks of what each would have, so that they stay equal.
     A batch of one value a channel leaves its variance, 0, uncorrected; torch refuses it.
 
     torch's own kernel would sum images of this layout in one float32 after the other: in float32 it is 100 times
@@ -37,6 +39,9 @@ class BatchNorm(nn.BatchNorm1d):
         mean, var, count = batch_statistics(wide, masks)
         _move(self.running_mean, mean, count)
         _move(self.running_var, unbiased(var, count), count)
+        if not masks.sync_batch_norm:
+            _average_over_ranks(self.running_mean)
+            _average_over_ranks(self.running_var)
         return self._normalize(wide, mean, var).to(x.dtype)
 
     def _normalize(self, x: torch.Tensor, mean: torch.Tensor, var: torch.Tensor) -> torch.Tensor:
@@ -100,21 +105,23 @@ def batch_statistics(x: torch.Tensor, masks: MaskSource) -> tuple[torch.Tensor, 
 
     Args:
       x: [rows, ..., channels].
-      masks: rows of weight 0 do not count.
+      masks: rows of weight 0 do not count; under `--nosync_batch_norm` those of other ranks do not either.
 
     Returns:
-      ([channels], [channels], ()), in at least float32; zeros where no row counts.
+      ([channels], [channels], ()), in at least float32; 0, 1 and 0 where no row counts.
     """
-    x = at_least_float32(x)
+    x, total = at_least_float32(x), _sum_over if masks.sync_batch_norm else lambda value: value
     weights = x.new_ones(len(x)) if masks.weights is None else masks.weights.to(x.dtype)
-    count = _sum_over(weights.sum()) * x[0, ..., 0].numel()
+    count = total(weights.sum()) * x[0, ..., 0].numel()
     weights = weights.reshape(-1, *[1] * (x.ndim - 1))
 
     def average(values: torch.Tensor) -> torch.Tensor:
-        return _sum_over((values * weights).flatten(0, -2).sum(0)) / count.clamp(min=1)
+        return total((values * weights).flatten(0, -2).sum(0)) / count.clamp(min=1)
 
     mean = average(x)
-    return mean, average(torch.square(x - mean)), count
+    # A variance of 0 would multiply padding by 316, beyond float16, and infinity times its weight 0 is no number.
+    var = average(torch.square(x - mean)) + (count == 0).to(x.dtype)
+    return mean, var, count
 
 
 def unbiased(var: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
@@ -127,6 +134,13 @@ def _move(running: torch.Tensor, batch: torch.Tensor, count: torch.Tensor) -> No
     """A tenth of the way; a part of a batch that is all padding (count 0) changes nothing."""
     moved = (1 - MOMENTUM) * running + MOMENTUM * batch.to(running.dtype)
     running.copy_(torch.where(count > 0, moved, running))
+
+
+@torch.no_grad()
+def _average_over_ranks(running: torch.Tensor) -> None:
+    if _is_one_of_many():
+        distributed.all_reduce(running)
+        running /= distributed.get_world_size()
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -143,8 +157,11 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 def _sum_over(value: torch.Tensor) -> torch.Tensor:
-    many = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
-    return _SumOverRanks.apply(value) if many else value
+    return _SumOverRanks.apply(value) if _is_one_of_many() else value
+
+
+def _is_one_of_many() -> bool:
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 NORMALIZATIONS: dict[str, Callable[[int], nn.Module]] = {

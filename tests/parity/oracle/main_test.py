@@ -132,6 +132,7 @@ class TestTraining:
 class TestBadInput:
     @pytest.mark.parametrize(("arguments", "message"), [
         (["--precision=fp32"], "--precision: the oracle computes in fp64, got fp32"),
+        (["--nosync_batch_norm", "--num_devices=2"], "--nosync_batch_norm: the oracle has no devices"),
         (["--checkpoint_every=1"], "--resume, --checkpoint_every: the oracle keeps no checkpoints"),
         (["--init_params=none.safetensors"], "--init_params: cannot read none.safetensors"),
         (["--dataset=iris"], "--loss: mse does not fit --dataset=iris"),
