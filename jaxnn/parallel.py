@@ -152,10 +152,10 @@ def first(tree: Any) -> Any:
 
 def unshard(outputs: jax.Array, count: int) -> np.ndarray:
     """[devices, chunks, rows, ...] of each process -> the first `count` samples in order, [count, ...], in all."""
-    outputs = np.asarray(outputs)
+    gathered = np.asarray(outputs)
     if jax.process_count() > 1:
-        outputs = multihost_utils.process_allgather(outputs).reshape(-1, *outputs.shape[1:])
-    rows = np.moveaxis(outputs, 0, 1)
+        gathered = np.asarray(multihost_utils.process_allgather(gathered)).reshape(-1, *gathered.shape[1:])
+    rows = np.moveaxis(gathered, 0, 1)
     return rows.reshape(-1, *rows.shape[3:])[:count]
 
 
