@@ -30,18 +30,18 @@ class Recorder:
 
     def __init__(self, experiment: Experiment, rank: int, world_size: int, workdir: pathlib.Path | None):
         self._experiment, self._rank, self._world_size = experiment, rank, world_size
-        self._left, self._next = experiment.record_steps if experiment.record != "off" else 0, 0
+        self._steps, self._first = experiment.record_steps if experiment.record != "off" else 0, None
         self._writer = None
-        if self._left and workdir:
-            meta = dict(stack="torch", precision=experiment.precision, world_size=world_size, steps=self._left,
+        if self._steps and workdir:
+            meta = dict(stack="torch", precision=experiment.precision, world_size=world_size, steps=self._steps,
                         flags=config.to_flagfile(experiment).splitlines(),
                         versions=run_log.versions(("torch", "deepspeed")))
             self._writer = trace.Writer(workdir / "trace", experiment.record, meta)
 
-    @property
-    def wants_more(self) -> bool:
-        """Whether the coming step is to be recorded."""
-        return self._left > 0
+    def wants(self, step: int) -> bool:
+        """Whether this step of the run, counted from 0, is to be recorded; asked at the beginning of every step."""
+        self._first = step if self._first is None else self._first
+        return step < self._first + self._steps
 
     def run(self, engine: Any, batch: Batch, ids: np.ndarray, step: int, learning_rate: float) -> StepResult:
         """Takes one step and writes it.
@@ -62,8 +62,7 @@ class Recorder:
         if self._writer:
             grads = params_io.to_flax(engine.module, grads)
             tensors = step_tensors(before, after, ids, result, grads)
-            self._writer.write(self._next, tensors | {"activations": activations})
-        self._left, self._next = self._left - 1, self._next + 1
+            self._writer.write(step - (self._first or 0), tensors | {"activations": activations})
         return result
 
     def _watched(self, engine: Any, batch: Batch) -> contextlib.AbstractContextManager[list[layer_outputs.Outputs]]:

@@ -230,7 +230,7 @@ def train_epoch(run: Run, ids: np.ndarray, step: int, updates: int) -> list[Step
     engine.train()
     for row, number in enumerate(range(step, step + len(ids))):
         batch, learning_rate = gather(run.train_set, mine[row]), float(run.learning_rates[updates])
-        if run.recorder.wants_more:
+        if run.recorder.wants(number):
             result = run.recorder.run(engine, batch, ids[row], number, learning_rate)
         else:
             result, _ = train_step(experiment, engine, batch, number, learning_rate, rank, world_size)

@@ -36,11 +36,11 @@ def planted(fault: Fault, experiment: Experiment, first_step: int) -> Iterator[N
 def _watched(plain: Callable, fault: Fault, scene: Scene, undo: contextlib.ExitStack) -> Callable:
     """`train.train`, which asks the recorder at the beginning of every step whether it wants it."""
 
-    def watched_train(run: train.Run) -> train.Kept:
+    def watched_train(run: train.Run, epochs_done: int) -> train.Kept:
         _check_reached(scene, sum(batches.plan(run.experiment, len(run.train_set.inputs))))
         scene.engine, scene.learning_rates, scene.initial = run.engine, run.learning_rates, engines.masters(run.engine)
         put(undo, [Patch(run.recorder, "wants", begin)])
-        return plain(run)
+        return plain(run, epochs_done)
 
     def begin(wants: Callable[[int], bool]) -> Any:
         def begin_step(step: int) -> bool:
