@@ -1,8 +1,8 @@
-"""Saves and restores the whole training state at an epoch's end with Orbax, so that a resumed run goes on bit for bit.
+"""Saves and restores the whole training state with Orbax, so that a resumed run goes on bit for bit.
 
-A checkpoint is the folder `checkpoints/epoch_000010`: every array of the TrainState by its path, of the best state so
-far too under `--patience`, and their digest. It is written while training goes on, under another name until it is
-whole, and holds no code.
+A checkpoint is the folder `checkpoints/step_000000300`: every array of the TrainState by its path, of the best state so
+far too under `--patience`, of what the steps of an unfinished epoch reported, and their digest. It is written while
+training goes on, under another name until it is whole, and holds no code.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from jaxnn.experiment.config import UserError
 from jaxnn.train_step import TrainState
 
 KEPT = 2
-FOLDER, PREFIX = "checkpoints", "epoch"
+FOLDER, PREFIX, DIGITS = "checkpoints", "step", 9
 
 
 class Best(NamedTuple):
@@ -37,18 +37,35 @@ class Best(NamedTuple):
     outputs: np.ndarray
 
 
+class Taken(NamedTuple):
+    """What the steps of an epoch reported that is not finished.
+
+    Attributes:
+      loss: [steps] float.
+      learning_rate: [steps] float32.
+      skipped: [steps] bool.
+    """
+
+    loss: np.ndarray
+    learning_rate: np.ndarray
+    skipped: np.ndarray
+
+
+NONE_TAKEN = Taken(np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0, bool))
+
+
 class Saved(NamedTuple):
     """What a checkpoint holds.
 
     Attributes:
-      epochs: finished.
-      state: after them, one copy, on the host.
+      state: one copy, on the host; its `step` says where the run stands.
       best: under `--patience`.
+      taken: of the epoch under way; no steps at the end of one.
     """
 
-    epochs: int
     state: TrainState
     best: Best | None = None
+    taken: Taken = NONE_TAKEN
 
 
 class Checkpoints:
@@ -73,7 +90,7 @@ class Checkpoints:
         arrays = _by_path(saved)
         with _disk(self._workdir):
             self._manager = self._manager or _manager(ocp, self._workdir, self._keep)
-            self._manager.save(saved.epochs, args=ocp.args.Composite(
+            self._manager.save(int(saved.state.step), args=ocp.args.Composite(
                 arrays=ocp.args.StandardSave(trace.unflatten(arrays)), digest=ocp.args.JsonSave(_digest(arrays))))
 
     def close(self) -> None:
@@ -85,19 +102,19 @@ class Checkpoints:
             self._manager = None
 
 
-def save(workdir: pathlib.Path, epochs: int, state: TrainState) -> None:
+def save(workdir: pathlib.Path, state: TrainState) -> None:
     """Writes one checkpoint and waits for it."""
     checkpoints = Checkpoints(workdir)
-    checkpoints.save(Saved(epochs, state))
+    checkpoints.save(Saved(state))
     checkpoints.close()
 
 
-def restore(workdir: pathlib.Path, like: TrainState) -> tuple[int, TrainState]:
-    """The newest checkpoint: epochs finished, and the state; see `restore_saved`."""
+def restore(workdir: pathlib.Path, like: TrainState) -> TrainState:
+    """The state of the newest checkpoint; see `restore_saved`."""
     saved = restore_saved(workdir, like)
     if saved is None:
         raise UserError(f"--resume: {workdir} holds no checkpoint; train with --checkpoint_every=N, or --overwrite it")
-    return saved.epochs, saved.state
+    return saved.state
 
 
 def restore_saved(workdir: pathlib.Path, like: TrainState, before: int | None = None) -> Saved | None:
@@ -106,40 +123,40 @@ def restore_saved(workdir: pathlib.Path, like: TrainState, before: int | None = 
     Args:
       workdir: of the run.
       like: a state of the same shapes and formats.
-      before: only those of fewer epochs; None: all.
+      before: only those of fewer steps; None: all.
 
     Raises:
       UserError: none of them can be read, or one is of another model.
     """
-    found = [epochs for epochs in finished(workdir) if before is None or epochs < before]
-    for epochs in reversed(found):
+    found = [step for step in steps(workdir) if before is None or step < before]
+    for step in reversed(found):
         try:
-            arrays = _read(workdir, epochs)
+            arrays = _read(workdir, step)
         except Exception as error:  # whatever Orbax, its storage and its formats raise on what is not whole
-            print(f"{_folder(workdir, epochs)} is damaged and left out: {str(error).splitlines()[0]}", flush=True)
+            print(f"{_folder(workdir, step)} is damaged and left out: {str(error).splitlines()[0]}", flush=True)
             continue
-        return _saved(epochs, arrays, like, _folder(workdir, epochs))
+        return _saved(arrays, like, _folder(workdir, step))
     if found:
         raise UserError(f"--resume: none of the {len(found)} checkpoints in {workdir / FOLDER} can be read; "
                         "--overwrite the run")
     return None
 
 
-def finished(workdir: pathlib.Path) -> list[int]:
-    """Epochs of the checkpoints that are whole, in order."""
+def steps(workdir: pathlib.Path) -> list[int]:
+    """Steps of the checkpoints that are whole, in order."""
     folders = (workdir / FOLDER).glob(f"{PREFIX}_*")
     return sorted(int(match[1]) for folder in folders if (match := re.fullmatch(rf"{PREFIX}_(\d+)", folder.name)))
 
 
-def forget_after(workdir: pathlib.Path, epochs: int) -> None:
-    """Removes the checkpoints of later epochs, which a resumed run writes again."""
-    for later in finished(workdir):
-        if later > epochs:
+def forget_after(workdir: pathlib.Path, step: int) -> None:
+    """Removes the checkpoints of later steps, which a resumed run writes again."""
+    for later in steps(workdir):
+        if later > step:
             shutil.rmtree(_folder(workdir, later))
 
 
-def _folder(workdir: pathlib.Path, epochs: int) -> pathlib.Path:
-    return workdir / FOLDER / f"{PREFIX}_{epochs:06d}"
+def _folder(workdir: pathlib.Path, step: int) -> pathlib.Path:
+    return workdir / FOLDER / f"{PREFIX}_{step:0{DIGITS}d}"
 
 
 def _manager(ocp: Any, workdir: pathlib.Path, keep: int) -> Any:
@@ -148,17 +165,17 @@ def _manager(ocp: Any, workdir: pathlib.Path, keep: int) -> Any:
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="checkpoint")
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, step_prefix=PREFIX, step_format_fixed_length=6, create=jax.process_count() == 1,
+        max_to_keep=keep, step_prefix=PREFIX, step_format_fixed_length=DIGITS, create=False,
         multiprocessing_options=alone if jax.process_count() > 1 else ocp.options.MultiprocessingOptions())
     (workdir / FOLDER).mkdir(exist_ok=True)
     return ocp.CheckpointManager((workdir / FOLDER).resolve(), options=options)
 
 
-def _read(workdir: pathlib.Path, epochs: int) -> dict[str, np.ndarray]:
+def _read(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
     """The arrays of one checkpoint by path; raises whatever is raised on one that is not as it was written."""
     import orbax.checkpoint as ocp
 
-    folder = _folder(workdir, epochs).resolve()
+    folder = _folder(workdir, step).resolve()
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
         read = reader.restore(folder, args=ocp.args.Composite(
             arrays=ocp.args.StandardRestore(), digest=ocp.args.JsonRestore()))
@@ -168,13 +185,13 @@ def _read(workdir: pathlib.Path, epochs: int) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _saved(epochs: int, arrays: Mapping[str, np.ndarray], like: TrainState, folder: pathlib.Path) -> Saved:
+def _saved(arrays: Mapping[str, np.ndarray], like: TrainState, folder: pathlib.Path) -> Saved:
     """What the arrays are, in the structure of `like`."""
-    kinds = {kind: trace.select(arrays, kind) for kind in ("state", "best")}
+    kinds = {kind: trace.select(arrays, kind) for kind in ("state", "best", "taken")}
     state = _like(kinds["state"], like, folder)
     outputs = kinds["best"].pop("outputs", None)
     best = None if outputs is None else Best(_like(kinds["best"], like, folder), outputs)
-    return Saved(epochs, state, best)
+    return Saved(state, best, Taken(**kinds["taken"]) if kinds["taken"] else NONE_TAKEN)
 
 
 def _like(arrays: Mapping[str, np.ndarray], like: TrainState, folder: pathlib.Path) -> TrainState:
@@ -190,6 +207,8 @@ def _by_path(saved: Saved) -> dict[str, np.ndarray]:
     if saved.best:
         arrays |= {f"best/{path}": array for path, array in _leaves(saved.best.state).items()}
         arrays["best/outputs"] = saved.best.outputs
+    if len(saved.taken.loss):
+        arrays |= {f"taken/{name}": array for name, array in saved.taken._asdict().items()}
     return arrays
 
 

@@ -1,90 +1,23 @@
-"""The only file that says pmap: whole epochs, or recorded single steps, on every device.
+"""The only file that says pmap: whole epochs, chunks of many steps, or recorded single steps, on every device.
 
-The data set is resident on each device. Arrays that differ between devices, and the state,
-carry a leading [devices] axis; the state's copies are equal.
+Arrays that differ between devices, and the state, carry a leading [devices] axis; the state's copies are equal.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental import multihost_utils
 
 from jaxnn.experiment import batches
-from jaxnn.experiment.config import Experiment, UserError
-from jaxnn.experiment.datasets import Dataset
-from jaxnn.experiment.evaluation import Split
-from jaxnn.train_step import Batch
+from jaxnn.samples import Resident, Samples, gather
 
 AXIS = "devices"
-Scaling = tuple[np.ndarray, np.ndarray] | None
-
-
-class Resident(NamedTuple):
-    """What stays on the devices for the whole run.
-
-    Attributes:
-      train_inputs, train_targets: as in `Dataset`.
-      inputs, targets: of every split that is evaluated, one after the other.
-      learning_rates: [updates] float32.
-      scaling: offset and scale that uint8 inputs go through when they are used; None: they are used as they are.
-    """
-
-    train_inputs: jax.Array
-    train_targets: jax.Array
-    inputs: jax.Array
-    targets: jax.Array
-    learning_rates: jax.Array
-    scaling: Scaling
-
-
-def choose_devices(experiment: Experiment) -> list[jax.Device]:
-    """This process's devices to train on: `--num_devices`, or all of them.
-
-    Raises:
-      UserError: more asked for than there are, or the batch does not divide.
-    """
-    devices = jax.local_devices()
-    if jax.process_count() > 1:
-        return _all_devices(experiment, devices)
-    count = experiment.num_devices or len(devices)
-    if count > len(devices):
-        raise UserError(f"--num_devices: {count} asked for, {len(devices)} here; for virtual CPU devices set "
-                        f"XLA_FLAGS=--xla_force_host_platform_device_count={count}")
-    rows, parts = experiment.batch_size // experiment.accumulation_steps, experiment.accumulation_steps
-    if rows % count:
-        divisor = f"the {count} devices here" + (f" times --accumulation_steps={parts}" if parts > 1 else "")
-        fitting = max(number for number in range(1, count + 1) if rows % number == 0)
-        raise UserError(f"--batch_size: {experiment.batch_size} is not divisible by {divisor}; change it, or leave "
-                        f"devices out with --num_devices={fitting}")
-    return devices[:count]
-
-
-def _all_devices(experiment: Experiment, devices: list[jax.Device]) -> list[jax.Device]:
-    """Those of this process, where several train on all that they have."""
-    count = jax.device_count()
-    if experiment.num_devices not in (0, count):
-        raise UserError(f"--num_devices: {experiment.num_devices} asked for, but {jax.process_count()} processes train "
-                        f"on all their devices, {count} here; leave it out")
-    if experiment.batch_size % (count * experiment.accumulation_steps):
-        raise UserError(f"--batch_size: {experiment.batch_size} is not divisible by --accumulation_steps="
-                        f"{experiment.accumulation_steps} times {count} devices of {jax.process_count()} processes; "
-                        "change it")
-    return devices
-
-
-def make_resident(data: Dataset, splits: Sequence[Split], learning_rates: np.ndarray,
-                  devices: list[jax.Device]) -> Resident:
-    """Puts the data set on every device; `splits` are evaluated after each epoch."""
-    inputs, targets = (np.concatenate(arrays) if len(arrays) > 1 else np.asarray(arrays[0]) for arrays in (
-        [split.inputs for split in splits], [split.targets for split in splits]))
-    scaling = (data.scaling.offset, data.scaling.scale) if data.scaling and not data.scaled_on_host else None
-    arrays = Resident(np.asarray(data.train_inputs), data.train_targets, inputs, targets, learning_rates, scaling)
-    return jax.device_put(arrays, _sharding(devices))
+OWN = Samples(0, 0, None)
+"""pmap's axes of samples that each device has of its own."""
 
 
 def make_epoch(train_step: Callable, eval_step: Callable, devices: list[jax.Device]) -> Callable:
@@ -94,32 +27,71 @@ def make_epoch(train_step: Callable, eval_step: Callable, devices: list[jax.Devi
     StepResult [devices, steps], sums [devices, chunks, 2], outputs [devices, chunks, rows, ...].
     The state is donated.
     """
+    train, evaluate = _training(train_step), _evaluation(eval_step)
 
     def epoch(state, ids: jax.Array, evaluated: jax.Array, resident: Resident):
-        def train_body(state, ids):
-            batch = _gather(resident.train_inputs, resident.train_targets, ids, resident.scaling)
-            state, result, _ = train_step(state, batch, resident.learning_rates)
-            return state, result
-
-        def eval_body(_, ids):
-            batch = _gather(resident.inputs, resident.targets, ids, resident.scaling)
-            return None, eval_step(state.params, state.batch_stats, batch)
-
-        state, results = lax.scan(train_body, state, ids)
-        _, (sums, outputs) = lax.scan(eval_body, None, evaluated)
-        return state, results, lax.psum(sums, AXIS), outputs
+        state, results = train(state, ids, resident.train, resident.learning_rates)
+        return state, results, *evaluate(state, evaluated, resident.evaluated)
 
     return jax.pmap(epoch, AXIS, in_axes=(0, 0, 0, None), donate_argnums=0, devices=_named(devices))
 
 
+def make_steps(train_step: Callable, devices: list[jax.Device]) -> Callable:
+    """Returns steps(state, ids, samples, learning_rates) -> (state, StepResult), with each device's own samples.
+
+    The training half of `make_epoch`: `ids` [devices, steps, rows] are places in the device's samples.
+    """
+    return jax.pmap(_training(train_step), AXIS, in_axes=(0, 0, OWN, None), donate_argnums=0, devices=_named(devices))
+
+
+def make_evaluation(eval_step: Callable, devices: list[jax.Device]) -> Callable:
+    """Returns evaluation(state, ids, samples) -> (sums, outputs), with each device's own samples.
+
+    The other half of `make_epoch`: `ids` [devices, chunks, rows] are places in the device's samples.
+    """
+    return jax.pmap(_evaluation(eval_step), AXIS, in_axes=(0, 0, OWN), devices=_named(devices))
+
+
 def make_recorded_step(train_step: Callable, devices: list[jax.Device]) -> Callable:
-    """Returns step(state, ids, resident) -> what `train_step` returns, for `ids` [devices, rows]."""
+    """Returns step(state, ids, samples, learning_rates) -> what `train_step` returns, for `ids` [devices, rows]."""
 
-    def step(state, ids: jax.Array, resident: Resident):
-        batch = _gather(resident.train_inputs, resident.train_targets, ids, resident.scaling)
-        return train_step(state, batch, resident.learning_rates)
+    def step(state, ids: jax.Array, samples: Samples, learning_rates: jax.Array):
+        return train_step(state, gather(samples, ids), learning_rates)
 
-    return jax.pmap(step, AXIS, in_axes=(0, 0, None), devices=_named(devices))
+    return jax.pmap(step, AXIS, in_axes=(0, 0, OWN, None), devices=_named(devices))
+
+
+def _training(train_step: Callable) -> Callable:
+    def train(state, ids: jax.Array, samples: Samples, learning_rates: jax.Array):
+        def body(state, ids):
+            state, result, _ = train_step(state, gather(samples, ids), learning_rates)
+            return state, result
+
+        return lax.scan(body, state, ids)
+
+    return train
+
+
+def _evaluation(eval_step: Callable) -> Callable:
+    def evaluate(state, ids: jax.Array, samples: Samples):
+        def body(_, ids):
+            return None, eval_step(state.params, state.batch_stats, gather(samples, ids))
+
+        _, (sums, outputs) = lax.scan(body, None, ids)
+        return lax.psum(sums, AXIS), outputs
+
+    return evaluate
+
+
+def put(tree: Any, devices: list[jax.Device]) -> Any:
+    """A copy of NumPy arrays that all the devices read."""
+    return jax.device_put(tree, _sharding(devices))
+
+
+def put_own(samples: Samples, devices: list[jax.Device]) -> Samples:
+    """Each device's own samples, of arrays [devices, samples, ...]; they are there when this returns."""
+    inputs, targets = jax.block_until_ready(jax.device_put(samples[:2], _sharding(devices, AXIS)))
+    return samples._replace(inputs=inputs, targets=targets)
 
 
 def shard(ids: np.ndarray, count: int, parts: int = 1) -> np.ndarray:
@@ -159,18 +131,6 @@ def unshard(outputs: jax.Array, count: int) -> np.ndarray:
     return rows.reshape(-1, *rows.shape[3:])[:count]
 
 
-def one_ahead(epochs: Iterator[Any]) -> Iterator[Any]:
-    """Yields each epoch after the next has been started, so that the device works while the host reads and writes.
-
-    No more than two calls are ever under way: many unread collective calls deadlock XLA's virtual CPU devices.
-    """
-    started = next(epochs)
-    for following in epochs:
-        yield started
-        started = following
-    yield started
-
-
 class Compiled:
     """A pmapped function, compiled ahead for each new shape of its second argument.
 
@@ -200,23 +160,3 @@ def _named(devices: list[jax.Device]) -> list[jax.Device] | None:
 
 def _sharding(devices: list[jax.Device], *axes: str) -> jax.sharding.Sharding:
     return jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(devices), (AXIS,)), jax.sharding.PartitionSpec(*axes))
-
-
-def _gather(inputs: jax.Array, targets: jax.Array, ids: jax.Array, scaling: Scaling) -> Batch:
-    rows = jnp.maximum(ids, 0)
-    return Batch(
-        scale_bytes(inputs.at[rows].get(mode="promise_in_bounds"), scaling),
-        targets.at[rows].get(mode="promise_in_bounds"),
-        (ids != batches.PADDING).astype(jnp.float32),
-    )
-
-
-def scale_bytes(inputs: jax.Array, scaling: Scaling) -> jax.Array:
-    """uint8 images as float32, scaled; everything else as it is."""
-    if inputs.dtype != jnp.uint8:
-        return inputs
-    inputs = inputs.astype(jnp.float32)
-    if scaling is None:
-        return inputs
-    offset, scale = (jnp.broadcast_to(array, inputs.shape) for array in scaling)
-    return (inputs - offset) * scale

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from jaxnn import parallel, train_step
-from jaxnn.experiment import config, run_log, trace
+from jaxnn.epochs import Work
+from jaxnn.experiment import batches, config, run_log, trace
 from jaxnn.experiment.config import Experiment
 from jaxnn.experiment.datasets import Signature
 from jaxnn.optimizers import Optimizer
@@ -20,54 +21,60 @@ class Recorder:
     """Records the first `--record_steps` steps of a run; without `--record` it records none.
 
     Args:
-      experiment: what to record and for how long.
+      work: what is trained on, and what to record for how long.
       model: that is trained.
       signature: that the model was built for.
       optimizer: reads the moments.
-      devices: to run the steps on.
-      workdir: the trace goes to its trace/ folder.
+      workdir: the trace goes to its trace/ folder; None: nothing is recorded.
+
+    Attributes:
+      left: steps still to be recorded.
     """
 
-    def __init__(self, experiment: Experiment, model: nn.Module, signature: Signature, optimizer: Optimizer,
-                 devices: list[jax.Device], workdir: pathlib.Path):
-        self._left = experiment.record_steps if experiment.record != "off" else 0
-        self._optimizer, self._count, self._next = optimizer, len(devices), 0
-        self._parts = experiment.accumulation_steps
-        if self._left:
-            self._step = make_step(experiment, model, optimizer, devices)
+    def __init__(self, work: Work, model: nn.Module, signature: Signature, optimizer: Optimizer,
+                 workdir: pathlib.Path | None):
+        experiment = work.experiment
+        self.left = experiment.record_steps if experiment.record != "off" and workdir else 0
+        self._work, self._optimizer, self._next = work, optimizer, 0
+        if self.left and workdir:
+            self._step = make_step(experiment, model, optimizer, work.devices)
             self._names = parameter_names(model, signature)
-            meta = dict(stack="jax", precision=experiment.precision, world_size=len(devices), steps=self._left,
+            meta = dict(stack="jax", precision=experiment.precision, world_size=len(work.devices), steps=self.left,
                         flags=config.to_flagfile(experiment).splitlines(),
                         versions=run_log.versions(("jax", "flax", "optax")))
             self._writer = trace.Writer(workdir / "trace", experiment.record, meta)
 
-    def run(self, state: TrainState, ids: np.ndarray,
-            resident: parallel.Resident) -> tuple[TrainState, list[StepResult]]:
-        """Takes and records as many of an epoch's steps as are still wanted.
+    def run(self, state: TrainState, ids: np.ndarray) -> tuple[TrainState, StepResult]:
+        """Takes and records as many of an epoch's steps as are still wanted, at least one.
 
         Args:
           state: replicated.
           ids: [steps, batch] global batches.
-          resident: the data on the devices.
 
         Returns:
-          The replicated state, and the results of the steps taken.
+          The replicated state, and the results [steps taken].
         """
-        results = []
-        for batch in ids[: self._left]:
+        results, parts = [], self._work.experiment.accumulation_steps
+        for batch in ids[: self.left]:
             before = parallel.first(state)
-            mine = parallel.shard(batch, self._count, self._parts)
-            state, result, grads, *activations = self._step(state, mine, resident)
+            state, result, grads, *activations = self._take(state, batch)
             after, result, grads = parallel.first((state, result, grads))
             tensors = step_tensors(self._optimizer, before, after, batch, result, grads)
             tensors["params"] = {name: tensors["params"][name] for name in self._names}
             if activations:
-                tensors["activations"] = join_rows(activations[0], len(tensors["batch/ids"]), self._parts)
+                tensors["activations"] = join_rows(activations[0], len(tensors["batch/ids"]), parts)
             self._writer.write(self._next, tensors)
             results.append(result)
             self._next += 1
-        self._left -= len(results)
-        return state, results
+        self.left -= len(results)
+        return state, jax.tree.map(lambda *steps: np.stack(steps), *results)
+
+    def _take(self, state: TrainState, batch: np.ndarray) -> Any:
+        """What `parallel.make_recorded_step` returns of a global batch [batch], which is put on the devices."""
+        ids = self._work.shard(batch)
+        places = np.where(ids == batches.PADDING, ids, np.arange(ids.shape[1], dtype=np.int32))
+        own = parallel.put_own(self._work.train.read(ids), self._work.devices)
+        return self._step(state, places, own, self._work.learning_rates)
 
 
 def make_step(experiment: Experiment, model: nn.Module, optimizer: Optimizer, devices: list[jax.Device]) -> Callable:
@@ -117,11 +124,3 @@ def join_rows(activations: Mapping[str, jax.Array], samples: int, parts: int = 1
     joined = {layer: parallel.unshard(rows.reshape(len(rows), parts, -1, *rows.shape[2:]), samples)
               for layer, rows in activations.items()}
     return {layer: rows.astype(np.promote_types(rows.dtype, np.float32)) for layer, rows in joined.items()}
-
-
-def join(recorded: list[StepResult], results: StepResult) -> StepResult:
-    """The results of single steps, then those of a scan: each array [steps, ...]."""
-    if not recorded:
-        return results
-    return jax.tree.map(lambda *steps: np.concatenate([*(np.asarray(s)[None] for s in steps[1:]), steps[0]]),
-                        results, *recorded)

@@ -1,7 +1,7 @@
 """Hands a run over from one stack to the other: DeepSpeed's checkpoint becomes one of jaxnn's, or the reverse.
 
     python -m parity.convert --from=RUN --to=NEW_RUN
-    python -m parity.convert --from=RUN/checkpoints/epoch_000010 --to=NEW_RUN
+    python -m parity.convert --from=RUN/checkpoints/step_000000300 --to=NEW_RUN
 
 The direction follows from what RUN holds. NEW_RUN is then a workdir that the other stack's training goes on with under
 `--resume`: masters, moments, counters, loss scale and running statistics are equal to the bit. DeepSpeed's files, of
@@ -101,7 +101,7 @@ def from_deepspeed(source: Source, target: pathlib.Path) -> tuple[int, Handoff]:
     _run_torch(source, recordings.launcher("torch", "torch_ref.convert", 1), target, f"--read={source.deepspeed}")
     arrays = records.read_arrays(target / HANDOFF, "--from")
     epochs = _checked(source, arrays)
-    checkpoint.save(target, epochs, jax_state.from_handoff(source.experiment, arrays))
+    checkpoint.save(target, jax_state.from_handoff(source.experiment, arrays))
     return epochs, arrays
 
 
@@ -115,14 +115,14 @@ def to_deepspeed(source: Source, target: pathlib.Path) -> tuple[int, Handoff]:
     like = train.start(source.experiment, models.build(source.experiment, source.data.signature), optimizer,
                        source.data.signature)
     try:
-        epochs, state = checkpoint.restore(source.workdir, like)
+        state = checkpoint.restore(source.workdir, like)
     except UserError as error:
         raise UserError(str(error).replace("--resume:", "--from:", 1)) from None
     arrays = jax_state.to_handoff(source.experiment, jax.tree.map(np.asarray, state))
-    _checked(source, arrays)
+    epochs = _checked(source, arrays)
     records.write_arrays(target / HANDOFF, arrays)
     launcher = recordings.launcher("torch", "torch_ref.convert", source.experiment.num_devices)
-    _run_torch(source, launcher, target, f"--write={target}", f"--epochs_done={epochs}")
+    _run_torch(source, launcher, target, f"--write={target}")
     return epochs, arrays
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn import models, parallel, train, train_step
+from jaxnn import epochs, models, parallel, train_step, training
 from jaxnn.experiment import batches, evaluation, report, schedules, trace
 from jaxnn.experiment.config import Experiment
 from jaxnn.experiment.datasets import Dataset
@@ -53,7 +53,7 @@ class Runs:
         evaluated, self._owners = evaluation.plan(experiment, self._splits)
         self._evaluated = parallel.shard(evaluated, 1)
         rates = schedules.learning_rates(experiment, batches.total_steps(experiment, samples))
-        self._resident = parallel.make_resident(data, self._splits, rates, devices)
+        self._resident = epochs.make_resident(data, self._splits, rates, devices)
         step = train_step.make_train_step(experiment, self._model, self._optimizer, parallel.AXIS)
         epoch = parallel.make_epoch(
             step if skipped is None else leaving_out(step, skipped),
@@ -99,9 +99,9 @@ class Runs:
         resident = self._resident._replace(learning_rates=rates if learns else jnp.zeros_like(rates))
         state, *arrays = self._epoch(state, parallel.shard(self._ids(number), 1), self._evaluated, resident)
         epoch = Epoch(*arrays)
-        names = ["loss", *(f"gradient of {name}" for name in trace.flatten(state.params))]
+        names = training.watched_tensors(state.params)
         for run in range(len(state.step[0])):
-            train.stop_if_diverged(_pick(epoch.results, (0, run)), names, sum(self.plan[:number]))
+            training.stop_if_diverged(_pick(epoch.results, (0, run)), names, sum(self.plan[:number]))
         return state, epoch
 
     def outcomes(self, state: TrainState, epoch: Epoch) -> Outcome:

@@ -1,6 +1,7 @@
-"""Any number of devices trains to the same parameters: every network on 1, 2, 4 and 8 virtual ones, in one process.
+"""Tests of jaxnn/devices.py, and that any number of devices trains to the same parameters.
 
-It compiles 48 programs, which takes longer than to run them: without fusion and LLVM's optimizations half as long.
+That is every network on 1, 2, 4 and 8 virtual ones, in one process. It compiles 48 programs, which takes longer than to
+run them: without fusion and LLVM's optimizations half as long.
 """
 
 import itertools
@@ -13,10 +14,12 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from jaxnn import models, parallel, train, train_step
+from jaxnn import epochs, models, parallel, samples, train, train_step
+from jaxnn.devices import choose_devices
 from jaxnn.experiment import batches, evaluation, trace
-from jaxnn.experiment.config import Experiment, check
+from jaxnn.experiment.config import Experiment, UserError, check
 from jaxnn.experiment.datasets import Dataset
 from jaxnn.models import resnet
 from jaxnn.optimizers import OPTIMIZERS
@@ -74,8 +77,8 @@ class Training:
         self.optimizer = OPTIMIZERS[experiment.optimizer](experiment)
         step = train_step.make_train_step(experiment, self.model, self.optimizer, parallel.AXIS)
         self.epoch = parallel.Compiled(parallel.make_epoch(step, lambda *_: (jnp.zeros(2), jnp.zeros(1)), self.devices))
-        rates = np.full(STEPS, experiment.learning_rate, np.float32)
-        self.resident = parallel.make_resident(data, evaluation.splits(experiment, data), rates, self.devices)
+        self.rates, self.samples = np.full(STEPS, experiment.learning_rate, np.float32), samples.training(data)
+        self.resident = epochs.make_resident(data, evaluation.splits(experiment, data), self.rates, self.devices)
 
     def end(self, variables, params):
         """Flat parameters and running statistics after the last step."""
@@ -146,7 +149,8 @@ def overflow():
         alone = [own(half, {}, train_step.Batch(jnp.float16(inputs[rows]), targets[rows], jnp.ones(2)), jnp.int32(0),
                      jnp.float32(16))[1] for rows in ids]
         finite.append([all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(grads)) for grads in alone])
-        state, result, _ = step(state, ids, training.resident)
+        own = parallel.put_own(training.samples.read(ids), training.devices)
+        state, result, _ = step(state, np.broadcast_to(np.arange(2), (8, 2)), own, training.rates)
         assert_equal_copies(state)
         states.append(parallel.first(state))
         skipped.append(np.asarray(result.skipped).tolist())
@@ -163,6 +167,33 @@ def in_process(name, path):
                           capture_output=True, text=True, cwd=pathlib.Path(__file__).parents[1])
     assert done.returncode == 0, done.stderr
     return json.loads(path.read_text())
+
+
+class TestChooseDevices:
+    @pytest.fixture
+    def eight(self, monkeypatch):
+        devices = [f"device {number}" for number in range(8)]
+        monkeypatch.setattr(jax, "local_devices", lambda: devices)
+        return devices
+
+    def test_all_of_them_or_as_many_as_asked_for(self, eight):
+        assert choose_devices(BASE.replace(batch_size=16)) == eight
+        assert choose_devices(BASE.replace(batch_size=16, num_devices=2)) == eight[:2]
+
+    @pytest.mark.parametrize(("changes", "divisor", "fewer"), [
+        (dict(batch_size=12), "the 8 devices here", 6), (dict(batch_size=7), "the 8 devices here", 7),
+        (dict(batch_size=24, accumulation_steps=2), "the 8 devices here times --accumulation_steps=2", 6)])
+    def test_a_batch_that_does_not_divide_names_the_remedy(self, eight, changes, divisor, fewer):
+        message = (rf"^--batch_size: {changes['batch_size']} is not divisible by {divisor}; change it, or leave "
+                   rf"devices out with --num_devices={fewer}$")
+        with pytest.raises(UserError, match=message):
+            choose_devices(BASE.replace(**changes))
+        assert len(choose_devices(BASE.replace(**changes, num_devices=fewer))) == fewer
+
+    def test_more_than_there_are_names_flag_and_remedy(self):
+        count = len(jax.local_devices()) + 1
+        with pytest.raises(UserError, match=rf"^--num_devices: {count} asked for, .*device_count={count}$"):
+            choose_devices(BASE.replace(num_devices=count, batch_size=count))
 
 
 class TestNetworks:

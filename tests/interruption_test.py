@@ -39,7 +39,7 @@ def assert_same(one: pathlib.Path, other: pathlib.Path) -> None:
 
 def wait_for_more(workdir: pathlib.Path, done: int, running: subprocess.Popen) -> None:
     """Until a checkpoint beyond those is there or the run has ended."""
-    while running.poll() is None and max([0, *checkpoint.finished(workdir)]) <= done:
+    while running.poll() is None and max([0, *checkpoint.steps(workdir)]) <= done:
         time.sleep(0.002)
 
 
@@ -47,14 +47,14 @@ def test_killed_at_random_moments(whole, tmp_path):
     """20 times, mostly while checkpoints are written; each time no more is lost than the epochs since the last one."""
     rng, workdir, kills = random.Random(0), tmp_path / "run", 0
     while kills < KILLS:
-        done = max([0, *checkpoint.finished(workdir)])
+        done = max([0, *checkpoint.steps(workdir)])
         running = start(workdir)
         wait_for_more(workdir, done, running)
         time.sleep(rng.expovariate(1 / 0.03))
         running.kill()
         said, _ = running.communicate()
         assert running.returncode == -signal.SIGKILL, said
-        assert max(checkpoint.finished(workdir)) > done
+        assert max(checkpoint.steps(workdir)) > done
         kills += 1
     said, _ = start(workdir).communicate()
     assert (workdir / records.SUMMARY).exists(), said
@@ -70,7 +70,7 @@ def test_sigterm_saves_and_says_how_to_go_on(whole, tmp_path):
     assert said.endswith(f"stopped as asked; resume with python -m jaxnn.train --flagfile={workdir / records.FLAGS} "
                          f"--workdir={workdir} --resume\n")
     assert not (workdir / records.PARAMS).exists()
-    assert max(checkpoint.finished(workdir)) == len(records.read_metrics(workdir)["epoch"])
+    assert max(checkpoint.steps(workdir)) == records.read_metrics(workdir)["step"][-1]
     said, _ = start(workdir).communicate()
     assert "going on after epoch" in said
     assert_same(whole, workdir)

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn import metrics, models, parallel, train, train_step
+from jaxnn import epochs, metrics, models, parallel, samples, train, train_step
 from jaxnn.dropout import dropout
 from jaxnn.experiment import batches, command_line, evaluation, records
-from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.config import Experiment
 from jaxnn.experiment.datasets import Dataset
 from jaxnn.optimizers import OPTIMIZERS
 
@@ -49,64 +49,6 @@ def by_hand(kernel, bias, ids):
     return losses, kernel, bias
 
 
-class TestChooseDevices:
-    @pytest.fixture
-    def eight(self, monkeypatch):
-        devices = [f"device {number}" for number in range(8)]
-        monkeypatch.setattr(jax, "local_devices", lambda: devices)
-        return devices
-
-    def test_all_of_them_or_as_many_as_asked_for(self, eight):
-        assert parallel.choose_devices(SGD.replace(batch_size=16)) == eight
-        assert parallel.choose_devices(SGD.replace(batch_size=16, num_devices=2)) == eight[:2]
-
-    @pytest.mark.parametrize(("changes", "divisor", "fewer"), [
-        (dict(batch_size=12), "the 8 devices here", 6), (dict(batch_size=7), "the 8 devices here", 7),
-        (dict(batch_size=24, accumulation_steps=2), "the 8 devices here times --accumulation_steps=2", 6)])
-    def test_a_batch_that_does_not_divide_names_the_remedy(self, eight, changes, divisor, fewer):
-        message = (rf"^--batch_size: {changes['batch_size']} is not divisible by {divisor}; change it, or leave "
-                   rf"devices out with --num_devices={fewer}$")
-        with pytest.raises(UserError, match=message):
-            parallel.choose_devices(SGD.replace(**changes))
-        assert len(parallel.choose_devices(SGD.replace(**changes, num_devices=fewer))) == fewer
-
-    def test_more_than_there_are_names_flag_and_remedy(self):
-        count = len(jax.local_devices()) + 1
-        with pytest.raises(UserError, match=rf"^--num_devices: {count} asked for, .*device_count={count}$"):
-            parallel.choose_devices(SGD.replace(num_devices=count, batch_size=count))
-
-
-class TestMakeResident:
-    def test_holds_the_data_set(self):
-        resident = parallel.make_resident(DATA, SPLITS, RATES, jax.devices()[:1])
-        for ours, theirs in zip(resident, (INPUTS, TARGETS, INPUTS[:3], TARGETS[:3], RATES)):
-            np.testing.assert_array_equal(ours, theirs, strict=True)
-        assert resident.scaling is None
-
-    def test_splits_follow_each_other(self):
-        splits = evaluation.splits(SGD.replace(evaluate_train=True), DATA)
-        resident = parallel.make_resident(DATA, splits, RATES, jax.devices()[:1])
-        np.testing.assert_array_equal(resident.inputs, np.concatenate([INPUTS[:3], INPUTS]), strict=True)
-        np.testing.assert_array_equal(resident.targets, np.concatenate([TARGETS[:3], TARGETS]), strict=True)
-
-
-class TestScaleBytes:
-    def test_bytes_are_scaled_by_channel(self):
-        images = np.arange(2 * 3 * 3 * 2, dtype=np.uint8).reshape(2, 3, 3, 2)
-        offset, scale = np.array([1, 2], np.float32), np.array([0.5, 0.25], np.float32)
-        scaled = parallel.scale_bytes(jnp.asarray(images), (offset, scale))
-        np.testing.assert_array_equal(scaled, (images.astype(np.float32) - offset) * scale, strict=True)
-
-    def test_without_scaling_they_become_floats(self):
-        scaled = parallel.scale_bytes(jnp.array([[0, 255]], jnp.uint8), None)
-        np.testing.assert_array_equal(scaled, np.array([[0, 255]], np.float32), strict=True)
-
-    @pytest.mark.parametrize("dtype", ["int32", "float32"])
-    def test_all_else_stays(self, dtype):
-        x = jnp.ones((2, 3), dtype)
-        assert parallel.scale_bytes(x, None) is x
-
-
 class TestMakeEpoch:
     def test_two_steps_of_sgd_are_exact(self):
         """The second batch is padded; every number has few binary digits, so float32 makes no error."""
@@ -114,7 +56,7 @@ class TestMakeEpoch:
         epoch = parallel.make_epoch(step, evaluate, jax.devices()[:1])
         test_ids = batches.global_batches(np.arange(3, dtype=np.int32), 2)
         state, results, sums, outputs = epoch(state, parallel.shard(IDS, 1), parallel.shard(test_ids, 1),
-                                              parallel.make_resident(DATA, SPLITS, RATES, jax.devices()[:1]))
+                                              epochs.make_resident(DATA, SPLITS, RATES, jax.devices()[:1]))
         losses, kernel, bias = by_hand(np.array([[1.0], [-2.0]]), np.array([1.0]), IDS)
         params = parallel.first(state.params)["output"]
         np.testing.assert_array_equal(results.loss, [losses])
@@ -133,9 +75,10 @@ class TestMakeRecordedStep:
     def test_is_the_epochs_step(self):
         state, step, _ = start()
         recorded = parallel.make_recorded_step(step, jax.devices()[:1])
-        resident = parallel.make_resident(DATA, SPLITS, RATES, jax.devices()[:1])
         for rows in IDS:
-            state, _, grads = recorded(state, parallel.shard(rows, 1), resident)
+            own = parallel.put_own(samples.training(DATA).read(rows[None]), jax.devices()[:1])
+            places = np.where(rows < 0, rows, np.arange(4))
+            state, _, grads = recorded(state, places[None], own, RATES)
         _, kernel, _ = by_hand(np.array([[1.0], [-2.0]]), np.array([1.0]), IDS)
         _, before, _ = by_hand(np.array([[1.0], [-2.0]]), np.array([1.0]), IDS[:1])
         np.testing.assert_array_equal(parallel.first(state.params)["output"]["kernel"], kernel)

@@ -1,7 +1,7 @@
 """The torch half of `python -m parity.convert`: DeepSpeed's checkpoint <-> a file of `jaxnn.experiment.handoff`.
 
-    python -m torch_ref.convert --flagfile=RUN/experiment.flags --read=RUN/checkpoints/epoch_000010 --handoff=FILE
-    python -m torch_ref.convert --flagfile=RUN/experiment.flags --write=NEW_RUN --epochs_done=10 --handoff=FILE
+    python -m torch_ref.convert --flagfile=RUN/experiment.flags --read=RUN/checkpoints/step_000000300 --handoff=FILE
+    python -m torch_ref.convert --flagfile=RUN/experiment.flags --write=NEW_RUN --handoff=FILE
 
 Of several ranks the second is started by the deepspeed launcher, as training is.
 """
@@ -24,7 +24,7 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     if values["read"].value:
         read(experiment, pathlib.Path(values["read"].value), path)
     else:
-        write(experiment, path, pathlib.Path(values["write"].value), values["epochs_done"].value)
+        write(experiment, path, pathlib.Path(values["write"].value))
 
 
 def read(experiment: Experiment, folder: pathlib.Path, path: pathlib.Path) -> None:
@@ -38,8 +38,8 @@ def read(experiment: Experiment, folder: pathlib.Path, path: pathlib.Path) -> No
     records.write_arrays(path, arrays)
 
 
-def write(experiment: Experiment, path: pathlib.Path, workdir: pathlib.Path, epochs: int) -> None:
-    """File -> DeepSpeed's checkpoint after so many epochs, written by an engine that holds the state.
+def write(experiment: Experiment, path: pathlib.Path, workdir: pathlib.Path) -> None:
+    """File -> DeepSpeed's checkpoint, written by an engine that holds the state.
 
     Raises:
       UserError: the file is of another model, or DeepSpeed has no such training.
@@ -56,7 +56,7 @@ def write(experiment: Experiment, path: pathlib.Path, workdir: pathlib.Path, epo
     optimizer = OPTIMIZERS[experiment.optimizer](available, model.parameters())
     engine = engines.initialize(model, optimizer, config)
     handoff.into_engine(experiment, arrays, engine, models.build(experiment, signature))
-    checkpoint.save(workdir, epochs, engine)
+    checkpoint.save(workdir, engine)
     engines.shut_down()
 
 
@@ -66,7 +66,6 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("handoff", "", "File to write or to read.", flag_values=values)
     flags.DEFINE_string("read", "", "DeepSpeed's checkpoint to read.", flag_values=values)
     flags.DEFINE_string("write", "", "Workdir to write DeepSpeed's checkpoint into.", flag_values=values)
-    flags.DEFINE_integer("epochs_done", 0, "Epochs that the checkpoint to write stands after.", flag_values=values)
 
 
 if __name__ == "__main__":

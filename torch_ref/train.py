@@ -67,8 +67,8 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     clock.end("compile")
 
     folder = engines.share(workdir)
-    epochs = len(batches.plan(experiment, len(data.train_inputs)))
-    epochs_done = resume(epochs, folder, engine) if experiment.resume else 0
+    plan = batches.plan(experiment, len(data.train_inputs))
+    epochs_done = resume(plan, folder, engine) if experiment.resume else 0
     metric_name, metric = METRICS[data.task]
     recorder = Recorder(experiment, rank, world_size, workdir)
     splits = evaluation.splits(experiment, data)
@@ -114,21 +114,20 @@ def start(experiment: Experiment, data: Dataset, device: torch.device) -> torch.
     return model.to(device)
 
 
-def resume(epochs: int, workdir: pathlib.Path, engine: Any) -> int:
+def resume(plan: list[int], workdir: pathlib.Path, engine: Any) -> int:
     """Restores the engine and returns the epochs done.
 
     Args:
-      epochs: of the whole run, `--max_steps` considered.
+      plan: steps of each epoch.
       workdir: of the run.
       engine: fresh.
 
     Raises:
       UserError: no usable checkpoint, or nothing left to do.
     """
-    epochs_done = checkpoint.restore(workdir, engine)
-    if epochs_done >= epochs:
-        raise UserError(f"--resume: the run in {workdir} is complete, all {epochs_done} epochs of it")
-    return epochs_done
+    if (workdir / records.SUMMARY).exists():
+        raise UserError(f"--resume: the run in {workdir} is complete; there is nothing left to do")
+    return batches.position(plan, checkpoint.restore(workdir, engine, before=sum(plan)))[0]
 
 
 class Run(NamedTuple):
@@ -203,7 +202,7 @@ def train(run: Run, epochs_done: int) -> Kept:
         log.epoch(number, torch.stack([result.loss for result in results]).cpu().numpy(),
                   (ids != batches.PADDING).sum(axis=1), skipped, results[-1].learning_rate, means)
         if experiment.checkpoint_every and (number + 1) % experiment.checkpoint_every == 0:
-            checkpoint.save(run.workdir, number + 1, run.engine)
+            checkpoint.save(run.workdir, run.engine)
         if experiment.patience and not stopping.improves(means["validation"][0]):
             if stopping.is_over:
                 break

@@ -4,6 +4,8 @@ Sample ids are int32; -1 pads the last batch of an epoch to full size and carrie
 so that every step has one shape and no sample is dropped.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from jaxnn.experiment.config import Experiment
@@ -26,6 +28,19 @@ def plan(experiment: Experiment, num_samples: int) -> list[int]:
     per_epoch, total = steps_per_epoch(num_samples, experiment.batch_size), total_steps(experiment, num_samples)
     total = min(total, experiment.max_steps or total)
     return [min(per_epoch, total - first) for first in range(0, total, per_epoch)]
+
+
+def position(plan: Sequence[int], step: int) -> tuple[int, int]:
+    """Where a run stands after so many steps: epochs finished, and steps taken of the one under way."""
+    ends = np.cumsum([0, *plan])
+    epochs = int(np.searchsorted(ends, step, side="right")) - 1
+    return epochs, int(step - ends[epochs])
+
+
+def samples_per_step(experiment: Experiment, num_samples: int, steps: int) -> np.ndarray:
+    """[steps] int: samples in each batch of an epoch that so many steps are taken of."""
+    first = np.arange(steps) * experiment.batch_size
+    return np.minimum(num_samples - first, experiment.batch_size)
 
 
 def epoch_batches(experiment: Experiment, num_samples: int, epoch: int) -> np.ndarray:

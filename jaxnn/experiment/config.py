@@ -144,6 +144,9 @@ class Experiment:
         "", "Number format of the forward and backward pass; master parameters stay fp32 (fp64 under fp64). "
         "Left out: fp32 in jaxnn.train, fp16 in torch_ref.train and parity.run.", choices=("", *PRECISIONS))
     num_devices: int = option(0, "Devices to train on; 0: all of them.", minimum=0)
+    device_cache_mb: int = option(4096, "MiB of each device's memory that the data may take. Larger data are streamed: "
+                                  "chunks of many steps, the next one read while one is worked on; a signal to stop is "
+                                  "obeyed after a chunk, not after an epoch.", minimum=1, run_only=True)
 
     # Many hosts.
     coordinator_address: str = option("", "HOST:PORT of process 0, where several processes meet that train together, "

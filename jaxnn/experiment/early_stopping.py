@@ -7,7 +7,7 @@ class EarlyStopping:
     """Watches a loss by epoch.
 
     Args:
-      patience: epochs without an improvement after which to stop.
+      patience: epochs without an improvement after which to stop; 0: never.
       min_delta: how much lower than the best a loss must be to count as an improvement.
 
     Attributes:
@@ -31,4 +31,4 @@ class EarlyStopping:
     @property
     def is_over(self) -> bool:
         """Whether `patience` epochs have passed since the best."""
-        return self._epoch - self.best_epoch >= self._patience
+        return 0 < self._patience <= self._epoch - self.best_epoch

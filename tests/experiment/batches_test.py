@@ -41,6 +41,21 @@ class TestPlan:
         assert set(plan[:-1]) <= {batches.steps_per_epoch(samples, batch)}
 
 
+class TestPosition:
+    @pytest.mark.parametrize(("step", "position"), [(0, (0, 0)), (3, (0, 3)), (4, (1, 0)), (9, (2, 1)), (10, (3, 0))])
+    def test_counts_epochs_and_the_steps_of_the_one_under_way(self, step, position):
+        assert batches.position([4, 4, 2], step) == position
+
+
+class TestSamplesPerStep:
+    @given(SAMPLES, BATCH, st.integers(0, 2**31 - 1), st.integers(0, 9))
+    @fast
+    def test_counts_what_is_not_padding(self, samples, batch, seed, epoch):
+        experiment = Experiment(batch_size=batch, seed=seed)
+        ids = batches.epoch_batches(experiment, samples, epoch)
+        np.testing.assert_array_equal(batches.samples_per_step(experiment, samples, len(ids)), (ids >= 0).sum(axis=1))
+
+
 class TestEpochBatches:
     def test_is_the_cut_order_of_the_experiments_seed(self):
         cut = batches.epoch_batches(Experiment(seed=3, batch_size=4), 10, 1)

@@ -137,6 +137,9 @@ class Engine:
 
     global_rank = 0
 
+    def __init__(self, global_steps):
+        self.global_steps = global_steps
+
     def save_checkpoint(self, folder, tag, save_latest):
         assert not save_latest
         (pathlib.Path(folder) / tag).mkdir(parents=True)
@@ -144,18 +147,19 @@ class Engine:
 
 class TestSave:
     def test_keeps_the_newest_two(self, tmp_path):
-        for epochs in (1, 2, 10):
-            checkpoint.save(tmp_path, epochs, Engine())
+        for steps in (1, 2, 10):
+            checkpoint.save(tmp_path, Engine(steps))
         names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-        assert names == ["epoch_000002", "epoch_000010", "latest"]
-        assert checkpoint.newest(tmp_path).name == "epoch_000010"
+        assert names == ["latest", "step_000000002", "step_000000010"]
+        assert checkpoint.newest(tmp_path).name == "step_000000010"
+        assert checkpoint.newest(tmp_path, before=10).name == "step_000000002"
 
     def test_a_save_that_was_killed_does_not_count(self, tmp_path):
-        checkpoint.save(tmp_path, 1, Engine())
-        (tmp_path / "checkpoints" / "epoch_000002").mkdir()
-        assert checkpoint.newest(tmp_path).name == "epoch_000001"
+        checkpoint.save(tmp_path, Engine(1))
+        (tmp_path / "checkpoints" / "step_000000002").mkdir()
+        assert checkpoint.newest(tmp_path).name == "step_000000001"
 
-    @pytest.mark.parametrize("latest", [None, "", "epoch_000003", "../elsewhere"])
+    @pytest.mark.parametrize("latest", [None, "", "step_000000003", "../elsewhere"])
     def test_none_there(self, tmp_path, latest):
         if latest is not None:
             (tmp_path / "checkpoints").mkdir()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from jaxnn import parallel
+from jaxnn import samples
 from jaxnn.experiment import batches
 from jaxnn.experiment.config import Experiment
 from jaxnn.experiment.datasets import Signature
@@ -61,7 +61,7 @@ class TestScaleBytes:
         images = np.random.default_rng(0).integers(0, 256, (4, 5, 5, 3)).astype(np.uint8)
         arrays = (scaling.offset, scaling.scale) if scaling else None
         tensors = (torch.from_numpy(arrays[0]), torch.from_numpy(arrays[1])) if arrays else None
-        wanted = jax.jit(parallel.scale_bytes)(images, arrays)
+        wanted = jax.jit(samples.scale_bytes)(images, arrays)
         np.testing.assert_array_equal(train_step.scale_bytes(torch.from_numpy(images), tensors), wanted, strict=True)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.int32])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from jaxnn import parallel, train
+from jaxnn import epochs, train
 from jaxnn.experiment import datasets, evaluation, rows
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.dataset import Dataset
@@ -135,7 +135,7 @@ class TestFilesOfOneDataSet:
         monkeypatch.setattr(array_files, "MAPPED_FROM", 0)
         mapped = datasets.load(flags)
         for count in (1, 2):
-            resident = [parallel.make_resident(data, evaluation.splits(flags, data)[:count], np.zeros(1, np.float32),
+            resident = [epochs.make_resident(data, evaluation.splits(flags, data)[:count], np.zeros(1, np.float32),
                                                jax.local_devices()[:1]) for data in (held, mapped)]
             jax.tree.map(np.testing.assert_array_equal, *resident)
         ours = train_step.make_resident(mapped.train_inputs, mapped.train_targets, mapped, torch.device("cpu"))

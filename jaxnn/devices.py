@@ -1,0 +1,40 @@
+"""Which devices a run trains on."""
+
+import jax
+
+from jaxnn.experiment.config import Experiment, UserError
+
+
+def choose_devices(experiment: Experiment) -> list[jax.Device]:
+    """This process's devices to train on: `--num_devices`, or all of them.
+
+    Raises:
+      UserError: more asked for than there are, or the batch does not divide.
+    """
+    devices = jax.local_devices()
+    if jax.process_count() > 1:
+        return _all_devices(experiment, devices)
+    count = experiment.num_devices or len(devices)
+    if count > len(devices):
+        raise UserError(f"--num_devices: {count} asked for, {len(devices)} here; for virtual CPU devices set "
+                        f"XLA_FLAGS=--xla_force_host_platform_device_count={count}")
+    rows, parts = experiment.batch_size // experiment.accumulation_steps, experiment.accumulation_steps
+    if rows % count:
+        divisor = f"the {count} devices here" + (f" times --accumulation_steps={parts}" if parts > 1 else "")
+        fitting = max(number for number in range(1, count + 1) if rows % number == 0)
+        raise UserError(f"--batch_size: {experiment.batch_size} is not divisible by {divisor}; change it, or leave "
+                        f"devices out with --num_devices={fitting}")
+    return devices[:count]
+
+
+def _all_devices(experiment: Experiment, devices: list[jax.Device]) -> list[jax.Device]:
+    """Those of this process, where several train on all that they have."""
+    count = jax.device_count()
+    if experiment.num_devices not in (0, count):
+        raise UserError(f"--num_devices: {experiment.num_devices} asked for, but {jax.process_count()} processes train "
+                        f"on all their devices, {count} here; leave it out")
+    if experiment.batch_size % (count * experiment.accumulation_steps):
+        raise UserError(f"--batch_size: {experiment.batch_size} is not divisible by --accumulation_steps="
+                        f"{experiment.accumulation_steps} times {count} devices of {jax.process_count()} processes; "
+                        "change it")
+    return devices

@@ -1,0 +1,169 @@
+"""Epochs over data that do not fit on the devices: chunks of many steps, the next one read while one is worked on.
+
+Each chunk holds only the rows of its batches, and each process reads only its own. The steps are those of
+`epochs.ResidentEpochs`, on the same samples in the same order: a run's files are equal to the bit.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxnn import parallel
+from jaxnn.epochs import Epoch, Work
+from jaxnn.experiment import batches
+from jaxnn.experiment.config import UserError
+from jaxnn.samples import Samples
+from jaxnn.train_step import StepResult, TrainState
+
+CHUNK = 2**26
+"""Bytes of a chunk on a device where its share of the memory is larger: read in a fraction of a second."""
+IN_USE = 2
+"""Chunks that are on a device together: the one worked on and the next."""
+FEWEST = 3
+"""Batches that a chunk must have room for: so none is left with one, whose loop XLA would unroll, and round anew."""
+MEBIBYTE = 2**20
+
+
+class Chunk(NamedTuple):
+    """Consecutive batches with their samples, on the devices.
+
+    Attributes:
+      trains: whether they are trained on, or evaluated.
+      first: the number of the first batch among those of the epoch that are trained on, or evaluated.
+      ids: [devices, batches, rows] places in the device's samples.
+      samples: [devices, samples, ...] inputs and targets.
+      ends: "training" or "epoch": what is over with it; "": nothing.
+    """
+
+    trains: bool
+    first: int
+    ids: np.ndarray
+    samples: Samples
+    ends: str
+
+
+class StreamedEpochs:
+    """Epochs over data that are read chunk by chunk.
+
+    Args:
+      work: what they go through.
+      train_step: of `train_step.make_train_step`.
+      eval_step: of `train_step.make_eval_step`.
+      watch: called after each chunk with its first step's number in the run and the results [steps]; it may raise.
+      is_due: called with a number of steps of the run that ends within an epoch; whether to stop there.
+
+    Raises:
+      UserError: the memory does not hold the batches of two small chunks.
+    """
+
+    run_ahead = False
+
+    def __init__(self, work: Work, train_step: Callable, eval_step: Callable,
+                 watch: Callable[[int, StepResult], None], is_due: Callable[[int], bool]):
+        self._work, self._watch, self._is_due = work, watch, is_due
+        self._steps = parallel.Compiled(parallel.make_steps(train_step, work.devices))
+        self._evaluation = parallel.Compiled(parallel.make_evaluation(eval_step, work.devices))
+        self._learning_rates = parallel.put(work.learning_rates, work.devices)
+        self._chunks, self._next = iter(()), (-1, 0)
+        ranks = len(work.devices) * jax.process_count()
+        _batches_at_once(work, work.train, work.experiment.batch_size // ranks)
+        _batches_at_once(work, work.evaluated, work.evaluated_ids.shape[1] // ranks)
+
+    @property
+    def compile_seconds(self) -> float:
+        """Spent compiling so far."""
+        return self._steps.seconds + self._evaluation.seconds
+
+    def run(self, number: int, taken: int, state: TrainState) -> tuple[TrainState, Epoch]:
+        """Goes through an epoch (0-based) after the steps of it that have been taken.
+
+        Args:
+          number: of the epoch.
+          taken: steps.
+          state: replicated; donated.
+        """
+        if self._next != (number, taken):
+            self._chunks = prefetched(self._read(number, taken))
+        self._next = number + 1, 0
+        before, results, sums, outputs = sum(self._work.plan[:number]), [], [], []
+        for chunk in self._chunks:
+            if chunk.trains:
+                state, result = self._steps(state, chunk.ids, chunk.samples, self._learning_rates)
+                results.append(parallel.first(result))
+                self._watch(before + chunk.first, results[-1])
+                end = chunk.first + chunk.ids.shape[1]
+                if not chunk.ends and self._is_due(before + end):
+                    return state, Epoch(_joined(results), None, None)
+            else:
+                found = self._evaluation(state, chunk.ids, chunk.samples)
+                sums.append(parallel.first(found[0]))
+                outputs.append(np.asarray(found[1])[:, : max(self._work.test_batches - chunk.first, 0)])
+            if chunk.ends == "epoch":
+                break
+        return state, Epoch(_joined(results), np.concatenate(sums)[None], np.concatenate(outputs, axis=1))
+
+    def _read(self, number: int, taken: int) -> Iterator[Chunk]:
+        """The chunks of this epoch and of all that follow."""
+        work, evaluated = self._work, self._work.evaluated_shard()
+        for epoch in range(number, len(work.plan)):
+            done = taken if epoch == number else 0
+            ids = work.shard(work.global_batches(epoch, done))
+            yield from _cut(work, work.train, ids, done, True)
+            yield from _cut(work, work.evaluated, evaluated, 0, False)
+
+
+def is_needed(work: Work) -> bool:
+    """Whether the data are larger than `--device_cache_mb`."""
+    return work.train.num_bytes + work.evaluated.num_bytes > work.experiment.device_cache_mb * MEBIBYTE
+
+
+def prefetched(chunks: Iterator[Any]) -> Iterator[Any]:
+    """Each item, while a thread makes the next one, and no more than that."""
+    thread = ThreadPoolExecutor(1, "prefetch")
+    try:
+        following = thread.submit(next, chunks, None)
+        while (item := following.result()) is not None:
+            following = thread.submit(next, chunks, None)
+            yield item
+    finally:
+        thread.shutdown(wait=False)  # by whichever thread collects this as garbage, perhaps that one
+
+
+def _cut(work: Work, samples: Samples, ids: np.ndarray, first: int, trains: bool) -> Iterator[Chunk]:
+    """Batches [devices, batches, rows] in chunks of nearly one size, so that few programs are compiled."""
+    steps = ids.shape[1]
+    most = _batches_at_once(work, samples, ids.shape[2])
+    bounds = np.linspace(0, steps, -(-steps // most) + 1).astype(int) if steps else np.zeros(1, int)
+    for start, end in itertools.pairwise(bounds):
+        is_last = end == steps
+        yield _chunk(work, samples, ids[:, start:end], first + start, trains,
+                     ("training" if trains else "epoch") if is_last else "")
+
+
+def _chunk(work: Work, samples: Samples, ids: np.ndarray, first: int, trains: bool, ends: str) -> Chunk:
+    """Reads a chunk and puts it on the devices."""
+    devices, steps, rows = ids.shape
+    own = parallel.put_own(samples.read(ids.reshape(devices, -1)), work.devices)
+    places = np.where(ids == batches.PADDING, ids, np.arange(steps * rows, dtype=np.int32).reshape(steps, rows))
+    return Chunk(trains, int(first), places, own, ends)
+
+
+def _batches_at_once(work: Work, samples: Samples, rows: int) -> int:
+    """Batches that a chunk holds, of so many rows on a device."""
+    share = work.experiment.device_cache_mb * MEBIBYTE // IN_USE
+    batch = samples.num_bytes // len(samples.inputs) * rows
+    if share < FEWEST * batch:
+        raise UserError(f"--device_cache_mb: {work.experiment.device_cache_mb} MiB hold less than {IN_USE * FEWEST} "
+                        f"batches of {batch / MEBIBYTE:.3g} MiB on a device; raise it to "
+                        f"{math.ceil(IN_USE * FEWEST * batch / MEBIBYTE)} at least, or lower --batch_size")
+    return max(min(share, CHUNK) // batch, FEWEST)
+
+
+def _joined(results: list[StepResult]) -> StepResult | None:
+    """[steps] of each chunk -> [1, all steps], as if from one device."""
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays)[None], *results) if results else None
