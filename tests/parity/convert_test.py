@@ -31,6 +31,7 @@ from torch_ref import models as torch_models
 from torch_ref import train as torch_train
 
 STEPS, EPOCHS, HANDED = 3, 3, 2
+CHECKPOINT = f"step_{STEPS * HANDED:09d}"
 """Steps an epoch, epochs, and those of them before a run is handed over."""
 FLAGS = ("--flagfile=launch/experiments/breast_cancer.flags", "--hidden_sizes=5,3", "--normalization=batch",
          "--batch_size=152", f"--epochs={EPOCHS}", "--learning_rate=0.01", "--initial_scale_power=21", "--noplots")
@@ -82,16 +83,16 @@ def resume(experiment: Experiment, run: pathlib.Path, again: pathlib.Path) -> No
 def hand_back(experiment: Experiment, run: pathlib.Path, again: pathlib.Path) -> None:
     """Another checkpoint of the state that the run's holds; every rank reads, writes its own file."""
     state = again.with_name(f"{again.name}-{os.environ['RANK']}.safetensors")
-    torch_convert.read(experiment, run / "checkpoints" / f"epoch_{HANDED:06d}", state)
+    torch_convert.read(experiment, run / "checkpoints" / CHECKPOINT, state)
     prepare(run, again)
-    torch_convert.write(experiment, state, again, HANDED)
+    torch_convert.write(experiment, state, again)
     train_torch(experiment.replace(workdir=str(again), resume=True))
 
 
 def go_on(experiment: Experiment, run: pathlib.Path, again: pathlib.Path) -> None:
     """Trains what JAX began."""
     prepare(run, again)
-    torch_convert.write(experiment, run / "state.safetensors", again, HANDED)
+    torch_convert.write(experiment, run / "state.safetensors", again)
     train_torch(experiment.replace(workdir=str(again), resume=True, record="full"))
 
 
@@ -180,7 +181,7 @@ class TestTraining:
 
     def test_deepspeed_then_jax(self, runs, run, tmp_path):
         target = tmp_path / "handed"
-        done = run("parity.convert", f"--from={runs / 'stage1' / 'checkpoints' / f'epoch_{HANDED:06d}'}",
+        done = run("parity.convert", f"--from={runs / 'stage1' / 'checkpoints' / CHECKPOINT}",
                    f"--to={target}")
         assert done.returncode == 0, done.stderr
         assert "DeepSpeed -> jaxnn\ntensors: 10 params, 20 moments, 4 batch_stats; step 6, updates" in done.stdout
@@ -197,7 +198,7 @@ class TestTraining:
         converted(runs / "stage1-jax", target)
         assert f"python -m torch_ref.train --flagfile={target / records.FLAGS}" in capsys.readouterr().out
         assert [path.name for path in tmp_path.iterdir()] == ["deepspeed"]
-        torch_convert.read(of("stage1"), target / "checkpoints" / f"epoch_{HANDED:06d}", tmp_path / "back")
+        torch_convert.read(of("stage1"), target / "checkpoints" / CHECKPOINT, tmp_path / "back")
         arrays, expected = (records.read_arrays(path, "") for path in (
             tmp_path / "back", runs / "stage1-jax" / "state.safetensors"))
         assert arrays.keys() == expected.keys()
@@ -227,14 +228,14 @@ class TestBadInput:
 
     def test_a_rank_is_missing(self, runs, tmp_path):
         shutil.copytree(runs / "stage3", tmp_path / "run")
-        path = tmp_path / "run" / "checkpoints" / f"epoch_{HANDED:06d}" / "zero_pp_rank_1_mp_rank_00_optim_states.pt"
+        path = tmp_path / "run" / "checkpoints" / CHECKPOINT / "zero_pp_rank_1_mp_rank_00_optim_states.pt"
         path.unlink()
         with pytest.raises(UserError, match=f"^--from: {path} of rank 1 is missing; take another checkpoint$"):
             converted(tmp_path / "run", tmp_path / "new")
         assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
     def test_of_another_model(self, runs):
-        found = deepspeed_files.open_checkpoint(runs / "stage0" / "checkpoints" / f"epoch_{HANDED:06d}")
+        found = deepspeed_files.open_checkpoint(runs / "stage0" / "checkpoints" / CHECKPOINT)
         experiment = of("stage0", "--hidden_sizes=5,4")
         model = torch_models.build(experiment, datasets.load(experiment).signature)
         with pytest.raises(UserError, match=r"^hidden_1\.weight is \(3, 5\) in .*, \(4, 5\) in the experiment's model"):
