@@ -55,7 +55,7 @@ class StreamedEpochs:
       train_step: of `train_step.make_train_step`.
       eval_step: of `train_step.make_eval_step`.
       watch: called after each chunk with its first step's number in the run and the results [steps]; it may raise.
-      is_due: called with a number of steps of the run that ends within an epoch; whether to stop there.
+      is_due: called after each chunk within an epoch; whether to stop there.
 
     Raises:
       UserError: the memory does not hold the batches of two small chunks.
@@ -64,15 +64,16 @@ class StreamedEpochs:
     run_ahead = False
 
     def __init__(self, work: Work, train_step: Callable, eval_step: Callable,
-                 watch: Callable[[int, StepResult], None], is_due: Callable[[int], bool]):
+                 watch: Callable[[int, StepResult], None], is_due: Callable[[], bool]):
         self._work, self._watch, self._is_due = work, watch, is_due
         self._steps = parallel.Compiled(parallel.make_steps(train_step, work.devices))
         self._evaluation = parallel.Compiled(parallel.make_evaluation(eval_step, work.devices))
         self._learning_rates = parallel.put(work.learning_rates, work.devices)
         self._chunks, self._next = iter(()), (-1, 0)
         ranks = len(work.devices) * jax.process_count()
-        _batches_at_once(work, work.train, work.experiment.batch_size // ranks)
-        _batches_at_once(work, work.evaluated, work.evaluated_ids.shape[1] // ranks)
+        _batches_at_once(work, work.train, max(work.plan), work.experiment.batch_size // ranks)
+        steps, rows = work.evaluated_ids.shape
+        _batches_at_once(work, work.evaluated, steps, rows // ranks)
 
     @property
     def compile_seconds(self) -> float:
@@ -96,8 +97,7 @@ class StreamedEpochs:
                 state, result = self._steps(state, chunk.ids, chunk.samples, self._learning_rates)
                 results.append(parallel.first(result))
                 self._watch(before + chunk.first, results[-1])
-                end = chunk.first + chunk.ids.shape[1]
-                if not chunk.ends and self._is_due(before + end):
+                if not chunk.ends and self._is_due():
                     return state, Epoch(_joined(results), None, None)
             else:
                 found = self._evaluation(state, chunk.ids, chunk.samples)
@@ -136,8 +136,8 @@ def prefetched(chunks: Iterator[Any]) -> Iterator[Any]:
 
 def _cut(work: Work, samples: Samples, ids: np.ndarray, first: int, trains: bool) -> Iterator[Chunk]:
     """Batches [devices, batches, rows] in chunks of nearly one size, so that few programs are compiled."""
-    steps = ids.shape[1]
-    most = _batches_at_once(work, samples, ids.shape[2])
+    _, steps, rows = ids.shape
+    most = _batches_at_once(work, samples, steps, rows)
     bounds = np.linspace(0, steps, -(-steps // most) + 1).astype(int) if steps else np.zeros(1, int)
     for start, end in itertools.pairwise(bounds):
         is_last = end == steps
@@ -153,15 +153,15 @@ def _chunk(work: Work, samples: Samples, ids: np.ndarray, first: int, trains: bo
     return Chunk(trains, int(first), places, own, ends)
 
 
-def _batches_at_once(work: Work, samples: Samples, rows: int) -> int:
-    """Batches that a chunk holds, of so many rows on a device."""
-    share = work.experiment.device_cache_mb * MEBIBYTE // IN_USE
+def _batches_at_once(work: Work, samples: Samples, steps: int, rows: int) -> int:
+    """Batches that a chunk holds at most, out of so many of so many rows on a device."""
+    share, fewest = work.experiment.device_cache_mb * MEBIBYTE // IN_USE, min(FEWEST, steps)
     batch = samples.num_bytes // len(samples.inputs) * rows
-    if share < FEWEST * batch:
-        raise UserError(f"--device_cache_mb: {work.experiment.device_cache_mb} MiB hold less than {IN_USE * FEWEST} "
+    if share < fewest * batch:
+        raise UserError(f"--device_cache_mb: {work.experiment.device_cache_mb} MiB hold less than {IN_USE * fewest} "
                         f"batches of {batch / MEBIBYTE:.3g} MiB on a device; raise it to "
-                        f"{math.ceil(IN_USE * FEWEST * batch / MEBIBYTE)} at least, or lower --batch_size")
-    return max(min(share, CHUNK) // batch, FEWEST)
+                        f"{math.ceil(IN_USE * fewest * batch / MEBIBYTE)} at least, or lower --batch_size")
+    return max(min(share, CHUNK) // batch, fewest)
 
 
 def _joined(results: list[StepResult]) -> StepResult | None:

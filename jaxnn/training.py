@@ -146,7 +146,7 @@ def _start_epochs(run: Run, before: Saved) -> Iterator[Started]:
         taken = before.taken if number == first else checkpoint.NONE_TAKEN
         state, taken = _record(run, state, number, taken)
         state, epoch = run.epochs.run(number, len(taken.loss), state)
-        is_last = epoch.sums is None or run.interruption.is_due(sum(work.plan[: number + 1]))
+        is_last = epoch.sums is None or run.interruption.is_due()
         is_due = is_last or (every and (number + 1) % every == 0)
         yield Started(number, taken, epoch, state, parallel.first(state) if is_due else None, is_last)
         if is_last:

@@ -149,8 +149,8 @@ def overflow():
         alone = [own(half, {}, train_step.Batch(jnp.float16(inputs[rows]), targets[rows], jnp.ones(2)), jnp.int32(0),
                      jnp.float32(16))[1] for rows in ids]
         finite.append([all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(grads)) for grads in alone])
-        own = parallel.put_own(training.samples.read(ids), training.devices)
-        state, result, _ = step(state, np.broadcast_to(np.arange(2), (8, 2)), own, training.rates)
+        rows = parallel.put_own(training.samples.read(ids), training.devices)
+        state, result, _ = step(state, np.broadcast_to(np.arange(2), (8, 2)), rows, training.rates)
         assert_equal_copies(state)
         states.append(parallel.first(state))
         skipped.append(np.asarray(result.skipped).tolist())

@@ -69,6 +69,17 @@ class TestTwoProcesses:
         assert "test accuracy" in shown
         assert "accuracy" not in quiet
 
+    def test_stream_data_that_are_too_large(self, tmp_path):
+        """To the same bits as if both held all of it."""
+        inputs = np.random.default_rng(0).standard_normal((20_000, 30), np.float32)
+        np.savez(tmp_path / "data.npz", x=inputs, y=(inputs[:, 0] > 0).astype(np.int32))
+        flags = ("--dataset=npz", f"--data_path={tmp_path / 'data.npz'}", "--epochs=2", "--batch_size=1000")
+        runs = [start_two(tmp_path / str(limit), *flags, f"--device_cache_mb={limit}") for limit in (1, 4096)]
+        for status, _, complaint in ended([process for run in runs for process in run]):
+            assert status == 0, complaint
+        for name in (records.METRICS, records.PARAMS):
+            assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "4096" / name).read_bytes()
+
     def test_other_flags_are_named_by_both(self, tmp_path):
         for status, _, complaint in ended(start_two(tmp_path, of_second=("--learning_rate=0.5",))):
             assert status == 2

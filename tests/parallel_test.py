@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn import epochs, metrics, models, parallel, samples, train, train_step
+from jaxnn import epochs, metrics, models, parallel, samples, streaming, train, train_step
 from jaxnn.dropout import dropout
 from jaxnn.experiment import batches, command_line, evaluation, records
 from jaxnn.experiment.config import Experiment
@@ -152,13 +152,21 @@ def first_masks(devices):
 
 
 def run_on_one_and_four(folder: pathlib.Path) -> None:
-    """In a process with four virtual devices: trains on one and on four, and saves the first masks of each."""
+    """In a process with four virtual devices: trains on one and on four, and saves the first masks of each.
+
+    On four also with memory for a part of the data alone, counted in KiB.
+    """
     for devices in (1, 4):
-        experiment, _ = command_line.parse(
-            ["train", "--flagfile=launch/experiments/breast_cancer.flags", "--epochs=2", f"--num_devices={devices}",
-             f"--workdir={folder / str(devices)}", "--noplots"], "fp32")
-        train.main(experiment)
+        train.main(experiment_on(devices, folder / str(devices)))
         np.save(folder / f"masks_{devices}.npy", first_masks(devices))
+    streaming.MEBIBYTE = 2**10
+    train.main(experiment_on(4, folder / "streamed").replace(device_cache_mb=12))
+
+
+def experiment_on(devices: int, workdir: pathlib.Path) -> Experiment:
+    return command_line.parse(
+        ["train", "--flagfile=launch/experiments/breast_cancer.flags", "--epochs=2", f"--num_devices={devices}",
+         f"--workdir={workdir}", "--noplots"], "fp32")[0]
 
 
 class TestFourDevices:
@@ -178,6 +186,8 @@ class TestFourDevices:
         rows = [records.read_metrics(tmp_path / name) for name in "14"]
         np.testing.assert_allclose(rows[1]["train_loss"], rows[0]["train_loss"], rtol=1e-5)
         assert records.read_summary(tmp_path / "4")["num_devices"] == 4
+        for name in (records.METRICS, records.PARAMS):
+            assert (tmp_path / "streamed" / name).read_bytes() == (tmp_path / "4" / name).read_bytes()
 
 
 if __name__ == "__main__":
