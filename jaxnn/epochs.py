@@ -9,11 +9,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxnn import parallel, samples
-from jaxnn.experiment import batches, evaluation
+from jaxnn import parallel
+from jaxnn.experiment import batches, evaluation, samples
 from jaxnn.experiment.config import Experiment
 from jaxnn.experiment.datasets import Dataset
-from jaxnn.samples import Resident, Samples
+from jaxnn.experiment.samples import Samples
+from jaxnn.gathering import Resident
 from jaxnn.train_step import StepResult, TrainState
 
 

@@ -13,7 +13,8 @@ from jax import lax
 from jax.experimental import multihost_utils
 
 from jaxnn.experiment import batches
-from jaxnn.samples import Resident, Samples, gather
+from jaxnn.experiment.samples import Samples
+from jaxnn.gathering import Resident, gather
 
 AXIS = "devices"
 OWN = Samples(0, 0, None)

@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 from scipy.special import expit, softmax
 
-from jaxnn import samples, train, trained
+from jaxnn import gathering, train, trained
 from jaxnn.experiment import command_line, description, records
 from jaxnn.experiment.config import UserError
 from jaxnn.experiment.dataset import BINARY, LANGUAGE, MULTICLASS
@@ -51,7 +51,7 @@ def main(values: flags.FlagValues) -> None:
 
 def predict(forward: Callable, inputs: np.ndarray) -> np.ndarray:
     """Outputs [n, outputs] float64 of scaled inputs [n, ...], in batches of one size."""
-    apply = jax.jit(lambda rows: forward(samples.scale_bytes(rows, None)))
+    apply = jax.jit(lambda rows: forward(gathering.scale_bytes(rows, None)))
     return np.concatenate([np.asarray(apply(rows), np.float64)[:count] for rows, count in _chunks(inputs)])
 
 

@@ -17,7 +17,7 @@ from jaxnn import parallel
 from jaxnn.epochs import Epoch, Work
 from jaxnn.experiment import batches
 from jaxnn.experiment.config import UserError
-from jaxnn.samples import Samples
+from jaxnn.experiment.samples import MEBIBYTE, Samples
 from jaxnn.train_step import StepResult, TrainState
 
 CHUNK = 2**26
@@ -26,7 +26,6 @@ IN_USE = 2
 """Chunks that are on a device together: the one worked on and the next."""
 FEWEST = 3
 """Batches that a chunk must have room for: so none is left with one, whose loop XLA would unroll, and round anew."""
-MEBIBYTE = 2**20
 
 
 class Chunk(NamedTuple):
@@ -115,11 +114,6 @@ class StreamedEpochs:
             ids = work.shard(work.global_batches(epoch, done))
             yield from _cut(work, work.train, ids, done, True)
             yield from _cut(work, work.evaluated, evaluated, 0, False)
-
-
-def is_needed(work: Work) -> bool:
-    """Whether the data are larger than `--device_cache_mb`."""
-    return work.train.num_bytes + work.evaluated.num_bytes > work.experiment.device_cache_mb * MEBIBYTE
 
 
 def prefetched(chunks: Iterator[Any]) -> Iterator[Any]:

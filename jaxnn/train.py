@@ -13,13 +13,14 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from jaxnn import checkpoint, distributed, epochs, models, parallel, recording, sampling, streaming, train_step
+from jaxnn import checkpoint, distributed, epochs, models, parallel, recording, sampling, train_step
 from jaxnn.checkpoint import Saved, Taken
 from jaxnn.devices import choose_devices
 from jaxnn.epochs import ResidentEpochs, Work
 from jaxnn.experiment import batches, command_line, datasets, evaluation, records, run_log, schedules, trace
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import LANGUAGE, Dataset, Signature
+from jaxnn.experiment.samples import exceed_cache
 from jaxnn.interruption import Interruption
 from jaxnn.metrics import METRICS, Metric
 from jaxnn.optimizers import OPTIMIZERS, Optimizer
@@ -135,7 +136,7 @@ def make_epochs(work: Work, model: nn.Module, optimizer: Optimizer, metric: Metr
     """The epochs of a run, over data that stay on the devices if they fit."""
     step = train_step.make_train_step(work.experiment, model, optimizer, parallel.AXIS)
     eval_step = train_step.make_eval_step(work.experiment, model, metric)
-    if not streaming.is_needed(work):
+    if not exceed_cache(work.experiment, work.train, work.evaluated):
         return ResidentEpochs(work, step, eval_step)
     return StreamedEpochs(work, step, eval_step, lambda first, results: stop_if_diverged(results, names, first),
                           interruption.is_due)

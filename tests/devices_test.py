@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn import epochs, models, parallel, samples, train, train_step
+from jaxnn import epochs, models, parallel, train, train_step
 from jaxnn.devices import choose_devices
-from jaxnn.experiment import batches, evaluation, trace
+from jaxnn.experiment import batches, evaluation, samples, trace
 from jaxnn.experiment.config import Experiment, UserError, check
 from jaxnn.experiment.datasets import Dataset
 from jaxnn.models import resnet

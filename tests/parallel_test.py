@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn import epochs, metrics, models, parallel, samples, streaming, train, train_step
+from jaxnn import epochs, metrics, models, parallel, streaming, train, train_step
 from jaxnn.dropout import dropout
-from jaxnn.experiment import batches, command_line, evaluation, records
+from jaxnn.experiment import batches, command_line, evaluation, records, samples
 from jaxnn.experiment.config import Experiment
 from jaxnn.experiment.datasets import Dataset
 from jaxnn.optimizers import OPTIMIZERS
@@ -159,7 +159,7 @@ def run_on_one_and_four(folder: pathlib.Path) -> None:
     for devices in (1, 4):
         train.main(experiment_on(devices, folder / str(devices)))
         np.save(folder / f"masks_{devices}.npy", first_masks(devices))
-    streaming.MEBIBYTE = 2**10
+    samples.MEBIBYTE = streaming.MEBIBYTE = 2**10
     train.main(experiment_on(4, folder / "streamed").replace(device_cache_mb=12))
 
 

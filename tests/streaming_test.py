@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxnn import checkpoint, epochs, streaming, train
-from jaxnn.experiment import datasets, evaluation, records
+from jaxnn.experiment import datasets, evaluation, records, samples
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.rows import Rows
 from jaxnn.experiment.sources import array_files
@@ -35,7 +35,8 @@ CASES = {
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """--device_cache_mb counts KiB, a chunk has two of them at most, and a batch that is evaluated eight samples."""
-    monkeypatch.setattr(streaming, "MEBIBYTE", 2**10)
+    for module in (samples, streaming):
+        monkeypatch.setattr(module, "MEBIBYTE", 2**10)
     monkeypatch.setattr(streaming, "CHUNK", 2**11)
     monkeypatch.setattr(evaluation, "MOST_NUMBERS", 1)
 
@@ -79,7 +80,8 @@ class TestStreamedEpochs:
     @pytest.mark.parametrize("name", CASES)
     def test_leave_the_same_files_to_the_bit(self, tmp_path, name):
         experiment = of_case(tmp_path, name)
-        assert streaming.is_needed(work_of(experiment))
+        work = work_of(experiment)
+        assert samples.exceed_cache(experiment, work.train, work.evaluated)
         assert trained(experiment, tmp_path / "streamed", 4) == trained(experiment, tmp_path / "whole", 2**20)
 
     @pytest.mark.parametrize("name", ["linear", "bytes"])

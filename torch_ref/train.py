@@ -15,26 +15,25 @@ import numpy as np
 import torch
 from absl import flags
 
-from jaxnn.experiment import batches, command_line, datasets, evaluation, records, run_log, schedules
+from jaxnn.experiment import batches, command_line, datasets, evaluation, records, run_log, samples, schedules
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.datasets import Dataset
 from jaxnn.experiment.deepspeed import ds_config, file_config
 from jaxnn.experiment.early_stopping import EarlyStopping
+from jaxnn.experiment.samples import Samples
 from torch_ref import checkpoint, models, params_io
 from torch_ref import engine as engines
+from torch_ref.gathering import gather, put, put_scaling
 from torch_ref.metrics import METRICS, Metric
 from torch_ref.optimizers import OPTIMIZERS
 from torch_ref.precision import DTYPES
 from torch_ref.recording import Recorder
 from torch_ref.train_step import (
     Batch,
-    Resident,
     StepResult,
     backward,
     eval_step,
     forward,
-    gather,
-    make_resident,
     sum_over,
     train_step,
 )
@@ -72,13 +71,13 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     metric_name, metric = METRICS[data.task]
     recorder = Recorder(experiment, rank, world_size, workdir)
     splits = evaluation.splits(experiment, data)
-    resident = (make_resident(data.train_inputs, data.train_targets, data, device),
-                make_resident(np.concatenate([split.inputs for split in splits]),
-                              np.concatenate([split.targets for split in splits]), data, device))
+    held = samples.training(data), samples.evaluated(data, splits)
+    place = put_scaling if samples.exceed_cache(experiment, *held) else put
+    train_set, eval_set = (place(part, device) for part in held)
     with run_log.RunLog(experiment, data, "torch", workdir, metric_name) as log:
         if epochs_done and workdir:
             log.resume(epochs_done, engine.skipped_steps)
-        run = Run(experiment, splits, *resident, learning_rates, engine, metric, recorder, log, folder, rank,
+        run = Run(experiment, splits, train_set, eval_set, learning_rates, engine, metric, recorder, log, folder, rank,
                   world_size)
         kept = train(run, epochs_done)
     clock.end("train")
@@ -136,8 +135,8 @@ class Run(NamedTuple):
     Attributes:
       experiment: what is trained.
       splits: evaluated after each epoch, the test split first.
-      train_set: the training split on the device.
-      eval_set: of every split that is evaluated, one after the other.
+      train_set: the training split, on the device if it fits.
+      eval_set: of every split that is evaluated, one after the other, as `train_set`.
       learning_rates: [updates] float32.
       engine: of `engine.initialize`.
       metric: that accompanies the loss.
@@ -150,8 +149,8 @@ class Run(NamedTuple):
 
     experiment: Experiment
     splits: list[evaluation.Split]
-    train_set: Resident
-    eval_set: Resident
+    train_set: Samples
+    eval_set: Samples
     learning_rates: np.ndarray
     engine: Any
     metric: Metric
@@ -186,14 +185,14 @@ def train(run: Run, epochs_done: int) -> Kept:
     Returns:
       The network to keep: the last epoch's, or the best under `--patience`.
     """
-    experiment, log, samples = run.experiment, run.log, len(run.train_set.inputs)
-    plan = batches.plan(experiment, samples)
+    experiment, log, num_samples = run.experiment, run.log, len(run.train_set.inputs)
+    plan = batches.plan(experiment, num_samples)
     step = sum(plan[:epochs_done])
     updates = step - run.engine.skipped_steps
     evaluated, owners = evaluation.plan(experiment, run.splits, run.world_size)
     stopping, kept = EarlyStopping(experiment.patience, experiment.min_delta), None
     for number, steps in list(enumerate(plan))[epochs_done:]:
-        ids = batches.epoch_batches(experiment, samples, number)[:steps]
+        ids = batches.epoch_batches(experiment, num_samples, number)[:steps]
         results = train_epoch(run, ids, step, updates)
         skipped = np.array([result.skipped for result in results], bool)
         step, updates = step + steps, updates + int((~skipped).sum())
@@ -224,7 +223,7 @@ def train_epoch(run: Run, ids: np.ndarray, step: int, updates: int) -> list[Step
     """
     experiment, engine, rank, world_size = run.experiment, run.engine, run.rank, run.world_size
     mine = batches.rank_slice(ids, rank, world_size, experiment.accumulation_steps)
-    mine = torch.from_numpy(mine).to(run.train_set.inputs.device)
+    mine = torch.from_numpy(mine).to(engine.device)
     results = []
     engine.train()
     for row, number in enumerate(range(step, step + len(ids))):
@@ -246,7 +245,7 @@ def evaluate(run: Run, evaluated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       Sums of loss and metric over each batch [batches, 2], and the outputs [rows of all batches, ...].
     """
     run.engine.eval()
-    mine = torch.from_numpy(batches.rank_slice(evaluated, run.rank, run.world_size)).to(run.eval_set.inputs.device)
+    mine = torch.from_numpy(batches.rank_slice(evaluated, run.rank, run.world_size)).to(run.engine.device)
     sums, outputs = zip(*(eval_step(run.experiment, run.engine.module, run.metric, gather(run.eval_set, row))
                           for row in mine))
     sums = sum_over(torch.stack(sums), run.world_size)

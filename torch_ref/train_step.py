@@ -2,20 +2,15 @@
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
-from jaxnn.experiment import batches
 from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.datasets import Dataset
 from torch_ref import engine as engines
 from torch_ref import losses, precision
 from torch_ref.dropout import mask_source
 from torch_ref.metrics import Metric
 from torch_ref.precision import DTYPES
-
-Scaling = tuple[torch.Tensor, torch.Tensor] | None
 
 
 class Batch(NamedTuple):
@@ -46,42 +41,6 @@ class StepResult(NamedTuple):
     learning_rate: float
     loss_scale: float
     skipped: bool
-
-
-class Resident(NamedTuple):
-    """What stays on the device for the whole run.
-
-    Attributes:
-      inputs: [samples, ...].
-      targets: [samples, ...].
-      scaling: offset and scale that uint8 inputs go through when they are used; None: they are used as they are.
-    """
-
-    inputs: torch.Tensor
-    targets: torch.Tensor
-    scaling: Scaling
-
-
-def make_resident(inputs: Any, targets: Any, data: Dataset, device: torch.device) -> Resident:
-    """Puts a split of the data set, as NumPy arrays, on the device."""
-    arrays = (inputs, targets, *((data.scaling.offset, data.scaling.scale)
-                                 if data.scaling and not data.scaled_on_host else ()))
-    inputs, targets, *scaling = (torch.from_numpy(np.asarray(array)).to(device) for array in arrays)
-    return Resident(inputs, targets, (scaling[0], scaling[1]) if scaling else None)
-
-
-def gather(resident: Resident, ids: torch.Tensor) -> Batch:
-    """The rows of `ids` [rows]; padding takes row 0 with weight 0."""
-    rows = ids.clamp(min=0)
-    return Batch(scale_bytes(resident.inputs[rows], resident.scaling), resident.targets[rows],
-                 (ids != batches.PADDING).float())
-
-
-def scale_bytes(inputs: torch.Tensor, scaling: Scaling) -> torch.Tensor:
-    """uint8 images as float32, scaled; everything else as it is."""
-    if inputs.dtype != torch.uint8:
-        return inputs
-    return inputs.float() if scaling is None else (inputs.float() - scaling[0]) * scaling[1]
 
 
 def objective(experiment: Experiment, model: nn.Module, batch: Batch, step: int, rank: int, world_size: int,

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from jaxnn import epochs, train
-from jaxnn.experiment import datasets, evaluation, rows
+from jaxnn.experiment import datasets, evaluation, rows, samples
 from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.dataset import Dataset
 from jaxnn.experiment.rows import Rows
 from jaxnn.experiment.sources import array_files
 from jaxnn.experiment.sources.npz_file import npz
-from torch_ref import train_step
+from torch_ref import gathering
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(20, 3)), np.tile([0, 1], 10)
@@ -138,7 +138,7 @@ class TestFilesOfOneDataSet:
             resident = [epochs.make_resident(data, evaluation.splits(flags, data)[:count], np.zeros(1, np.float32),
                                                jax.local_devices()[:1]) for data in (held, mapped)]
             jax.tree.map(np.testing.assert_array_equal, *resident)
-        ours = train_step.make_resident(mapped.train_inputs, mapped.train_targets, mapped, torch.device("cpu"))
+        ours = gathering.put(samples.training(mapped), torch.device("cpu"))
         np.testing.assert_array_equal(ours.inputs.numpy(), held.train_inputs, strict=True)
 
     def test_train_the_same_parameters(self, tmp_path, monkeypatch):
@@ -179,11 +179,11 @@ the process held at any time."""
 class TestMemory:
     def test_larger_than_memory(self, tmp_path):
         """4 GiB of zeros in files that take no disk."""
-        for name, samples, features, files in (("small", 40, 2, 1), ("large", 2**15, 2**14, 2)):
+        for name, count, features, files in (("small", 40, 2, 1), ("large", 2**15, 2**14, 2)):
             (tmp_path / name).mkdir()
             for number in range(files):
-                np.lib.format.open_memmap(tmp_path / name / f"x_{number}.npy", "w+", np.float32, (samples, features))
-                np.save(tmp_path / name / f"y_{number}.npy", np.arange(samples) / 2)
+                np.lib.format.open_memmap(tmp_path / name / f"x_{number}.npy", "w+", np.float32, (count, features))
+                np.save(tmp_path / name / f"y_{number}.npy", np.arange(count) / 2)
         done = subprocess.run([sys.executable, "-c", MEASURE, tmp_path / "small", tmp_path / "large"],
                               capture_output=True, text=True, check=True)
         size, more = map(int, done.stdout.split())

@@ -1,12 +1,9 @@
-"""Tests of jaxnn/samples.py."""
+"""Tests of jaxnn/experiment/samples.py."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn import samples
-from jaxnn.experiment import evaluation
+from jaxnn.experiment import evaluation, samples
 from jaxnn.experiment.config import Experiment
 from jaxnn.experiment.datasets import Dataset
 from jaxnn.experiment.preprocessing import HostScaling, Scaling
@@ -49,26 +46,10 @@ class TestScaling:
         assert samples.training(table).scaling is None
 
 
-class TestGather:
-    def test_padding_has_no_weight(self):
-        batch = jax.jit(samples.gather)(samples.training(DATA).read(), jnp.array([4, -1, 2]))
-        np.testing.assert_array_equal(batch.inputs, SCALING.apply(IMAGES[[4, 0, 2]]), strict=True)
-        np.testing.assert_array_equal(batch.targets, CLASSES[[4, 0, 2]], strict=True)
-        np.testing.assert_array_equal(batch.weights, np.float32([1, 0, 1]), strict=True)
-
-
-class TestScaleBytes:
-    def test_bytes_are_scaled_by_channel(self):
-        images = np.arange(2 * 3 * 3 * 2, dtype=np.uint8).reshape(2, 3, 3, 2)
-        offset, scale = np.array([1, 2], np.float32), np.array([0.5, 0.25], np.float32)
-        scaled = samples.scale_bytes(jnp.asarray(images), (offset, scale))
-        np.testing.assert_array_equal(scaled, (images.astype(np.float32) - offset) * scale, strict=True)
-
-    def test_without_scaling_they_become_floats(self):
-        scaled = samples.scale_bytes(jnp.array([[0, 255]], jnp.uint8), None)
-        np.testing.assert_array_equal(scaled, np.array([[0, 255]], np.float32), strict=True)
-
-    @pytest.mark.parametrize("dtype", ["int32", "float32"])
-    def test_all_else_stays(self, dtype):
-        x = jnp.ones((2, 3), dtype)
-        assert samples.scale_bytes(x, None) is x
+class TestExceedCache:
+    def test_of_all_parts_together(self, monkeypatch):
+        monkeypatch.setattr(samples, "MEBIBYTE", 10)
+        train = samples.training(DATA)
+        assert not samples.exceed_cache(Experiment(device_cache_mb=8), train, train)
+        assert samples.exceed_cache(Experiment(device_cache_mb=7), train, train)
+        assert not samples.exceed_cache(Experiment(device_cache_mb=4), train)

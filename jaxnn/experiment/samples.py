@@ -1,19 +1,17 @@
-"""Samples by their ids: on the host as they are held there, on the devices, and the rows of a batch."""
+"""Samples by their ids, as they are held: the same in both stacks, on the host or on the devices."""
 
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.experiment import batches, rows
+from jaxnn.experiment import rows
+from jaxnn.experiment.config import Experiment
 from jaxnn.experiment.datasets import Dataset
 from jaxnn.experiment.evaluation import Split
-from jaxnn.train_step import Batch
 
-Scaling = tuple[np.ndarray, np.ndarray] | None
+MEBIBYTE = 2**20
 
 
 class Samples(NamedTuple):
@@ -27,7 +25,7 @@ class Samples(NamedTuple):
 
     inputs: Any
     targets: Any
-    scaling: Scaling
+    scaling: tuple[Any, Any] | None
 
     @property
     def num_bytes(self) -> int:
@@ -42,20 +40,6 @@ class Samples(NamedTuple):
         return self._replace(inputs=self.inputs[places], targets=self.targets[places])
 
 
-class Resident(NamedTuple):
-    """What stays on the devices for the whole run.
-
-    Attributes:
-      train: the training split.
-      evaluated: every split that is evaluated, one after the other.
-      learning_rates: [updates] float32.
-    """
-
-    train: Samples
-    evaluated: Samples
-    learning_rates: Any
-
-
 def training(data: Dataset) -> Samples:
     """The training split, on the host and unread."""
     return Samples(data.train_inputs, data.train_targets, _scaling(data))
@@ -68,26 +52,10 @@ def evaluated(data: Dataset, splits: Sequence[Split]) -> Samples:
     return Samples(inputs, targets, _scaling(data))
 
 
-def gather(samples: Samples, ids: jax.Array) -> Batch:
-    """The rows of ids [rows]; padding has weight 0."""
-    places = jnp.maximum(ids, 0)
-    return Batch(
-        scale_bytes(samples.inputs.at[places].get(mode="promise_in_bounds"), samples.scaling),
-        samples.targets.at[places].get(mode="promise_in_bounds"),
-        (ids != batches.PADDING).astype(jnp.float32),
-    )
+def exceed_cache(experiment: Experiment, *parts: Samples) -> bool:
+    """Whether they are larger together than `--device_cache_mb`, and are not to be held on a device."""
+    return sum(part.num_bytes for part in parts) > experiment.device_cache_mb * MEBIBYTE
 
 
-def scale_bytes(inputs: jax.Array, scaling: Scaling) -> jax.Array:
-    """uint8 images as float32, scaled; everything else as it is."""
-    if inputs.dtype != jnp.uint8:
-        return inputs
-    inputs = inputs.astype(jnp.float32)
-    if scaling is None:
-        return inputs
-    offset, scale = (jnp.broadcast_to(array, inputs.shape) for array in scaling)
-    return (inputs - offset) * scale
-
-
-def _scaling(data: Dataset) -> Scaling:
+def _scaling(data: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
     return (data.scaling.offset, data.scaling.scale) if data.scaling and not data.scaled_on_host else None
