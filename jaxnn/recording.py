@@ -18,13 +18,16 @@ from jaxnn.train_step import Params, StepResult, TrainState
 
 
 class Recorder:
-    """Records the first `--record_steps` steps of a run; without `--record` it records none.
+    """Records the first `--record_steps` steps of a run, or of what a resumed one has left; without `--record` none.
+
+    A trace counts its steps from 0.
 
     Args:
       work: what is trained on, and what to record for how long.
       model: that is trained.
       signature: that the model was built for.
       optimizer: reads the moments.
+      first_step: of the run, or of what is left of it.
       workdir: the trace goes to its trace/ folder; None: nothing is recorded.
 
     Attributes:
@@ -32,7 +35,7 @@ class Recorder:
     """
 
     def __init__(self, work: Work, model: nn.Module, signature: Signature, optimizer: Optimizer,
-                 workdir: pathlib.Path | None):
+                 first_step: int, workdir: pathlib.Path | None):
         experiment = work.experiment
         self.left = experiment.record_steps if experiment.record != "off" and workdir else 0
         self._work, self._optimizer, self._next = work, optimizer, 0
@@ -40,6 +43,7 @@ class Recorder:
             self._step = make_step(experiment, model, optimizer, work.devices)
             self._names = parameter_names(model, signature)
             meta = dict(stack="jax", precision=experiment.precision, world_size=len(work.devices), steps=self.left,
+                        first_step=first_step,
                         flags=config.to_flagfile(experiment).splitlines(),
                         versions=run_log.versions(("jax", "flax", "optax")))
             self._writer = trace.Writer(workdir / "trace", experiment.record, meta)

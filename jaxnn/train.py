@@ -61,7 +61,7 @@ def run_experiment(experiment: Experiment, clock: run_log.Clock) -> None:
     interruption = Interruption()
     names = watched_tensors(state.params)
     runner = make_epochs(work, model, optimizer, metric, interruption, names)
-    recorder = recording.Recorder(work, model, data.signature, optimizer, workdir)
+    recorder = recording.Recorder(work, model, data.signature, optimizer, int(before.state.step), workdir)
     log = run_log.RunLog(experiment, data, "jax", workdir, metric_name)
     losses = resume_log(log, before, work.plan) if experiment.resume else []
     checkpoints = checkpoint.Checkpoints(workdir, experiment.keep) if workdir else None

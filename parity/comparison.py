@@ -77,6 +77,10 @@ def check_alike(traces: Sequence[Reader], names: Sequence[str]) -> None:
     for line in sorted({*left} ^ {*right}):
         has, lacks = (names[0], names[1]) if line in left else (names[1], names[0])
         raise UserError(f"cannot judge: the traces are of different experiments: {has} has {line}, {lacks} has not")
+    for trace, name in zip(traces, names):
+        if trace.meta.get("first_step"):
+            raise UserError(f"cannot judge: {name} begins at step {trace.meta['first_step']} of a resumed run; record "
+                            "from a run's first step")
     if len(traces[0]) != len(traces[1]):
         raise UserError(f"cannot judge: {names[0]} holds {len(traces[0])} steps, {names[1]} {len(traces[1])}; record "
                         "as many of both")

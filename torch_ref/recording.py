@@ -25,23 +25,25 @@ class Recorder:
       experiment: what to record and for how long.
       rank: of this process; every rank takes part in the reading.
       world_size: ranks in all.
+      first_step: of the run, or of what is left of it.
       workdir: the trace goes to its trace/ folder; None on other ranks.
     """
 
-    def __init__(self, experiment: Experiment, rank: int, world_size: int, workdir: pathlib.Path | None):
+    def __init__(self, experiment: Experiment, rank: int, world_size: int, first_step: int,
+                 workdir: pathlib.Path | None):
         self._experiment, self._rank, self._world_size = experiment, rank, world_size
-        self._steps, self._first = experiment.record_steps if experiment.record != "off" else 0, None
-        self._writer = None
-        if self._steps and workdir:
-            meta = dict(stack="torch", precision=experiment.precision, world_size=world_size, steps=self._steps,
+        steps = experiment.record_steps if experiment.record != "off" else 0
+        self._first, self._end, self._writer = first_step, first_step + steps, None
+        if steps and workdir:
+            meta = dict(stack="torch", precision=experiment.precision, world_size=world_size, steps=steps,
+                        first_step=first_step,
                         flags=config.to_flagfile(experiment).splitlines(),
                         versions=run_log.versions(("torch", "deepspeed")))
             self._writer = trace.Writer(workdir / "trace", experiment.record, meta)
 
     def wants(self, step: int) -> bool:
         """Whether this step of the run, counted from 0, is to be recorded; asked at the beginning of every step."""
-        self._first = step if self._first is None else self._first
-        return step < self._first + self._steps
+        return step < self._end
 
     def run(self, engine: Any, batch: Batch, ids: np.ndarray, step: int, learning_rate: float) -> StepResult:
         """Takes one step and writes it.
@@ -62,7 +64,7 @@ class Recorder:
         if self._writer:
             grads = params_io.to_flax(engine.module, grads)
             tensors = step_tensors(before, after, ids, result, grads)
-            self._writer.write(step - (self._first or 0), tensors | {"activations": activations})
+            self._writer.write(step - self._first, tensors | {"activations": activations})
         return result
 
     def _watched(self, engine: Any, batch: Batch) -> contextlib.AbstractContextManager[list[layer_outputs.Outputs]]:

@@ -69,7 +69,7 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     plan = batches.plan(experiment, len(data.train_inputs))
     epochs_done = resume(plan, folder, engine) if experiment.resume else 0
     metric_name, metric = METRICS[data.task]
-    recorder = Recorder(experiment, rank, world_size, workdir)
+    recorder = Recorder(experiment, rank, world_size, sum(plan[:epochs_done]), workdir)
     splits = evaluation.splits(experiment, data)
     held = samples.training(data), samples.evaluated(data, splits)
     place = put_scaling if samples.exceed_cache(experiment, *held) else put

@@ -7,7 +7,8 @@ A trace is a folder:
 
 meta.json holds `version`, `level`, `stack` (the name of what trained), `precision` (of the forward pass), `world_size`
 (ranks), `flags` (lines of a flagfile, [] if there is none), `versions` (package -> version) and `order` (see below),
-and whatever else the writer adds. Each step file is a flat mapping of canonical (Flax) names and layouts to arrays:
+perhaps `first_step` (the run's steps before the first that is recorded; else 0), and whatever else the writer adds.
+Each step file is a flat mapping of canonical (Flax) names and layouts to arrays:
 
     batch/ids                     [samples] int32: which samples, in order; without padding
     params/NAME                   master parameters before the step

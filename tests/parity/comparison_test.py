@@ -61,6 +61,11 @@ class TestMain:
         with pytest.raises(UserError, match=r"holds 3 steps, .* 2; record as many of both"):
             comparison.main([str(traces["first"]), str(shorter)], 8.0)
 
+    def test_refuses_the_second_half_of_a_run(self, traces, tmp_path):
+        later = edited_meta(traces["first"], tmp_path / "later", first_step=15)
+        with pytest.raises(UserError, match=r"later begins at step 15 of a resumed run; record from a run's first"):
+            comparison.main([str(traces["first"]), str(later)], 8.0)
+
     def test_refuses_a_trace_without_flags(self, traces, tmp_path):
         bare = edited_meta(traces["first"], tmp_path / "bare", flags=[])
         with pytest.raises(UserError, match=r"bare/meta\.json has no flags"):

@@ -279,6 +279,7 @@ def assert_one_run(name: str, whole: Reader, handed: Reader) -> None:
     experiment, first = of(name), STEPS * HANDED
     data = datasets.load(experiment)
     assert (len(whole), len(handed)) == (EPOCHS * STEPS, (EPOCHS - HANDED) * STEPS)
+    assert (whole.meta["first_step"], handed.meta["first_step"]) == (0, first)
     expected, found = whole.read(first), handed.read(0)
     for tensor in (tensor for tensor in expected if tensor.split("/")[0] in STARTS):
         np.testing.assert_array_equal(found[tensor], expected[tensor], strict=True, err_msg=tensor)
