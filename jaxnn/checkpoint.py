@@ -88,6 +88,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp  # half a second, which a run without checkpoints does not pay
 
         arrays = _by_path(saved)
+        _require_room(self._workdir, sum(array.nbytes for array in arrays.values()))
         with _disk(self._workdir):
             self._manager = self._manager or _manager(ocp, self._workdir, self._keep)
             self._manager.save(int(saved.state.step), args=ocp.args.Composite(
@@ -161,7 +162,7 @@ def _folder(workdir: pathlib.Path, step: int) -> pathlib.Path:
 
 def _manager(ocp: Any, workdir: pathlib.Path, keep: int) -> Any:
     """Orbax's, of this process alone: the one that writes."""
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="checkpoint")
     options = ocp.CheckpointManagerOptions(
@@ -227,10 +228,19 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
     return {"sha256": digest.hexdigest()}
 
 
+def _require_room(workdir: pathlib.Path, num_bytes: int) -> None:
+    """Raises UserError if the disk is too full for a checkpoint: Orbax, were it to begin, would complain at length."""
+    free = shutil.disk_usage(workdir).free
+    if free < num_bytes:
+        raise UserError(f"--checkpoint_every: cannot write {workdir / FOLDER}: {num_bytes / 2**20:.3g} MiB needed, "
+                        f"{free / 2**20:.3g} free")
+
+
 @contextlib.contextmanager
 def _disk(workdir: pathlib.Path) -> Iterator[None]:
     """Names what could not be written, in a line."""
     try:
         yield
     except (OSError, ValueError) as error:  # ValueError is what Orbax's storage makes of a full disk
-        raise UserError(f"--checkpoint_every: cannot write {workdir / FOLDER}: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0].rpartition(": ")[2]
+        raise UserError(f"--checkpoint_every: cannot write {workdir / FOLDER}: {reason}") from None

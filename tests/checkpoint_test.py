@@ -1,6 +1,7 @@
 """Checkpoints: exact, whole or absent, and refused by name when they do not fit."""
 
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -110,6 +111,12 @@ class TestDamage:
             largest_file(two, step).unlink()
         with pytest.raises(UserError, match=r"--resume: none of the 2 checkpoints in .*checkpoints can be read"):
             checkpoint.restore(two, state_of())
+
+    def test_a_full_disk_is_noticed_before_anything_is_written(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(2**20, 2**20, 2**7))
+        with pytest.raises(UserError, match=r"cannot write .*checkpoints: 0\.000\d+ MiB needed, 0\.000122 free$"):
+            checkpoint.save(tmp_path, state_of())
+        assert list(tmp_path.iterdir()) == []
 
     def test_what_cannot_be_written_is_named(self, tmp_path):
         (tmp_path / "checkpoints").write_text("a file")

@@ -1,5 +1,8 @@
 """Bad input: one line on stderr that names the flag, exit code 2, no traceback, nothing written."""
 
+import os
+import re
+import subprocess
 import sys
 
 import pytest
@@ -62,6 +65,18 @@ class TestBadInput:
         assert "--overwrite" in err
         assert "--resume" in err
         assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+    def test_a_full_disk_while_pictures_are_written(self, tmp_path):
+        """Files of more than 20,000 bytes fail as on a full disk."""
+        code = ("import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
+                "sys.argv[0] = 'jaxnn.train'; runpy.run_module('jaxnn.train', run_name='__main__')")
+        command = [sys.executable, "-c", code, f"--workdir={tmp_path}", "--epochs=2", "--num_devices=1"]
+        done = subprocess.run(command, capture_output=True, text=True,
+                              env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"})
+        assert done.returncode == 2
+        assert re.fullmatch(rf"error: cannot write {tmp_path}/plots/\w+\.png: File too large; make room\n", done.stderr)
+        assert sorted(path.name for path in tmp_path.rglob("*")) == [
+            "data.json", "experiment.flags", "metrics.csv", "params.safetensors", "plots", "summary.json"]
 
     def test_divergence_names_step_and_tensor_and_keeps_what_was_written(self, monkeypatch, capsys, tmp_path):
         code, err = ends(monkeypatch, capsys, "--optimizer=sgd", "--learning_rate=1.5", "--num_samples=64",

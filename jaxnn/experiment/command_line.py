@@ -1,5 +1,6 @@
 """How every command starts and ends: flags in, one clear line and exit code 2 on bad input."""
 
+import errno
 import gc
 import sys
 import traceback
@@ -12,6 +13,7 @@ from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.deepspeed import reading
 
 BAD_INPUT = 2
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 Define = Callable[[flags.FlagValues], None]
 
 
@@ -103,9 +105,13 @@ def _run(body: Callable[[], int | None], description: str, define: Define, crash
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
-    except Exception:
-        traceback.print_exc()
-        status = crash_status
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            print(f"error: cannot write {error.filename or 'a file'}: {error.strerror}; make room", file=sys.stderr)
+            status = BAD_INPUT
+        else:
+            traceback.print_exc()
+            status = crash_status
     gc.freeze()
     leave(status or 0)
 

@@ -13,6 +13,7 @@
     plots/*.png
 """
 
+import contextlib
 import csv
 import datetime
 import io
@@ -21,7 +22,7 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -170,9 +171,11 @@ def write_params(path: pathlib.Path, params: Mapping[str, np.ndarray]) -> None:
 
 def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes arrays by name, whole or not at all; their values are not looked at."""
-    partial = path.with_suffix(".partial")
-    save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, partial)
-    os.replace(partial, path)
+    with whole(path) as partial:
+        try:
+            save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, partial)
+        except SafetensorError as error:  # an OSError without its number
+            raise UserError(f"cannot write {path}: {error}; is the disk full?") from None
 
 
 def read_arrays(path: str | pathlib.Path, flag: str) -> dict[str, np.ndarray]:
@@ -185,9 +188,22 @@ def read_arrays(path: str | pathlib.Path, flag: str) -> dict[str, np.ndarray]:
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a small file whole or not at all."""
+    with whole(path) as partial:
+        partial.write_text(text)
+
+
+@contextlib.contextmanager
+def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A path to write to, which then takes the place of `path`; if that fails nothing is left of it."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    try:
+        yield partial
+        os.replace(partial, path)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # of a full disk Python does not say which file
+        raise
 
 
 def require_finite(values: Mapping[str, Any], where: str) -> None:

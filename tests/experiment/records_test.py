@@ -1,5 +1,7 @@
 """Tests of jaxnn/experiment/records.py."""
 
+import errno
+import pathlib
 import re
 
 import numpy as np
@@ -223,6 +225,17 @@ class TestWriteText:
         with pytest.raises(TypeError):
             records.write_text(tmp_path / "a.json", object())
         assert (tmp_path / "a.json").read_text() == "old"
+        assert names(tmp_path) == ["a.json"]
+
+    def test_a_full_disk_says_which_file(self, tmp_path, monkeypatch):
+        def write_text(path: pathlib.Path, text: str) -> None:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(pathlib.Path, "write_text", write_text)
+        with pytest.raises(OSError, match=rf"No space left on device: '{re.escape(str(tmp_path / 'a.json'))}'"):
+            records.write_text(tmp_path / "a.json", "whole")
+        assert names(tmp_path) == []
 
 
 class TestRequireFinite:

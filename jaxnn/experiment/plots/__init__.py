@@ -37,7 +37,8 @@ def draw(experiment: Experiment, data: Dataset, workdir: pathlib.Path, params: M
     folder = workdir / "plots"
     folder.mkdir(exist_ok=True)
     for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=150)
+        with records.whole(folder / f"{name}.png") as partial:
+            figure.savefig(partial, dpi=150, format="png")
     if boundary.is_plane(data) and (workdir / "trace").exists():
         from jaxnn.experiment.plots import animation
 
