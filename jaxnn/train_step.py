@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.flatten_util import ravel_pytree
 
 from jaxnn import layer_outputs, losses, precision
 from jaxnn.dropout import mask_source
@@ -238,4 +239,13 @@ def unscale(grads: Params, scale: jax.Array) -> Params:
 
 
 def _sum_over(tree: Any, axis_name: str | None) -> Any:
-    return lax.psum(tree, axis_name) if axis_name and lax.axis_size(axis_name) > 1 else tree
+    """Sums over the devices, in one message for all arrays of a format: on a CPU each message waits for all devices."""
+    if not axis_name or lax.axis_size(axis_name) == 1:
+        return tree
+    leaves, structure = jax.tree.flatten(tree)
+    summed: dict[int, jax.Array] = {}
+    for dtype in dict.fromkeys(leaf.dtype for leaf in leaves):
+        places = [place for place, leaf in enumerate(leaves) if leaf.dtype == dtype]
+        flat, restore = ravel_pytree([leaves[place] for place in places])
+        summed |= dict(zip(places, restore(lax.psum(flat, axis_name))))
+    return jax.tree.unflatten(structure, [summed[place] for place in range(len(leaves))])
