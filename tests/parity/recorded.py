@@ -5,10 +5,9 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pytest
 
 from jaxnn import train
 from jaxnn.experiment import command_line, datasets, records
@@ -29,22 +28,16 @@ def of(name: str, flags: Sequence[str]) -> Experiment:
 
 
 class Recorded:
-    """Where the torch side of some cases is or will be.
+    """Recordings of both stacks; the torch side's are made from when this is.
 
     Args:
-      folder: made and filled by whoever comes first.
+      folder: for all of them.
       cases: to record.
     """
 
     def __init__(self, folder: pathlib.Path, cases: Cases):
         self._folder, self._cases = folder, cases
-        self._process: subprocess.Popen | None = None
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            return
-        jobs = [self._job(name) for name in cases]
-        records.write_text(folder / "jobs.json", json.dumps(jobs))
+        records.write_text(folder / "jobs.json", json.dumps([self._job(name) for name in cases]))
         with (folder / "log").open("w") as log:
             self._process = subprocess.Popen([sys.executable, "-m", "torch_ref.planted",
                                               f"--jobs={folder / 'jobs.json'}"], stdout=log, stderr=subprocess.STDOUT)
@@ -62,8 +55,6 @@ class Recorded:
 
     def verdict(self, name: str, workdir: pathlib.Path) -> dict:
         """stack -> the verdict on its recording of a case."""
-        while not self._initial(name).exists() or not (self._folder / "log").exists():
-            time.sleep(0.1)
         experiment = of(name, self._cases[name]).replace(init_params=str(self._initial(name)),
                                                          workdir=str(workdir / "jax"))
         train.main(experiment)
@@ -82,16 +73,7 @@ class Recorded:
             time.sleep(0.1)
         return Reader(folder)
 
-    def wait(self) -> None:
-        """Until the process that was started here has ended."""
-        if self._process:
-            self._process.wait()
-
-
-def record(name: str, cases: Cases, tmp_path_factory: pytest.TempPathFactory,
-           request: pytest.FixtureRequest) -> Iterator[Recorded]:
-    """A fixture's body: the recordings of all test processes together."""
-    own = tmp_path_factory.getbasetemp()
-    recorded = Recorded((own.parent if hasattr(request.config, "workerinput") else own) / name, cases)
-    yield recorded
-    recorded.wait()
+    def stop(self) -> None:
+        """Nothing is recorded for tests that were not to run."""
+        self._process.kill()
+        self._process.wait()
