@@ -12,8 +12,12 @@ import jax
 import pytest
 import torch
 
+from jaxnn.experiment.cache import cache_folder
 from tests import sharing
 
+# Most of the time goes into compiling: what took a while is kept where jaxnn.train keeps its own.
+jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
