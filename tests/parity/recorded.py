@@ -1,9 +1,6 @@
 """Experiments recorded by both stacks: the torch side of all of them in one process, the JAX side in the test's own."""
 
-import json
 import pathlib
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +13,7 @@ from jaxnn.experiment.trace import Reader
 from parity.compare import THRESHOLD
 from parity.oracle.train import start
 from parity.run import judge_traces
+from tests.torch_ref import jobs
 
 Cases = Mapping[str, Sequence[str]]
 """Name -> flags, --record_steps among them."""
@@ -37,18 +35,14 @@ class Recorded:
 
     def __init__(self, folder: pathlib.Path, cases: Cases):
         self._folder, self._cases = folder, cases
-        records.write_text(folder / "jobs.json", json.dumps([self._job(name) for name in cases]))
-        with (folder / "log").open("w") as log:
-            self._process = subprocess.Popen([sys.executable, "-m", "torch_ref.planted",
-                                              f"--jobs={folder / 'jobs.json'}"], stdout=log, stderr=subprocess.STDOUT)
+        self._process = jobs.start([self._job(name) for name in cases], folder)
 
     def _job(self, name: str) -> dict:
         experiment = of(name, self._cases[name])
         params = start(experiment, datasets.load(experiment)).params
         records.write_params(self._initial(name), {key: np.asarray(x, np.float32) for key, x in params.items()})
-        arguments = [*self._cases[name], "--noplots", "--record=full", f"--workdir={self._folder / name}",
-                     f"--init_params={self._initial(name)}"]
-        return {"fault": "", "first_step": 0, "arguments": arguments}
+        arguments = (*self._cases[name], "--noplots", "--record=full", f"--init_params={self._initial(name)}")
+        return jobs.job(arguments, self._folder / name)
 
     def _initial(self, name: str) -> pathlib.Path:
         return self._folder / f"{name}.safetensors"

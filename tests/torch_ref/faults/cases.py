@@ -120,9 +120,9 @@ CASES = [
 ]
 
 
-def jobs_of(folder: pathlib.Path) -> dict[str, Case]:
+def jobs_of(folder: pathlib.Path) -> dict[pathlib.Path, Case]:
     """Folder -> what is trained into it: the clean runs before and after all faults."""
     clean = {case.clean: None for case in CASES}
     plain = [case for case in clean if not case.flags]
     names = {f"before-{case}": case for case in clean} | {str(case): case for case in CASES}
-    return {str(folder / name): case for name, case in (names | {f"after-{case}": case for case in plain}).items()}
+    return {folder / name: case for name, case in (names | {f"after-{case}": case for case in plain}).items()}
