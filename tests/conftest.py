@@ -1,4 +1,4 @@
-"""Settings for every test: strict dtypes and ranks in JAX, and which FP16 kernels this CPU has."""
+"""Settings for every test: strict dtypes and ranks in JAX, which FP16 kernels this CPU has, who runs what and when."""
 
 import os
 import subprocess
@@ -12,6 +12,12 @@ import jax
 import pytest
 import torch
 
+from jaxnn.experiment.cache import cache_folder
+from tests import sharing
+
+# Most of the time goes into compiling: what took a while is kept where jaxnn.train keeps its own.
+jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -22,6 +28,16 @@ needs_native_fp16 = pytest.mark.skipif(
 
 def pytest_report_header() -> str:
     return f"FP16 on this CPU: {'native' if NATIVE_FP16 else 'software, tests of native FP16 are skipped'}"
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which may be switched off
+def pytest_xdist_make_scheduler(config, log) -> sharing.Sharing:
+    config.option.loadscopereorder = False  # by the number of tests
+    return sharing.Sharing(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: sharing.rank(item.nodeid))
 
 
 @pytest.fixture

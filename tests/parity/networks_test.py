@@ -32,8 +32,6 @@ VARIANTS = ("--zero_stage=2", "--nofused_adam", "--optimizer=sgd")
 """In FP16 from DeepSpeed's own scale, at which the first steps overflow."""
 
 
-
-
 def network(name, precision):
     """Flags of a network, from a loss scale at which none overflows: every step has gradients to compare."""
     base, *flags = NETWORKS[name]
@@ -56,8 +54,10 @@ CASES = {f"{name} {precision}": network(name, precision) for name, precision in 
 
 
 @pytest.fixture(scope="module")
-def recordings(tmp_path_factory, request):
-    yield from recorded.record("networks", CASES, tmp_path_factory, request)
+def recordings(tmp_path_factory):
+    recordings = recorded.Recorded(tmp_path_factory.mktemp("networks"), CASES)
+    yield recordings
+    recordings.stop()
 
 
 def assert_parity(recordings, tmp_path, case, steps=STEPS):

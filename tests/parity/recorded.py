@@ -1,14 +1,10 @@
 """Experiments recorded by both stacks: the torch side of all of them in one process, the JAX side in the test's own."""
 
-import json
 import pathlib
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pytest
 
 from jaxnn import train
 from jaxnn.experiment import command_line, datasets, records
@@ -17,6 +13,7 @@ from jaxnn.experiment.trace import Reader
 from parity.compare import THRESHOLD
 from parity.oracle.train import start
 from parity.run import judge_traces
+from tests.torch_ref import jobs
 
 Cases = Mapping[str, Sequence[str]]
 """Name -> flags, --record_steps among them."""
@@ -29,41 +26,29 @@ def of(name: str, flags: Sequence[str]) -> Experiment:
 
 
 class Recorded:
-    """Where the torch side of some cases is or will be.
+    """Recordings of both stacks; the torch side's are made from when this is.
 
     Args:
-      folder: made and filled by whoever comes first.
+      folder: for all of them.
       cases: to record.
     """
 
     def __init__(self, folder: pathlib.Path, cases: Cases):
         self._folder, self._cases = folder, cases
-        self._process: subprocess.Popen | None = None
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            return
-        jobs = [self._job(name) for name in cases]
-        records.write_text(folder / "jobs.json", json.dumps(jobs))
-        with (folder / "log").open("w") as log:
-            self._process = subprocess.Popen([sys.executable, "-m", "torch_ref.planted",
-                                              f"--jobs={folder / 'jobs.json'}"], stdout=log, stderr=subprocess.STDOUT)
+        self._process = jobs.start([self._job(name) for name in cases], folder)
 
     def _job(self, name: str) -> dict:
         experiment = of(name, self._cases[name])
         params = start(experiment, datasets.load(experiment)).params
         records.write_params(self._initial(name), {key: np.asarray(x, np.float32) for key, x in params.items()})
-        arguments = [*self._cases[name], "--noplots", "--record=full", f"--workdir={self._folder / name}",
-                     f"--init_params={self._initial(name)}"]
-        return {"fault": "", "first_step": 0, "arguments": arguments}
+        arguments = (*self._cases[name], "--noplots", "--record=full", f"--init_params={self._initial(name)}")
+        return jobs.job(arguments, self._folder / name)
 
     def _initial(self, name: str) -> pathlib.Path:
         return self._folder / f"{name}.safetensors"
 
     def verdict(self, name: str, workdir: pathlib.Path) -> dict:
         """stack -> the verdict on its recording of a case."""
-        while not self._initial(name).exists() or not (self._folder / "log").exists():
-            time.sleep(0.1)
         experiment = of(name, self._cases[name]).replace(init_params=str(self._initial(name)),
                                                          workdir=str(workdir / "jax"))
         train.main(experiment)
@@ -82,16 +67,7 @@ class Recorded:
             time.sleep(0.1)
         return Reader(folder)
 
-    def wait(self) -> None:
-        """Until the process that was started here has ended."""
-        if self._process:
-            self._process.wait()
-
-
-def record(name: str, cases: Cases, tmp_path_factory: pytest.TempPathFactory,
-           request: pytest.FixtureRequest) -> Iterator[Recorded]:
-    """A fixture's body: the recordings of all test processes together."""
-    own = tmp_path_factory.getbasetemp()
-    recorded = Recorded((own.parent if hasattr(request.config, "workerinput") else own) / name, cases)
-    yield recorded
-    recorded.wait()
+    def stop(self) -> None:
+        """Nothing is recorded for tests that were not to run."""
+        self._process.kill()
+        self._process.wait()

@@ -8,11 +8,9 @@ lies between the gradients of the large batches and those of the few samples tha
 that no gradient ends up near FP16's largest number; `test_no_decision_is_a_close_one` holds the runs to it.
 """
 
-import contextlib
 import functools
+import json
 import pathlib
-import subprocess
-import sys
 from typing import NamedTuple
 
 import jax
@@ -30,6 +28,7 @@ from parity import compare, run
 from parity.judge import Judge, Replays
 from parity.replay import Replay
 from parity.semantics.switch import GRADIENTS, RULES, UPDATE
+from tests.torch_ref import jobs
 
 STEPS = 60
 LARGEST = float(np.finfo(np.float16).max)
@@ -55,7 +54,7 @@ class Recording(NamedTuple):
       experiment: what ran.
       jax: the trace of jaxnn.train.
       torch: the trace of torch_ref.train.
-      errors: the last line of each, jaxnn's first, empty of a run that went well.
+      errors: what each ended with, jaxnn's first, empty of a run that went well.
     """
 
     experiment: Experiment
@@ -66,36 +65,37 @@ class Recording(NamedTuple):
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory):
-    """Name -> Recording. The processes of torch_ref.train run side by side, and jaxnn.train in this one."""
+    """Name -> Recording. One process of torch_ref trains every case, while jaxnn.train does in this one."""
     folder, cases = tmp_path_factory.mktemp("loss_scale"), {**CASES, **SPOILED}
     experiments = {name: parse(folder / name, flags) for name, flags in cases.items()}
-    with contextlib.ExitStack() as processes:
-        started = {name: processes.enter_context(start(experiment, folder / name, cases[name]))
-                   for name, experiment in experiments.items()}
-        ours = {name: error_of(experiment) for name, experiment in experiments.items()}
-        return {name: finished(experiment, ours[name], started[name].wait(), folder / name)
-                for name, experiment in experiments.items()}
+    for name, experiment in experiments.items():
+        write_initial(experiment, folder / name)
+    torch = jobs.start([jobs.job(arguments(folder / name, flags, "full"), folder / f"{name}_torch")
+                        for name, flags in cases.items()], folder)
+    ours = [error_of(experiment) for experiment in experiments.values()]
+    torch.wait()
+    codes, log = json.loads((folder / "jobs.done.json").read_text()), (folder / "log").read_text()
+    assert codes == [2 if error else 0 for error in ours], log
+    return {name: Recording(experiment, Reader(folder / f"{name}_jax" / "trace"),
+                            Reader(folder / f"{name}_torch" / "trace"), (ours[number], error_of_job(number, log)))
+            for number, (name, experiment) in enumerate(experiments.items())}
 
 
-def arguments(path: pathlib.Path, flags: tuple[str, ...], stack: str) -> list[str]:
-    """The flags of one stack's run; the files of a case begin with `path`."""
-    return [*FLAGS, *flags, f"--init_params={path}.safetensors", f"--workdir={path}_{stack}",
-            f"--record={'full' if stack == 'torch' else 'losses'}"]
+def arguments(path: pathlib.Path, flags: tuple[str, ...], level: str) -> list[str]:
+    """The flags of a run that starts from the case's parameters."""
+    return [*FLAGS, *flags, f"--init_params={path}.safetensors", f"--record={level}"]
 
 
 def parse(path: pathlib.Path, flags: tuple[str, ...]) -> Experiment:
     """The experiment as jaxnn.train runs it."""
-    return command_line.parse(["", *arguments(path, flags, "jax")], "fp16")[0]
+    return command_line.parse(["", *arguments(path, flags, "losses"), f"--workdir={path}_jax"], "fp16")[0]
 
 
-def start(experiment: Experiment, path: pathlib.Path, flags: tuple[str, ...]) -> subprocess.Popen:
-    """Writes the initial parameters and starts torch_ref.train from them."""
+def write_initial(experiment: Experiment, path: pathlib.Path) -> None:
+    """Writes the parameters that both stacks start from."""
     fresh = experiment.replace(init_params="")
     initial = run.initial_params(fresh, datasets.load(fresh))
     records.write_params(pathlib.Path(f"{path}.safetensors"), spoil(path.name, initial))
-    with path.with_suffix(".log").open("w") as log:
-        return subprocess.Popen([sys.executable, "-m", "torch_ref.train", *arguments(path, flags, "torch")],
-                                stdout=log, stderr=subprocess.STDOUT)
 
 
 def spoil(name: str, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -116,13 +116,10 @@ def error_of(experiment: Experiment) -> str:
     return ""
 
 
-def finished(experiment: Experiment, ours: str, code: int, path: pathlib.Path) -> Recording:
-    """What both runs left behind."""
-    log = path.with_suffix(".log").read_text()
-    assert code == (2 if ours else 0), log
-    theirs = log.splitlines()[-1].removeprefix("error: ") if code else ""
-    traces = [Reader(path.with_name(f"{path.name}_{stack}") / "trace") for stack in ("jax", "torch")]
-    return Recording(experiment, *traces, (ours, theirs))
+def error_of_job(number: int, log: str) -> str:
+    """The error that torch_ref's run ended with."""
+    begin = f"error: job {number}: "
+    return next((line.removeprefix(begin) for line in log.splitlines() if line.startswith(begin)), "")
 
 
 def series(trace: Reader, name: str) -> np.ndarray:

@@ -1,5 +1,7 @@
 """What torch_ref.train writes under --record: activations of the global batch, in order, on any ranks and in parts."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,42 +10,67 @@ from jaxnn.experiment import command_line, datasets
 from jaxnn.experiment.ports import free_port
 from jaxnn.experiment.trace import LEVELS, Reader
 from tests.recording_check import assert_first_layers, unit_of
+from tests.torch_ref import jobs
 from torch_ref import recording
 
 FLAGS = ("--flagfile=launch/experiments/breast_cancer.flags", "--batch_size=104", "--max_steps=5", "--record_steps=5",
          "--noplots", "--initial_scale_power=8")
 """455 samples: the fifth batch has 39, so that the second of two ranks has 13 real rows, all of them in its first part.
 """
-LAUNCHER = ("deepspeed.launcher.runner", "--num_accelerators=2", "--module", "torch_ref.train")
+LAUNCHER = ("deepspeed.launcher.runner", "--num_accelerators=2")
+ALONE, TOGETHER = (("fp32", 1, 0), ("fp16", 2, 1)), (("fp16", 2, 3), ("bf16", 1, 2))
+"""(precision, parts, ZeRO stage) on one rank and on two."""
+LOWER = ("losses", "params")
 
 
-def record(run, workdir, *flags, ranks=1):
-    """(Experiment, data, trace) of a run under DeepSpeed."""
-    module, *launch = ("torch_ref.train",) if ranks == 1 else (
-        *LAUNCHER[:2], f"--master_port={free_port()}", *LAUNCHER[2:])
-    arguments = [*FLAGS, f"--workdir={workdir}", *flags]
-    done = run(module, *launch, *arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
-    experiment, _ = command_line.parse(["", *arguments], "fp16")
-    return experiment, datasets.load(experiment), Reader(workdir / "trace")
+def name_of(case):
+    return "-".join(map(str, case))
+
+
+def flags_of(precision, parts, stage):
+    return (*FLAGS, f"--precision={precision}", f"--accumulation_steps={parts}", f"--zero_stage={stage}",
+            "--record=full")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The folder of one rank's runs, which are made in one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    runs = {name_of(case): flags_of(*case) for case in ALONE}
+    runs |= {level: (*FLAGS, f"--record={level}") for level in LOWER}
+    jobs.run([jobs.job(flags, folder / name) for name, flags in runs.items()], folder)
+    assert json.loads((folder / "jobs.done.json").read_text()) == [0] * len(runs), (folder / "log").read_text()
+    return folder
+
+
+def assert_activations(workdir, flags, precision):
+    experiment, _ = command_line.parse(["", *flags, f"--workdir={workdir}"], "fp16")
+    trace = Reader(workdir / "trace")
+    assert_first_layers(experiment, datasets.load(experiment), trace, unit_of(precision))
+    order = trace.meta["order"]
+    assert order["activations"] == ["hidden_0", "hidden_1", "output"]
+    assert order["params"] == [f"{layer}/{leaf}" for layer in order["activations"] for leaf in ("kernel", "bias")]
 
 
 class TestActivations:
-    @pytest.mark.parametrize(("precision", "ranks", "parts", "stage"), [
-        ("fp32", 1, 1, 0), ("fp16", 1, 2, 1), ("fp16", 2, 2, 3), ("bf16", 2, 1, 2)])
-    def test_are_those_of_the_batch_in_its_order(self, run, tmp_path, precision, ranks, parts, stage):
-        recorded = record(run, tmp_path, f"--precision={precision}", f"--accumulation_steps={parts}", "--record=full",
-                          f"--zero_stage={stage}", ranks=ranks)
-        assert_first_layers(*recorded, unit_of(precision))
-        order = recorded[2].meta["order"]
-        assert order["activations"] == ["hidden_0", "hidden_1", "output"]
-        assert order["params"] == [f"{layer}/{leaf}" for layer in order["activations"] for leaf in ("kernel", "bias")]
+    """Those of the batch, in its order."""
+
+    @pytest.mark.parametrize("case", ALONE, ids=name_of)
+    def test_of_one_rank(self, alone, case):
+        assert_activations(alone / name_of(case), flags_of(*case), case[0])
+
+    @pytest.mark.parametrize("case", TOGETHER, ids=name_of)
+    def test_of_two_ranks(self, run, tmp_path, case):
+        done = run(*LAUNCHER, f"--master_port={free_port()}", "--module", "torch_ref.train", *flags_of(*case),
+                   f"--workdir={tmp_path}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert_activations(tmp_path, flags_of(*case), case[0])
 
 
 class TestLevels:
-    @pytest.mark.parametrize("level", ["losses", "params"])
-    def test_lower_ones_hold_none(self, run, tmp_path, level):
-        *_, trace = record(run, tmp_path, f"--record={level}")
+    @pytest.mark.parametrize("level", LOWER)
+    def test_lower_ones_hold_none(self, alone, level):
+        trace = Reader(alone / level / "trace")
         assert len(trace) == 5
         assert not [name for name in trace.read(0) if name.split("/")[0] in LEVELS["full"]]
         assert trace.meta["order"]["activations"] == []

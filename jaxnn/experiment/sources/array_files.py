@@ -3,12 +3,16 @@
 A mapped array stays in its file; the pages that are used are read when they are, and memory may be smaller.
 """
 
+import contextlib
+import functools
 import glob
 import pathlib
 import re
+import tokenize
 import zipfile
 import zlib
-from typing import BinaryIO, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -18,8 +22,11 @@ MAPPED_FROM = 2**28
 """Bytes of all files together from which on they are mapped: what is smaller is checked and scaled once, not often."""
 NPY_NAMES = re.compile(r"([xy])((?:_\d+)?)\.npy")
 NAMING = "x.npy and y.npy, or x_000.npy, y_000.npy, x_001.npy, ..."
-BROKEN = (EOFError, ValueError, TypeError, AttributeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-"""What NumPy raises on files that hold something else, or half of it."""
+BROKEN = (EOFError, ValueError, TypeError, OverflowError, RuntimeError, SyntaxError, tokenize.TokenError,
+          zipfile.BadZipFile, zlib.error)
+"""What NumPy raises on files that hold something else, half of it, or an encrypted member."""
+T = TypeVar("T")
+Whole = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 class Part(NamedTuple):
@@ -91,50 +98,74 @@ def _pairs(paths: list[pathlib.Path]) -> list[tuple[pathlib.Path, pathlib.Path]]
 
 
 def _read_npy(path: pathlib.Path, mapped: bool) -> np.ndarray:
-    try:
+    with _whole(path, ".npy file of a plain array", "numpy.save"):
         return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    except BROKEN as error:
-        raise UserError(f"--data_path: {path}: is not a whole .npy file of a plain array "
-                        f"({' '.join(str(error).split())}); write it with numpy.save") from None
 
 
 def _read_npz(path: pathlib.Path, mapped: bool) -> list[np.ndarray]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            missing = [name for name in ("x", "y") if name not in archive.files]
-            if missing:
-                raise UserError(f"--data_path: {path}: has no array {missing[0]!r}; it has {', '.join(archive.files)}")
-            maps = [_map_member(file, archive.zip, f"{name}.npy") if mapped else None for name in ("x", "y")]
-            return [archive[name] if array is None else array for name, array in zip(("x", "y"), maps)]
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    except BROKEN as error:
-        raise UserError(f"--data_path: {path}: is not a whole .npz file of plain arrays "
-                        f"({' '.join(str(error).split())}); write it with numpy.savez(path, x=x, y=y)") from None
+    whole = functools.partial(_whole, path, ".npz file of plain arrays", "numpy.savez(path, x=x, y=y)")
+    with whole():
+        file = path.open("rb")
+    with file:
+        with whole():
+            archive = _of_type(np.lib.npyio.NpzFile, np.load(file, allow_pickle=False))
+        missing = [name for name in ("x", "y") if name not in archive.files]
+        if missing:
+            raise UserError(f"--data_path: {path}: has no array {missing[0]!r}; it has {', '.join(archive.files)}")
+        return [_read_member(file, archive, name, whole, mapped) for name in ("x", "y")]
 
 
-def _map_member(file: BinaryIO, archive: zipfile.ZipFile, name: str) -> np.ndarray | None:
+def _read_member(file: BinaryIO, archive: np.lib.npyio.NpzFile, name: str, whole: Whole, mapped: bool) -> np.ndarray:
+    """An array of an archive, mapped if that is wanted and can be."""
+    if mapped and (array := _map_member(file, archive.zip.NameToInfo.get(f"{name}.npy"), whole)) is not None:
+        return array
+    with whole():
+        return _of_type(np.ndarray, archive[name])
+
+
+def _map_member(file: BinaryIO, member: zipfile.ZipInfo | None, whole: Whole) -> np.ndarray | None:
     """The array that lies uncompressed within an archive; None where it has to be read.
 
     A member begins with a header of 30 bytes, whose last four are the lengths of what follows it (PKWARE's
     APPNOTE.TXT, 4.3.7).
     """
-    member = archive.NameToInfo.get(name)
     if member is None or member.compress_type != zipfile.ZIP_STORED:
         return None
-    file.seek(member.header_offset + 26)
+    with whole():
+        file.seek(member.header_offset + 26)
     file.seek(int.from_bytes(file.read(2), "little") + int.from_bytes(file.read(2), "little"), 1)
-    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    version = np.lib.format.read_magic(file)
-    if version not in header:
+    return _map_array(file, whole)
+
+
+def _map_array(file: BinaryIO, whole: Whole) -> np.ndarray | None:
+    """The array whose .npy header is next in a file; None where it has to be read."""
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    with whole():
+        version = np.lib.format.read_magic(file)
+    if version not in headers:
         return None
-    shape, by_columns, dtype = header[version](file)
+    with whole():
+        shape, by_columns, dtype = headers[version](file)
     if dtype.hasobject:
         return None
-    return np.memmap(file, dtype, "r", file.tell(), shape, "F" if by_columns else "C")
+    with whole():
+        return np.memmap(file, dtype, "r", file.tell(), shape, "F" if by_columns else "C")
 
 
-def _unreadable(path: pathlib.Path, error: OSError) -> UserError:
-    return UserError(f"--data_path: cannot read {path}: {error.strerror or error}")
+@contextlib.contextmanager
+def _whole(path: pathlib.Path, kind: str, writer: str) -> Iterator[None]:
+    """Around single calls of NumPy, so that an error of our own is not taken for one in the file."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"--data_path: cannot read {path}: {error.strerror or error}") from None
+    except BROKEN as error:
+        raise UserError(f"--data_path: {path}: is not a whole {kind} ({' '.join(str(error).split())}); "
+                        f"write it with {writer}") from None
+
+
+def _of_type(kind: type[T], held: object) -> T:
+    """What NumPy has read: from files that were named wrongly, an array or the bytes of a member."""
+    if not isinstance(held, kind):
+        raise ValueError(f"it holds {type(held).__name__}")
+    return held

@@ -1,11 +1,28 @@
-"""What DeepSpeed itself makes of a ds_config."""
+"""What jaxnn and what DeepSpeed itself make of a ds_config."""
 
 import inspect
+import json
 import types
 import warnings
 
 import pytest
 import torch
+
+from jaxnn.experiment import command_line
+
+
+@pytest.fixture
+def read(tmp_path, capsys):
+    """read(entries or text, flags...) -> (the experiment, its notes)."""
+
+    def run(entries, *arguments):
+        path = tmp_path / "theirs.json"
+        path.write_text(entries if isinstance(entries, str) else json.dumps(entries))
+        capsys.readouterr()
+        experiment, _ = command_line.parse(["prog", f"--ds_config={path}", *arguments], "fp32")
+        return experiment.replace(ds_config=""), capsys.readouterr().err.replace(f"{path}", "theirs.json").splitlines()
+
+    return run
 
 
 @pytest.fixture(scope="session")

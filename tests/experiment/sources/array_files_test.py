@@ -1,6 +1,7 @@
 """Tests of jaxnn/experiment/sources/array_files.py."""
 
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -110,3 +111,48 @@ class TestBadInput:
         np.savez(folder / "objects/a.npz", x=np.array([None] * 3), y=Y)
         with pytest.raises(UserError, match=rf"^--data_path: {re.escape(problem)}[^\n]*$"):
             array_files.read(data_path)
+
+    @pytest.mark.parametrize("mapped", [False, True])
+    @pytest.mark.parametrize(("old", "new", "problem"), [
+        (b"'shape': (3,), }", b"'shape': ((((3,)", "EOF in multi-line statement"),
+        (b"{'descr'", b"{b'escr'", "not supported between instances of")])
+    def test_a_header_that_numpy_stumbles_over(self, folder, monkeypatch, old, new, problem, mapped):
+        monkeypatch.setattr(array_files, "MAPPED_FROM", 0 if mapped else 2**28)
+        path = folder / "shards/y_000.npy"
+        path.write_bytes(path.read_bytes().replace(old, new))
+        with pytest.raises(UserError, match=rf"^--data_path: {path}: is not a whole .npy [^\n]*{problem}[^\n]*$"):
+            array_files.read(str(folder / "shards"))
+
+    def test_members_that_are_no_arrays(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+            for name in ("x.npy", "y.npy"):
+                archive.writestr(name, b"text")
+        with pytest.raises(UserError, match=r"a\.npz: is not a whole \.npz file of plain arrays \(it holds bytes\)"):
+            array_files.read(str(tmp_path / "a.npz"))
+
+    def test_an_array_under_the_name_of_an_archive(self, tmp_path):
+        np.save(tmp_path / "a.npy", X)
+        (tmp_path / "a.npy").rename(tmp_path / "a.npz")
+        with pytest.raises(UserError, match=r"a\.npz: is not a whole \.npz file of plain arrays \(it holds ndarray\)"):
+            array_files.read(str(tmp_path / "a.npz"))
+
+    def test_an_encrypted_member(self, tmp_path):
+        path = tmp_path / "a.npz"
+        np.savez(path, x=X, y=Y)
+        content = bytearray(path.read_bytes())
+        for signature, flags_at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+            content[content.index(signature) + flags_at] |= 1
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"a\.npz: is not a whole \.npz file of plain arrays \(.*encrypted"):
+            array_files.read(str(path))
+
+
+@pytest.mark.parametrize("bug", [TypeError, AttributeError, ValueError])
+def test_a_bug_of_our_own_is_not_called_a_broken_file(folder, monkeypatch, bug):
+    def broken(*_):
+        raise bug
+
+    monkeypatch.setattr(array_files, "MAPPED_FROM", 0)
+    monkeypatch.setattr(array_files, "_map_array", broken)
+    with pytest.raises(bug):
+        array_files.read(str(folder / "parts/a.npz"))

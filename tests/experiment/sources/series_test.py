@@ -56,7 +56,8 @@ class TestSine:
         error = data.test_inputs[:, -1].astype(np.float64) - data.test_targets
         # Root mean squares of a step: a sqrt(2) sin(pi / period) of a wave of amplitude a, sqrt(2) of the noise.
         moves = [a * 2**0.5 * np.sin(np.pi / period) for a, period in WAVES] + [2**0.5 * NOISE]
-        np.testing.assert_allclose(np.sqrt(np.square(error).mean()), np.linalg.norm(moves), rtol=0.05)  # 1,950 samples
+        # This draw of 1,950 samples keeps 0.0003; a noise of 0.051 would be off by 0.0017.
+        np.testing.assert_allclose(np.sqrt(np.square(error).mean()), np.linalg.norm(moves), rtol=0.001)
         assert np.linalg.norm(moves) > 4 * NOISE
 
     @pytest.mark.parametrize(("change", "split"), [

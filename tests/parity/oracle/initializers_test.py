@@ -26,8 +26,8 @@ def test_kernels_and_biases_have_jaxnns_distribution(name, shape):
         left, right = draw(rng, size), np.asarray(other(key, size))
         assert left.shape == size
         assert scipy.stats.ks_2samp(left.ravel(), right.ravel()).pvalue > 1e-4
-        if name not in UNBOUNDED:  # some of thousands of draws come within a fiftieth of the cut
-            np.testing.assert_allclose(np.abs(left).max(), np.abs(right).max(), rtol=0.02)
+        if name not in UNBOUNDED:  # these draws come as near to the cut; a fan_in off by one moves it by 0.0018
+            np.testing.assert_allclose(np.abs(left).max(), np.abs(right).max(), rtol=0.001)
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (2, 2, 3, 4)])
