@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
@@ -23,9 +23,12 @@ from jax.experimental import multihost_utils
 from jaxnn.company import Company
 from jaxnn.experiment import config
 from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.dataset import SPLITS, Dataset
 
 GRACE = 2.0
 """Seconds that a process has to end by itself, with a message of its own, once another has."""
+LOOKED_AT = 64
+"""Inputs of a split that are compared between processes."""
 MARGIN = 60
 """Seconds by which JAX's time limit, which ends a process with a stack trace, is later than ours."""
 
@@ -84,18 +87,39 @@ def _too_late(experiment: Experiment) -> str:
             "processes came; start the others, or raise --initialization_timeout")
 
 
+def agree_on_data(data: Dataset) -> None:
+    """Raises UserError, in every process, if one holds other data than process 0: other targets, or other inputs.
+
+    Of the inputs, which may be larger than memory, 64 a split are looked at.
+    """
+    if jax.process_count() == 1:
+        return
+    held = {}
+    for split in SPLITS:
+        inputs, targets = getattr(data, f"{split}_inputs"), getattr(data, f"{split}_targets")
+        if inputs is not None:
+            some = np.linspace(0, len(inputs) - 1, min(LOOKED_AT, len(inputs))).astype(int)
+            held[split] = repr(inputs.shape).encode() + np.ascontiguousarray(inputs[some]).tobytes() + targets.tobytes()
+    for process, split in _differing(held):
+        raise UserError(f"--dataset: process {process} holds another {split} split than process 0; give all hosts the "
+                        "same files, of the same versions of what reads them")
+
+
 def _agree(experiment: Experiment) -> None:
     """Raises UserError, in every process, on the first flag that one of them was given otherwise than process 0."""
     lines = [*config.to_flagfile(experiment).splitlines(), f"--resume={experiment.resume}",
              f"--init_params={bool(experiment.init_params)}"]
-    digests = np.array([int.from_bytes(hashlib.blake2b(line.encode(), digest_size=4).digest(), "big")
-                        for line in lines], np.uint32)
-    gathered = np.asarray(multihost_utils.process_allgather(digests))
+    for process, flag in _differing({line.partition("=")[0]: line.encode() for line in lines}):
+        raise UserError(f"{flag}: process {process} was given another value than process 0; start all with the same "
+                        "flags")
+
+
+def _differing(held: Mapping[str, bytes]) -> Iterator[tuple[int, str]]:
+    """(process, name) of what a process holds otherwise than process 0; all must hold as many things."""
+    digests = [int.from_bytes(hashlib.blake2b(value, digest_size=4).digest(), "big") for value in held.values()]
+    gathered = np.asarray(multihost_utils.process_allgather(np.array(digests, np.uint32)))
     for process, theirs in enumerate(gathered):
-        for line, same in zip(lines, theirs == gathered[0]):
-            if not same:
-                raise UserError(f"{line.partition('=')[0]}: process {process} was given another value than process 0; "
-                                "start all with the same flags")
+        yield from ((process, name) for name, same in zip(held, theirs == gathered[0]) if not same)
 
 
 def _accompanied(experiment: Experiment) -> Company | None:

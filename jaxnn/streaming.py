@@ -32,18 +32,16 @@ class Chunk(NamedTuple):
     """Consecutive batches with their samples, on the devices.
 
     Attributes:
-      trains: whether they are trained on, or evaluated.
-      first: the number of the first batch among those of the epoch that are trained on, or evaluated.
+      first: number of the first one among those that an epoch trains on, or evaluates.
       ids: [devices, batches, rows] places in the device's samples.
       samples: [devices, samples, ...] inputs and targets.
-      ends: "training" or "epoch": what is over with it; "": nothing.
+      is_last: of those.
     """
 
-    trains: bool
     first: int
     ids: np.ndarray
     samples: Samples
-    ends: str
+    is_last: bool
 
 
 class StreamedEpochs:
@@ -89,22 +87,32 @@ class StreamedEpochs:
         """
         if self._next != (number, taken):
             self._chunks = prefetched(self._read(number, taken))
-        self._next = number + 1, 0
-        before, results, sums, outputs = sum(self._work.plan[:number]), [], [], []
+        self._next, plan, results, is_whole = (number + 1, 0), self._work.plan, None, True
+        if taken < plan[number]:
+            state, results, is_whole = self._train(state, sum(plan[:number]))
+        return state, Epoch(results, *(self._evaluate(state) if is_whole else (None, None)))
+
+    def _train(self, state: TrainState, first: int) -> tuple[TrainState, StepResult, bool]:
+        """Takes the steps of an epoch, whose first is that of the run; whether it took them all."""
+        results, is_due = [], False
         for chunk in self._chunks:
-            if chunk.trains:
-                state, result = self._steps(state, chunk.ids, chunk.samples, self._learning_rates)
-                results.append(parallel.first(result))
-                self._watch(before + chunk.first, results[-1])
-                if not chunk.ends and self._is_due():
-                    return state, Epoch(_joined(results), None, None)
-            else:
-                found = self._evaluation(state, chunk.ids, chunk.samples)
-                sums.append(parallel.first(found[0]))
-                outputs.append(np.asarray(found[1])[:, : max(self._work.test_batches - chunk.first, 0)])
-            if chunk.ends == "epoch":
+            state, result = self._steps(state, chunk.ids, chunk.samples, self._learning_rates)
+            results.append(parallel.first(result))
+            self._watch(first + chunk.first, results[-1])
+            if chunk.is_last or (is_due := self._is_due()):
                 break
-        return state, Epoch(_joined(results), np.concatenate(sums)[None], np.concatenate(outputs, axis=1))
+        return state, jax.tree.map(lambda *arrays: np.concatenate(arrays)[None], *results), not is_due
+
+    def _evaluate(self, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
+        """Sums of every evaluated batch, and outputs of those of the test split."""
+        sums, outputs = [], []
+        for chunk in self._chunks:
+            found = self._evaluation(state, chunk.ids, chunk.samples)
+            sums.append(parallel.first(found[0]))
+            outputs.append(np.asarray(found[1])[:, : max(self._work.test_batches - chunk.first, 0)])
+            if chunk.is_last:
+                break
+        return np.concatenate(sums)[None], np.concatenate(outputs, axis=1)
 
     def _read(self, number: int, taken: int) -> Iterator[Chunk]:
         """The chunks of this epoch and of all that follow."""
@@ -112,8 +120,8 @@ class StreamedEpochs:
         for epoch in range(number, len(work.plan)):
             done = taken if epoch == number else 0
             ids = work.shard(work.global_batches(epoch, done))
-            yield from _cut(work, work.train, ids, done, True)
-            yield from _cut(work, work.evaluated, evaluated, 0, False)
+            yield from _cut(work, work.train, ids, done)
+            yield from _cut(work, work.evaluated, evaluated)
 
 
 def prefetched(chunks: Iterator[Any]) -> Iterator[Any]:
@@ -128,23 +136,21 @@ def prefetched(chunks: Iterator[Any]) -> Iterator[Any]:
         thread.shutdown(wait=False)  # by whichever thread collects this as garbage, perhaps that one
 
 
-def _cut(work: Work, samples: Samples, ids: np.ndarray, first: int, trains: bool) -> Iterator[Chunk]:
+def _cut(work: Work, samples: Samples, ids: np.ndarray, first: int = 0) -> Iterator[Chunk]:
     """Batches [devices, batches, rows] in chunks of nearly one size, so that few programs are compiled."""
     _, steps, rows = ids.shape
     most = _batches_at_once(work, samples, steps, rows)
     bounds = np.linspace(0, steps, -(-steps // most) + 1).astype(int) if steps else np.zeros(1, int)
     for start, end in itertools.pairwise(bounds):
-        is_last = end == steps
-        yield _chunk(work, samples, ids[:, start:end], first + start, trains,
-                     ("training" if trains else "epoch") if is_last else "")
+        yield Chunk(int(first + start), *_put(work, samples, ids[:, start:end]), bool(end == steps))
 
 
-def _chunk(work: Work, samples: Samples, ids: np.ndarray, first: int, trains: bool, ends: str) -> Chunk:
-    """Reads a chunk and puts it on the devices."""
+def _put(work: Work, samples: Samples, ids: np.ndarray) -> tuple[np.ndarray, Samples]:
+    """Reads the samples of batches [devices, batches, rows] onto the devices; returns their places there, and them."""
     devices, steps, rows = ids.shape
     own = parallel.put_own(samples.read(ids.reshape(devices, -1)), work.devices)
-    places = np.where(ids == batches.PADDING, ids, np.arange(steps * rows, dtype=np.int32).reshape(steps, rows))
-    return Chunk(trains, int(first), places, own, ends)
+    places = np.arange(steps * rows, dtype=np.int32).reshape(steps, rows)
+    return np.where(ids == batches.PADDING, ids, places), own
 
 
 def _batches_at_once(work: Work, samples: Samples, steps: int, rows: int) -> int:
@@ -156,8 +162,3 @@ def _batches_at_once(work: Work, samples: Samples, steps: int, rows: int) -> int
                         f"batches of {batch / MEBIBYTE:.3g} MiB on a device; raise it to "
                         f"{math.ceil(IN_USE * fewest * batch / MEBIBYTE)} at least, or lower --batch_size")
     return max(min(share, CHUNK) // batch, fewest)
-
-
-def _joined(results: list[StepResult]) -> StepResult | None:
-    """[steps] of each chunk -> [1, all steps], as if from one device."""
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays)[None], *results) if results else None

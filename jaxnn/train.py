@@ -46,48 +46,53 @@ def main(experiment: Experiment) -> None:
 def run_experiment(experiment: Experiment, clock: run_log.Clock) -> None:
     """Flags -> data -> model -> state -> epochs -> records."""
     data = datasets.load(experiment)
-    devices = choose_devices(experiment)
-    learning_rates = schedules.learning_rates(experiment, batches.total_steps(experiment, len(data.train_inputs)))
+    distributed.agree_on_data(data)
     clock.end("data")
-
     model = models.build(experiment, data.signature)
-    optimizer = OPTIMIZERS[experiment.optimizer](experiment)
-    state = start(experiment, model, optimizer, data.signature)
-    workdir = records.create_workdir(experiment, "jax") if jax.process_index() == 0 else None
-    splits = evaluation.splits(experiment, data)
+    run, before, losses = assemble(experiment, data, model)
+    clock.end("init")
+    with run.log:
+        trained = train(run, before, losses)
+        if run.checkpoints:
+            run.checkpoints.close()
+    if trained:
+        clock.end("train", compile=run.epochs.compile_seconds)
+        finish(run, data, model, *trained, clock)
+    elif run.workdir:
+        print(f"stopped as asked; resume with {resume_command(run.workdir)}")
+
+
+def assemble(experiment: Experiment, data: Dataset, model: nn.Module) -> tuple[Run, Saved, list[float]]:
+    """What trains, where it begins, and the losses of the epochs before on the validation split."""
+    devices, splits, samples = choose_devices(experiment), evaluation.splits(experiment, data), len(data.train_inputs)
+    learning_rates = schedules.learning_rates(experiment, batches.total_steps(experiment, samples))
     work, owners = epochs.make_work(experiment, data, splits, learning_rates, devices)
-    before = resume(work.plan, workdir, state) if experiment.resume else Saved(state)
-    metric_name, metric = METRICS[data.task]
-    interruption = Interruption()
-    names = watched_tensors(state.params)
+    optimizer, (metric_name, metric) = OPTIMIZERS[experiment.optimizer](experiment), METRICS[data.task]
+    state = start(experiment, model, optimizer, data.signature)
+    names, interruption = watched_tensors(state.params), Interruption()
     runner = make_epochs(work, model, optimizer, metric, interruption, names)
+    workdir = records.create_workdir(experiment, "jax") if jax.process_index() == 0 else None
+    before = resume(work.plan, workdir, state) if experiment.resume else Saved(state)
     recorder = recording.Recorder(work, model, data.signature, optimizer, int(before.state.step), workdir)
     log = run_log.RunLog(experiment, data, "jax", workdir, metric_name)
     losses = resume_log(log, before, work.plan) if experiment.resume else []
     checkpoints = checkpoint.Checkpoints(workdir, experiment.keep) if workdir else None
-    run = Run(work, splits, owners, names, runner, recorder, log, checkpoints, interruption)
-    before = before._replace(state=parallel.replicate(before.state, devices))
-    clock.end("init")
+    run = Run(work, splits, owners, names, runner, recorder, log, workdir, checkpoints, interruption)
+    return run, before._replace(state=parallel.replicate(before.state, devices)), losses
 
-    with log:
-        trained = train(run, before, losses)
-        if checkpoints:
-            checkpoints.close()
-    if trained is None:
-        if workdir:
-            print(f"stopped as asked; resume with {resume_command(workdir)}")
-        return
-    state, outputs = trained
-    clock.end("train", compile=runner.compile_seconds)
 
-    forward = train_step.make_forward(experiment, model)
-    if data.task == LANGUAGE and workdir:
-        write_sample(experiment, data, lambda tokens: forward(state.params, state.batch_stats, tokens), workdir)
-    names = [f"{device.platform} {device.device_kind}" for device in devices] * jax.process_count()
-    if state.batch_stats and workdir:
-        records.write_params(workdir / records.BATCH_STATS, trace.flatten(state.batch_stats))
-    log.finish(trace.flatten(state.params), outputs, clock, names, PACKAGES,
-               predict=lambda inputs: np.asarray(jax.jit(forward)(state.params, state.batch_stats, inputs), np.float32))
+def finish(run: Run, data: Dataset, model: nn.Module, state: TrainState, outputs: np.ndarray,
+           clock: run_log.Clock) -> None:
+    """Writes what a run leaves at its end, of the state that is kept and its test outputs."""
+    experiment, forward = run.work.experiment, train_step.make_forward(run.work.experiment, model)
+    if data.task == LANGUAGE and run.workdir:
+        write_sample(experiment, data, lambda tokens: forward(state.params, state.batch_stats, tokens), run.workdir)
+    if state.batch_stats and run.workdir:
+        records.write_params(run.workdir / records.BATCH_STATS, trace.flatten(state.batch_stats))
+    devices = [f"{device.platform} {device.device_kind}" for device in run.work.devices] * jax.process_count()
+    run.log.finish(
+        trace.flatten(state.params), outputs, clock, devices, PACKAGES,
+        predict=lambda inputs: np.asarray(jax.jit(forward)(state.params, state.batch_stats, inputs), np.float32))
 
 
 def configure(experiment: Experiment) -> None:

@@ -1,5 +1,6 @@
 """The epochs of a run, one after the other: what is written down of each, and when it is over."""
 
+import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -27,7 +28,8 @@ class Run(NamedTuple):
       epochs: run over that work.
       recorder: takes the steps that are recorded.
       log: what is written and shown.
-      checkpoints: of the run; None in a process that writes nothing.
+      workdir: of the run; None in a process that writes nothing.
+      checkpoints: in that folder, or None.
       interruption: notices a signal to stop.
     """
 
@@ -38,6 +40,7 @@ class Run(NamedTuple):
     epochs: ResidentEpochs | StreamedEpochs
     recorder: recording.Recorder
     log: run_log.RunLog
+    workdir: pathlib.Path | None
     checkpoints: checkpoint.Checkpoints | None
     interruption: Interruption
 

@@ -22,7 +22,8 @@ from parity.compare import COULD_NOT_JUDGE, DIVERGENCE, PARITY, THRESHOLD
 from parity.judge import Replays
 from parity.judgement import Judgement, judge_recording
 
-OF_THE_SIDE = ("--num_devices", "--zero_stage", "--fp16_kernels", "--convolution", "--plots", "--checkpoint_every")
+OF_THE_SIDE = ("--num_devices", "--device_cache_mb", "--zero_stage", "--fp16_kernels", "--convolution", "--plots",
+               "--checkpoint_every")
 """Flags that do not change the mathematics."""
 
 

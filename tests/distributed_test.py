@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -31,16 +32,19 @@ def _nobody_is_left():
     STARTED.clear()
 
 
-def start(*flags: str, devices: int = 2, base: Sequence[str] = FLAGS) -> subprocess.Popen:
-    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+def start(*flags: str, devices: int = 2, base: Sequence[str] = FLAGS, **of_popen) -> subprocess.Popen:
+    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+                   "PYTHONPATH": os.getcwd()}
     STARTED.append(subprocess.Popen([sys.executable, "-m", "jaxnn.train", *base, *flags], env=environment, text=True,
-                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, **of_popen))
     return STARTED[-1]
 
 
-def start_two(workdir: pathlib.Path, *flags: str, of_second: tuple[str, ...] = ()) -> list[subprocess.Popen]:
+def start_two(workdir: pathlib.Path, *flags: str, of_second: tuple[str, ...] = (),
+              folders: Sequence[pathlib.Path | None] = (None, None), **more) -> list[subprocess.Popen]:
     together = (f"--coordinator_address=localhost:{free_port()}", "--num_processes=2", f"--workdir={workdir}", *flags)
-    return [start(*together, "--process_id=0"), start(*together, "--process_id=1", *of_second)]
+    return [start(*together, f"--process_id={number}", *own, cwd=folder, **more)
+            for number, (own, folder) in enumerate(zip(((), of_second), folders))]
 
 
 def ended(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
@@ -87,6 +91,21 @@ class TestTwoProcesses:
             assert "Traceback" not in complaint
         assert not (tmp_path / records.FLAGS).exists()
 
+    def test_other_data_are_named_by_both(self, tmp_path):
+        """Of the same name and sizes, in different folders."""
+        folders = [tmp_path / name for name in "ab"]
+        for number, folder in enumerate(folders):
+            folder.mkdir()
+            rows = [f"{value},{value % 2 + (number if value == 7 else 0)}" for value in range(40)]
+            (folder / "data.csv").write_text("x,y\n" + "\n".join(rows))
+        processes = start_two(tmp_path / "run", "--dataset=csv", "--data_path=data.csv", "--task=regression",
+                              base=["--batch_size=4", "--noplots"], folders=folders)
+        for status, _, complaint in ended(processes):
+            assert status == 2
+            assert re.search(r"error: --dataset: process 1 holds another (train|test) split than process 0; give all",
+                             complaint)
+        assert not (tmp_path / "run").exists()
+
     @pytest.mark.parametrize("victim", [0, 1])
     def test_one_that_is_killed_takes_the_other_with_it(self, tmp_path, victim):
         processes = start_two(tmp_path, "--epochs=100000")
@@ -116,6 +135,20 @@ class TestTwoProcesses:
         assert status == 0, complaint
         assert f"going on after epoch {done} of 300" in said
         assert len(records.read_metrics(tmp_path)["epoch"]) == 300
+
+
+class TestScripts:
+    @pytest.mark.parametrize(("script", "count", "devices"), [("multi_device.sh", 8, 8), ("multi_host.sh", 2, 2)])
+    def test_train_for_real(self, tmp_path, script, count, devices):
+        environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+        done = subprocess.run(["bash", f"launch/{script}", str(count), "--flagfile=launch/experiments/digits.flags",
+                               "--epochs=2", "--noplots", f"--workdir={tmp_path}"], text=True, capture_output=True,
+                              env=environment | {"JAXNN_PYTHON": sys.executable})
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("test accuracy") == 1
+        summary = records.read_summary(tmp_path)
+        assert summary["num_devices"] == devices
+        assert summary["final"]["accuracy"] > 0.9
 
 
 def wait_for_an_epoch(workdir: pathlib.Path) -> None:

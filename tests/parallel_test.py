@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import unittest.mock
 
 import chex
 import flax.linen as nn
@@ -17,6 +18,7 @@ from jaxnn.dropout import dropout
 from jaxnn.experiment import batches, command_line, evaluation, records, samples
 from jaxnn.experiment.config import Experiment
 from jaxnn.experiment.datasets import Dataset
+from jaxnn.interruption import Interruption
 from jaxnn.optimizers import OPTIMIZERS
 
 SGD = Experiment(optimizer="sgd", precision="fp32", batch_size=4)
@@ -154,11 +156,14 @@ def first_masks(devices):
 def run_on_one_and_four(folder: pathlib.Path) -> None:
     """In a process with four virtual devices: trains on one and on four, and saves the first masks of each.
 
-    On four also with memory for a part of the data alone, counted in KiB.
+    On four also a run that was begun on one, and one with memory for a part of the data alone, counted in KiB.
     """
     for devices in (1, 4):
         train.main(experiment_on(devices, folder / str(devices)))
         np.save(folder / f"masks_{devices}.npy", first_masks(devices))
+    with unittest.mock.patch.object(Interruption, "is_due", return_value=True):
+        train.main(experiment_on(1, folder / "resumed"))
+    train.main(experiment_on(4, folder / "resumed").replace(resume=True))
     samples.MEBIBYTE = streaming.MEBIBYTE = 2**10
     train.main(experiment_on(4, folder / "streamed").replace(device_cache_mb=12))
 
@@ -180,9 +185,12 @@ class TestFourDevices:
         assert 0.5 < np.count_nonzero(masks[0]) / masks[0].size < 0.9
         one, four = (records.read_arrays(tmp_path / name / "params.safetensors", "") for name in "14")
         assert one.keys() == four.keys()
+        resumed = records.read_arrays(tmp_path / "resumed" / "params.safetensors", "")
         for name, array in one.items():
             # 30 steps of Adam on sums in another order: a hundred float32 ulps, in norm.
-            assert np.linalg.norm(four[name] - array) <= 1e-5 * np.linalg.norm(array), name
+            for other in (four, resumed):
+                assert np.linalg.norm(other[name] - array) <= 1e-5 * np.linalg.norm(array), name
+            assert not np.array_equal(resumed[name], array), name
         rows = [records.read_metrics(tmp_path / name) for name in "14"]
         np.testing.assert_allclose(rows[1]["train_loss"], rows[0]["train_loss"], rtol=1e-5)
         assert records.read_summary(tmp_path / "4")["num_devices"] == 4

@@ -126,7 +126,8 @@ class TestStreamedEpochs:
         with pytest.raises(UserError, match=r"^--device_cache_mb: 4 MiB hold less than 6 batches of 0.863 MiB on a "
                                             r"device; raise it to 6 at least, or lower --batch_size$"):
             trained(experiment, tmp_path / "run", 4)
-        assert trained(experiment, tmp_path / "again", 6)
+        assert not (tmp_path / "run").exists()
+        assert trained(experiment, tmp_path / "run", 6)
 
 
 class TestPrefetched:

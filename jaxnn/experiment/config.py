@@ -146,7 +146,7 @@ class Experiment:
     num_devices: int = option(0, "Devices to train on; 0: all of them.", minimum=0)
     device_cache_mb: int = option(4096, "MiB of each device's memory that the data may take. Larger data are streamed: "
                                   "chunks of many steps, the next one read while one is worked on; a signal to stop is "
-                                  "obeyed after a chunk, not after an epoch.", minimum=1, run_only=True)
+                                  "obeyed after a chunk, not after an epoch.", minimum=1)
 
     # Many hosts.
     coordinator_address: str = option("", "HOST:PORT of process 0, where several processes meet that train together, "

@@ -34,7 +34,7 @@ from jaxnn.experiment.config import Experiment, UserError
 
 FLAGS, METRICS, SUMMARY, PARAMS = "experiment.flags", "metrics.csv", "summary.json", "params.safetensors"
 BATCH_STATS, DATA, SAMPLE, DS_CONFIG = "batch_stats.safetensors", "data.json", "sample.txt", "ds_config.json"
-MAY_CHANGE = ("--plots", "--checkpoint_every", "--keep", "--num_devices")
+MAY_CHANGE = ("--plots", "--checkpoint_every", "--keep", "--num_devices", "--device_cache_mb")
 """Flags that a resumed run may set anew."""
 
 CONTENTS = (FLAGS, METRICS, SUMMARY, PARAMS, BATCH_STATS, DATA, SAMPLE, DS_CONFIG, "trace", "plots", "checkpoints")
@@ -174,8 +174,10 @@ def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     with whole(path) as partial:
         try:
             save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, partial)
-        except SafetensorError as error:  # an OSError without its number
-            raise UserError(f"cannot write {path}: {error}; is the disk full?") from None
+        except SafetensorError as error:
+            if "I/O error" not in str(error):
+                raise
+            raise UserError(f"cannot write {path}: {str(error).rpartition('I/O error: ')[2]}; make room") from None
 
 
 def read_arrays(path: str | pathlib.Path, flag: str) -> dict[str, np.ndarray]:
