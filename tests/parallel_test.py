@@ -190,7 +190,7 @@ class TestFourDevices:
             # 30 steps of Adam on sums in another order: a hundred float32 ulps, in norm.
             for other in (four, resumed):
                 assert np.linalg.norm(other[name] - array) <= 1e-5 * np.linalg.norm(array), name
-            assert not np.array_equal(resumed[name], array), name
+        assert any(not np.array_equal(resumed[name], array) for name, array in one.items())
         rows = [records.read_metrics(tmp_path / name) for name in "14"]
         np.testing.assert_allclose(rows[1]["train_loss"], rows[0]["train_loss"], rtol=1e-5)
         assert records.read_summary(tmp_path / "4")["num_devices"] == 4
