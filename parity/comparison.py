@@ -3,8 +3,9 @@
     python -m parity.compare TRACE_A TRACE_B [--threshold=8]
 
 A trace is a folder with meta.json; its `flags` say which experiment it is of, the same in both. A trace without flags,
-of a program of your own, is judged by a JAX step of your own: see parity/own.py. Exit code 0: parity; 1: divergence;
-2: could not judge.
+of a program of your own, is judged by a JAX step of your own: see parity/own.py. One of the two may be of a run that
+was resumed, perhaps by the other stack, from a checkpoint of the other: it is judged from there on, the state that it
+begins with included. Exit code 0: parity; 1: divergence; 2: could not judge.
 """
 
 import pathlib
@@ -19,6 +20,7 @@ from jaxnn.experiment.config import Experiment, UserError
 from jaxnn.experiment.trace import Reader, select
 from parity import report
 from parity.compare import COULD_NOT_JUDGE, DIVERGENCE, PARITY, THRESHOLD
+from parity.continued import Continued
 from parity.judge import Replays
 from parity.judgement import Judgement, judge_recording
 
@@ -39,7 +41,7 @@ def main(names: Sequence[str], threshold: float) -> int:
     """Two folders -> both judgements -> the exit code."""
     if len(names) != 2:
         raise UserError(f"give the folders of two traces, e.g. RUN_A/trace RUN_B/trace; got {len(names)}")
-    traces = [Reader(pathlib.Path(name)) for name in names]
+    traces = open_traces(names)
     experiments = [experiment_of(trace, name) for trace, name in zip(traces, names)]
     check_alike(traces, names)
     stacks = [trace.meta["stack"] for trace in traces]
@@ -49,9 +51,27 @@ def main(names: Sequence[str], threshold: float) -> int:
     judgements: dict[str, Judgement] = {}
     for label, trace, experiment in zip(labels, traces, experiments):
         replays = Replays(experiment, data, trace.meta["world_size"])
-        judgements[label] = judge_recording(replays, trace, initial, threshold)
+        first = trace.first if isinstance(trace, Continued) else 0
+        judgements[label] = judge_recording(replays, trace, initial, threshold, first=first)
     print_judgements(judgements, f"{experiments[0].name} {experiments[0].precision}")
     return DIVERGENCE if any(judged.verdict["first_divergence"] for judged in judgements.values()) else PARITY
+
+
+def open_traces(names: Sequence[str]) -> list[Reader]:
+    """Both traces; one of a resumed run continues the other.
+
+    Raises:
+      UserError: one cannot be read, or both are of resumed runs, or one begins after the other's end.
+    """
+    traces = [Reader(pathlib.Path(name)) for name in names]
+    firsts = [trace.meta.get("first_step", 0) for trace in traces]
+    for resumed, whole in ((0, 1), (1, 0)):
+        if (firsts[resumed] and len(traces[whole]) < firsts[resumed]) or all(firsts):
+            raise UserError(f"cannot judge: {names[resumed]} begins at step {firsts[resumed]} of a resumed run, and "
+                            f"{names[whole]} does not hold the steps before; give the trace of the run it continues")
+        if firsts[resumed]:
+            traces[resumed] = Continued(pathlib.Path(names[resumed]), traces[whole])
+    return traces
 
 
 def experiment_of(trace: Reader, name: str) -> Experiment:
@@ -78,10 +98,6 @@ def check_alike(traces: Sequence[Reader], names: Sequence[str]) -> None:
     for line in sorted({*left} ^ {*right}):
         has, lacks = (names[0], names[1]) if line in left else (names[1], names[0])
         raise UserError(f"cannot judge: the traces are of different experiments: {has} has {line}, {lacks} has not")
-    for trace, name in zip(traces, names):
-        if trace.meta.get("first_step"):
-            raise UserError(f"cannot judge: {name} begins at step {trace.meta['first_step']} of a resumed run; record "
-                            "from a run's first step")
     if len(traces[0]) != len(traces[1]):
         raise UserError(f"cannot judge: {names[0]} holds {len(traces[0])} steps, {names[1]} {len(traces[1])}; record "
                         "as many of both")

@@ -4,10 +4,11 @@ import json
 import pathlib
 import shutil
 
+import numpy as np
 import pytest
 
 from jaxnn import train
-from jaxnn.experiment import command_line
+from jaxnn.experiment import command_line, records
 from jaxnn.experiment.config import UserError
 from jaxnn.experiment.trace import Reader
 from parity import comparison
@@ -36,6 +37,14 @@ def edited_meta(trace, folder, **changes):
     return folder
 
 
+def second_part(trace, folder):
+    """As a run that was resumed after one step would leave it."""
+    later = edited_meta(trace, folder, first_step=1)
+    for number in range(1, STEPS):
+        (later / f"step_{number:06d}.safetensors").rename(later / f"step_{number - 1:06d}.safetensors")
+    return later
+
+
 class TestMain:
     def test_two_runs_of_one_experiment_are_at_parity(self, traces, capsys):
         assert comparison.main([str(traces["first"]), str(traces["second"])], 8.0) == 0
@@ -61,10 +70,28 @@ class TestMain:
         with pytest.raises(UserError, match=r"holds 3 steps, .* 2; record as many of both"):
             comparison.main([str(traces["first"]), str(shorter)], 8.0)
 
-    def test_refuses_the_second_half_of_a_run(self, traces, tmp_path):
+    @pytest.mark.parametrize("swapped", [False, True])
+    def test_a_resumed_run_is_judged_from_where_it_begins(self, traces, tmp_path, capsys, swapped):
+        names = [str(traces["second"]), str(second_part(traces["first"], tmp_path / "later"))][:: -1 if swapped else 1]
+        assert comparison.main(names, 8.0) == 0
+        assert capsys.readouterr().out.count(": parity") == 2
+
+    def test_a_resumed_run_that_begins_elsewhere(self, traces, tmp_path, capsys):
+        """One bias by an ulp."""
+        later = second_part(traces["first"], tmp_path / "later")
+        step = records.read_arrays(later / "step_000000.safetensors", "")
+        step["params/output/bias"] = np.nextafter(step["params/output/bias"], np.float32(np.inf))
+        records.write_arrays(later / "step_000000.safetensors", step)
+        assert comparison.main([str(traces["second"]), str(later)], 8.0) == 1
+        said = " ".join(capsys.readouterr().out.split())
+        assert "first: parity" in said
+        assert "second: DIVERGENCE, first at step 1 params/output/bias (state before)" in said
+
+    def test_refuses_a_resumed_run_of_another(self, traces, tmp_path):
         later = edited_meta(traces["first"], tmp_path / "later", first_step=15)
-        with pytest.raises(UserError, match=r"later begins at step 15 of a resumed run; record from a run's first"):
-            comparison.main([str(traces["first"]), str(later)], 8.0)
+        for names in ((traces["first"], later), (later, traces["first"]), (later, later)):
+            with pytest.raises(UserError, match=r"later begins at step 15 of a resumed run, and .* does not hold the"):
+                comparison.main([*map(str, names)], 8.0)
 
     def test_refuses_a_trace_without_flags(self, traces, tmp_path):
         bare = edited_meta(traces["first"], tmp_path / "bare", flags=[])

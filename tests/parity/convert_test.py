@@ -22,7 +22,9 @@ from jaxnn.experiment.trace import Reader, select
 from jaxnn.optimizers import OPTIMIZERS
 from parity import convert, jax_state
 from parity.compare import THRESHOLD
-from parity.judge import Judge, Replays
+from parity.continued import Continued
+from parity.judge import Replays
+from parity.judgement import judge_recording
 from parity.noise import Noise, norm
 from parity.replay import FLOAT64, Replay
 from torch_ref import convert as torch_convert
@@ -188,10 +190,10 @@ class TestTraining:
         command = done.stdout.splitlines()[-1].removeprefix("go on with: python -m ").split()
         again = run(*command, "--record=full")
         assert again.returncode == 0, again.stderr
-        assert_one_run("stage1", Reader(runs / "stage1" / "trace"), Reader(target / "trace"))
+        assert_one_run("stage1", Reader(runs / "stage1" / "trace"), target / "trace")
 
     def test_jax_then_deepspeed(self, runs):
-        assert_one_run("stage1", Reader(runs / "stage1-jax" / "trace"), Reader(runs / "stage1-from-jax" / "trace"))
+        assert_one_run("stage1", Reader(runs / "stage1-jax" / "trace"), runs / "stage1-from-jax" / "trace")
 
     def test_jaxnns_checkpoint_becomes_deepspeeds(self, runs, capsys, tmp_path):
         target = tmp_path / "deepspeed"
@@ -263,30 +265,17 @@ def converted(source, target) -> None:
     convert.main(values)
 
 
-class Joined:
-    """A trace that begins in one run and ends in another."""
-
-    def __init__(self, first: Reader, second: Reader):
-        self._first, self._second, self.meta = first, second, second.meta
-
-    def read(self, number: int):
-        begun = STEPS * HANDED
-        return self._first.read(number) if number < begun else self._second.read(number - begun)
-
-
-def assert_one_run(name: str, whole: Reader, handed: Reader) -> None:
+def assert_one_run(name: str, whole: Reader, folder: pathlib.Path) -> None:
     """The steps after the handover start where those of the whole run do, and are as right as any."""
-    experiment, first = of(name), STEPS * HANDED
-    data = datasets.load(experiment)
-    assert (len(whole), len(handed)) == (EPOCHS * STEPS, (EPOCHS - HANDED) * STEPS)
-    assert (whole.meta["first_step"], handed.meta["first_step"]) == (0, first)
-    expected, found = whole.read(first), handed.read(0)
+    experiment, handed = of(name), Continued(folder, whole)
+    data, first = datasets.load(experiment), handed.first
+    assert (first, len(handed), len(whole)) == (STEPS * HANDED, EPOCHS * STEPS, EPOCHS * STEPS)
+    expected, found = whole.read(first), handed.read(first)
     for tensor in (tensor for tensor in expected if tensor.split("/")[0] in STARTS):
         np.testing.assert_array_equal(found[tensor], expected[tensor], strict=True, err_msg=tensor)
     assert_within_noise(Replay(experiment, data), first, expected, found)
-    judge = Judge(Replays(experiment, data), Joined(whole, handed), None, THRESHOLD)
-    failed = [m for number in range(first, EPOCHS * STEPS) for m in judge.step(number) if not m.z <= THRESHOLD]
-    assert not failed, failed
+    judged = judge_recording(Replays(experiment, data), handed, None, THRESHOLD, first=first)
+    assert judged.verdict["first_divergence"] is None, judged.verdict
 
 
 def assert_within_noise(replay: Replay, number: int, expected, found) -> None:
