@@ -18,19 +18,20 @@ LATEST = "latest"
 TAG = re.compile(r"step_(\d+)")
 
 
-def save(workdir: pathlib.Path, engine: Any) -> None:
-    """Writes a checkpoint and removes all but the newest `KEPT`; every rank takes part.
+def save(workdir: pathlib.Path, engine: Any, keep: int = KEPT) -> None:
+    """Writes a checkpoint and removes all but the newest; every rank takes part.
 
     Args:
       workdir: of the run, the same on every rank.
       engine: of `engine.initialize`.
+      keep: how many.
     """
     folder = workdir / "checkpoints"
     tag = f"step_{engine.global_steps:09d}"
     engine_state.save(engine, folder, tag)
     if engine.global_rank == 0:
         records.write_text(folder / LATEST, tag)  # only now: a checkpoint without a file of some rank is none
-        for old in _folders(workdir)[:-KEPT]:
+        for old in _folders(workdir)[:-keep]:
             shutil.rmtree(old)
 
 

@@ -201,7 +201,7 @@ def train(run: Run, epochs_done: int) -> Kept:
         log.epoch(number, torch.stack([result.loss for result in results]).cpu().numpy(),
                   (ids != batches.PADDING).sum(axis=1), skipped, results[-1].learning_rate, means)
         if experiment.checkpoint_every and (number + 1) % experiment.checkpoint_every == 0:
-            checkpoint.save(run.workdir, run.engine)
+            checkpoint.save(run.workdir, run.engine, experiment.keep)
         if experiment.patience and not stopping.improves(means["validation"][0]):
             if stopping.is_over:
                 break

@@ -154,6 +154,12 @@ class TestSave:
         assert checkpoint.newest(tmp_path).name == "step_000000010"
         assert checkpoint.newest(tmp_path, before=10).name == "step_000000002"
 
+    def test_keeps_as_many_as_asked_for(self, tmp_path):
+        for steps in (1, 2, 10, 12):
+            checkpoint.save(tmp_path, Engine(steps), keep=3)
+        assert not (tmp_path / "checkpoints" / "step_000000001").exists()
+        assert (tmp_path / "checkpoints" / "step_000000002").exists()
+
     def test_a_save_that_was_killed_does_not_count(self, tmp_path):
         checkpoint.save(tmp_path, Engine(1))
         (tmp_path / "checkpoints" / "step_000000002").mkdir()
