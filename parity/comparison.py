@@ -25,7 +25,7 @@ from parity.judge import Replays
 from parity.judgement import Judgement, judge_recording
 
 OF_THE_SIDE = ("--num_devices", "--device_cache_mb", "--zero_stage", "--fp16_kernels", "--convolution", "--plots",
-               "--checkpoint_every")
+               "--checkpoint_every", "--keep")
 """Flags that do not change the mathematics."""
 
 

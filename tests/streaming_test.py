@@ -2,6 +2,7 @@
 
 import itertools
 import pathlib
+import sys
 import threading
 
 import jax
@@ -159,6 +160,7 @@ class TestPrefetched:
             next(found)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 class TestMemory:
     def test_is_bounded_by_the_flag_and_not_by_the_data(self, tmp_path):
         """Of 320 MiB in a mapped file; the same run holds all of it where it may."""
