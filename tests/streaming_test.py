@@ -20,7 +20,7 @@ from tests.memory import anonymous_peak
 SAMPLES = 103
 BASE = Experiment(dataset="npz", loss="cross_entropy", batch_size=8, epochs=3, plots=False, precision="fp32",
                   learning_rate=0.01, device_cache_mb=4)
-"""10 steps an epoch, the last of 2 samples: after the split 82 samples train and 21 test."""
+"""11 steps an epoch, the last of 2 samples: after the split 82 samples train and 21 test."""
 MLP = dict(model="mlp", hidden_sizes=(12,), normalization="batch", dropout_rates=(0.3,))
 CASES = {
     "linear": dict(task="regression", loss="mse", preprocess="standardize"),
