@@ -163,21 +163,30 @@ def _folder(workdir: pathlib.Path, step: int) -> pathlib.Path:
 def _manager(ocp: Any, workdir: pathlib.Path, keep: int) -> Any:
     """Orbax's, of this process alone: the one that writes."""
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="checkpoint")
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, step_prefix=PREFIX, step_format_fixed_length=DIGITS, create=False,
-        multiprocessing_options=alone if jax.process_count() > 1 else ocp.options.MultiprocessingOptions())
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, step_prefix=PREFIX, step_format_fixed_length=DIGITS,
+                                           create=False, multiprocessing_options=_alone(ocp))
     (workdir / FOLDER).mkdir(exist_ok=True)
     return ocp.CheckpointManager((workdir / FOLDER).resolve(), options=options)
+
+
+def _alone(ocp: Any) -> Any:
+    """Lets Orbax wait for no other process: only one reads and writes."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    this = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=this, active_processes={this},
+                                              barrier_sync_key_prefix="checkpoint")
 
 
 def _read(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
     """The arrays of one checkpoint by path; raises whatever is raised on one that is not as it was written."""
     import orbax.checkpoint as ocp
 
-    folder = _folder(workdir, step).resolve()
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+    folder, alone = _folder(workdir, step).resolve(), _alone(ocp)
+    handlers = ocp.CompositeCheckpointHandler(
+        arrays=ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+        digest=ocp.JsonCheckpointHandler(multiprocessing_options=alone))
+    with ocp.Checkpointer(handlers, multiprocessing_options=alone) as reader:
         read = reader.restore(folder, args=ocp.args.Composite(
             arrays=ocp.args.StandardRestore(), digest=ocp.args.JsonRestore()))
     arrays = {name: np.asarray(array) for name, array in trace.flatten(read.arrays).items()}

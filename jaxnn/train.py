@@ -172,7 +172,7 @@ def resume(plan: list[int], workdir: pathlib.Path | None, state: TrainState) -> 
 def told_by_first(saved: Saved) -> Saved:
     """What process 0 goes on from, in every process; what the steps reported is its own affair, but for how many."""
     state, count = parallel.as_in_first((saved.state, np.int32(len(saved.taken.loss))))
-    taken = Taken(*(np.resize(array, count) for array in saved.taken)) if jax.process_index() else saved.taken
+    taken = Taken(*(np.resize(array, int(count)) for array in saved.taken)) if jax.process_index() else saved.taken
     return Saved(state, taken=taken)
 
 

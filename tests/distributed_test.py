@@ -16,7 +16,8 @@ from jaxnn import checkpoint
 from jaxnn.experiment import records
 from jaxnn.experiment.ports import free_port
 
-FLAGS = ("--flagfile=launch/experiments/breast_cancer.flags", "--noplots", "--overwrite")
+GO_ON = ("--flagfile=launch/experiments/breast_cancer.flags", "--noplots")
+FLAGS = (*GO_ON, "--overwrite")
 STARTED: list[subprocess.Popen] = []
 DEADLINE = 60
 """Seconds in which the others must have ended after one was killed: without `Company` JAX would notice after 100."""
@@ -73,16 +74,23 @@ class TestTwoProcesses:
         assert "test accuracy" in shown
         assert "accuracy" not in quiet
 
-    def test_stream_data_that_are_too_large(self, tmp_path):
-        """To the same bits as if both held all of it."""
+    def test_stream_data_that_are_too_large_and_go_on_when_stopped(self, tmp_path):
+        """To the same bits as if both held all of the data and were never stopped."""
         inputs = np.random.default_rng(0).standard_normal((20_000, 30), np.float32)
         np.savez(tmp_path / "data.npz", x=inputs, y=(inputs[:, 0] > 0).astype(np.int32))
-        flags = ("--dataset=npz", f"--data_path={tmp_path / 'data.npz'}", "--epochs=2", "--batch_size=1000")
-        runs = [start_two(tmp_path / str(limit), *flags, f"--device_cache_mb={limit}") for limit in (1, 4096)]
-        for status, _, complaint in ended([process for run in runs for process in run]):
-            assert status == 0, complaint
+        flags = ("--dataset=npz", f"--data_path={tmp_path / 'data.npz'}", "--epochs=30", "--batch_size=1000")
+        whole = start_two(tmp_path / "whole", *flags)
+        stopped = start_two(tmp_path / "streamed", *flags, "--device_cache_mb=1")
+        wait_for_an_epoch(tmp_path / "streamed")
+        stopped[1].terminate()
+        assert [status for status, *_ in ended([*whole, *stopped])] == [0] * 4
+        assert 0 < len(records.read_metrics(tmp_path / "streamed")["epoch"]) < 30
+        resumed = start_two(tmp_path / "streamed", *flags, "--device_cache_mb=1", "--resume", base=GO_ON)
+        (status, said, complaint), (status_of_second, _, _) = ended(resumed)
+        assert (status, status_of_second) == (0, 0), complaint
+        assert "going on after epoch" in said
         for name in (records.METRICS, records.PARAMS):
-            assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "4096" / name).read_bytes()
+            assert (tmp_path / "streamed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
     def test_other_flags_are_named_by_both(self, tmp_path):
         for status, _, complaint in ended(start_two(tmp_path, of_second=("--learning_rate=0.5",))):
@@ -130,8 +138,7 @@ class TestTwoProcesses:
         done = len(rows["epoch"])
         assert done < 300
         assert checkpoint.steps(tmp_path)[-1] == rows["step"][-1]
-        on = [flag for flag in FLAGS if flag != "--overwrite"]
-        status, said, complaint = ended([start(*flags, f"--workdir={tmp_path}", "--resume", base=on, devices=1)])[0]
+        status, said, complaint = ended([start(*flags, f"--workdir={tmp_path}", "--resume", base=GO_ON, devices=1)])[0]
         assert status == 0, complaint
         assert f"going on after epoch {done} of 300" in said
         assert len(records.read_metrics(tmp_path)["epoch"]) == 300
