@@ -29,6 +29,7 @@ class Work(NamedTuple):
       test_batches: how many of those are the test split's; they come first.
       learning_rates: [updates] float32.
       devices: of this process.
+      plan: steps of each epoch.
     """
 
     experiment: Experiment
@@ -38,11 +39,11 @@ class Work(NamedTuple):
     test_batches: int
     learning_rates: np.ndarray
     devices: list[jax.Device]
+    plan: list[int]
 
-    @property
-    def plan(self) -> list[int]:
-        """Steps of each epoch."""
-        return batches.plan(self.experiment, len(self.train.inputs))
+    def first_step(self, number: int) -> int:
+        """Steps of the epochs before one (0-based): only the last may be cut short."""
+        return number * self.plan[0]
 
     def global_batches(self, number: int, taken: int) -> np.ndarray:
         """[steps, batch] sample ids of an epoch (0-based) after the steps that have been taken."""
@@ -77,15 +78,13 @@ def make_work(experiment: Experiment, data: Dataset, splits: Sequence[evaluation
     """The work of a run, and the index of the split [batches] that each evaluated batch is of."""
     ids, owners = evaluation.plan(experiment, splits, len(devices) * jax.process_count())
     work = Work(experiment, samples.training(data), samples.evaluated(data, splits), ids, int((owners == 0).sum()),
-                learning_rates, devices)
+                learning_rates, devices, batches.plan(experiment, len(data.train_inputs)))
     return work, owners
 
 
-def make_resident(data: Dataset, splits: Sequence[evaluation.Split], learning_rates: np.ndarray,
-                  devices: list[jax.Device]) -> Resident:
-    """Puts the data set on every device; `splits` are evaluated after each epoch."""
-    arrays = Resident(samples.training(data).read(), samples.evaluated(data, splits).read(), learning_rates)
-    return parallel.put(arrays, devices)
+def make_resident(work: Work) -> Resident:
+    """Puts the data set on every device."""
+    return parallel.put(Resident(work.train.read(), work.evaluated.read(), work.learning_rates), work.devices)
 
 
 class ResidentEpochs:
@@ -100,9 +99,7 @@ class ResidentEpochs:
     run_ahead = True
 
     def __init__(self, work: Work, train_step: Callable, eval_step: Callable):
-        self._work, self._evaluated = work, work.evaluated_shard()
-        self._resident = parallel.put(Resident(work.train.read(), work.evaluated.read(), work.learning_rates),
-                                      work.devices)
+        self._work, self._evaluated, self._resident = work, work.evaluated_shard(), make_resident(work)
         self._epoch = parallel.Compiled(parallel.make_epoch(train_step, eval_step, work.devices))
 
     @property

@@ -89,10 +89,16 @@ def put(tree: Any, devices: list[jax.Device]) -> Any:
     return jax.device_put(tree, _sharding(devices))
 
 
-def put_own(samples: Samples, devices: list[jax.Device]) -> Samples:
-    """Each device's own samples, of arrays [devices, samples, ...]; they are there when this returns."""
-    inputs, targets = jax.block_until_ready(jax.device_put(samples[:2], _sharding(devices, AXIS)))
-    return samples._replace(inputs=inputs, targets=targets)
+def put_rows(samples: Samples, ids: np.ndarray, devices: list[jax.Device]) -> tuple[np.ndarray, Samples]:
+    """Puts onto each device the samples of its ids [devices, ...] alone; they are there when this returns.
+
+    Returns:
+      The places of those ids in the device's samples, padding as it was, and the samples.
+    """
+    read = samples.read(ids.reshape(len(ids), -1))
+    inputs, targets = jax.block_until_ready(jax.device_put(read[:2], _sharding(devices, AXIS)))
+    places = np.arange(ids[0].size, dtype=np.int32).reshape(ids.shape[1:])
+    return np.where(ids == batches.PADDING, ids, places), samples._replace(inputs=inputs, targets=targets)
 
 
 def shard(ids: np.ndarray, count: int, parts: int = 1) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxnn import parallel, train_step
 from jaxnn.epochs import Work
-from jaxnn.experiment import batches, config, run_log, trace
+from jaxnn.experiment import config, run_log, trace
 from jaxnn.experiment.config import Experiment
 from jaxnn.experiment.datasets import Signature
 from jaxnn.optimizers import Optimizer
@@ -75,9 +75,7 @@ class Recorder:
 
     def _take(self, state: TrainState, batch: np.ndarray) -> Any:
         """What `parallel.make_recorded_step` returns of a global batch [batch], which is put on the devices."""
-        ids = self._work.shard(batch)
-        places = np.where(ids == batches.PADDING, ids, np.arange(ids.shape[1], dtype=np.int32))
-        own = parallel.put_own(self._work.train.read(ids), self._work.devices)
+        places, own = parallel.put_rows(self._work.train, self._work.shard(batch), self._work.devices)
         return self._step(state, places, own, self._work.learning_rates)
 
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from jaxnn import parallel
 from jaxnn.epochs import Epoch, Work
-from jaxnn.experiment import batches
 from jaxnn.experiment.config import UserError
 from jaxnn.experiment.samples import MEBIBYTE, Samples
 from jaxnn.train_step import StepResult, TrainState
@@ -89,7 +88,7 @@ class StreamedEpochs:
             self._chunks = prefetched(self._read(number, taken))
         self._next, plan, results, is_whole = (number + 1, 0), self._work.plan, None, True
         if taken < plan[number]:
-            state, results, is_whole = self._train(state, sum(plan[:number]))
+            state, results, is_whole = self._train(state, self._work.first_step(number))
         return state, Epoch(results, *(self._evaluate(state) if is_whole else (None, None)))
 
     def _train(self, state: TrainState, first: int) -> tuple[TrainState, StepResult, bool]:
@@ -142,15 +141,8 @@ def _cut(work: Work, samples: Samples, ids: np.ndarray, first: int = 0) -> Itera
     most = _batches_at_once(work, samples, steps, rows)
     bounds = np.linspace(0, steps, -(-steps // most) + 1).astype(int) if steps else np.zeros(1, int)
     for start, end in itertools.pairwise(bounds):
-        yield Chunk(int(first + start), *_put(work, samples, ids[:, start:end]), bool(end == steps))
-
-
-def _put(work: Work, samples: Samples, ids: np.ndarray) -> tuple[np.ndarray, Samples]:
-    """Reads the samples of batches [devices, batches, rows] onto the devices; returns their places there, and them."""
-    devices, steps, rows = ids.shape
-    own = parallel.put_own(samples.read(ids.reshape(devices, -1)), work.devices)
-    places = np.arange(steps * rows, dtype=np.int32).reshape(steps, rows)
-    return np.where(ids == batches.PADDING, ids, places), own
+        places, own = parallel.put_rows(samples, ids[:, start:end], work.devices)
+        yield Chunk(int(first + start), places, own, bool(end == steps))
 
 
 def _batches_at_once(work: Work, samples: Samples, steps: int, rows: int) -> int:

@@ -84,12 +84,12 @@ def train(run: Run, before: Saved, losses: Sequence[float]) -> tuple[TrainState,
     for done in () if stopping.is_over else _started(run, before):
         reported = _reported(run, done)
         if done.epoch.sums is None:
-            _save(run, done, Saved(done.state, best, reported))
+            _save(run, done, best, reported)
             return None
         means = _write_down(run, done, reported)
         if experiment.patience and stopping.improves(means["validation"][0]):
             best = Best(parallel.first(done.state), np.asarray(done.epoch.outputs))
-        _save(run, done, Saved(done.state, best))
+        _save(run, done, best)
         if stopping.is_over:
             break
         if done.is_last and done.number + 1 < len(run.work.plan):
@@ -162,7 +162,7 @@ def _record(run: Run, state: TrainState, number: int, taken: Taken) -> tuple[Tra
         return state, taken
     count = len(taken.loss)
     state, results = run.recorder.run(state, run.work.global_batches(number, count))
-    stop_if_diverged(results, run.names, sum(run.work.plan[:number]) + count)
+    stop_if_diverged(results, run.names, run.work.first_step(number) + count)
     return state, _added(taken, results)
 
 
@@ -171,7 +171,7 @@ def _reported(run: Run, done: Started) -> Taken:
     if done.epoch.results is None:
         return done.taken
     results = parallel.first(done.epoch.results)
-    stop_if_diverged(results, run.names, sum(run.work.plan[: done.number]) + len(done.taken.loss))
+    stop_if_diverged(results, run.names, run.work.first_step(done.number) + len(done.taken.loss))
     return _added(done.taken, results)
 
 
@@ -189,7 +189,7 @@ def _write_down(run: Run, done: Started, reported: Taken) -> dict[str, np.ndarra
     return means
 
 
-def _save(run: Run, done: Started, saved: Saved) -> None:
-    """Writes a checkpoint if one is due; of a state that the next epoch has taken by now, so it is `done.due`."""
+def _save(run: Run, done: Started, best: Best | None, taken: Taken = checkpoint.NONE_TAKEN) -> None:
+    """Writes a checkpoint if one is due."""
     if done.due and run.checkpoints:
-        run.checkpoints.save(saved._replace(state=done.due))
+        run.checkpoints.save(Saved(done.due, best, taken))

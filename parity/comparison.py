@@ -51,8 +51,7 @@ def main(names: Sequence[str], threshold: float) -> int:
     judgements: dict[str, Judgement] = {}
     for label, trace, experiment in zip(labels, traces, experiments):
         replays = Replays(experiment, data, trace.meta["world_size"])
-        first = trace.first if isinstance(trace, Continued) else 0
-        judgements[label] = judge_recording(replays, trace, initial, threshold, first=first)
+        judgements[label] = judge_recording(replays, trace, initial, threshold)
     print_judgements(judgements, f"{experiments[0].name} {experiments[0].precision}")
     return DIVERGENCE if any(judged.verdict["first_divergence"] for judged in judgements.values()) else PARITY
 

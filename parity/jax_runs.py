@@ -44,16 +44,14 @@ class Runs:
     """
 
     def __init__(self, experiment: Experiment, data: Dataset, skipped: np.ndarray | None = None):
-        self._experiment, self._data = experiment, data
+        self._experiment, self._data, devices = experiment, data, jax.local_devices()[:1]
         self._model = models.build(experiment, data.signature)
         self._optimizer = OPTIMIZERS[experiment.optimizer](experiment)
-        samples, devices = len(data.train_inputs), jax.local_devices()[:1]
-        self.plan = batches.plan(experiment, samples)
         self._splits = evaluation.splits(experiment, data)
-        evaluated, self._owners = evaluation.plan(experiment, self._splits)
-        self._evaluated = parallel.shard(evaluated, 1)
-        rates = schedules.learning_rates(experiment, batches.total_steps(experiment, samples))
-        self._resident = epochs.make_resident(data, self._splits, rates, devices)
+        rates = schedules.learning_rates(experiment, batches.total_steps(experiment, len(data.train_inputs)))
+        self._work, self._owners = epochs.make_work(experiment, data, self._splits, rates, devices)
+        self.plan, self._resident = self._work.plan, epochs.make_resident(self._work)
+        self._evaluated = self._work.evaluated_shard()
         step = train_step.make_train_step(experiment, self._model, self._optimizer, parallel.AXIS)
         epoch = parallel.make_epoch(
             step if skipped is None else leaving_out(step, skipped),
@@ -96,12 +94,13 @@ class Runs:
           UserError: a run diverged.
         """
         rates = self._resident.learning_rates
+        ids = self._work.global_batches(number, 0)
         resident = self._resident._replace(learning_rates=rates if learns else jnp.zeros_like(rates))
-        state, *arrays = self._epoch(state, parallel.shard(self._ids(number), 1), self._evaluated, resident)
+        state, *arrays = self._epoch(state, self._work.shard(ids), self._evaluated, resident)
         epoch = Epoch(*arrays)
         names = training.watched_tensors(state.params)
         for run in range(len(state.step[0])):
-            training.stop_if_diverged(_pick(epoch.results, (0, run)), names, sum(self.plan[:number]))
+            training.stop_if_diverged(_pick(epoch.results, (0, run)), names, self._work.first_step(number))
         return state, epoch
 
     def outcomes(self, state: TrainState, epoch: Epoch) -> Outcome:
@@ -114,7 +113,7 @@ class Runs:
     def _outcome(self, state: TrainState, epoch: Epoch) -> Outcome:
         """Of one run: as its metrics.csv and summary.json would have it."""
         params, results = trace.flatten(state.params), epoch.results
-        counts = (self._ids(len(self.plan) - 1) != batches.PADDING).sum(axis=1)
+        counts = batches.samples_per_step(self._experiment, len(self._data.train_inputs), self.plan[-1])
         known = np.isfinite(results.loss) | ~results.skipped
         outputs = parallel.unshard(epoch.outputs[None], len(self._data.test_inputs))
         final = report.final_metrics(self._experiment, self._data, params, outputs)
@@ -122,9 +121,6 @@ class Runs:
             "train_loss": results.loss[known] @ counts[known] / counts[known].sum(),
             "test_loss": evaluation.means(self._splits, self._owners, epoch.sums)["test"][0],
             "steps": state.step, "skipped_steps": state.step - state.updates, "final": final})
-
-    def _ids(self, number: int) -> np.ndarray:
-        return batches.epoch_batches(self._experiment, len(self._data.train_inputs), number)[: self.plan[number]]
 
 
 def leaving_out(step: Callable, skipped: np.ndarray) -> Callable:

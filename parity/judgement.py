@@ -54,8 +54,8 @@ class Judgement(NamedTuple):
 
 
 def judge_recording(replays: Replays, trace: Reader, initial: Mapping[str, np.ndarray] | None, threshold: float,
-                    rounds: Sequence[int] = THOROUGH, first: int = 0) -> Judgement:
-    """Judges the steps of a recording.
+                    rounds: Sequence[int] = THOROUGH) -> Judgement:
+    """Judges every step of a recording, from `trace.first` on.
 
     Args:
       replays: of the experiment that was recorded.
@@ -63,11 +63,10 @@ def judge_recording(replays: Replays, trace: Reader, initial: Mapping[str, np.nd
       initial: the flat parameters that the run was given; None: not known.
       threshold: largest z that passes.
       rounds: draws of noise to measure with; see `judge.Judge`.
-      first: the first step to judge.
     """
     judge = Judge(replays, trace, initial, threshold, rounds)
-    measurements = [m for number in range(first, len(trace)) for m in judge.step(number)]
-    verdict = compare.verdict(measurements, len(trace) - first, threshold, order(trace))
+    measurements = [m for number in range(trace.first, len(trace)) for m in judge.step(number)]
+    verdict = compare.verdict(measurements, len(trace) - trace.first, threshold, order(trace))
     failed = compare.first_failed(measurements, threshold, order(trace))
     if failed is None:
         return Judgement(measurements, verdict, [], None)

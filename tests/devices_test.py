@@ -78,7 +78,8 @@ class Training:
         step = train_step.make_train_step(experiment, self.model, self.optimizer, parallel.AXIS)
         self.epoch = parallel.Compiled(parallel.make_epoch(step, lambda *_: (jnp.zeros(2), jnp.zeros(1)), self.devices))
         self.rates, self.samples = np.full(STEPS, experiment.learning_rate, np.float32), samples.training(data)
-        self.resident = epochs.make_resident(data, evaluation.splits(experiment, data), self.rates, self.devices)
+        self.resident = epochs.make_resident(
+            epochs.make_work(experiment, data, evaluation.splits(experiment, data), self.rates, self.devices)[0])
 
     def end(self, variables, params):
         """Flat parameters and running statistics after the last step."""
@@ -149,8 +150,7 @@ def overflow():
         alone = [own(half, {}, train_step.Batch(jnp.float16(inputs[rows]), targets[rows], jnp.ones(2)), jnp.int32(0),
                      jnp.float32(16))[1] for rows in ids]
         finite.append([all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(grads)) for grads in alone])
-        rows = parallel.put_own(training.samples.read(ids), training.devices)
-        state, result, _ = step(state, np.broadcast_to(np.arange(2), (8, 2)), rows, training.rates)
+        state, result, _ = step(state, *parallel.put_rows(training.samples, ids, training.devices), training.rates)
         assert_equal_copies(state)
         states.append(parallel.first(state))
         skipped.append(np.asarray(result.skipped).tolist())

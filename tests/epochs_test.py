@@ -19,7 +19,7 @@ RATES = np.array([0.5, 0.25], np.float32)
 
 class TestMakeResident:
     def test_holds_the_data_set(self):
-        resident = epochs.make_resident(DATA, SPLITS[:1], RATES, jax.devices()[:1])
+        resident = epochs.make_resident(epochs.make_work(EXPERIMENT, DATA, SPLITS[:1], RATES, jax.devices()[:1])[0])
         assert resident.train.scaling is resident.evaluated.scaling is None
         for ours, theirs in ((resident.train.inputs, DATA.train_inputs), (resident.train.targets, DATA.train_targets),
                              (resident.evaluated.inputs, DATA.test_inputs),
@@ -37,6 +37,10 @@ class TestWork:
         assert sorted(whole.reshape(-1)) == [-1, -1, *range(6)]
         np.testing.assert_array_equal(work.global_batches(1, 1), whole[1:])
         assert work.global_batches(1, 2).shape == (0, 4)
+
+    def test_first_step_of_each_epoch(self, work):
+        assert work.plan == [2, 2]
+        assert [work.first_step(number) for number in range(2)] == [0, 2]
 
     def test_batches_of_the_test_split_come_first(self, work):
         assert work.test_batches == 1

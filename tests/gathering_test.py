@@ -6,19 +6,18 @@ import numpy as np
 import pytest
 
 from jaxnn import gathering
-from jaxnn.experiment import samples
-from jaxnn.experiment.datasets import Dataset
 from jaxnn.experiment.preprocessing import Scaling
+from jaxnn.experiment.samples import Samples
 
 IMAGES = np.arange(5 * 2 * 2 * 1, dtype=np.uint8).reshape(5, 2, 2, 1)
 CLASSES = np.array([2, 0, 1, 1, 0], np.int32)
 SCALING = Scaling(np.array([1], np.float32), np.array([0.5], np.float32))
-DATA = Dataset(IMAGES, CLASSES, IMAGES[:2], CLASSES[:2], "multiclass", ("a", "b", "c"), scaling=SCALING)
+HELD = Samples(IMAGES, CLASSES, (SCALING.offset, SCALING.scale))
 
 
 class TestGather:
     def test_padding_has_no_weight(self):
-        batch = jax.jit(gathering.gather)(samples.training(DATA).read(), jnp.array([4, -1, 2]))
+        batch = jax.jit(gathering.gather)(HELD, jnp.array([4, -1, 2]))
         np.testing.assert_array_equal(batch.inputs, SCALING.apply(IMAGES[[4, 0, 2]]), strict=True)
         np.testing.assert_array_equal(batch.targets, CLASSES[[4, 0, 2]], strict=True)
         np.testing.assert_array_equal(batch.weights, np.float32([1, 0, 1]), strict=True)

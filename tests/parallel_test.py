@@ -58,7 +58,8 @@ class TestMakeEpoch:
         epoch = parallel.make_epoch(step, evaluate, jax.devices()[:1])
         test_ids = batches.global_batches(np.arange(3, dtype=np.int32), 2)
         state, results, sums, outputs = epoch(state, parallel.shard(IDS, 1), parallel.shard(test_ids, 1),
-                                              epochs.make_resident(DATA, SPLITS, RATES, jax.devices()[:1]))
+                                              epochs.make_resident(
+                                                  epochs.make_work(SGD, DATA, SPLITS, RATES, jax.devices()[:1])[0]))
         losses, kernel, bias = by_hand(np.array([[1.0], [-2.0]]), np.array([1.0]), IDS)
         params = parallel.first(state.params)["output"]
         np.testing.assert_array_equal(results.loss, [losses])
@@ -78,9 +79,8 @@ class TestMakeRecordedStep:
         state, step, _ = start()
         recorded = parallel.make_recorded_step(step, jax.devices()[:1])
         for rows in IDS:
-            own = parallel.put_own(samples.training(DATA).read(rows[None]), jax.devices()[:1])
-            places = np.where(rows < 0, rows, np.arange(4))
-            state, _, grads = recorded(state, places[None], own, RATES)
+            own = parallel.put_rows(samples.training(DATA), parallel.shard(rows, 1), jax.devices()[:1])
+            state, _, grads = recorded(state, *own, RATES)
         _, kernel, _ = by_hand(np.array([[1.0], [-2.0]]), np.array([1.0]), IDS)
         _, before, _ = by_hand(np.array([[1.0], [-2.0]]), np.array([1.0]), IDS[:1])
         np.testing.assert_array_equal(parallel.first(state.params)["output"]["kernel"], kernel)

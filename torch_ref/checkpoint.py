@@ -65,10 +65,10 @@ def newest(workdir: pathlib.Path, before: int | None = None) -> pathlib.Path:
       UserError: there is none.
     """
     latest = workdir / "checkpoints" / LATEST
-    last = _steps(latest.read_text().strip()) if latest.exists() else -1
+    tag = latest.read_text().strip() if latest.exists() else ""
     whole = [folder for folder in _folders(workdir)
-             if _steps(folder.name) <= last and (before is None or _steps(folder.name) < before)]
-    if not whole or not (latest.parent / latest.read_text().strip()).is_dir():
+             if _steps(folder.name) <= _steps(tag) and (before is None or _steps(folder.name) < before)]
+    if not whole or not (latest.parent / tag).is_dir():
         raise UserError(f"--resume: {workdir} holds no checkpoint; train with --checkpoint_every=N, or --overwrite it")
     return whole[-1]
 

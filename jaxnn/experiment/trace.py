@@ -131,10 +131,13 @@ class Reader:
 
     Attributes:
       meta: what meta.json holds.
+      first: the first step to judge.
 
     Raises:
       UserError: no trace there, a damaged one, or one of another version.
     """
+
+    first = 0
 
     def __init__(self, folder: pathlib.Path):
         self._folder = folder

@@ -274,7 +274,7 @@ def assert_one_run(name: str, whole: Reader, folder: pathlib.Path) -> None:
     for tensor in (tensor for tensor in expected if tensor.split("/")[0] in STARTS):
         np.testing.assert_array_equal(found[tensor], expected[tensor], strict=True, err_msg=tensor)
     assert_within_noise(Replay(experiment, data), first, expected, found)
-    judged = judge_recording(Replays(experiment, data), handed, None, THRESHOLD, first=first)
+    judged = judge_recording(Replays(experiment, data), handed, None, THRESHOLD)
     assert judged.verdict["first_divergence"] is None, judged.verdict
 
 

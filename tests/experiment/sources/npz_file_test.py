@@ -135,8 +135,9 @@ class TestFilesOfOneDataSet:
         monkeypatch.setattr(array_files, "MAPPED_FROM", 0)
         mapped = datasets.load(flags)
         for count in (1, 2):
-            resident = [epochs.make_resident(data, evaluation.splits(flags, data)[:count], np.zeros(1, np.float32),
-                                               jax.local_devices()[:1]) for data in (held, mapped)]
+            resident = [epochs.make_resident(epochs.make_work(
+                flags, data, evaluation.splits(flags, data)[:count], np.zeros(1, np.float32),
+                jax.local_devices()[:1])[0]) for data in (held, mapped)]
             jax.tree.map(np.testing.assert_array_equal, *resident)
         ours = gathering.put(samples.training(mapped), torch.device("cpu"))
         np.testing.assert_array_equal(ours.inputs.numpy(), held.train_inputs, strict=True)
