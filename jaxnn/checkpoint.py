@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxnn.experiment import trace
-from jaxnn.experiment.config import UserError
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files import trace
 from jaxnn.train_step import TrainState
 
 KEPT = 2

@@ -2,7 +2,8 @@
 
 import jax
 
-from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.flags.config import Experiment
 
 
 def choose_devices(experiment: Experiment) -> list[jax.Device]:

@@ -20,10 +20,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxnn.company import Company
-from jaxnn.experiment import config
-from jaxnn.experiment.config import Experiment, UserError
-from jaxnn.experiment.dataset import SPLITS, Dataset
+from jaxnn.experiment.data.dataset import SPLITS, Dataset
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.flags import options
+from jaxnn.experiment.flags.config import Experiment
+from jaxnn.liveness import Company
 
 GRACE = 2.0
 """Seconds that a process has to end by itself, with a message of its own, once another has."""
@@ -107,7 +108,7 @@ def agree_on_data(data: Dataset) -> None:
 
 def _agree(experiment: Experiment) -> None:
     """Raises UserError, in every process, on the first flag that one of them was given otherwise than process 0."""
-    lines = [*config.to_flagfile(experiment).splitlines(), f"--resume={experiment.resume}",
+    lines = [*options.to_flagfile(experiment).splitlines(), f"--resume={experiment.resume}",
              f"--init_params={bool(experiment.init_params)}"]
     for process, flag in _differing({line.partition("=")[0]: line.encode() for line in lines}):
         raise UserError(f"{flag}: process {process} was given another value than process 0; start all with the same "

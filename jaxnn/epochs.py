@@ -10,10 +10,10 @@ import jax
 import numpy as np
 
 from jaxnn import parallel
-from jaxnn.experiment import batches, evaluation, samples
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.datasets import Dataset
-from jaxnn.experiment.samples import Samples
+from jaxnn.experiment.data import batches, evaluation, samples
+from jaxnn.experiment.data.dataset import Dataset
+from jaxnn.experiment.data.samples import Samples
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.gathering import Resident
 from jaxnn.train_step import StepResult, TrainState
 

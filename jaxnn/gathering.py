@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn.experiment import batches
-from jaxnn.experiment.samples import Samples
+from jaxnn.experiment.data import batches
+from jaxnn.experiment.data.samples import Samples
 from jaxnn.train_step import Batch
 
 Scaling = tuple[np.ndarray, np.ndarray] | None

@@ -5,10 +5,10 @@
 
 from absl import flags
 
-from jaxnn import sampling, train, trained
-from jaxnn.experiment import command_line
-from jaxnn.experiment.config import UserError
-from jaxnn.experiment.dataset import LANGUAGE
+from jaxnn import decoding, finished_run, train
+from jaxnn.experiment.data.dataset import LANGUAGE
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.flags import command_line
 
 
 def main(values: flags.FlagValues) -> None:
@@ -16,13 +16,13 @@ def main(values: flags.FlagValues) -> None:
     for name, least in (("length", 1), ("temperature", 0), ("top_k", 0), ("seed", 0)):
         if not values.get_flag_value(name, None) >= least:
             raise UserError(f"--{name}: must be at least {least}, got {values[name].value}")
-    run = trained.load(values["workdir"].value)
+    run = finished_run.load(values["workdir"].value)
     if run.description.task != LANGUAGE:
         raise UserError(f"--workdir: {values['workdir'].value} is a {run.description.task} run; text needs a language "
                         "model, e.g. of launch/experiments/transformer_text.flags")
     train.configure(run.experiment)
     prompt = str(values["prompt"].value)
-    text = sampling.generate(run.forward, run.description.vocabulary, run.experiment.sequence_length, prompt,
+    text = decoding.generate(run.forward, run.description.vocabulary, run.experiment.sequence_length, prompt,
                     values["length"].value, values["temperature"].value, values["top_k"].value, values["seed"].value)
     print(prompt + text)
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxnn.experiment.options import UserError
+from jaxnn.experiment.errors import UserError
 from jaxnn.precision import at_least_float32
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.precision import at_least_float32
 
 DECAYED = ("kernel", "embedding", "input_kernel", "recurrent_kernel")

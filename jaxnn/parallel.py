@@ -12,8 +12,8 @@ import numpy as np
 from jax import lax
 from jax.experimental import multihost_utils
 
-from jaxnn.experiment import batches
-from jaxnn.experiment.samples import Samples
+from jaxnn.experiment.data import batches
+from jaxnn.experiment.data.samples import Samples
 from jaxnn.gathering import Resident, gather
 
 AXIS = "devices"

@@ -18,9 +18,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jaxnn.activations import ACTIVATIONS, Activation
-from jaxnn.experiment.command_line import BAD_INPUT
-from jaxnn.experiment.options import UserError
-from jaxnn.experiment.plots import canvas
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.flags.command_line import BAD_INPUT
+from jaxnn.experiment.results.plots import canvas
 
 COLUMNS = 3
 POINTS = 1000

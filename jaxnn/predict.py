@@ -17,18 +17,20 @@ import numpy as np
 from absl import flags
 from scipy.special import expit, softmax
 
-from jaxnn import gathering, train, trained
-from jaxnn.experiment import command_line, description, records
-from jaxnn.experiment.config import UserError
-from jaxnn.experiment.dataset import BINARY, LANGUAGE, MULTICLASS
-from jaxnn.experiment.description import Description
+from jaxnn import finished_run, gathering, train
+from jaxnn.experiment.data import description
+from jaxnn.experiment.data.dataset import BINARY, LANGUAGE, MULTICLASS
+from jaxnn.experiment.data.description import Description
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.flags import command_line
 
 ROWS = 4096
 
 
 def main(values: flags.FlagValues) -> None:
     """Run and rows -> predictions, in a file or on stdout."""
-    run = trained.load(values["workdir"].value)
+    run = finished_run.load(values["workdir"].value)
     if not values["data_path"].value:
         raise UserError("--data_path: give the CSV file to predict")
     if run.description.task == LANGUAGE:
@@ -43,7 +45,7 @@ def main(values: flags.FlagValues) -> None:
         sys.stdout.write(text)
         return
     try:
-        records.write_text(output, text)
+        artifacts.write_text(output, text)
     except OSError as error:
         raise UserError(f"--output: cannot write {output}: {error.strerror}") from None
     print(f"{len(inputs)} predictions in {output}")

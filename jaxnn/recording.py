@@ -10,9 +10,11 @@ import numpy as np
 
 from jaxnn import parallel, train_step
 from jaxnn.epochs import Work
-from jaxnn.experiment import config, run_log, trace
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.datasets import Signature
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.files import trace
+from jaxnn.experiment.flags import options
+from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.results import run_log
 from jaxnn.optimizers import Optimizer
 from jaxnn.train_step import Params, StepResult, TrainState
 
@@ -44,7 +46,7 @@ class Recorder:
             self._names = parameter_names(model, signature)
             meta = dict(stack="jax", precision=experiment.precision, world_size=len(work.devices), steps=self.left,
                         first_step=first_step,
-                        flags=config.to_flagfile(experiment).splitlines(),
+                        flags=options.to_flagfile(experiment).splitlines(),
                         versions=run_log.versions(("jax", "flax", "optax")))
             self._writer = trace.Writer(workdir / "trace", experiment.record, meta)
 

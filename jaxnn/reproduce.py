@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from jaxnn.experiment import expectations, records
-from jaxnn.experiment.expectations import Expectation
-from jaxnn.experiment.options import UserError
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.results.promises import Promise, read_promises
 
 NO_DATA = "error: --data_path:"
 
@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
     """
 
     name: str
-    promises: list[Expectation]
+    promises: list[Promise]
     final: dict[str, Any]
     seconds: float
     complaint: str
@@ -56,13 +56,13 @@ def main(arguments: list[str]) -> int:
     missing = [path for path in flagfiles if not path.is_file()]
     if missing:
         raise UserError(f"{missing[0]}: no such flagfile")
-    promises = [expectations.read(path) for path in flagfiles]
+    promises = [read_promises(path) for path in flagfiles]
     root = pathlib.Path("runs") / time.strftime("experiments-%Y%m%d-%H%M%S")
     outcomes = [run(path, kept, root / path.stem, more) for path, kept in zip(flagfiles, promises)]
     return report(outcomes, root)
 
 
-def run(flagfile: pathlib.Path, promises: list[Expectation], workdir: pathlib.Path, more: list[str]) -> Outcome:
+def run(flagfile: pathlib.Path, promises: list[Promise], workdir: pathlib.Path, more: list[str]) -> Outcome:
     """Trains one experiment in a process of its own."""
     print(f"{flagfile.stem} ...", flush=True)
     start = time.perf_counter()
@@ -72,7 +72,7 @@ def run(flagfile: pathlib.Path, promises: list[Expectation], workdir: pathlib.Pa
     if done.returncode:
         complaint = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         return Outcome(flagfile.stem, promises, {}, seconds, complaint)
-    final = json.loads((workdir / records.SUMMARY).read_text())["final"]
+    final = json.loads((workdir / artifacts.SUMMARY).read_text())["final"]
     return Outcome(flagfile.stem, promises, final, seconds, "")
 
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from jaxnn import parallel
 from jaxnn.epochs import Epoch, Work
-from jaxnn.experiment.config import UserError
-from jaxnn.experiment.samples import MEBIBYTE, Samples
+from jaxnn.experiment.data.samples import MEBIBYTE, Samples
+from jaxnn.experiment.errors import UserError
 from jaxnn.train_step import StepResult, TrainState
 
 CHUNK = 2**26

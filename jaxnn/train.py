@@ -13,20 +13,27 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from jaxnn import checkpoint, distributed, epochs, models, parallel, recording, sampling, train_step
+from jaxnn import checkpoint, decoding, distributed, epochs, models, parallel, recording, train_step
 from jaxnn.checkpoint import Saved, Taken
 from jaxnn.devices import choose_devices
 from jaxnn.epochs import ResidentEpochs, Work
-from jaxnn.experiment import batches, command_line, datasets, evaluation, records, run_log, schedules, trace
-from jaxnn.experiment.config import Experiment, UserError
-from jaxnn.experiment.datasets import LANGUAGE, Dataset, Signature
-from jaxnn.experiment.samples import exceed_cache
+from jaxnn.experiment import schedules
+from jaxnn.experiment.data import batches, evaluation
+from jaxnn.experiment.data.cache import cache_folder
+from jaxnn.experiment.data.dataset import LANGUAGE, Dataset, Signature
+from jaxnn.experiment.data.load import load_dataset
+from jaxnn.experiment.data.samples import exceed_cache
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files import artifacts, trace
+from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.results import run_log
 from jaxnn.interruption import Interruption
+from jaxnn.loop import Run, stop_if_diverged, train, watched_tensors
 from jaxnn.metrics import METRICS, Metric
 from jaxnn.optimizers import OPTIMIZERS, Optimizer
 from jaxnn.streaming import StreamedEpochs
 from jaxnn.train_step import Params, TrainState
-from jaxnn.training import Run, stop_if_diverged, train, watched_tensors
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 SAMPLE_LENGTH = 400
@@ -45,7 +52,7 @@ def main(experiment: Experiment) -> None:
 
 def run_experiment(experiment: Experiment, clock: run_log.Clock) -> None:
     """Flags -> data -> model -> state -> epochs -> records."""
-    data = datasets.load(experiment)
+    data = load_dataset(experiment)
     distributed.agree_on_data(data)
     clock.end("data")
     model = models.build(experiment, data.signature)
@@ -71,7 +78,7 @@ def assemble(experiment: Experiment, data: Dataset, model: nn.Module) -> tuple[R
     state = start(experiment, model, optimizer, data.signature)
     names, interruption = watched_tensors(state.params), Interruption()
     runner = make_epochs(work, model, optimizer, metric, interruption, names)
-    workdir = records.create_workdir(experiment, "jax") if jax.process_index() == 0 else None
+    workdir = artifacts.create_workdir(experiment, "jax") if jax.process_index() == 0 else None
     before = resume(work.plan, workdir, state) if experiment.resume else Saved(state)
     recorder = recording.Recorder(work, model, data.signature, optimizer, int(before.state.step), workdir)
     log = run_log.RunLog(experiment, data, "jax", workdir, metric_name)
@@ -88,7 +95,7 @@ def finish(run: Run, data: Dataset, model: nn.Module, state: TrainState, outputs
     if data.task == LANGUAGE and run.workdir:
         write_sample(experiment, data, lambda tokens: forward(state.params, state.batch_stats, tokens), run.workdir)
     if state.batch_stats and run.workdir:
-        records.write_params(run.workdir / records.BATCH_STATS, trace.flatten(state.batch_stats))
+        artifacts.write_params(run.workdir / artifacts.BATCH_STATS, trace.flatten(state.batch_stats))
     devices = [f"{device.platform} {device.device_kind}" for device in run.work.devices] * jax.process_count()
     run.log.finish(
         trace.flatten(state.params), outputs, clock, devices, PACKAGES,
@@ -103,7 +110,7 @@ def configure(experiment: Experiment) -> None:
     jax.config.update("jax_enable_x64", experiment.precision == "fp64")
     jax.config.update("jax_default_matmul_precision", "highest")
     if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(datasets.cache_folder() / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
@@ -127,7 +134,7 @@ def read_initial_params(experiment: Experiment, model: nn.Module, signature: Sig
     """
     variables = jax.eval_shape(lambda: train_step.initial_variables(model, 0, signature))
     wanted = trace.flatten(variables["params"])
-    given = records.read_arrays(experiment.init_params, "--init_params")
+    given = artifacts.read_arrays(experiment.init_params, "--init_params")
     for name in sorted(wanted.keys() | given.keys()):
         shapes = [tuple(side[name].shape) if name in side else None for side in (wanted, given)]
         if shapes[0] != shapes[1]:
@@ -160,7 +167,7 @@ def resume(plan: list[int], workdir: pathlib.Path | None, state: TrainState) -> 
     """
     saved = Saved(state)
     if workdir:
-        if (workdir / records.SUMMARY).exists():
+        if (workdir / artifacts.SUMMARY).exists():
             raise UserError(f"--resume: the run in {workdir} is complete; there is nothing left to do")
         saved = checkpoint.restore_saved(workdir, state, before=sum(plan)) or saved
         checkpoint.forget_after(workdir, int(saved.state.step))
@@ -184,13 +191,13 @@ def resume_log(log: run_log.RunLog, before: Saved, plan: list[int]) -> list[floa
 
 def resume_command(workdir: pathlib.Path) -> str:
     """What continues a run."""
-    return f"python -m jaxnn.train --flagfile={workdir / records.FLAGS} --workdir={workdir} --resume"
+    return f"python -m jaxnn.train --flagfile={workdir / artifacts.FLAGS} --workdir={workdir} --resume"
 
 
 def write_sample(experiment: Experiment, data: Dataset, forward: Callable, workdir: pathlib.Path) -> None:
     """Draws a text from a trained language model into sample.txt, and shows how it begins."""
-    text = sampling.generate(forward, data.class_names, experiment.sequence_length, "", SAMPLE_LENGTH)
-    records.write_text(workdir / records.SAMPLE, text)
+    text = decoding.generate(forward, data.class_names, experiment.sequence_length, "", SAMPLE_LENGTH)
+    artifacts.write_text(workdir / artifacts.SAMPLE, text)
     print("sample:\n" + "\n".join(f"  {line}" for line in text.splitlines()))
 
 

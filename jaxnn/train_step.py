@@ -16,8 +16,8 @@ from jax.flatten_util import ravel_pytree
 
 from jaxnn import layer_outputs, losses, precision
 from jaxnn.dropout import mask_source
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.datasets import Signature
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.metrics import Metric
 from jaxnn.optimizers import Optimizer
 from jaxnn.precision import LossScale

@@ -1,137 +1,121 @@
-"""Measurements of one recorded step -> z scores -> verdict and first divergence. NumPy only.
+"""Judges two traces against each other: each step of either is replayed in JAX from its own recorded state.
 
-    z = ||replayed - recorded|| / max(noise unit, one ulp of the storage format, in norm)
+    python -m parity.compare TRACE_A TRACE_B [--threshold=8]
 
-A step passes at z <= 8. What must be equal to the bit and is not counts as `BROKEN`.
+A trace is a folder with meta.json; its `flags` say which experiment it is of, the same in both. A trace without flags,
+of a program of your own, is judged by a JAX step of your own: see parity/own.py. One of the two may be of a run that
+was resumed, perhaps by the other stack, from a checkpoint of the other: it is judged from there on, the state that it
+begins with included. Exit code 0: parity; 1: divergence; 2: could not judge.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+import pathlib
+import sys
+from collections.abc import Sequence
 
-import numpy as np
+from absl import flags
+from rich.console import Console
 
-from jaxnn.experiment.config import UserError
-from parity.noise import norm, ulp
+from jaxnn.experiment.data.load import load_dataset
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files.trace import Reader, select
+from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.flags.config import Experiment
+from parity.continued import Continued
+from parity.judging.measure import COULD_NOT_JUDGE, DIVERGENCE, PARITY, THRESHOLD
+from parity.judging.recording import Judgement, judge_recording
+from parity.judging.step import Replays
+from parity.report import terminal
 
-PARITY, DIVERGENCE, COULD_NOT_JUDGE = 0, 1, 2
-"""Exit codes of every command that judges."""
-THRESHOLD = 8.0
-BROKEN = 1e308
-"""The z of a broken equality, and of a comparison with a value that is not finite."""
-
-EXACT = ("params", "batch", "optimizer_step", "learning_rate", "loss_scale", "skipped", "unchanged")
-PHASES = ("params", "batch", "optimizer_step", "learning_rate", "loss_scale", "activations", "loss", "batch_stats",
-          "grads", "grad_norm", "skipped", "moments", "updated", "unchanged")
-"""Quantities in the order in which a step makes them."""
-LEARNED = ("grads", "moments", "updated")
-"""Quantities of a step that is not skipped."""
-ORDERED = ("activations", "grads")
-"""Quantities whose tensors are made one after the other."""
-
-
-class Measurement(NamedTuple):
-    """One tensor of one step.
-
-    Attributes:
-      step: counted from 0.
-      quantity: one of PHASES.
-      tensor: canonical name; empty for a scalar.
-      z: distance in noise units.
-      detectable: the smallest relative error that would have been caught; 0 for an equality.
-      closely: whether it failed with few draws of noise and was measured again with many.
-    """
-
-    step: int
-    quantity: str
-    tensor: str
-    z: float
-    detectable: float
-    closely: bool = False
+OF_THE_SIDE = ("--num_devices", "--device_cache_mb", "--zero_stage", "--fp16_kernels", "--convolution", "--plots",
+               "--checkpoint_every", "--keep")
+"""Flags that do not change the mathematics."""
 
 
-def measure(step: int, quantity: str, tensor: str, recorded: np.ndarray, replayed: np.ndarray, unit: float,
-            storage: np.dtype, scale: float = 1.0, threshold: float = THRESHOLD,
-            closely: bool = False) -> Measurement:
-    """Compares one tensor in noise units.
-
-    Args:
-      step, quantity, tensor: where it stands.
-      recorded: as the stack wrote it.
-      replayed: as JAX computes it from the recorded inputs, float64.
-      unit: its noise unit.
-      storage: the format it was stored in before unscaling.
-      scale: what it was multiplied by in that format.
-      threshold: largest z that passes.
-      closely: for the record.
-    """
-    floor = norm(ulp(np.asarray(recorded, np.float64) * scale, storage) / scale)
-    unit, size = max(unit, floor), norm(recorded)
-    z = norm(np.asarray(recorded, np.float64) - replayed) / unit
-    if not (np.isfinite(z) and np.isfinite(unit)):
-        return Measurement(step, quantity, tensor, BROKEN, 0.0, closely)
-    return Measurement(step, quantity, tensor, z, threshold * unit / size if size else 0.0, closely)
+def start() -> None:
+    """Runs the command and exits."""
+    names = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    sys.argv = [sys.argv[0], *(argument for argument in sys.argv[1:] if argument.startswith("-"))]
+    command_line.run_tool(lambda values: main(names, values["threshold"].value), __doc__, define_flags,
+                          crash_status=COULD_NOT_JUDGE)
 
 
-def equal(step: int, quantity: str, tensor: str, left: np.ndarray, right: np.ndarray) -> Measurement:
-    """Compares one tensor to the bit; what is not finite is never equal."""
-    left, right = np.asarray(left), np.asarray(right)
-    same = (left.shape == right.shape and left.dtype == right.dtype and left.tobytes() == right.tobytes()
-            and bool(np.isfinite(left).all()))
-    return Measurement(step, quantity, tensor, 0.0 if same else BROKEN, 0.0)
+def main(names: Sequence[str], threshold: float) -> int:
+    """Two folders -> both judgements -> the exit code."""
+    if len(names) != 2:
+        raise UserError(f"give the folders of two traces, e.g. RUN_A/trace RUN_B/trace; got {len(names)}")
+    traces = open_traces(names)
+    experiments = [experiment_of(trace, name) for trace, name in zip(traces, names)]
+    check_alike(traces, names)
+    stacks = [trace.meta["stack"] for trace in traces]
+    labels = stacks if len(set(stacks)) == 2 else ["first", "second"]
+    data = load_dataset(experiments[0])
+    initial = select(traces[0].read(0), "params")
+    judgements: dict[str, Judgement] = {}
+    for label, trace, experiment in zip(labels, traces, experiments):
+        replays = Replays(experiment, data, trace.meta["world_size"])
+        judgements[label] = judge_recording(replays, trace, initial, threshold)
+    print_judgements(judgements, f"{experiments[0].name} {experiments[0].precision}")
+    return DIVERGENCE if any(judged.verdict["first_divergence"] for judged in judgements.values()) else PARITY
 
 
-def verdict(measurements: Sequence[Measurement], steps: int, threshold: float = THRESHOLD,
-            order: Sequence[str] = ()) -> dict[str, Any]:
-    """What verdict.json holds of one recording.
-
-    Args:
-      measurements: of every step.
-      steps: judged.
-      threshold: largest z that passes.
-      order: names of activations and gradients in the order in which a step makes them; those left out come after.
+def open_traces(names: Sequence[str]) -> list[Reader]:
+    """Both traces; one of a resumed run continues the other.
 
     Raises:
-      UserError: there is nothing to judge by: no tensor, or no step that was not skipped.
+      UserError: one cannot be read, or both are of resumed runs, or one begins after the other's end.
     """
-    if not any(m.quantity not in EXACT for m in measurements) or steps < 1:
-        raise UserError(f"cannot judge: no tensor of {steps} steps was measured; record at least one, --record=full")
-    first = first_failed(measurements, threshold, order)
-    if first is None and all(m.quantity not in LEARNED for m in measurements):
-        raise UserError(f"cannot judge: each of {steps} steps was skipped by an overflow, so nothing was learned; "
-                        "record more (--steps) or start from a smaller loss scale (--initial_scale_power)")
-    return {
-        "verdict": "divergence" if first else "parity",
-        "max_z": max((m.z for m in measurements), default=0.0),
-        "threshold": threshold,
-        "steps": steps,
-        "steps_measured_closely": len({m.step for m in measurements if m.closely}),
-        "first_divergence": first and {name: getattr(first, name) for name in ("step", "quantity", "tensor", "z")},
-        "quantities": {quantity: _summary(m for m in measurements if m.quantity == quantity) for quantity in PHASES},
-    }
+    traces = [Reader(pathlib.Path(name)) for name in names]
+    firsts = [trace.meta.get("first_step", 0) for trace in traces]
+    for resumed, whole in ((0, 1), (1, 0)):
+        if (firsts[resumed] and len(traces[whole]) < firsts[resumed]) or all(firsts):
+            raise UserError(f"cannot judge: {names[resumed]} begins at step {firsts[resumed]} of a resumed run, and "
+                            f"{names[whole]} does not hold the steps before; give the trace of the run it continues")
+        if firsts[resumed]:
+            traces[resumed] = Continued(pathlib.Path(names[resumed]), traces[whole])
+    return traces
 
 
-def first_failed(measurements: Iterable[Measurement], threshold: float, order: Sequence[str]) -> Measurement | None:
-    """The first divergence: by step, by phase, by order (activations and gradients) and by size; None at parity."""
-    places = {name: place for place, name in enumerate(order)}
+def experiment_of(trace: Reader, name: str) -> Experiment:
+    """The experiment that a trace is of.
 
-    def when(m: Measurement) -> tuple[float, ...]:
-        place = places.get(m.tensor, len(places)) if m.quantity in ORDERED else 0
-        return m.step, PHASES.index(m.quantity), place, -m.z
-
-    return min((m for m in measurements if m.z > threshold), key=when, default=None)
-
-
-def _summary(measurements: Iterable[Measurement]) -> dict[str, Any]:
-    measurements = list(measurements)
-    if not measurements:
-        return {"compared": 0}
-    worst = max(measurements, key=lambda m: m.z)
-    detectable = [m.detectable for m in measurements]
-    return {"compared": len(measurements), "max_z": worst.z, "step": worst.step, "tensor": worst.tensor,
-            "detectable_median": float(np.median(detectable)), "detectable_worst": max(detectable)}
+    Raises:
+      UserError: it does not say, or its flags are not this program's.
+    """
+    lines = trace.meta["flags"]
+    if not lines:
+        raise UserError(f"cannot judge: {name}/meta.json has no flags, so there is no step to replay; give it a "
+                        "flagfile's lines, or judge it by a step of your own with parity.own.judge")
+    try:
+        experiment, _ = command_line.parse(["compare", *lines], trace.meta["precision"])
+    except UserError as error:
+        raise UserError(f"cannot judge: {name}/meta.json: {error}") from None
+    return experiment
 
 
-if __name__ == "__main__":
-    from parity import comparison
+def check_alike(traces: Sequence[Reader], names: Sequence[str]) -> None:
+    """Raises UserError unless both traces are of one experiment and of as many steps."""
+    left, right = ([line for line in trace.meta["flags"] if not line.lstrip("-").startswith(
+        tuple(flag.lstrip("-") for flag in OF_THE_SIDE))] for trace in traces)
+    for line in sorted({*left} ^ {*right}):
+        has, lacks = (names[0], names[1]) if line in left else (names[1], names[0])
+        raise UserError(f"cannot judge: the traces are of different experiments: {has} has {line}, {lacks} has not")
+    if len(traces[0]) != len(traces[1]):
+        raise UserError(f"cannot judge: {names[0]} holds {len(traces[0])} steps, {names[1]} {len(traces[1])}; record "
+                        "as many of both")
+    if not len(traces[0]):
+        raise UserError(f"cannot judge: {names[0]} holds no step")
 
-    comparison.start()
+
+def print_judgements(judgements: dict[str, Judgement], title: str) -> None:
+    """Prints the table and what is to be said of a divergence."""
+    console = Console()
+    terminal.print_verdict({label: judged.verdict for label, judged in judgements.items()}, title, console)
+    for label, judged in judgements.items():
+        for sentence in judged.sentences(label):
+            console.print(f"{label}: {sentence}", highlight=False, soft_wrap=True)
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """What the comparison takes."""
+    flags.DEFINE_float("threshold", THRESHOLD, "Largest z that passes, in noise units.", lower_bound=0,
+                       flag_values=values)

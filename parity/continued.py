@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from jaxnn.experiment.trace import Reader
+from jaxnn.experiment.files.trace import Reader
 
 
 class Continued(Reader):

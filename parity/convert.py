@@ -20,12 +20,15 @@ import numpy as np
 from absl import flags
 
 from jaxnn import checkpoint, models, train
-from jaxnn.experiment import command_line, config, datasets, handoff, records
-from jaxnn.experiment.config import Experiment, UserError
-from jaxnn.experiment.datasets import Dataset
-from jaxnn.experiment.handoff import Handoff
+from jaxnn.experiment.data.dataset import Dataset
+from jaxnn.experiment.data.load import load_dataset
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files import artifacts, handoff
+from jaxnn.experiment.files.handoff import Handoff
+from jaxnn.experiment.flags import command_line, options
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.optimizers import OPTIMIZERS
-from parity import jax_state, recordings
+from parity import jax_state, stacks
 
 HANDOFF = "handoff.safetensors"
 CHECKPOINTS = "checkpoints"
@@ -59,8 +62,8 @@ def main(values: flags.FlagValues) -> None:
     try:
         convert = from_deepspeed if source.deepspeed else to_deepspeed
         epochs, arrays = convert(source, partial)
-        records.write_text(partial / records.FLAGS, config.to_flagfile(source.experiment))
-        records.write_text(partial / records.METRICS, handoff.metrics_until(source.workdir, epochs))
+        artifacts.write_text(partial / artifacts.FLAGS, options.to_flagfile(source.experiment))
+        artifacts.write_text(partial / artifacts.METRICS, handoff.metrics_until(source.workdir, epochs))
         (partial / HANDOFF).unlink()
         os.rename(partial, target)
     except BaseException:
@@ -82,13 +85,13 @@ def open_source(name: str) -> Source:
     """
     folder = pathlib.Path(name)
     workdir = folder.parent.parent if folder.parent.name == CHECKPOINTS else folder
-    if not name or not (workdir / records.FLAGS).exists():
-        raise UserError(f"--from: {name or 'not given'} is neither a run with its {records.FLAGS} nor one of its "
+    if not name or not (workdir / artifacts.FLAGS).exists():
+        raise UserError(f"--from: {name or 'not given'} is neither a run with its {artifacts.FLAGS} nor one of its "
                         f"{CHECKPOINTS}/ folders; give the workdir of a run")
-    experiment, _ = command_line.parse(["convert", f"--flagfile={workdir / records.FLAGS}"], "fp32")
+    experiment, _ = command_line.parse(["convert", f"--flagfile={workdir / artifacts.FLAGS}"], "fp32")
     deepspeed = folder if workdir != folder else _latest(workdir)
     train.configure(experiment)
-    return Source(workdir, deepspeed, experiment, datasets.load(experiment))
+    return Source(workdir, deepspeed, experiment, load_dataset(experiment))
 
 
 def from_deepspeed(source: Source, target: pathlib.Path) -> tuple[int, Handoff]:
@@ -98,8 +101,8 @@ def from_deepspeed(source: Source, target: pathlib.Path) -> tuple[int, Handoff]:
       UserError: the checkpoint cannot be read, or is of another model.
     """
     assert source.deepspeed
-    _run_torch(source, recordings.launcher("torch", "torch_ref.convert", 1), target, f"--read={source.deepspeed}")
-    arrays = records.read_arrays(target / HANDOFF, "--from")
+    _run_torch(source, stacks.launcher("torch", "torch_ref.convert", 1), target, f"--read={source.deepspeed}")
+    arrays = artifacts.read_arrays(target / HANDOFF, "--from")
     epochs = _checked(source, arrays)
     checkpoint.save(target, jax_state.from_handoff(source.experiment, arrays))
     return epochs, arrays
@@ -120,8 +123,8 @@ def to_deepspeed(source: Source, target: pathlib.Path) -> tuple[int, Handoff]:
         raise UserError(str(error).replace("--resume:", "--from:", 1)) from None
     arrays = jax_state.to_handoff(source.experiment, jax.tree.map(np.asarray, state))
     epochs = _checked(source, arrays)
-    records.write_arrays(target / HANDOFF, arrays)
-    launcher = recordings.launcher("torch", "torch_ref.convert", source.experiment.num_devices)
+    artifacts.write_arrays(target / HANDOFF, arrays)
+    launcher = stacks.launcher("torch", "torch_ref.convert", source.experiment.num_devices)
     _run_torch(source, launcher, target, f"--write={target}")
     return epochs, arrays
 
@@ -142,7 +145,7 @@ def next_command(source: Source, target: pathlib.Path) -> str:
     module = "python -m jaxnn.train" if source.deepspeed else "python -m torch_ref.train" if ranks <= 1 else (
         f"deepspeed --num_accelerators={ranks} --module torch_ref.train")
     every = "" if source.experiment.checkpoint_every else " --checkpoint_every=1"
-    return f"{module} --flagfile={target / records.FLAGS} --workdir={target} --resume{every}"
+    return f"{module} --flagfile={target / artifacts.FLAGS} --workdir={target} --resume{every}"
 
 
 def _checked(source: Source, arrays: Mapping[str, np.ndarray]) -> int:
@@ -153,14 +156,14 @@ def _checked(source: Source, arrays: Mapping[str, np.ndarray]) -> int:
 
 def _run_torch(source: Source, launcher: list[str], target: pathlib.Path, *more: str) -> None:
     """Runs torch_ref.convert; its complaint is this program's."""
-    command = [*launcher, f"--flagfile={source.workdir / records.FLAGS}", f"--handoff={target / HANDOFF}", *more]
+    command = [*launcher, f"--flagfile={source.workdir / artifacts.FLAGS}", f"--handoff={target / HANDOFF}", *more]
     done = subprocess.run(command, capture_output=True, text=True)
     lines = (done.stdout + done.stderr).splitlines()
     complaints = [line.partition("error: ")[2] for line in lines if "error: " in line]
     if done.returncode == command_line.BAD_INPUT and complaints:
         raise UserError(f"--from: {complaints[0]}")
     if done.returncode:
-        raise RuntimeError("torch_ref.convert failed:\n" + "\n".join(lines[-recordings.LAST_LINES :]))
+        raise RuntimeError("torch_ref.convert failed:\n" + "\n".join(lines[-stacks.LAST_LINES :]))
 
 
 def _latest(workdir: pathlib.Path) -> pathlib.Path | None:

@@ -1,12 +1,12 @@
-"""jaxnn's training state in the terms of `jaxnn.experiment.handoff`, and back. Its partner is torch_ref/handoff.py."""
+"""jaxnn's training state in the terms of `jaxnn.experiment.files.handoff`, and back. Its partner is torch_ref/handoff.py."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from jaxnn.experiment import handoff, trace
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.handoff import Handoff
+from jaxnn.experiment.files import handoff, trace
+from jaxnn.experiment.files.handoff import Handoff
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.optimizers import OPTIMIZERS, Moments
 from jaxnn.precision import LossScale
 from jaxnn.train_step import TrainState

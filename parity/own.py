@@ -18,16 +18,17 @@ import jax
 import numpy as np
 
 from jaxnn import precision
-from jaxnn.experiment.config import PRECISIONS, UserError
-from jaxnn.experiment.trace import Reader, select
-from parity import compare
-from parity.compare import THRESHOLD, Measurement, equal
-from parity.expectations import carried
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files.trace import Reader, select
+from jaxnn.experiment.flags.config import PRECISIONS
 from parity.inputs import Inputs
-from parity.judge import THOROUGH, Rounds, judge_gradients, judge_update, order, unchanged
-from parity.names import Names
+from parity.judging import measure
+from parity.judging.measure import THRESHOLD, Measurement, equal
+from parity.judging.step import THOROUGH, Rounds, judge_gradients, judge_update, order, unchanged
+from parity.name_map import Names
 from parity.noise import Distances, Tensors
 from parity.replay import FLOAT64
+from parity.rules import carried
 
 Gradients = Callable[[Mapping[str, Any], Mapping[str, np.ndarray], np.dtype], Mapping[str, Any]]
 Update = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any], Mapping[str, np.ndarray], np.dtype],
@@ -61,7 +62,7 @@ def judge(trace: Reader, gradients: Gradients, update: Update | None = None,
         replay = OwnReplay(gradients, update, names, trace.meta["precision"], step)
         measurements += _judge_step(replay, number, step, previous, threshold)
         previous = step
-    return compare.verdict(measurements, len(trace), threshold, order(trace))
+    return measure.verdict(measurements, len(trace), threshold, order(trace))
 
 
 def _judge_step(replay: "OwnReplay", number: int, step: Tensors, previous: Tensors,

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import models, precision, train_step
-from jaxnn.experiment import trace
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.datasets import Dataset
+from jaxnn.experiment.data.dataset import Dataset
+from jaxnn.experiment.files import trace
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.optimizers import OPTIMIZERS, Moments
 from parity.inputs import Inputs
+from parity.kinks import Nudged
 from parity.noise import Distances, Tensors
-from parity.nudged import Nudged
 from parity.semantics.switch import Switch, apply, changed_experiment, patched
 
 DeviceTensors = dict[str, jax.Array]

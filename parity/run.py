@@ -17,17 +17,24 @@ from absl import flags
 from rich.console import Console
 
 from jaxnn import models, train, train_step
-from jaxnn.experiment import batches, command_line, config, datasets, records, run_log
-from jaxnn.experiment.config import Experiment, UserError
-from jaxnn.experiment.datasets import Dataset
-from jaxnn.experiment.trace import Reader, flatten
-from parity import compare, diagnose, free_run, html, recordings, report
-from parity.compare import COULD_NOT_JUDGE, DIVERGENCE, PARITY
-from parity.judge import THOROUGH, ULPS_FIRST, Replays, order
-from parity.judgement import Judgement, judge_recording
-from parity.mutations import measured
+from jaxnn.experiment.data import batches
+from jaxnn.experiment.data.dataset import Dataset
+from jaxnn.experiment.data.load import load_dataset
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.files.trace import Reader, flatten
+from jaxnn.experiment.flags import command_line, options
+from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.results import run_log
+from parity import stacks
+from parity.free import run
+from parity.judging import diagnose, measure
+from parity.judging.measure import COULD_NOT_JUDGE, DIVERGENCE, PARITY
+from parity.judging.recording import Judgement, judge_recording
+from parity.judging.step import THOROUGH, ULPS_FIRST, Replays, order
+from parity.report import page, published_score, terminal
 
-CONTENTS = (records.FLAGS, "initial.safetensors", "jax", "torch", "verdict.json", "report.html", "jax.log", "torch.log")
+CONTENTS = (artifacts.FLAGS, "initial.safetensors", "jax", "torch", "verdict.json", "report.html", "jax.log", "torch.log")
 REPLAY, FREE = "replay", "free"
 PACKAGES = ("jax", "flax", "optax", "torch", "deepspeed", "numpy")
 
@@ -40,14 +47,14 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
         raise UserError("--coordinator_address, --distributed: both stacks are judged on this host; leave them out")
     experiment = experiment.replace(num_devices=max(experiment.num_devices, 1))  # in both stacks, whatever is here
     train.configure(experiment)
-    data = datasets.load(experiment)
+    data = load_dataset(experiment)
     initial = initial_params(experiment, data)
-    workdir = records.create_workdir(experiment, "parity", CONTENTS)
-    records.write_params(workdir / "initial.safetensors", initial)
+    workdir = artifacts.create_workdir(experiment, "parity", CONTENTS)
+    artifacts.write_params(workdir / "initial.safetensors", initial)
     modules = {"jax": values["jax_module"].value, "torch": values["torch_module"].value}
     torch_flags, threshold = values["torch_flags"].value, values["threshold"].value
     if values["mode"].value == FREE:
-        is_same = free_run.main(experiment, data, initial, workdir, modules, torch_flags, Console(), threshold)
+        is_same = run.main(experiment, data, initial, workdir, modules, torch_flags, Console(), threshold)
     else:
         steps = min(values["steps"].value, sum(batches.plan(experiment, len(data.train_inputs))))
         is_same = judge_steps(experiment, data, initial, workdir, modules, torch_flags, steps, threshold)
@@ -59,11 +66,11 @@ def judge_steps(experiment: Experiment, data: Dataset, initial: dict[str, np.nda
     """Records steps of both stacks, replays and judges them; prints and writes the verdict, whether it is parity."""
     console, title, start = Console(), f"{experiment.name} {experiment.precision}", time.perf_counter()
     console.print(f"{title}: recording {steps} steps in both stacks", highlight=False, soft_wrap=True)
-    traces = recordings.record(experiment, steps, workdir, modules, torch_flags)
+    traces = stacks.record(experiment, steps, workdir, modules, torch_flags)
     recorded = time.perf_counter()
     judgements = judge_traces(experiment, data, traces, initial, threshold)
     seconds = {"recording": recorded - start, "judging": time.perf_counter() - recorded}
-    report.print_verdict({stack: judged.verdict for stack, judged in judgements.items()}, title, console)
+    terminal.print_verdict({stack: judged.verdict for stack, judged in judgements.items()}, title, console)
     for stack, judged in judgements.items():
         for sentence in judged.sentences(stack):
             console.print(f"{stack}: {sentence}", highlight=False, soft_wrap=True)
@@ -99,7 +106,7 @@ def write_verdict(workdir: pathlib.Path, experiment: Experiment, judgements: dic
                   seconds: dict[str, float]) -> None:
     """Writes verdict.json: the whole judgement's verdict on top, each recording's under `recordings`."""
     verdicts = {stack: judged.verdict for stack, judged in judgements.items()}
-    first = html.first_divergence(verdicts)
+    first = page.first_divergence(verdicts)
     whole = {
         "experiment": experiment.name, "precision": experiment.precision,
         "verdict": "divergence" if first else "parity",
@@ -110,20 +117,20 @@ def write_verdict(workdir: pathlib.Path, experiment: Experiment, judgements: dic
         "recordings": {stack: judged.as_json() for stack, judged in judgements.items()},
         "seconds": seconds,
     }
-    records.write_text(workdir / "verdict.json", json.dumps(whole, indent=2) + "\n")
+    artifacts.write_text(workdir / "verdict.json", json.dumps(whole, indent=2) + "\n")
 
 
 def write_page(workdir: pathlib.Path, experiment: Experiment, judgements: dict[str, Judgement],
                seconds: dict[str, float], tensors: list[str]) -> None:
     """Writes report.html."""
     verdicts = {stack: judged.with_vote(stack) for stack, judged in judgements.items()}
-    first = html.first_divergence(verdicts)
+    first = page.first_divergence(verdicts)
     facts = {"seconds": {name: f"{value:.1f}" for name, value in seconds.items()},
-             "versions": run_log.versions(PACKAGES), "flags": config.to_flagfile(experiment).splitlines()}
-    html.write(workdir / "report.html", f"{experiment.name} {experiment.precision}", verdicts,
+             "versions": run_log.versions(PACKAGES), "flags": options.to_flagfile(experiment).splitlines()}
+    page.write(workdir / "report.html", f"{experiment.name} {experiment.precision}", verdicts,
                {stack: judged.measurements for stack, judged in judgements.items()},
                diagnose.as_json(judgements[first["recording"]].explanations) if first else None, tensors, facts,
-               measured.read())
+               published_score.read())
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -131,7 +138,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("steps", 50, "Optimizer steps to record and judge.", lower_bound=1, flag_values=values)
     flags.DEFINE_enum("mode", REPLAY, (REPLAY, FREE), "replay: each step from the recorded state; free: both stacks to "
                       "the end, against JAX runs that start an ulp apart.", flag_values=values)
-    flags.DEFINE_float("threshold", compare.THRESHOLD, "Largest z that passes, in noise units.", lower_bound=0,
+    flags.DEFINE_float("threshold", measure.THRESHOLD, "Largest z that passes, in noise units.", lower_bound=0,
                        flag_values=values)
     flags.DEFINE_string("jax_module", "jaxnn.train", "Module that records the JAX side.", flag_values=values)
     flags.DEFINE_string("torch_module", "torch_ref.train", "Module that records the torch side; it is given every "

@@ -21,9 +21,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from jaxnn.experiment.config import PRECISIONS, UserError
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.flags.config import PRECISIONS
 from jaxnn.reproduce import NO_DATA
-from parity.compare import COULD_NOT_JUDGE, DIVERGENCE, PARITY
+from parity.judging.measure import COULD_NOT_JUDGE, DIVERGENCE, PARITY
 
 TABLE_WIDTH = 160
 

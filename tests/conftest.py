@@ -12,7 +12,7 @@ import jax
 import pytest
 import torch
 
-from jaxnn.experiment.cache import cache_folder
+from jaxnn.experiment.data.cache import cache_folder
 from tests import sharing
 
 # Most of the time goes into compiling: what took a while is kept where jaxnn.train keeps its own.

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from jaxnn import train
-from jaxnn.experiment import command_line, expectations, records
+from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.results.promises import read_promises
 
 FLAGFILES = {path.stem: path for path in sorted(pathlib.Path("launch/experiments").glob("*.flags"))}
 SMALLER = {
@@ -72,8 +74,8 @@ def test_runs_at_reduced_size(name, tmp_path, capsys):
     experiment, _ = command_line.parse(["train", *flags, "--noplots"], "fp32")
     assert experiment.name == name
     train.main(experiment)
-    summary = records.read_summary(tmp_path / "run")
+    summary = artifacts.read_summary(tmp_path / "run")
     assert summary["steps"] > 0
-    promised = {promise.metric for promise in expectations.read(FLAGFILES[name])}
+    promised = {promise.metric for promise in read_promises(FLAGFILES[name])}
     assert promised <= summary["final"].keys()
     assert ("sample:" in capsys.readouterr().out) == (name == "transformer_text")

@@ -9,11 +9,11 @@ from xdist.scheduler import LoadScopeScheduling
 TOGETHER = ("tests/torch_ref/faults/",)
 """Folders whose files share recordings."""
 LONGEST = (
-    "tests/parity/networks_test.py", "tests/parity/run_test.py", "tests/torch_ref/train_test.py", "tests/train_test.py",
-    "tests/torch_ref/recording_test.py", "tests/devices_test.py", "tests/interruption_test.py",
-    "tests/parity/convert_test.py", "tests/parity/spread_test.py", "tests/distributed_test.py",
-    "tests/torch_ref/faults/", "tests/torch_ref/engine_test.py", "tests/parity/free_run_test.py",
-    "tests/torch_ref/loss_scale_test.py", "tests/torch_ref/models_test.py", "tests/streaming_test.py",
+    "tests/parity/networks_test.py", "tests/parity/run_test.py", "tests/torch_ref/train_test.py", "tests/jaxnn/train_test.py",
+    "tests/torch_ref/recording_test.py", "tests/jaxnn/devices_test.py", "tests/jaxnn/interruption_test.py",
+    "tests/parity/convert_test.py", "tests/parity/free/spread_test.py", "tests/jaxnn/distributed_test.py",
+    "tests/torch_ref/faults/", "tests/torch_ref/engine_test.py", "tests/parity/free/run_test.py",
+    "tests/torch_ref/loss_scale_test.py", "tests/torch_ref/models_test.py", "tests/jaxnn/streaming_test.py",
     "tests/parity/mutations/score_test.py", "tests/parity/sweep_test.py",
 )
 """Of twenty seconds and more."""

@@ -26,9 +26,9 @@ import torch_ref.metrics
 import torch_ref.models
 import torch_ref.optimizers
 import torch_ref.train_step
-from jaxnn.experiment import datasets
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.trace import flatten, unflatten
+from jaxnn.experiment.data.load import load_dataset
+from jaxnn.experiment.files.trace import flatten, unflatten
+from jaxnn.experiment.flags.config import Experiment
 from torch_ref import params_io
 
 REGISTRIES = ["activations.ACTIVATIONS", "losses.LOSSES", "metrics.METRICS", "initializers.INITIALIZERS",
@@ -130,7 +130,7 @@ class TestStep:
 
 def batch(name: str):
     """Inputs, targets and weights of 16 rows, the last three of them padding."""
-    data = datasets.load(EXPERIMENTS[name])
+    data = load_dataset(EXPERIMENTS[name])
     return data, data.train_inputs[:16].astype(np.float64), data.train_targets[:16], np.r_[np.ones(13), np.zeros(3)]
 
 

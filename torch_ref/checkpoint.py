@@ -9,8 +9,8 @@ import re
 import shutil
 from typing import Any
 
-from jaxnn.experiment import records
-from jaxnn.experiment.config import UserError
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files import artifacts
 from torch_ref import deepspeed_files, engine_state
 
 KEPT = 2
@@ -30,7 +30,7 @@ def save(workdir: pathlib.Path, engine: Any, keep: int = KEPT) -> None:
     tag = f"step_{engine.global_steps:09d}"
     engine_state.save(engine, folder, tag)
     if engine.global_rank == 0:
-        records.write_text(folder / LATEST, tag)  # only now: a checkpoint without a file of some rank is none
+        artifacts.write_text(folder / LATEST, tag)  # only now: a checkpoint without a file of some rank is none
         for old in _folders(workdir)[:-keep]:
             shutil.rmtree(old)
 

@@ -1,4 +1,4 @@
-"""The torch half of `python -m parity.convert`: DeepSpeed's checkpoint <-> a file of `jaxnn.experiment.handoff`.
+"""The torch half of `python -m parity.convert`: DeepSpeed's checkpoint <-> a file of `jaxnn.experiment.files.handoff`.
 
     python -m torch_ref.convert --flagfile=RUN/experiment.flags --read=RUN/checkpoints/step_000000300 --handoff=FILE
     python -m torch_ref.convert --flagfile=RUN/experiment.flags --write=NEW_RUN --handoff=FILE
@@ -10,9 +10,11 @@ import pathlib
 
 from absl import flags
 
-from jaxnn.experiment import command_line, datasets, records
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.deepspeed import ds_config
+from jaxnn.experiment.data.load import load_dataset
+from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.flags.deepspeed.writing import ds_config
 from torch_ref import checkpoint, deepspeed_files, handoff, models, train
 from torch_ref import engine as engines
 from torch_ref.optimizers import OPTIMIZERS
@@ -33,9 +35,9 @@ def read(experiment: Experiment, folder: pathlib.Path, path: pathlib.Path) -> No
     Raises:
       UserError: the checkpoint cannot be read, or is of another model.
     """
-    model = models.build(experiment, datasets.load(experiment).signature)
+    model = models.build(experiment, load_dataset(experiment).signature)
     arrays = handoff.from_files(experiment, deepspeed_files.open_checkpoint(folder), model)
-    records.write_arrays(path, arrays)
+    artifacts.write_arrays(path, arrays)
 
 
 def write(experiment: Experiment, path: pathlib.Path, workdir: pathlib.Path) -> None:
@@ -45,8 +47,8 @@ def write(experiment: Experiment, path: pathlib.Path, workdir: pathlib.Path) -> 
       UserError: the file is of another model, or DeepSpeed has no such training.
     """
     train.refuse_what_is_not_here(experiment)
-    signature = datasets.load(experiment).signature
-    arrays = records.read_arrays(path, "--handoff")
+    signature = load_dataset(experiment).signature
+    arrays = artifacts.read_arrays(path, "--handoff")
     _, world_size, device = engines.join_ranks()
     config = ds_config(experiment, world_size)
     if experiment.precision == "fp16":

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from jaxnn.experiment.config import UserError
+from jaxnn.experiment.errors import UserError
 
 Shapes = Mapping[str, Sequence[int]]
 

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from jaxnn.experiment.config import Experiment, UserError
-from jaxnn.experiment.datasets import cache_folder
+from jaxnn.experiment.data.cache import cache_folder
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.ports import free_port
 
 STALE_LOCK_SECONDS = 180

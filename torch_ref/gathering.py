@@ -2,8 +2,8 @@
 
 import torch
 
-from jaxnn.experiment import batches
-from jaxnn.experiment.samples import Samples
+from jaxnn.experiment.data import batches
+from jaxnn.experiment.data.samples import Samples
 from torch_ref.train_step import Batch
 
 Scaling = tuple[torch.Tensor, torch.Tensor] | None

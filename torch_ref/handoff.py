@@ -1,4 +1,4 @@
-"""A run's state out of DeepSpeed's files and into an engine, in the terms of `jaxnn.experiment.handoff`."""
+"""A run's state out of DeepSpeed's files and into an engine, in the terms of `jaxnn.experiment.files.handoff`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from jaxnn.experiment import handoff
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.trace import select
+from jaxnn.experiment.files import handoff
+from jaxnn.experiment.files.trace import select
+from jaxnn.experiment.flags.config import Experiment
 from torch_ref import deepspeed_files, engine_state, optimizers, params_io
 from torch_ref.deepspeed_files import Checkpoint
 

@@ -1,6 +1,6 @@
 """The outputs of a network's layers while it runs, for the trace. Twin of jaxnn/layer_outputs.py.
 
-What counts as a layer, and as its output, is said in `jaxnn/experiment/trace.py`.
+What counts as a layer, and as its output, is said in `jaxnn/experiment/files/trace.py`.
 """
 
 import contextlib

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from jaxnn.experiment.options import UserError
+from jaxnn.experiment.errors import UserError
 from torch_ref.precision import at_least_float32
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.flags.config import Experiment
 
 Params = Iterable[torch.nn.Parameter]
 

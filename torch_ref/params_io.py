@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from jaxnn.experiment.config import UserError
+from jaxnn.experiment.errors import UserError
 from torch_ref.precision import at_least_float32
 
 

@@ -18,8 +18,10 @@ from typing import Any
 
 from absl import flags
 
-from jaxnn.experiment import command_line, records
-from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch, put
 from torch_ref import engine as engines
 from torch_ref import train
@@ -68,7 +70,7 @@ def run_jobs(path: pathlib.Path) -> int:
     jobs = read_jobs(path)
     with process_group_kept():
         statuses = [run_job(number, job) for number, job in enumerate(jobs)]
-    records.write_text(path.with_suffix(".done.json"), json.dumps(statuses) + "\n")
+    artifacts.write_text(path.with_suffix(".done.json"), json.dumps(statuses) + "\n")
     return max(statuses, default=0)
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from jaxnn.experiment import config, run_log, trace
-from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.files import trace
+from jaxnn.experiment.flags import options
+from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.results import run_log
 from torch_ref import engine as engines
 from torch_ref import layer_outputs, params_io
 from torch_ref.optimizers import MOMENT_KEYS
@@ -37,7 +39,7 @@ class Recorder:
         if steps and workdir:
             meta = dict(stack="torch", precision=experiment.precision, world_size=world_size, steps=steps,
                         first_step=first_step,
-                        flags=config.to_flagfile(experiment).splitlines(),
+                        flags=options.to_flagfile(experiment).splitlines(),
                         versions=run_log.versions(("torch", "deepspeed")))
             self._writer = trace.Writer(workdir / "trace", experiment.record, meta)
 

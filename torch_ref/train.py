@@ -15,12 +15,18 @@ import numpy as np
 import torch
 from absl import flags
 
-from jaxnn.experiment import batches, command_line, datasets, evaluation, records, run_log, samples, schedules
-from jaxnn.experiment.config import Experiment, UserError
-from jaxnn.experiment.datasets import Dataset
-from jaxnn.experiment.deepspeed import ds_config, file_config
+from jaxnn.experiment import schedules
+from jaxnn.experiment.data import batches, evaluation, samples
+from jaxnn.experiment.data.dataset import Dataset
+from jaxnn.experiment.data.load import load_dataset
+from jaxnn.experiment.data.samples import Samples
 from jaxnn.experiment.early_stopping import EarlyStopping
-from jaxnn.experiment.samples import Samples
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.flags.deepspeed.writing import ds_config, file_config
+from jaxnn.experiment.results import run_log
 from torch_ref import checkpoint, models, params_io
 from torch_ref import engine as engines
 from torch_ref.gathering import gather, put, put_scaling
@@ -46,7 +52,7 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     del values
     clock = run_log.Clock()
     refuse_what_is_not_here(experiment)
-    data = datasets.load(experiment)
+    data = load_dataset(experiment)
     learning_rates = schedules.learning_rates(experiment, batches.total_steps(experiment, len(data.train_inputs)))
     clock.end("data")
 
@@ -54,10 +60,10 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     config = ds_config(experiment, world_size)
     kernels = engines.fp16_kernels(experiment) if experiment.precision == "fp16" else "none"
     model = start(experiment, data, device)
-    workdir = records.create_workdir(experiment, "torch") if rank == 0 else None
+    workdir = artifacts.create_workdir(experiment, "torch") if rank == 0 else None
     if workdir:
         whole = file_config(experiment, world_size, len(learning_rates))
-        records.write_text(workdir / records.DS_CONFIG, json.dumps(whole, indent=2) + "\n")
+        artifacts.write_text(workdir / artifacts.DS_CONFIG, json.dumps(whole, indent=2) + "\n")
     available, no_fused_adam = engines.choose_adam(experiment)
     for note in engines.notes(experiment, kernels, no_fused_adam) if rank == 0 else ():
         print(f"note: {note}", file=sys.stderr, flush=True)
@@ -83,7 +89,7 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     clock.end("train")
 
     if kept.batch_stats and workdir:
-        records.write_params(workdir / records.BATCH_STATS, kept.batch_stats)
+        artifacts.write_params(workdir / artifacts.BATCH_STATS, kept.batch_stats)
     log.finish(kept.params, kept.outputs, clock, [str(device)] * world_size, PACKAGES, {"fp16_kernels": kernels},
                predict=lambda inputs: predict(experiment, data, kept, inputs))
     engines.shut_down()
@@ -109,7 +115,7 @@ def start(experiment: Experiment, data: Dataset, device: torch.device) -> torch.
     torch.manual_seed(experiment.seed)
     model = models.build(experiment, data.signature)
     if experiment.init_params:
-        params_io.load(model, records.read_arrays(experiment.init_params, "--init_params"), experiment.init_params)
+        params_io.load(model, artifacts.read_arrays(experiment.init_params, "--init_params"), experiment.init_params)
     return model.to(device)
 
 
@@ -124,7 +130,7 @@ def resume(plan: list[int], workdir: pathlib.Path, engine: Any) -> int:
     Raises:
       UserError: no usable checkpoint, or nothing left to do.
     """
-    if (workdir / records.SUMMARY).exists():
+    if (workdir / artifacts.SUMMARY).exists():
         raise UserError(f"--resume: the run in {workdir} is complete; there is nothing left to do")
     return batches.position(plan, checkpoint.restore(workdir, engine, before=sum(plan)))[0]
 
@@ -262,8 +268,8 @@ def keep(engine: Any, outputs: np.ndarray) -> Kept:
 def predict(experiment: Experiment, data: Dataset, kept: Kept, inputs: np.ndarray) -> np.ndarray:
     """Outputs of the kept network, [n, ...] float32; on this rank alone, whatever DeepSpeed has partitioned."""
     model = models.build(experiment, data.signature)
-    params_io.load(model, kept.params, records.PARAMS)
-    params_io.load_stats(model, kept.batch_stats, records.BATCH_STATS)
+    params_io.load(model, kept.params, artifacts.PARAMS)
+    params_io.load_stats(model, kept.batch_stats, artifacts.BATCH_STATS)
     for param in model.parameters():
         param.data = param.data.to(DTYPES[experiment.precision])
     return forward(experiment, model.eval(), torch.from_numpy(np.asarray(inputs))).float().numpy()

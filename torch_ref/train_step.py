@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.flags.config import Experiment
 from torch_ref import engine as engines
 from torch_ref import losses, precision
 from torch_ref.dropout import mask_source

@@ -12,9 +12,11 @@ from rich.console import Console
 
 from jaxnn import train
 from jaxnn.describe import abstract_step, layer_table, report, step_memory
-from jaxnn.experiment import command_line, datasets
-from jaxnn.experiment.config import Experiment, UserError
-from jaxnn.experiment.datasets import BINARY, LANGUAGE, LOSSES, MULTICLASS, REGRESSION, Signature
+from jaxnn.experiment.data.dataset import BINARY, LANGUAGE, MULTICLASS, REGRESSION, Signature
+from jaxnn.experiment.data.load import LOSSES, load_dataset
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.flags.config import Experiment
 
 WIDTH = 100
 
@@ -55,7 +57,7 @@ def signature(experiment: Experiment, values: flags.FlagValues) -> Signature:
     if not values.input_shape:
         if values.num_outputs or values.num_tokens:
             raise UserError("--num_outputs, --num_tokens: are the data set's; give them with --input_shape only")
-        return datasets.load(experiment).signature
+        return load_dataset(experiment).signature
     return _given(experiment, _sizes(values.input_shape), values.num_outputs, values.num_tokens)
 
 

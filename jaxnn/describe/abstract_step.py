@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from jaxnn import losses, models, precision, train_step
 from jaxnn.dropout import mask_source
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.datasets import Signature
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.optimizers import OPTIMIZERS, Optimizer
 from jaxnn.train_step import Batch, TrainState
 

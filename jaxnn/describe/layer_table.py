@@ -10,7 +10,7 @@ from jax.extend import core
 
 from jaxnn.describe import abstract_step, flops, residuals, step_memory
 from jaxnn.describe.abstract_step import AbstractStep
-from jaxnn.experiment.trace import flatten
+from jaxnn.experiment.files.trace import flatten
 
 NETWORK = "(network)"
 

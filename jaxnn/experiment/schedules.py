@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.options import UserError
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.flags.config import Experiment
 
 ONE_CYCLE_RISE = 0.3
 ONE_CYCLE_START = 1 / 25

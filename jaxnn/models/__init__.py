@@ -5,8 +5,8 @@ from collections.abc import Callable
 import flax.linen as nn
 
 from jaxnn import activations
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.datasets import Signature
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.initializers import INITIALIZERS
 from jaxnn.models.cnn import CNN
 from jaxnn.models.linear import Linear

@@ -5,7 +5,7 @@ import jax
 
 from jaxnn.activations import gelu
 from jaxnn.dropout import MaskSource, dropout
-from jaxnn.experiment.options import UserError
+from jaxnn.experiment.errors import UserError
 from jaxnn.initializers import Initializer
 from jaxnn.models.attention import self_attention
 from jaxnn.models.normalization import LayerNorm

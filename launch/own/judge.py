@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn.experiment.files.trace import Reader
 from parity import own
-from parity.trace import Reader
 
 DATA = np.random.default_rng(0).standard_normal((64, 12)).astype(np.float32)
 NAME_MAP = {"encoder.weight": "encoder", "refine.weight": "refine/kernel", "refine.bias": "refine/bias"}

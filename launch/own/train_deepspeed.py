@@ -18,7 +18,7 @@ from deepspeed.accelerator import get_accelerator
 from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_grad, safe_get_full_optimizer_state
 from torch import nn
 
-from parity.trace import Writer, grad_norm
+from jaxnn.experiment.files.trace import Writer, grad_norm
 
 STEPS, BATCH, FEATURES, HIDDEN = 12, 16, 12, 8
 FP16 = bool(get_accelerator().is_fp16_supported())

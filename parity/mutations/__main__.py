@@ -16,12 +16,14 @@ from absl import flags
 from rich.console import Console
 
 from jaxnn import train
-from jaxnn.experiment import command_line, records
-from jaxnn.experiment.config import UserError
-from parity.compare import COULD_NOT_JUDGE, THRESHOLD
-from parity.mutations import measured, score, table
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.flags import command_line
+from parity.judging.measure import COULD_NOT_JUDGE, THRESHOLD
+from parity.mutations import score, table
 from parity.mutations.bases import BASES
 from parity.mutations.score import Outcome
+from parity.report import published_score
 from parity.semantics import SWITCHES
 
 PRECISIONS = ("fp16", "fp32")
@@ -42,10 +44,10 @@ def main(values: flags.FlagValues) -> int:
     outcomes = [outcome for base in bases or BASES for precision in precisions
                 for outcome in run(base, precision, root, faults, console)]
     table.print_score(outcomes, console)
-    commit = measured.commit()
-    records.write_text(root / "mutations.json", json.dumps(table.as_json(outcomes, commit), indent=2) + "\n")
+    commit = published_score.commit()
+    artifacts.write_text(root / "mutations.json", json.dumps(table.as_json(outcomes, commit), indent=2) + "\n")
     if values["publish"].value:
-        measured.write(table.summary(outcomes, commit))
+        published_score.write(table.summary(outcomes, commit))
     console.print(f"files: {root}", highlight=False)
     return 0 if table.is_enough(outcomes) else 1
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.consistency import RECURRENT
+from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.flags.consistency import RECURRENT
 from parity.semantics import SWITCHES
 from parity.semantics.switch import Switch
 

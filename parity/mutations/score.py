@@ -10,14 +10,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnn.experiment import config, datasets, records
-from jaxnn.experiment.config import Experiment, UserError
-from jaxnn.experiment.datasets import Dataset
-from jaxnn.experiment.trace import Reader
-from parity import compare
-from parity.compare import Measurement
-from parity.judge import THOROUGH, Judge, Replays, order
-from parity.judgement import explain
+from jaxnn.experiment.data.dataset import Dataset
+from jaxnn.experiment.data.load import load_dataset
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.files.trace import Reader
+from jaxnn.experiment.flags import options
+from jaxnn.experiment.flags.config import Experiment
+from parity.judging import measure
+from parity.judging.measure import Measurement
+from parity.judging.recording import explain
+from parity.judging.step import THOROUGH, Judge, Replays, order
 from parity.mutations.bases import ONLY
 from parity.mutations.plan import STEPS, Mutant, mutants
 from parity.run import initial_params
@@ -108,7 +111,7 @@ def score(base: str, experiment: Experiment, folder: pathlib.Path, only: Sequenc
       only: names of the faults to plant; empty: all.
       threshold: largest z that passes.
     """
-    data = datasets.load(experiment)
+    data = load_dataset(experiment)
     initial = initial_params(experiment, data)
     bench = Bench(base, experiment, data, initial, folder, Replays(experiment, data), threshold)
     known = set(only or SWITCHES) & set(ONLY.get(base, SWITCHES))
@@ -130,7 +133,7 @@ def record(bench: Bench, planted: Sequence[Mutant]) -> list[int]:
       UserError: jaxnn, the torch side or its clean run failed; its last line is shown.
     """
     bench.folder.mkdir(parents=True)
-    records.write_params(bench.folder / "initial.safetensors", bench.initial)
+    artifacts.write_params(bench.folder / "initial.safetensors", bench.initial)
     clean = Mutant((), "", bench.experiment, 0)
     jobs = bench.folder / "jobs.json"
     jobs.write_text(json.dumps([job(bench, mutant, mutant.name or CLEAN) for mutant in (clean, *planted)]))
@@ -155,7 +158,7 @@ def _start(module: str, arguments: Sequence[str], folder: pathlib.Path) -> subpr
 def job(bench: Bench, mutant: Mutant, name: str) -> dict[str, Any]:
     """A run of the torch side, as `torch_ref.planted --jobs` takes it."""
     flagfile = bench.folder / f"{name}.flags"
-    flagfile.write_text(config.to_flagfile(mutant.experiment.replace(max_steps=STEPS)))
+    flagfile.write_text(options.to_flagfile(mutant.experiment.replace(max_steps=STEPS)))
     arguments = [f"--flagfile={flagfile}", f"--workdir={bench.folder / name}", "--noplots", "--record=full",
                  f"--record_steps={STEPS}", f"--init_params={bench.folder / 'initial.safetensors'}"]
     return {"fault": mutant.fault, "first_step": mutant.first_step, "arguments": arguments}
@@ -191,7 +194,7 @@ def first_divergence(bench: Bench, judge: Judge, name: str) -> Measurement | Non
     """The first measurement of a run that fails, in the order of `compare.first_failed`."""
     trace = bench.trace(name)
     for number in range(len(trace)):
-        failed = compare.first_failed(judge.step(number), bench.threshold, order(trace))
+        failed = measure.first_failed(judge.step(number), bench.threshold, order(trace))
         if failed:
             return failed
     return None
@@ -207,7 +210,7 @@ def expectation(bench: Bench, mutant: Mutant) -> tuple[Measurement | None, float
                       bench.threshold, THOROUGH)
         measured = [m for part in parts for m in judge.part(part, number)]
         largest = max(largest, *(m.z for m in measured))
-        failed = compare.first_failed(measured, bench.threshold, order(trace))
+        failed = measure.first_failed(measured, bench.threshold, order(trace))
         if failed:
             return failed, largest
     return None, largest

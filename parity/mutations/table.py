@@ -7,7 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from parity.compare import BROKEN, Measurement
+from parity.judging.measure import BROKEN, Measurement
 from parity.mutations.score import CLEAN, Outcome
 
 LOCATED, EXPLAINED = 0.95, 0.90

@@ -13,11 +13,15 @@ import time
 
 from absl import flags
 
-from jaxnn.experiment import command_line, datasets, records, report
-from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.data.load import load_dataset
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.results import report
 from parity.oracle import graph, train
 
-CONTENTS = (records.FLAGS, records.METRICS, records.PARAMS, records.BATCH_STATS)
+CONTENTS = (artifacts.FLAGS, artifacts.METRICS, artifacts.PARAMS, artifacts.BATCH_STATS)
 
 
 def main(experiment: Experiment, values: flags.FlagValues) -> None:
@@ -31,12 +35,12 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
 def train_and_report(experiment: Experiment) -> None:
     """Data -> parameters -> epochs -> files -> final metrics."""
     check(experiment)
-    began, data = time.perf_counter(), datasets.load(experiment)
+    began, data = time.perf_counter(), load_dataset(experiment)
     state = train.start(experiment, data)
-    workdir = records.create_workdir(experiment, "oracle", CONTENTS) if experiment.workdir else None
+    workdir = artifacts.create_workdir(experiment, "oracle", CONTENTS) if experiment.workdir else None
     print(f"{experiment.name}: {experiment.model} in NumPy float64, "
           f"{sum(array.size for array in state.params.values())} parameters", flush=True)
-    trained = train.train(experiment, data, state, records.MetricsWriter(workdir) if workdir else None)
+    trained = train.train(experiment, data, state, artifacts.MetricsWriter(workdir) if workdir else None)
     if workdir:
         write(workdir, trained.state)
     final = report.final_metrics(experiment, data, trained.state.params, trained.outputs)
@@ -62,9 +66,9 @@ def check(experiment: Experiment) -> None:
 
 def write(workdir: pathlib.Path, state: train.State) -> None:
     """Writes the trained parameters and running statistics."""
-    records.write_params(workdir / records.PARAMS, state.params)
+    artifacts.write_params(workdir / artifacts.PARAMS, state.params)
     if state.batch_stats:
-        records.write_params(workdir / records.BATCH_STATS, state.batch_stats)
+        artifacts.write_params(workdir / artifacts.BATCH_STATS, state.batch_stats)
 
 
 def show_graph(expression: str | None, at: str) -> None:

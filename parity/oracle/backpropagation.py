@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.flags.config import Experiment
 from parity.oracle.dropout import Masks, mask
 from parity.oracle.operations import erfc
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn.experiment.options import UserError
+from jaxnn.experiment.errors import UserError
 from parity.oracle import activations, operations
 from parity.oracle.tensor import Tensor, add, gradients, multiply, power, variable
 

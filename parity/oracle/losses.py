@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxnn.experiment.options import UserError
+from jaxnn.experiment.errors import UserError
 from parity.oracle.activations import relu
 from parity.oracle.operations import exp as exponential
 from parity.oracle.operations import log1p, log_sum_exp, mean, reshape, softplus, total, where

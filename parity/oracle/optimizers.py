@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.flags.config import Experiment
 
 Arrays = Mapping[str, np.ndarray]
 DECAYED = ("kernel", "embedding", "input_kernel", "recurrent_kernel")

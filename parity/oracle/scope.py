@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 
-from jaxnn.experiment.options import UserError
+from jaxnn.experiment.errors import UserError
 from parity.oracle.dropout import Masks
 from parity.oracle.initializers import Draw
 from parity.oracle.tensor import Tensor, lift

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn.experiment.config import Experiment, UserError
-from jaxnn.experiment.dataset import Signature
-from jaxnn.experiment.trace import select
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files.trace import select
+from jaxnn.experiment.flags.config import Experiment
 from parity.oracle import losses, models, optimizers
 from parity.oracle.dropout import Masks
 from parity.oracle.operations import total

@@ -5,12 +5,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn.experiment import batches, evaluation, records, run_log, schedules
-from jaxnn.experiment.config import Experiment, UserError
-from jaxnn.experiment.datasets import Dataset
+from jaxnn.experiment import schedules
+from jaxnn.experiment.data import batches, evaluation
+from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.early_stopping import EarlyStopping
-from jaxnn.experiment.progress import Progress
-from jaxnn.experiment.trace import select
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.files.trace import select
+from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.results import run_log
+from jaxnn.experiment.results.progress import Progress
 from parity.oracle import losses, models, optimizers, step
 from parity.oracle.metrics import METRICS
 from parity.oracle.tensor import lift
@@ -60,7 +64,7 @@ def start(experiment: Experiment, data: Dataset) -> State:
     """
     params, batch_stats = models.initial(experiment, data.signature)
     if experiment.init_params:
-        given = records.read_arrays(experiment.init_params, "--init_params")
+        given = artifacts.read_arrays(experiment.init_params, "--init_params")
         for name in sorted(params.keys() | given.keys()):
             shapes = [side[name].shape if name in side else None for side in (params, given)]
             if shapes[0] != shapes[1]:
@@ -70,7 +74,7 @@ def start(experiment: Experiment, data: Dataset) -> State:
     return State(params, batch_stats, optimizers.initial_moments(experiment, params), 0)
 
 
-def train(experiment: Experiment, data: Dataset, state: State, writer: records.MetricsWriter | None = None) -> Trained:
+def train(experiment: Experiment, data: Dataset, state: State, writer: artifacts.MetricsWriter | None = None) -> Trained:
     """Runs all epochs and shows each.
 
     Args:

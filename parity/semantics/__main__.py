@@ -14,8 +14,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from jaxnn.experiment import command_line
-from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.flags.config import Experiment
 from parity.semantics import SWITCHES
 
 

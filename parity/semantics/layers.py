@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import activations
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.consistency import RECURRENT, TRANSFORMERS
+from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.flags.consistency import RECURRENT, TRANSFORMERS
 from jaxnn.experiment.patches import Patch
 from jaxnn.models import attention, convolution, normalization, recurrence, resnet, rnn, transformer
 from jaxnn.models.recurrence import Cell

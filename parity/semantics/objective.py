@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import losses, train_step
-from jaxnn.experiment import trace
-from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.files import trace
+from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.patches import Patch
 from jaxnn.models import cnn, mlp, rnn, transformer
 from parity.inputs import Inputs
 from parity.noise import Tensors
 from parity.semantics.schedule import always, is_fp16
-from parity.semantics.switch import GRADIENTS, UPDATE, Patch, Situation, Switch
+from parity.semantics.switch import GRADIENTS, UPDATE, Situation, Switch
 
 SMOOTHING = 0.1
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnn import optimizers, precision
-from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch
 from jaxnn.optimizers import Optimizer
 from jaxnn.precision import at_least_float32

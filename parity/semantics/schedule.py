@@ -3,15 +3,15 @@
 import numpy as np
 
 from jaxnn import precision, train_step
-from jaxnn.experiment import batches
-from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.data import batches
+from jaxnn.experiment.files.trace import flatten
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch
-from jaxnn.experiment.trace import flatten
 from jaxnn.optimizers import OPTIMIZERS
-from parity import expectations
-from parity.expectations import Expectation
+from parity import rules
 from parity.inputs import Inputs
 from parity.noise import ulp
+from parity.rules import Expectation
 from parity.semantics.switch import GRADIENTS, RULES, Situation, Switch
 
 ROUNDING = 4
@@ -136,7 +136,7 @@ SWITCHES = [
            expected=_updates_are_steps),
     Switch("masters_not_rounded", (RULES,), "masters start as drawn, not as rounded to the compute format",
            "MISMATCHES D5", lambda e: e.precision in ("fp16", "bf16"),
-           patches=(Patch(expectations, "rounded_start", lambda plain: lambda experiment, array: array),)),
+           patches=(Patch(rules, "rounded_start", lambda plain: lambda experiment, array: array),)),
     Switch("weights_reloaded", (RULES,), "the parameters are put back to where the run began",
            "a restore or an init that runs again", always, expected=_as_at_first),
     Switch("moments_reset", (RULES,), "the optimizer begins anew, its moments at zero",

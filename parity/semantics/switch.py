@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch, put
-from parity.expectations import Expectation
 from parity.inputs import Inputs
 from parity.noise import Tensors
+from parity.rules import Expectation
 
 RULES, GRADIENTS, UPDATE = "rules", "gradients", "update"
 """The parts of a step that are judged apart: what the flags alone demand, forward and backward pass, optimizer."""

@@ -14,8 +14,8 @@ import numpy as np
 import optax
 from jax import lax
 
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.datasets import Dataset
+from jaxnn.experiment.data.dataset import Dataset
+from jaxnn.experiment.flags.config import Experiment
 
 
 def make_run(experiment: Experiment, data: Dataset) -> Callable[[], list[tuple[float, float, float]]]:

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from jaxnn.experiment import command_line, datasets
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.datasets import Dataset
+from jaxnn.experiment.data.dataset import Dataset
+from jaxnn.experiment.data.load import load_dataset
+from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.flags.config import Experiment
 from tests.benchmarks import torch_models
 
 
@@ -71,5 +72,5 @@ TASKS: dict[str, tuple[nn.Module, Any]] = {
 
 if __name__ == "__main__":
     experiment, _ = command_line.parse(sys.argv, default_precision="fp32")
-    history = train(experiment, datasets.load(experiment), experiment.epochs)
+    history = train(experiment, load_dataset(experiment), experiment.epochs)
     print("test loss {1:.4g}, metric {2:.4f}".format(*history[-1]))

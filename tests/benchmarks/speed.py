@@ -19,7 +19,8 @@ from collections.abc import Sequence
 import torch
 
 from jaxnn import train
-from jaxnn.experiment import command_line, datasets
+from jaxnn.experiment.data.load import load_dataset
+from jaxnn.experiment.flags import command_line
 from tests.benchmarks import bare_scan, eager_torch, product, stopwatch
 
 LEAST_TIMES_AHEAD = {
@@ -44,7 +45,7 @@ def measure(name: str, rounds: int) -> dict[str, list[float]]:
     experiment, _ = command_line.parse(["speed", f"--flagfile=launch/experiments/{name}.flags"], "fp32")
     experiment = experiment.replace(epochs=EPOCHS.get(name, experiment.epochs))
     train.configure(experiment)  # Both sides under the same settings and XLA flags.
-    data, epochs = datasets.load(experiment), TORCH_EPOCHS.get(name, experiment.epochs)
+    data, epochs = load_dataset(experiment), TORCH_EPOCHS.get(name, experiment.epochs)
     threads = torch.get_num_threads()
 
     def run_torch(threads: int) -> float:

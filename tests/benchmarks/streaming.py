@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn.experiment import records
+from jaxnn.experiment.files import artifacts
 from tests.benchmarks import stopwatch
 from tests.memory import anonymous_peak
 
@@ -45,7 +45,7 @@ def main(rounds: int, cache_mb: int) -> bool:
         results = stopwatch.take_turns(
             {str(limit): lambda limit=limit: train(folder, limit) for limit in (WHOLE_MB, cache_mb)}, rounds)
         equal = all(len({(folder / str(limit) / file).read_bytes() for limit in (WHOLE_MB, cache_mb)}) == 1
-                    for file in (records.METRICS, records.PARAMS))
+                    for file in (artifacts.METRICS, artifacts.PARAMS))
     whole, streamed = (([run.speed for run in runs], [run.memory for run in runs]) for runs in results.values())
     for label, (speeds, memory) in (("on the device", whole), ("streamed", streamed)):
         print(f"{label:14} {statistics.median(speeds):9,.0f} samples a second, {max(memory):6,.0f} MiB at most")
@@ -70,7 +70,7 @@ def train(folder: pathlib.Path, limit: int) -> Training:
     workdir = folder / str(limit)
     peak = anonymous_peak(*FLAGS, f"--data_path={folder / 'digits.npz'}", f"--device_cache_mb={limit}",
                           f"--workdir={workdir}")
-    return Training(records.read_summary(workdir)["samples_per_second"], peak / 2**20)
+    return Training(artifacts.read_summary(workdir)["samples_per_second"], peak / 2**20)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.datasets import Signature
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.flags.config import Experiment
 
 
 def build(experiment: Experiment, signature: Signature) -> nn.Module:

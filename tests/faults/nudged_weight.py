@@ -2,7 +2,7 @@
 
 from deepspeed.utils import safe_get_full_fp32_param, safe_set_full_fp32_param
 
-from jaxnn.experiment import command_line
+from jaxnn.experiment.flags import command_line
 from torch_ref import engine, train
 
 plain_step = engine.step

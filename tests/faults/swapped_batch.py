@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from jaxnn.experiment import batches, command_line
+from jaxnn.experiment.data import batches
+from jaxnn.experiment.flags import command_line
 from torch_ref import train
 
 plain_batches = batches.epoch_batches

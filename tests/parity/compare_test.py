@@ -1,77 +1,117 @@
-"""z scores, equalities and the order of first divergence."""
+"""`python -m parity.compare A B` on recordings of jaxnn.train, one of them with a fault written into its flags."""
+
+import json
+import pathlib
+import shutil
 
 import numpy as np
 import pytest
 
-from jaxnn.experiment.config import UserError
-from parity.compare import BROKEN, Measurement, equal, first_failed, measure, verdict
+from jaxnn import train
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.files.trace import Reader
+from jaxnn.experiment.flags import command_line
+from parity import compare
 
-FLOAT16, FLOAT32 = np.dtype(np.float16), np.dtype(np.float32)
-ONE = np.ones(4, np.float32)
-
-
-class TestMeasure:
-    def test_distance_in_noise_units(self):
-        measurement = measure(0, "grads", "w", ONE, ONE + 0.5, 0.25, FLOAT32)
-        assert measurement.z == 4.0
-        assert measurement.detectable == pytest.approx(8 * 0.25 / 2)
-
-    def test_unit_is_at_least_one_ulp_of_the_storage_format(self):
-        assert measure(0, "grads", "w", ONE, ONE + 2.0**-23, 0.0, FLOAT32).z == 1.0
-        assert measure(0, "grads", "w", ONE, ONE + 2.0**-10, 0.0, FLOAT16).z == 1.0
-
-    def test_storage_scale_counts(self):
-        """An unscaled gradient of 2^-20 was stored as 2^-4 under a scale of 2^16: its ulp is not a subnormal's."""
-        small = np.full(4, 2.0**-20)
-        assert measure(0, "grads", "w", small, small * (1 + 2.0**-10), 0.0, FLOAT16, scale=2.0**16).z == 1.0
-
-    @pytest.mark.parametrize("bad", [np.nan, np.inf])
-    def test_not_finite_never_passes(self, bad):
-        assert measure(0, "grads", "w", ONE * bad, ONE, 1.0, FLOAT32).z == BROKEN
-        assert measure(0, "grads", "w", ONE, ONE * bad, 1.0, FLOAT32).z == BROKEN
-        assert measure(0, "grads", "w", ONE, ONE, bad, FLOAT32).z == BROKEN
+STEPS = 3
 
 
-class TestEqual:
-    def test_to_the_bit(self):
-        assert equal(0, "params", "w", ONE, ONE.copy()).z == 0
-        assert equal(0, "params", "w", ONE, np.nextafter(ONE, 2)).z == BROKEN
-        assert equal(0, "params", "w", np.float32(0.0), np.float32(-0.0)).z == BROKEN
-        assert equal(0, "params", "w", ONE * np.nan, ONE * np.nan).z == BROKEN
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory):
+    """Two runs of one experiment, and one whose Adam has another eps."""
+    found = {}
+    for name, more in (("first", ()), ("second", ()), ("eps", ("--adam_eps=1e-4",))):
+        folder = tmp_path_factory.mktemp(name)
+        experiment, _ = command_line.parse(
+            ["", "--flagfile=launch/experiments/breast_cancer.flags", "--noplots", "--record=full",
+             f"--record_steps={STEPS}", f"--max_steps={STEPS}", f"--workdir={folder}", "--overwrite", *more], "fp32")
+        train.main(experiment)
+        found[name] = folder / "trace"
+    return found
 
-    def test_shape_and_format_count(self):
-        assert equal(0, "params", "w", ONE, ONE[None]).z == BROKEN
-        assert equal(0, "params", "w", ONE, ONE.astype(np.float64)).z == BROKEN
+
+def edited_meta(trace, folder, **changes):
+    shutil.copytree(trace, folder)
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(meta | changes))
+    return folder
 
 
-class TestVerdict:
-    def test_parity_at_the_threshold(self):
-        assert verdict([Measurement(0, "grads", "w", 8.0, 0.1)], 1)["verdict"] == "parity"
+def second_part(trace, folder):
+    """As a run that was resumed after one step would leave it."""
+    later = edited_meta(trace, folder, first_step=1)
+    for number in range(1, STEPS):
+        (later / f"step_{number:06d}.safetensors").rename(later / f"step_{number - 1:06d}.safetensors")
+    return later
 
-    def test_first_divergence_is_by_step_then_phase(self):
-        faults = [Measurement(2, "batch", "ids", BROKEN, 0), Measurement(1, "updated", "b", 99, 0),
-                  Measurement(1, "grads", "a", 9, 0), Measurement(1, "grads", "b", 10, 0)]
-        result = verdict(faults, 3)
-        assert result["verdict"] == "divergence"
-        assert result["first_divergence"] == {"step": 1, "quantity": "grads", "tensor": "b", "z": 10}
-        assert result["max_z"] == BROKEN
 
-    def test_activations_come_in_forward_order_and_gradients_in_backward_order(self):
-        order = ["hidden_0", "output", "output/kernel", "hidden_0/kernel"]
-        activations = [Measurement(1, "activations", "output", 99, 0), Measurement(1, "activations", "hidden_0", 9, 0)]
-        gradients = [Measurement(1, "grads", "hidden_0/kernel", 99, 0), Measurement(1, "grads", "output/kernel", 9, 0)]
-        assert first_failed(activations + gradients, 8.0, order).tensor == "hidden_0"
-        assert first_failed(gradients, 8.0, order).tensor == "output/kernel"
-        assert first_failed(gradients, 100.0, order) is None
+class TestMain:
+    def test_two_runs_of_one_experiment_are_at_parity(self, traces, capsys):
+        assert compare.main([str(traces["first"]), str(traces["second"])], 8.0) == 0
+        said = capsys.readouterr().out
+        assert "first: parity" in said
+        assert "second: parity" in said
 
-    @pytest.mark.parametrize(("measurements", "steps"), [
-        ([], 3), ([Measurement(0, "batch", "ids", 0, 0)], 3), ([Measurement(0, "loss", "", 1.0, 0.1)], 0)])
-    def test_refuses_to_judge_by_nothing(self, measurements, steps):
-        with pytest.raises(UserError, match="cannot judge: no tensor of"):
-            verdict(measurements, steps)
+    def test_a_trace_that_does_not_do_what_its_flags_say(self, traces, tmp_path, capsys):
+        liar = edited_meta(traces["eps"], tmp_path / "liar", flags=Reader(traces["first"]).meta["flags"])
+        assert compare.main([str(traces["first"]), str(liar)], 8.0) == 1
+        said = " ".join(capsys.readouterr().out.split())
+        assert "second: DIVERGENCE, first at step 0" in said
+        assert "the oracle (NumPy, float64) sides with the replay" in said
 
-    def test_refuses_where_every_step_was_skipped(self):
-        skipped = [Measurement(step, quantity, "", 0.5, 0.1) for step in range(3) for quantity in ("loss", "skipped")]
-        with pytest.raises(UserError, match="cannot judge: each of 3 steps was skipped by an overflow"):
-            verdict(skipped, 3)
-        assert verdict([*skipped, Measurement(1, "loss", "", 9.0, 0.1)], 3)["verdict"] == "divergence"
+    def test_refuses_other_flags(self, traces):
+        with pytest.raises(UserError, match=r"eps.* has --adam_eps=0\.0001, .* has not"):
+            compare.main([str(traces["first"]), str(traces["eps"])], 8.0)
+
+    def test_refuses_another_length(self, traces, tmp_path):
+        shorter = tmp_path / "shorter"
+        shutil.copytree(traces["first"], shorter)
+        (shorter / f"step_{STEPS - 1:06d}.safetensors").unlink()
+        with pytest.raises(UserError, match=r"holds 3 steps, .* 2; record as many of both"):
+            compare.main([str(traces["first"]), str(shorter)], 8.0)
+
+    @pytest.mark.parametrize("swapped", [False, True])
+    def test_a_resumed_run_is_judged_from_where_it_begins(self, traces, tmp_path, capsys, swapped):
+        names = [str(traces["second"]), str(second_part(traces["first"], tmp_path / "later"))][:: -1 if swapped else 1]
+        assert compare.main(names, 8.0) == 0
+        assert capsys.readouterr().out.count(": parity") == 2
+
+    def test_a_resumed_run_that_begins_elsewhere(self, traces, tmp_path, capsys):
+        """One bias by an ulp."""
+        later = second_part(traces["first"], tmp_path / "later")
+        step = artifacts.read_arrays(later / "step_000000.safetensors", "")
+        step["params/output/bias"] = np.nextafter(step["params/output/bias"], np.float32(np.inf))
+        artifacts.write_arrays(later / "step_000000.safetensors", step)
+        assert compare.main([str(traces["second"]), str(later)], 8.0) == 1
+        said = " ".join(capsys.readouterr().out.split())
+        assert "first: parity" in said
+        assert "second: DIVERGENCE, first at step 1 params/output/bias (state before)" in said
+
+    def test_refuses_a_resumed_run_of_another(self, traces, tmp_path):
+        later = edited_meta(traces["first"], tmp_path / "later", first_step=15)
+        for names in ((traces["first"], later), (later, traces["first"]), (later, later)):
+            with pytest.raises(UserError, match=r"later begins at step 15 of a resumed run, and .* does not hold the"):
+                compare.main([*map(str, names)], 8.0)
+
+    def test_refuses_a_trace_without_flags(self, traces, tmp_path):
+        bare = edited_meta(traces["first"], tmp_path / "bare", flags=[])
+        with pytest.raises(UserError, match=r"bare/meta\.json has no flags"):
+            compare.main([str(bare), str(traces["first"])], 8.0)
+
+    def test_refuses_flags_that_are_not_its_own(self, traces, tmp_path):
+        strange = edited_meta(traces["first"], tmp_path / "strange", flags=["--model=mamba"])
+        with pytest.raises(UserError, match=r"strange/meta\.json: "):
+            compare.main([str(strange), str(strange)], 8.0)
+
+    @pytest.mark.parametrize("names", [[], ["a"], ["a", "b", "c"]])
+    def test_takes_two(self, names):
+        with pytest.raises(UserError, match="give the folders of two traces"):
+            compare.main(names, 8.0)
+
+
+def test_from_the_command_line(run, traces):
+    done = run("parity.compare", str(traces["first"]), str(pathlib.Path("nowhere")))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: nowhere/meta.json: no readable trace there")
+    assert run("parity.compare", str(traces["first"]), str(traces["second"])).returncode == 0

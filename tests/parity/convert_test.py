@@ -15,16 +15,19 @@ import numpy as np
 import pytest
 
 from jaxnn import checkpoint, models, train
-from jaxnn.experiment import command_line, datasets, handoff, records
-from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.data.load import load_dataset
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files import artifacts, handoff
+from jaxnn.experiment.files.trace import Reader, select
+from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.ports import free_port
-from jaxnn.experiment.trace import Reader, select
 from jaxnn.optimizers import OPTIMIZERS
 from parity import convert, jax_state
-from parity.compare import THRESHOLD
 from parity.continued import Continued
-from parity.judge import Replays
-from parity.judgement import judge_recording
+from parity.judging.measure import THRESHOLD
+from parity.judging.recording import judge_recording
+from parity.judging.step import Replays
 from parity.noise import Noise, norm
 from parity.replay import FLOAT64, Replay
 from torch_ref import convert as torch_convert
@@ -78,7 +81,7 @@ def train_torch(experiment: Experiment) -> None:
 def resume(experiment: Experiment, run: pathlib.Path, again: pathlib.Path) -> None:
     """The run as if it had been killed after its checkpoint, resumed."""
     if os.environ["RANK"] == "0":
-        shutil.copytree(run, again, ignore=shutil.ignore_patterns("trace", records.PARAMS, records.SUMMARY))
+        shutil.copytree(run, again, ignore=shutil.ignore_patterns("trace", artifacts.PARAMS, artifacts.SUMMARY))
     train_torch(experiment.replace(workdir=str(again), resume=True))
 
 
@@ -101,8 +104,8 @@ def go_on(experiment: Experiment, run: pathlib.Path, again: pathlib.Path) -> Non
 def prepare(run: pathlib.Path, again: pathlib.Path) -> None:
     if os.environ["RANK"] == "0":
         again.mkdir()
-        records.write_text(again / records.METRICS, handoff.metrics_until(run, HANDED))
-        shutil.copy(run / records.FLAGS, again)
+        artifacts.write_text(again / artifacts.METRICS, handoff.metrics_until(run, HANDED))
+        shutil.copy(run / artifacts.FLAGS, again)
 
 
 def jax_run(folder: pathlib.Path, name: str) -> None:
@@ -111,12 +114,12 @@ def jax_run(folder: pathlib.Path, name: str) -> None:
     experiment = of(name, f"--workdir={workdir}", "--record=full", f"--checkpoint_every={HANDED}")
     train.main(experiment)
     state = checkpoint.restore(workdir, fresh(experiment))
-    records.write_arrays(workdir / "state.safetensors",
+    artifacts.write_arrays(workdir / "state.safetensors",
                          jax_state.to_handoff(experiment, jax.tree.map(np.asarray, state)))
 
 
 def fresh(experiment: Experiment):
-    signature = datasets.load(experiment).signature
+    signature = load_dataset(experiment).signature
     return train.start(experiment, models.build(experiment, signature), OPTIMIZERS[experiment.optimizer](experiment),
                        signature)
 
@@ -144,7 +147,7 @@ class TestDeepSpeedsFiles:
 
     @pytest.mark.parametrize("name", CASES)
     def test_hold_the_state_to_the_bit(self, runs, name):
-        arrays = records.read_arrays(runs / f"{name}-again-0.safetensors", "")
+        arrays = artifacts.read_arrays(runs / f"{name}-again-0.safetensors", "")
         trace = Reader(runs / name / "trace")
         step = trace.read(STEPS * HANDED)
         for kind in ("params", "moments", "batch_stats"):
@@ -161,14 +164,14 @@ class TestDeepSpeedsFiles:
     @pytest.mark.parametrize(("name", "again"), [*((name, "again") for name in CASES),
                                                  *((name, "resumed") for name in RESUMED)])
     def test_resumed_or_filled_in_it_trains_on_to_the_bit(self, runs, name, again):
-        for file in (records.PARAMS, records.BATCH_STATS, records.METRICS):
+        for file in (artifacts.PARAMS, artifacts.BATCH_STATS, artifacts.METRICS):
             assert (runs / name / file).read_bytes() == (runs / f"{name}-{again}" / file).read_bytes()
 
 
 class TestState:
     @pytest.mark.parametrize("name", CASES)
     def test_jaxnns_state_holds_all_of_it(self, runs, name):
-        arrays = records.read_arrays(runs / f"{name}-again-0.safetensors", "")
+        arrays = artifacts.read_arrays(runs / f"{name}-again-0.safetensors", "")
         state, like = jax_state.from_handoff(of(name), arrays), fresh(of(name))
         assert jax.tree.structure(state) == jax.tree.structure(like)
         assert [(x.shape, x.dtype) for x in jax.tree.leaves(state)] == [
@@ -198,10 +201,10 @@ class TestTraining:
     def test_jaxnns_checkpoint_becomes_deepspeeds(self, runs, capsys, tmp_path):
         target = tmp_path / "deepspeed"
         converted(runs / "stage1-jax", target)
-        assert f"python -m torch_ref.train --flagfile={target / records.FLAGS}" in capsys.readouterr().out
+        assert f"python -m torch_ref.train --flagfile={target / artifacts.FLAGS}" in capsys.readouterr().out
         assert [path.name for path in tmp_path.iterdir()] == ["deepspeed"]
         torch_convert.read(of("stage1"), target / "checkpoints" / CHECKPOINT, tmp_path / "back")
-        arrays, expected = (records.read_arrays(path, "") for path in (
+        arrays, expected = (artifacts.read_arrays(path, "") for path in (
             tmp_path / "back", runs / "stage1-jax" / "state.safetensors"))
         assert arrays.keys() == expected.keys()
         assert all(arrays[tensor].tobytes() == array.tobytes() for tensor, array in expected.items())
@@ -239,7 +242,7 @@ class TestBadInput:
     def test_of_another_model(self, runs):
         found = deepspeed_files.open_checkpoint(runs / "stage0" / "checkpoints" / CHECKPOINT)
         experiment = of("stage0", "--hidden_sizes=5,4")
-        model = torch_models.build(experiment, datasets.load(experiment).signature)
+        model = torch_models.build(experiment, load_dataset(experiment).signature)
         with pytest.raises(UserError, match=r"^hidden_1\.weight is \(3, 5\) in .*, \(4, 5\) in the experiment's model"):
             deepspeed_files.check(found, model)
 
@@ -254,7 +257,7 @@ class TestBadInput:
         handoff.require_finite({"loss_scale": np.float32(np.inf)}, pathlib.Path("here"))
 
     def test_rows_of_metrics_are_missing(self, tmp_path):
-        (tmp_path / records.METRICS).write_text("epoch,step\n1,3\n")
+        (tmp_path / artifacts.METRICS).write_text("epoch,step\n1,3\n")
         assert handoff.metrics_until(tmp_path, 1) == "epoch,step\n1,3\n"
         with pytest.raises(UserError, match=r"--from: .*metrics\.csv holds 1 of 2 epochs done"):
             handoff.metrics_until(tmp_path, 2)
@@ -268,7 +271,7 @@ def converted(source, target) -> None:
 def assert_one_run(name: str, whole: Reader, folder: pathlib.Path) -> None:
     """The steps after the handover start where those of the whole run do, and are as right as any."""
     experiment, handed = of(name), Continued(folder, whole)
-    data, first = datasets.load(experiment), handed.first
+    data, first = load_dataset(experiment), handed.first
     assert (first, len(handed), len(whole)) == (STEPS * HANDED, EPOCHS * STEPS, EPOCHS * STEPS)
     expected, found = whole.read(first), handed.read(first)
     for tensor in (tensor for tensor in expected if tensor.split("/")[0] in STARTS):

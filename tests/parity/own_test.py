@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn.experiment.config import UserError
-from jaxnn.experiment.trace import Reader, Writer, grad_norm
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files.trace import Reader, Writer, grad_norm
 from parity import own
 
 RNG = np.random.default_rng(0)

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxnn import train
-from jaxnn.experiment import command_line, datasets, records
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.trace import Reader
-from parity.compare import THRESHOLD
+from jaxnn.experiment.data.load import load_dataset
+from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.files.trace import Reader
+from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.flags.config import Experiment
+from parity.judging.measure import THRESHOLD
 from parity.oracle.train import start
 from parity.run import judge_traces
 from tests.torch_ref import jobs
@@ -39,8 +41,8 @@ class Recorded:
 
     def _job(self, name: str) -> dict:
         experiment = of(name, self._cases[name])
-        params = start(experiment, datasets.load(experiment)).params
-        records.write_params(self._initial(name), {key: np.asarray(x, np.float32) for key, x in params.items()})
+        params = start(experiment, load_dataset(experiment)).params
+        artifacts.write_params(self._initial(name), {key: np.asarray(x, np.float32) for key, x in params.items()})
         arguments = (*self._cases[name], "--noplots", "--record=full", f"--init_params={self._initial(name)}")
         return jobs.job(arguments, self._folder / name)
 
@@ -53,8 +55,8 @@ class Recorded:
                                                          workdir=str(workdir / "jax"))
         train.main(experiment)
         traces = {"jax": Reader(workdir / "jax" / "trace"), "torch": self.trace(name, experiment.record_steps)}
-        judgements = judge_traces(experiment, datasets.load(experiment), traces,
-                                  records.read_arrays(self._initial(name), "--init_params"), THRESHOLD)
+        judgements = judge_traces(experiment, load_dataset(experiment), traces,
+                                  artifacts.read_arrays(self._initial(name), "--init_params"), THRESHOLD)
         return {stack: judged.verdict for stack, judged in judgements.items()}
 
     def trace(self, name: str, steps: int) -> Reader:

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from jaxnn.experiment.config import UserError
+from jaxnn.experiment.errors import UserError
 from parity import sweep
 
 FLAGFILE = pathlib.Path("launch/experiments/linear_regression.flags")

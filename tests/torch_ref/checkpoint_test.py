@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxnn.experiment.config import UserError
+from jaxnn.experiment.errors import UserError
 from torch_ref import checkpoint, deepspeed_files
 from torch_ref.deepspeed_files import Checkpoint
 

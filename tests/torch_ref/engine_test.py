@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.datasets import Signature
-from jaxnn.experiment.deepspeed import ds_config
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.files.artifacts import read_arrays, write_arrays
+from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.flags.deepspeed.writing import ds_config
 from jaxnn.experiment.ports import free_port
-from jaxnn.experiment.records import read_arrays, write_arrays
 from torch_ref import engine as engines
 from torch_ref import models, optimizers, params_io, precision, train_step
 

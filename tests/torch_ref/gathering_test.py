@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from jaxnn import gathering as jax_gathering
-from jaxnn.experiment.preprocessing import Scaling
-from jaxnn.experiment.samples import Samples
+from jaxnn.experiment.data.preprocessing import Scaling
+from jaxnn.experiment.data.samples import Samples
 from torch_ref import gathering
 
 

@@ -19,13 +19,17 @@ import numpy as np
 import pytest
 
 from jaxnn import models, train, train_step
-from jaxnn.experiment import command_line, datasets, records
-from jaxnn.experiment.config import Experiment, UserError
-from jaxnn.experiment.datasets import Signature
-from jaxnn.experiment.trace import Reader, select
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.data.load import load_dataset
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.files.trace import Reader, select
+from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.train_step import Batch
-from parity import compare, run
-from parity.judge import Judge, Replays
+from parity import run
+from parity.judging import measure
+from parity.judging.step import Judge, Replays
 from parity.replay import Replay
 from parity.semantics.switch import GRADIENTS, RULES, UPDATE
 from tests.torch_ref import jobs
@@ -94,8 +98,8 @@ def parse(path: pathlib.Path, flags: tuple[str, ...]) -> Experiment:
 def write_initial(experiment: Experiment, path: pathlib.Path) -> None:
     """Writes the parameters that both stacks start from."""
     fresh = experiment.replace(init_params="")
-    initial = run.initial_params(fresh, datasets.load(fresh))
-    records.write_params(pathlib.Path(f"{path}.safetensors"), spoil(path.name, initial))
+    initial = run.initial_params(fresh, load_dataset(fresh))
+    artifacts.write_params(pathlib.Path(f"{path}.safetensors"), spoil(path.name, initial))
 
 
 def spoil(name: str, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -130,7 +134,7 @@ def series(trace: Reader, name: str) -> np.ndarray:
 @functools.cache
 def replays_of(experiment: Experiment) -> Replays:
     """The judge's replays, compiled once per experiment."""
-    return Replays(experiment, datasets.load(experiment))
+    return Replays(experiment, load_dataset(experiment))
 
 
 def replay_of(experiment: Experiment) -> Replay:
@@ -140,7 +144,7 @@ def replay_of(experiment: Experiment) -> Replay:
 
 def judge_of(recording: Recording) -> Judge:
     """The judge of what DeepSpeed did."""
-    return Judge(replays_of(recording.experiment), recording.torch, None, compare.THRESHOLD)
+    return Judge(replays_of(recording.experiment), recording.torch, None, measure.THRESHOLD)
 
 
 every_case = pytest.mark.parametrize("name", CASES)

@@ -15,9 +15,9 @@ import jaxnn.models.resnet
 import torch_ref.dropout
 import torch_ref.models
 import torch_ref.models.resnet
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.datasets import Signature
-from jaxnn.experiment.trace import flatten, unflatten
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.files.trace import flatten, unflatten
+from jaxnn.experiment.flags.config import Experiment
 from torch_ref import params_io
 
 ROWS, SEED, RATE = 6, 7, 0.125

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.options import UserError
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.flags.config import Experiment
 from torch_ref import optimizers
 
 every_optimizer = pytest.mark.parametrize("name", optimizers.OPTIMIZERS)

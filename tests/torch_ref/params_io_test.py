@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from jaxnn.experiment.config import Experiment, UserError
-from jaxnn.experiment.datasets import Signature
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.flags.config import Experiment
 from torch_ref import models, params_io
 
 SHAPES = {"hidden_0/kernel": (5, 8), "hidden_0/bias": (8,), "hidden_1/kernel": (8, 4), "hidden_1/bias": (4,),

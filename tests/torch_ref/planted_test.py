@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from jaxnn.experiment import command_line
-from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.flags.config import Experiment
 from torch_ref import planted
 from torch_ref.faults import FAULTS
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from jaxnn.experiment import command_line, datasets
+from jaxnn.experiment.data.load import load_dataset
+from jaxnn.experiment.files.trace import LEVELS, Reader
+from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.ports import free_port
-from jaxnn.experiment.trace import LEVELS, Reader
 from tests.recording_check import assert_first_layers, unit_of
 from tests.torch_ref import jobs
 from torch_ref import recording
@@ -46,7 +47,7 @@ def alone(tmp_path_factory):
 def assert_activations(workdir, flags, precision):
     experiment, _ = command_line.parse(["", *flags, f"--workdir={workdir}"], "fp16")
     trace = Reader(workdir / "trace")
-    assert_first_layers(experiment, datasets.load(experiment), trace, unit_of(precision))
+    assert_first_layers(experiment, load_dataset(experiment), trace, unit_of(precision))
     order = trace.meta["order"]
     assert order["activations"] == ["hidden_0", "hidden_1", "output"]
     assert order["params"] == [f"{layer}/{leaf}" for layer in order["activations"] for leaf in ("kernel", "bias")]

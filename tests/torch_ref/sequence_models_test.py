@@ -10,10 +10,10 @@ import jaxnn.dropout
 import jaxnn.models
 import torch_ref.dropout
 import torch_ref.models
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.dataset import Signature
-from jaxnn.experiment.options import UserError
-from jaxnn.experiment.trace import flatten, unflatten
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files.trace import flatten, unflatten
+from jaxnn.experiment.flags.config import Experiment
 from torch_ref import params_io
 from torch_ref.models.attention import self_attention
 
@@ -99,7 +99,7 @@ class TestAgainstJax:
     @every_case
     def test_outputs_and_gradients(self, experiment, signature, float64):
         """Within 1e-10 of each tensor's largest value: rounding leaves below 230 ulps, 5e-14
-        (tests/models/transformer_test.py counts them), gelu's other form would leave 1e-4."""
+        (tests/jaxnn/models/transformer_test.py counts them), gelu's other form would leave 1e-4."""
         params = start(experiment, signature)
         ours, (theirs, _, _) = by_jax(experiment, signature, params), by_torch(experiment, signature, params)
         assert ours.keys() == theirs.keys()

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from jaxnn.experiment import batches
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.datasets import Signature
+from jaxnn.experiment.data import batches
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.flags.config import Experiment
 from torch_ref import models, train_step
 from torch_ref.train_step import Batch
 

@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from jaxnn.experiment import records
-from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.ports import free_port
 from tests.conftest import NATIVE_FP16
 from torch_ref import engine
@@ -77,10 +77,10 @@ class TestLauncher:
         assert done.returncode == 0, done.stderr
         done = launch(*TRAIN, "--zero_stage=3", "--accumulation_steps=2", f"--workdir={two}")
         assert done.returncode == 0, done.stdout + done.stderr
-        params = [records.read_arrays(folder / records.PARAMS, "") for folder in (one, two)]
+        params = [artifacts.read_arrays(folder / artifacts.PARAMS, "") for folder in (one, two)]
         for name, array in params[0].items():
             np.testing.assert_allclose(params[1][name], array, rtol=0, atol=32 * 8 * 2**-24)
-        losses = [records.read_metrics(folder)["test_loss"] for folder in (one, two)]
+        losses = [artifacts.read_metrics(folder)["test_loss"] for folder in (one, two)]
         np.testing.assert_allclose(*losses, rtol=1e-4)
 
     def test_a_taken_port_is_named(self, tmp_path):
@@ -111,13 +111,13 @@ class TestEarlyStopping:
                  "--optimizer=sgd", "--batch_size=16", "--validation_fraction=0.2", "--precision=fp32", "--noplots")
         stopped = run("torch_ref.train", *flags, "--epochs=60", "--patience=2", f"--workdir={tmp_path / 'stopped'}")
         assert stopped.returncode == 0, stopped.stderr
-        summary = records.read_summary(tmp_path / "stopped")
-        best, losses = summary["best_epoch"], records.read_metrics(tmp_path / "stopped")["validation_loss"]
+        summary = artifacts.read_summary(tmp_path / "stopped")
+        best, losses = summary["best_epoch"], artifacts.read_metrics(tmp_path / "stopped")["validation_loss"]
         assert (summary["stopped_early"], len(losses)) == (True, best + 2)
         assert losses[best - 1] == losses.min()
         again = run("torch_ref.train", *flags, f"--epochs={best}", f"--workdir={tmp_path / 'again'}")
         assert again.returncode == 0, again.stderr
-        kept, wanted = (records.read_arrays(tmp_path / name / records.PARAMS, "") for name in ("stopped", "again"))
+        kept, wanted = (artifacts.read_arrays(tmp_path / name / artifacts.PARAMS, "") for name in ("stopped", "again"))
         for name, array in wanted.items():
             np.testing.assert_array_equal(kept[name], array)
 
@@ -138,7 +138,7 @@ class TestWithoutCompiler:
         notes = [line for line in runs["without"].stderr.splitlines() if "FusedAdam cannot be compiled here" in line]
         assert len(notes) == 1
         assert "betas are double" in notes[0]
-        kept, wanted = (records.read_arrays(tmp_path / name / records.PARAMS, "") for name in runs)
+        kept, wanted = (artifacts.read_arrays(tmp_path / name / artifacts.PARAMS, "") for name in runs)
         for name, array in wanted.items():
             np.testing.assert_array_equal(kept[name], array)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch
 
 START, STEP, EVENT = "start", "step", "event"

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.consistency import RECURRENT, TRANSFORMERS
+from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.flags.consistency import RECURRENT, TRANSFORMERS
 from jaxnn.experiment.patches import Patch
 from torch_ref.activations import gelu_tanh
 from torch_ref.faults.fault import STEP, Fault, Scene

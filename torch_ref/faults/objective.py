@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.consistency import RECURRENT
+from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.flags.consistency import RECURRENT
 from jaxnn.experiment.patches import Patch
 from torch_ref import engine as engines
 from torch_ref import losses, train_step

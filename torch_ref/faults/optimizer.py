@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch
 from torch_ref import engine as engines
 from torch_ref.faults.fault import STEP, Fault, Scene

@@ -4,8 +4,9 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jaxnn.experiment import batches
-from jaxnn.experiment.config import Experiment, UserError
+from jaxnn.experiment.data import batches
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch, put
 from torch_ref import engine as engines
 from torch_ref import train

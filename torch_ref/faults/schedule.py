@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxnn.experiment import batches
-from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.data import batches
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch
 from torch_ref import engine as engines
 from torch_ref import recording, train

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.datasets import Signature
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.flags.config import Experiment
 from torch_ref import activations
 from torch_ref.initializers import INITIALIZERS
 from torch_ref.models import rnn

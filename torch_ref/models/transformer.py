@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from jaxnn.experiment.options import UserError
+from jaxnn.experiment.errors import UserError
 from torch_ref.activations import gelu
 from torch_ref.dropout import MaskSource, dropout
 from torch_ref.models.attention import self_attention

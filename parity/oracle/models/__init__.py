@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.dataset import Signature
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.flags.config import Experiment
 from parity.oracle.models import cnn, dense, resnet, rnn, transformer
 from parity.oracle.scope import Scope
 from parity.oracle.tensor import Tensor, lift

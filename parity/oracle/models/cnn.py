@@ -1,7 +1,7 @@
 """Convolutional network."""
 
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.dataset import Signature
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.flags.config import Experiment
 from parity.oracle import activations
 from parity.oracle.convolution import POOLS, conv_layer
 from parity.oracle.initializers import INITIALIZERS

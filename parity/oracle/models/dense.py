@@ -1,7 +1,7 @@
 """Linear model and multi-layer perceptron."""
 
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.dataset import Signature
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.flags.config import Experiment
 from parity.oracle import activations
 from parity.oracle.dropout import dropout
 from parity.oracle.initializers import INITIALIZERS

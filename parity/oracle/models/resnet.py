@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.dataset import Signature
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.flags.config import Experiment
 from parity.oracle.activations import relu
 from parity.oracle.convolution import conv_layer, global_average_pool, max_pool
 from parity.oracle.initializers import INITIALIZERS

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.dataset import Signature
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.flags.config import Experiment
 from parity.oracle.dropout import dropout
 from parity.oracle.initializers import INITIALIZERS, Draw, Initializer, normal
 from parity.oracle.layers import dense, embed

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.dataset import Signature
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.flags.config import Experiment
 from parity.oracle.activations import gelu
 from parity.oracle.dropout import dropout
 from parity.oracle.initializers import INITIALIZERS, normal

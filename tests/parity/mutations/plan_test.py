@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxnn.experiment import command_line, config
+from jaxnn.experiment.flags import command_line, consistency
 from parity.mutations import plan
 from parity.mutations.bases import BASES, ONLY
 from parity.semantics import SWITCHES
@@ -38,7 +38,7 @@ class TestMutants:
         for mutant in plan.mutants(experiment):
             if not mutant.fault:
                 assert mutant.experiment != experiment
-                config.check(mutant.experiment)
+                consistency.check(mutant.experiment)
 
     def test_only_names_what_is_there(self):
         assert ONLY.keys() <= BASES.keys()

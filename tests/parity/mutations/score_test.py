@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from parity.compare import Measurement
+from parity.judging.measure import Measurement
 from parity.mutations import table
 from parity.mutations.score import CLEAN, Outcome
 

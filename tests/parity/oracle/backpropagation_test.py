@@ -9,8 +9,9 @@ from torch.nn import functional
 
 import jaxnn.activations
 import jaxnn.losses
-from jaxnn.experiment.config import Experiment, UserError
-from jaxnn.experiment.dataset import Signature
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.flags.config import Experiment
 from parity.oracle import activations, backpropagation, losses, models, step
 
 SIGNATURE = Signature((5,), 3)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from jaxnn.experiment.config import UserError
+from jaxnn.experiment.errors import UserError
 from parity.oracle import graph
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxnn.losses
-from jaxnn.experiment.config import UserError
+from jaxnn.experiment.errors import UserError
 from parity.oracle import losses
 from parity.oracle.operations import total
 from parity.oracle.tensor import gradients, lift, variable

@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 
 from jaxnn import models, train_step
-from jaxnn.experiment import command_line, datasets, expectations, preprocessing, records, report, trace
-from jaxnn.experiment.dataset import Dataset
+from jaxnn.experiment.data import preprocessing
+from jaxnn.experiment.data.dataset import Dataset
+from jaxnn.experiment.data.load import load_dataset
+from jaxnn.experiment.files import artifacts, trace
+from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.results import report
+from jaxnn.experiment.results.promises import read_promises
 from parity.oracle import __main__ as oracle
 from parity.oracle import train
 
@@ -37,7 +42,7 @@ def parse(*arguments):
 
 
 def read_rows(workdir):
-    with (workdir / records.METRICS).open() as file:
+    with (workdir / artifacts.METRICS).open() as file:
         return list(csv.DictReader(file))
 
 
@@ -48,10 +53,10 @@ class TestTraining:
         """In full, as each takes three seconds at most."""
         flagfile = EXPERIMENTS / f"{name}.flags"
         experiment = parse(f"--flagfile={flagfile}")
-        data = datasets.load(experiment)
+        data = load_dataset(experiment)
         trained = train.train(experiment, data, train.start(experiment, data))
         final = report.final_metrics(experiment, data, trained.state.params, trained.outputs)
-        promises = expectations.read(flagfile)
+        promises = read_promises(flagfile)
         assert promises
         assert all(promise.is_met(name, {name: final}) for promise in promises)
 
@@ -69,15 +74,15 @@ class TestTraining:
     def test_is_jaxnns_run_in_float64(self, run, tmp_path):
         """From one file of parameters, through dropout, Adam and a schedule: 27 steps, whose roundings grow slowly."""
         experiment = parse(*WINE)
-        data = datasets.load(experiment)
+        data = load_dataset(experiment)
         variables = train_step.initial_variables(models.build(experiment, data.signature), 0, data.signature)
         initial = {name: np.asarray(array) for name, array in trace.flatten(variables["params"]).items()}
-        records.write_params(tmp_path / "initial.safetensors", initial)
+        artifacts.write_params(tmp_path / "initial.safetensors", initial)
         more = ["--noplots", "--overwrite", f"--init_params={tmp_path / 'initial.safetensors'}"]
         done = run("jaxnn.train", *WINE, *more, "--precision=fp64", f"--workdir={tmp_path / 'jax'}")
         assert done.returncode == 0, done.stderr
         oracle.train_and_report(parse(*WINE, *more, f"--workdir={tmp_path / 'oracle'}"))
-        ours, theirs = (records.read_arrays(tmp_path / who / records.PARAMS, "") for who in ("oracle", "jax"))
+        ours, theirs = (artifacts.read_arrays(tmp_path / who / artifacts.PARAMS, "") for who in ("oracle", "jax"))
         assert ours.keys() == theirs.keys()
         for name, array in theirs.items():
             assert ours[name].dtype == array.dtype == np.float64
@@ -91,8 +96,8 @@ class TestTraining:
     def test_writes_what_a_run_holds(self, run_oracle, tmp_path):
         code, _, err = run_oracle(*WINE, "--normalization=batch", "--workdir=run")
         assert (code, err) == (0, "")
-        assert sorted(os.listdir("run")) == sorted([records.FLAGS, records.METRICS, records.PARAMS,
-                                                    records.BATCH_STATS])
+        assert sorted(os.listdir("run")) == sorted([artifacts.FLAGS, artifacts.METRICS, artifacts.PARAMS,
+                                                    artifacts.BATCH_STATS])
         assert [row["epoch"] for row in read_rows(tmp_path / "run")] == ["1", "2", "3"]
         code, _, err = run_oracle(*WINE, "--workdir=run")
         assert code == 2
@@ -100,7 +105,7 @@ class TestTraining:
 
     def test_is_the_seeds(self):
         experiment = parse(*WINE, "--max_steps=4")
-        data = datasets.load(experiment)
+        data = load_dataset(experiment)
         first, again, other = (train.train(e, data, train.start(e, data)).rows[-1]["train_loss"]
                                for e in (experiment, experiment, experiment.replace(seed=1)))
         assert first == again != other
@@ -112,7 +117,7 @@ class TestTraining:
         assert code == 0
         experiment = parse(*WINE, "--validation_fraction=0.2", "--patience=2", "--learning_rate=10", "--epochs=50",
                            "--schedule=constant")
-        data = datasets.load(experiment)
+        data = load_dataset(experiment)
         trained = train.train(experiment, data, train.start(experiment, data))
         losses = [row["validation_loss"] for row in trained.rows]
         assert trained.epoch == 1 + int(np.argmin(losses))
@@ -152,7 +157,7 @@ class TestBadInput:
         assert os.listdir() == []
 
     def test_parameters_of_another_network(self, run_oracle):
-        records.write_params(pathlib.Path("p.safetensors"), {"output/kernel": np.ones((1, 2)),
+        artifacts.write_params(pathlib.Path("p.safetensors"), {"output/kernel": np.ones((1, 2)),
                                                              "output/bias": np.ones(1)})
         code, _, err = run_oracle("--init_params=p.safetensors")
         assert code == 2

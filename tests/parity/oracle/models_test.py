@@ -6,9 +6,9 @@ import pytest
 
 import jaxnn.models.resnet
 from jaxnn import train_step
-from jaxnn.experiment import trace
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.dataset import Signature
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.files import trace
+from jaxnn.experiment.flags.config import Experiment
 from parity.oracle import models, step
 from parity.oracle.models import resnet
 from tests.parity.oracle import networks

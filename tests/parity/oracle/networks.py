@@ -4,9 +4,9 @@ import jax
 import numpy as np
 
 from jaxnn import models, train_step
-from jaxnn.experiment import trace
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.dataset import Signature
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.files import trace
+from jaxnn.experiment.flags.config import Experiment
 from parity.oracle.models import initial
 
 ROW, IMAGE, SERIES = Signature((5,), 3), Signature((8, 7, 2), 3), Signature((6, 2), 3)

@@ -7,8 +7,8 @@ import pytest
 
 import jaxnn.optimizers
 from jaxnn import train_step
-from jaxnn.experiment import trace
-from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.files import trace
+from jaxnn.experiment.flags.config import Experiment
 from parity.oracle import optimizers
 
 STEPS = 10

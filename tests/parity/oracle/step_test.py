@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from jaxnn.experiment import datasets
-from jaxnn.experiment.config import Experiment, UserError
-from jaxnn.experiment.trace import select
+from jaxnn.experiment.data.load import load_dataset
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files.trace import select
+from jaxnn.experiment.flags.config import Experiment
 from parity.oracle import models, optimizers, step
 from parity.replay import Replay
 from tests.parity.oracle.networks import assert_near
@@ -18,7 +19,7 @@ FLOAT64 = np.dtype(np.float64)
 
 @pytest.fixture(scope="module")
 def data():
-    return datasets.load(EXPERIMENT)
+    return load_dataset(EXPERIMENT)
 
 
 def recorded(experiment, data, rows):

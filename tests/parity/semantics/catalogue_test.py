@@ -5,12 +5,13 @@ import re
 
 import pytest
 
-from jaxnn.experiment import command_line
+from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.patches import Patch
 from jaxnn.models import recurrence
 from parity import semantics
 from parity.mutations.bases import BASES
 from parity.semantics import SWITCHES, layers, objective, optimizer, schedule
-from parity.semantics.switch import GRADIENTS, RULES, UPDATE, Patch, Switch, apply, changed_experiment, patched
+from parity.semantics.switch import GRADIENTS, RULES, UPDATE, Switch, apply, changed_experiment, patched
 
 ENTRIES = [switch for module in (schedule, objective, layers, optimizer) for switch in module.SWITCHES]
 MANY_RANKS = {"ranks_summed"}

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxnn.experiment.trace import Reader
+from jaxnn.experiment.files.trace import Reader
 from tests.torch_ref import jobs
 from tests.torch_ref.faults.cases import FIRST, jobs_of
 

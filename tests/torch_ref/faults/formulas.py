@@ -4,9 +4,11 @@ import functools
 
 import numpy as np
 
-from jaxnn.experiment import command_line, datasets
-from jaxnn.experiment.config import Experiment
-from jaxnn.experiment.trace import select
+from jaxnn.experiment.data.dataset import Dataset
+from jaxnn.experiment.data.load import load_dataset
+from jaxnn.experiment.files.trace import select
+from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.flags.config import Experiment
 from tests.torch_ref.faults.cases import CASES, EXPERIMENTS, FIRST
 
 UNIT = 2.0**-24
@@ -44,5 +46,5 @@ def experiment_of(name: str) -> Experiment:
 
 
 @functools.cache
-def data_of(name: str) -> datasets.Dataset:
-    return datasets.load(experiment_of(name))
+def data_of(name: str) -> Dataset:
+    return load_dataset(experiment_of(name))

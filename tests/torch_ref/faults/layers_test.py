@@ -11,7 +11,7 @@ import torch
 from scipy import signal
 from torch import nn
 
-from jaxnn.experiment.config import Experiment
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import put
 from torch_ref import activations
 from torch_ref.dropout import mask_source

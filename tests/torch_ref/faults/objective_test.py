@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from jaxnn.experiment.trace import select
+from jaxnn.experiment.files.trace import select
 from tests.torch_ref.faults.cases import BATCH, FIRST
 from tests.torch_ref.faults.formulas import UNIT, assert_within, data_of, experiment_of, pair, wide
 from torch_ref.dropout import dropout, mask_source

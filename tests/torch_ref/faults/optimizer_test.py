@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from jaxnn.experiment.trace import select
+from jaxnn.experiment.files.trace import select
 from tests.torch_ref.faults.cases import FIRST
 from tests.torch_ref.faults.formulas import assert_updated, assert_within, pair, wide
 

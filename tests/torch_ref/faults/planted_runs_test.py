@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxnn.experiment import command_line
+from jaxnn.experiment.flags import command_line
 from parity.semantics import SWITCHES
 from tests.torch_ref.faults.cases import CASES, EXPERIMENTS, STEPS, Case, jobs_of
 from torch_ref.faults import FAULTS

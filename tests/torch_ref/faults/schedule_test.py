@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from jaxnn.experiment import schedules
-from jaxnn.experiment.trace import select
+from jaxnn.experiment.files.trace import select
 from tests.torch_ref.faults.cases import BATCH, CASES, FIRST, STEPS
 from tests.torch_ref.faults.formulas import assert_updated, assert_within, experiment_of, pair, wide
 

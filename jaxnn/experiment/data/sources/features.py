@@ -1,0 +1,26 @@
+"""Which columns of a table to train on."""
+
+from collections.abc import Sequence
+
+from jaxnn.experiment.data.sources.labels import shortened
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.flags.config import Experiment
+
+
+def chosen(experiment: Experiment, names: Sequence[str]) -> list[int]:
+    """Places of the columns that `--features` names, in its order; all of them if it is empty.
+
+    Args:
+      experiment: its `features`.
+      names: of all columns but the target.
+
+    Raises:
+      UserError: there is no such column, or it is named twice.
+    """
+    for place, column in enumerate(experiment.features):
+        if column >= len(names):
+            raise UserError(f"--features: column {column} asked for, --dataset={experiment.dataset} has {len(names)}, "
+                            f"numbered from 0: {shortened(tuple(names))}")
+        if column in experiment.features[:place]:
+            raise UserError(f"--features: column {column} is named twice")
+    return list(experiment.features) or list(range(len(names)))

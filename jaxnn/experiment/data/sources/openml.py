@@ -1,0 +1,53 @@
+"""Image data sets from openml.org, by way of scikit-learn."""
+
+import http.client
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxnn.experiment.data.cache import cache_folder
+from jaxnn.experiment.errors import UserError
+
+NAMES = {"mnist": "mnist_784", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR_10"}
+NUM_TEST = 10_000
+"""The last samples of each are its official test split."""
+SHAPES = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
+
+
+def download(dataset: str, files: Sequence[str]) -> list[np.ndarray]:
+    """[images, labels, test images, test labels] of one of `NAMES`, all uint8.
+
+    Args:
+      dataset: its name here.
+      files: official names of its files, for the message.
+
+    Raises:
+      UserError: it cannot be downloaded, or is not what it should be.
+    """
+    from sklearn.datasets import fetch_openml
+
+    try:
+        with warnings.catch_warnings(action="ignore"):  # scikit-learn warns at each new attempt
+            data, target = fetch_openml(NAMES[dataset], version=1, data_home=str(cache_folder() / "openml"),
+                                        as_frame=False, return_X_y=True, parser="liac-arff", n_retries=1)
+    except (OSError, ValueError, EOFError, http.client.HTTPException) as error:
+        raise UserError(f"--data_path: cannot download --dataset={dataset} ({' '.join(str(error).split())[:80]}); give "
+                        f"the folder with the official files {', '.join(files)}") from None
+    return _split(dataset, np.asarray(data, np.float64), np.asarray(target).astype(np.float64))
+
+
+def _split(dataset: str, data: np.ndarray, target: np.ndarray) -> list[np.ndarray]:
+    height, width, channels = SHAPES[dataset]
+    refused = f"--data_path: openml.org's {NAMES[dataset]}"
+    if data.shape[1:] != (height * width * channels,) or len(data) <= NUM_TEST or len(data) != len(target):
+        raise UserError(f"{refused} has the shape {list(data.shape)}; give the folder with the official files")
+    if not (_whole(data, 255) and _whole(target, 9)):
+        raise UserError(f"{refused} holds what is no pixel or no label; give the folder with the official files")
+    planes = data.astype(np.uint8).reshape(-1, channels, height, width)  # as in the official files
+    images, labels = np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), target.astype(np.uint8)
+    return [images[:-NUM_TEST], labels[:-NUM_TEST], images[-NUM_TEST:], labels[-NUM_TEST:]]
+
+
+def _whole(values: np.ndarray, most: int) -> bool:
+    return bool(((values >= 0) & (values <= most) & (values == np.round(values))).all())

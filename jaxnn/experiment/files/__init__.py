@@ -1,0 +1,1 @@
+"""Files that both stacks read and write."""

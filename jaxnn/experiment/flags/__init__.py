@@ -1,0 +1,1 @@
+"""The command line: what an experiment is, and how it is read."""

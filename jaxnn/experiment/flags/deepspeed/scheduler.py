@@ -1,0 +1,98 @@
+"""The scheduler block: DeepSpeed's three warm-ups (lr_schedules.py), whose rates replace the optimizer's."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jaxnn.experiment.flags.deepspeed import keys
+from jaxnn.experiment.flags.deepspeed.draft import Draft, Setting
+
+PARAMS = "scheduler.params"
+RATES = ("warmup_min_lr", "warmup_max_lr", "warmup_num_steps", "warmup_type")
+RATIOS = ("total_num_steps", "warmup_min_ratio", "warmup_num_steps", "cos_min_ratio", "warmup_type")
+REQUIRED = {"last_batch_iteration": -1}
+
+
+def read(draft: Draft) -> None:
+    """Sets the schedule and its rates, after the optimizer's are known; without a block the flags decide.
+
+    Raises:
+      UserError: a scheduler that jaxnn does not have.
+    """
+    source = draft.source
+    kind = source.text("scheduler.type")
+    if kind is None:
+        return source.refuse_without_type("scheduler")
+    if kind not in SCHEDULERS:
+        raise source.error("scheduler.type", f"{source.show(kind)} is not supported; known: {', '.join(SCHEDULERS)}")
+    flag, function = SCHEDULERS[kind]
+    draft.settings["schedule"] = Setting(flag, "scheduler.type")
+    function(draft)
+    draft.take("warmup_steps", f"{PARAMS}.warmup_num_steps", _positive(draft), 1000)
+    draft.take("warmup_type", f"{PARAMS}.warmup_type", source.text, "log")
+    if f"{PARAMS}.warmup_type" not in (*source.values, *source.auto) and "warmup_type" not in draft.given:
+        draft.note(f"{PARAMS}.warmup_type", f"not in {source.name}; DeepSpeed's warm-up is a logarithm by default")
+
+
+def _warmup_lr(draft: Draft) -> None:
+    keys.check_params(draft.source, PARAMS, RATES, REQUIRED, ())
+    _rates(draft, None)
+
+
+def _warmup_decay_lr(draft: Draft) -> None:
+    keys.check_params(draft.source, PARAMS, (*RATES, "total_num_steps"), REQUIRED, ())
+    _total_steps(draft)
+    _rates(draft, 1e-3)
+
+
+def _warmup_cosine_lr(draft: Draft) -> None:
+    """Ratios of the peak; `warmup_cosine_lr` of schedules.py counts in rates."""
+    source, peak = draft.source, draft.value("learning_rate")
+    keys.check_params(source, PARAMS, RATIOS, REQUIRED, ())
+    _total_steps(draft)
+    start_key, end_key = f"{PARAMS}.warmup_min_ratio", f"{PARAMS}.cos_min_ratio"
+    start, end = source.number(start_key), source.number(end_key)
+    floor, bottom = start or 0.0, 1e-4 if end is None else end
+    if floor and not bottom:
+        raise source.error(end_key, f"0 is not supported with {start_key} above 0")
+    draft.settings["min_learning_rate"] = Setting(floor * peak, start_key, start is not None)
+    draft.settings["final_learning_rate"] = Setting(0.0 if bottom == floor else bottom * peak, end_key, end is not None)
+
+
+def _total_steps(draft: Draft) -> None:
+    key = f"{PARAMS}.total_num_steps"
+    if key in draft.source.auto:
+        return
+    if key not in draft.source.values:
+        raise draft.source.error(key, "is missing, and DeepSpeed has no default for it")
+    draft.take("schedule_steps", key, _positive(draft), 0)
+
+
+def _rates(draft: Draft, default: float | None) -> None:
+    """The floor and the peak; the peak is the optimizer's rate where DeepSpeed has no default for it."""
+    source, key = draft.source, f"{PARAMS}.warmup_max_lr"
+    draft.take("min_learning_rate", f"{PARAMS}.warmup_min_lr", source.number, 0.0)
+    peak, unused = source.number(key), draft.settings.get("learning_rate")
+    if key in source.auto or (peak is None and default is None):
+        return
+    setting = Setting(default if peak is None else peak, key, peak is not None)
+    draft.settings["learning_rate"] = setting
+    if unused and unused.is_stated and unused.value != setting.value:
+        draft.note(unused.key, f"{unused.value:g} is never used: {key} is the peak, "
+                               f"{'' if setting.is_stated else 'by default '}{setting.value:g}")
+
+
+def _positive(draft: Draft) -> Callable[[str], int | None]:
+    def read(key: str) -> int | None:
+        value = draft.source.whole(key)
+        if value is not None and value < 1:
+            raise draft.source.error(key, f"must be at least 1, got {value}")
+        return value
+
+    return read
+
+
+SCHEDULERS: dict[str, tuple[str, Callable[[Draft], Any]]] = {
+    "WarmupLR": ("warmup_lr", _warmup_lr),
+    "WarmupDecayLR": ("warmup_decay_lr", _warmup_decay_lr),
+    "WarmupCosineLR": ("warmup_cosine_lr", _warmup_cosine_lr),
+}

@@ -1,0 +1,1 @@
+"""Judges a recording, step by step."""

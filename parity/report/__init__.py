@@ -1,0 +1,1 @@
+"""The verdict as people read it: a table in the terminal, and report.html."""

@@ -1,0 +1,47 @@
+"""Tests of jaxnn/epochs.py; that whole runs are right is tests/jaxnn/train_test.py's."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxnn import epochs
+from jaxnn.experiment.data import evaluation
+from jaxnn.experiment.data.dataset import Dataset
+from jaxnn.experiment.flags.config import Experiment
+
+EXPERIMENT = Experiment(batch_size=4, epochs=2, validation_fraction=0.2)
+INPUTS = np.arange(12, dtype=np.float32).reshape(6, 2)
+DATA = Dataset(INPUTS, INPUTS[:, :1], INPUTS[:3], INPUTS[:3, :1], "regression", validation_inputs=INPUTS[:2],
+               validation_targets=INPUTS[:2, :1])
+SPLITS = evaluation.splits(EXPERIMENT, DATA)
+RATES = np.array([0.5, 0.25], np.float32)
+
+
+class TestMakeResident:
+    def test_holds_the_data_set(self):
+        resident = epochs.make_resident(epochs.make_work(EXPERIMENT, DATA, SPLITS[:1], RATES, jax.devices()[:1])[0])
+        assert resident.train.scaling is resident.evaluated.scaling is None
+        for ours, theirs in ((resident.train.inputs, DATA.train_inputs), (resident.train.targets, DATA.train_targets),
+                             (resident.evaluated.inputs, DATA.test_inputs),
+                             (resident.evaluated.targets, DATA.test_targets), (resident.learning_rates, RATES)):
+            np.testing.assert_array_equal(ours, theirs, strict=True)
+
+
+class TestWork:
+    @pytest.fixture
+    def work(self):
+        return epochs.make_work(EXPERIMENT, DATA, SPLITS, RATES, jax.devices()[:1])[0]
+
+    def test_batches_after_those_taken(self, work):
+        whole = work.global_batches(1, 0)
+        assert sorted(whole.reshape(-1)) == [-1, -1, *range(6)]
+        np.testing.assert_array_equal(work.global_batches(1, 1), whole[1:])
+        assert work.global_batches(1, 2).shape == (0, 4)
+
+    def test_first_step_of_each_epoch(self, work):
+        assert work.plan == [2, 2]
+        assert [work.first_step(number) for number in range(2)] == [0, 2]
+
+    def test_batches_of_the_test_split_come_first(self, work):
+        assert work.test_batches == 1
+        np.testing.assert_array_equal(work.evaluated_ids, [[0, 1, 2], [3, 4, -1]])
