@@ -1,3 +1,4 @@
-"""jaxnn: neural networks in JAX, with a DeepSpeed twin and a judge that compares the two."""
+"""jaxnn: neural networks in JAX, with a DeepSpeed twin and a judge that compares the
+two."""
 
 __version__ = "0.1.0"

@@ -10,15 +10,25 @@ from jax import lax
 from jaxnn.experiment.errors import UserError
 
 
-def generate(forward: Callable, characters: Sequence[str], context: int, prompt: str, length: int,
-             temperature: float = 0.8, top_k: int = 0, seed: int = 0) -> str:
+def generate(
+    forward: Callable,
+    characters: Sequence[str],
+    context: int,
+    prompt: str,
+    length: int,
+    temperature: float = 0.8,
+    top_k: int = 0,
+    seed: int = 0,
+) -> str:
     """Draws text character by character.
 
     Args:
-      forward: tokens [1, context] int32 -> logits [1, context, characters]; position t sees no later one.
+      forward: tokens [1, context] int32 -> logits [1, context, characters]; position t
+        sees no later one.
       characters: the vocabulary, by token.
       context: positions of the model; the last so many characters are what it sees.
-      prompt: where the text begins; "" begins at a line break, or at the first character.
+      prompt: where the text begins; "" begins at a line break, or at the first
+        character.
       length: characters to draw.
       temperature: what the logits are divided by; 0 takes the likeliest character.
       top_k: draw among the k likeliest; 0: among all.
@@ -40,11 +50,15 @@ def encode(prompt: str, characters: Sequence[str]) -> list[int]:
     known = {character: token for token, character in enumerate(characters)}
     unknown = [character for character in prompt if character not in known]
     if unknown:
-        raise UserError(f"--prompt: the model has never seen {unknown[0]!r}; leave it out")
+        raise UserError(
+            f"--prompt: the model has never seen {unknown[0]!r}; leave it out"
+        )
     return [known[character] for character in prompt] or [known.get("\n", 0)]
 
 
-def _make_draw(forward: Callable, length: int, temperature: float, top_k: int) -> Callable:
+def _make_draw(
+    forward: Callable, length: int, temperature: float, top_k: int
+) -> Callable:
     def draw(window: jax.Array, filled: jax.Array, key: jax.Array) -> jax.Array:
         def body(carry, key):
             window, filled = carry
@@ -60,7 +74,9 @@ def _make_draw(forward: Callable, length: int, temperature: float, top_k: int) -
     return draw
 
 
-def _choose(key: jax.Array, logits: jax.Array, temperature: float, top_k: int) -> jax.Array:
+def _choose(
+    key: jax.Array, logits: jax.Array, temperature: float, top_k: int
+) -> jax.Array:
     if temperature == 0:
         return jnp.argmax(logits).astype(jnp.int32)
     if top_k:

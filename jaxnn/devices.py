@@ -17,14 +17,23 @@ def choose_devices(experiment: Experiment) -> list[jax.Device]:
         return _all_devices(experiment, devices)
     count = experiment.num_devices or len(devices)
     if count > len(devices):
-        raise UserError(f"--num_devices: {count} asked for, {len(devices)} here; for virtual CPU devices set "
-                        f"XLA_FLAGS=--xla_force_host_platform_device_count={count}")
-    rows, parts = experiment.batch_size // experiment.accumulation_steps, experiment.accumulation_steps
+        raise UserError(
+            f"--num_devices: {count} asked for, {len(devices)} here; for virtual CPU "
+            f"devices set XLA_FLAGS=--xla_force_host_platform_device_count={count}"
+        )
+    rows, parts = (
+        experiment.batch_size // experiment.accumulation_steps,
+        experiment.accumulation_steps,
+    )
     if rows % count:
-        divisor = f"the {count} devices here" + (f" times --accumulation_steps={parts}" if parts > 1 else "")
+        divisor = f"the {count} devices here" + (
+            f" times --accumulation_steps={parts}" if parts > 1 else ""
+        )
         fitting = max(number for number in range(1, count + 1) if rows % number == 0)
-        raise UserError(f"--batch_size: {experiment.batch_size} is not divisible by {divisor}; change it, or leave "
-                        f"devices out with --num_devices={fitting}")
+        raise UserError(
+            f"--batch_size: {experiment.batch_size} is not divisible by {divisor}; "
+            f"change it, or leave devices out with --num_devices={fitting}"
+        )
     return devices[:count]
 
 
@@ -32,10 +41,15 @@ def _all_devices(experiment: Experiment, devices: list[jax.Device]) -> list[jax.
     """Those of this process, where several train on all that they have."""
     count = jax.device_count()
     if experiment.num_devices not in (0, count):
-        raise UserError(f"--num_devices: {experiment.num_devices} asked for, but {jax.process_count()} processes train "
-                        f"on all their devices, {count} here; leave it out")
+        raise UserError(
+            f"--num_devices: {experiment.num_devices} asked for, but "
+            f"{jax.process_count()} processes train on all their devices, {count} "
+            "here; leave it out"
+        )
     if experiment.batch_size % (count * experiment.accumulation_steps):
-        raise UserError(f"--batch_size: {experiment.batch_size} is not divisible by --accumulation_steps="
-                        f"{experiment.accumulation_steps} times {count} devices of {jax.process_count()} processes; "
-                        "change it")
+        raise UserError(
+            f"--batch_size: {experiment.batch_size} is not divisible by "
+            f"--accumulation_steps={experiment.accumulation_steps} times {count} "
+            f"devices of {jax.process_count()} processes; change it"
+        )
     return devices

@@ -39,21 +39,41 @@ def load(workdir: str) -> Trained:
     """
     folder = pathlib.Path(workdir)
     if not workdir or not (folder / artifacts.SUMMARY).exists():
-        raise UserError(f"--workdir: {workdir or 'not given'} holds no finished run; give the folder that "
-                        "python -m jaxnn.train printed at its end")
-    experiment, _ = command_line.parse(["trained", f"--flagfile={folder / artifacts.FLAGS}"], default_precision="fp32")
-    described = description.from_json(_read(folder / artifacts.DATA), str(folder / artifacts.DATA))
-    params = trace.unflatten(artifacts.read_arrays(folder / artifacts.PARAMS, "--workdir"))
+        raise UserError(
+            f"--workdir: {workdir or 'not given'} holds no finished run; give the "
+            "folder that python -m jaxnn.train printed at its end"
+        )
+    experiment, _ = command_line.parse(
+        ["trained", f"--flagfile={folder / artifacts.FLAGS}"], default_precision="fp32"
+    )
+    described = description.from_json(
+        _read(folder / artifacts.DATA), str(folder / artifacts.DATA)
+    )
+    params = trace.unflatten(
+        artifacts.read_arrays(folder / artifacts.PARAMS, "--workdir")
+    )
     model = models.build(experiment, _signature(described, params))
     has_stats = (folder / artifacts.BATCH_STATS).exists()
-    stats = artifacts.read_arrays(folder / artifacts.BATCH_STATS, "--workdir") if has_stats else {}
+    stats = (
+        artifacts.read_arrays(folder / artifacts.BATCH_STATS, "--workdir")
+        if has_stats
+        else {}
+    )
     forward = train_step.make_forward(experiment, model)
-    return Trained(experiment, described, lambda inputs: forward(params, trace.unflatten(stats), inputs))
+    return Trained(
+        experiment,
+        described,
+        lambda inputs: forward(params, trace.unflatten(stats), inputs),
+    )
 
 
 def _signature(described: Description, params: train_step.Params) -> Signature:
-    return Signature(described.input_shape, len(params["output"]["bias"]), len(described.vocabulary),
-                     described.task == LANGUAGE)
+    return Signature(
+        described.input_shape,
+        len(params["output"]["bias"]),
+        len(described.vocabulary),
+        described.task == LANGUAGE,
+    )
 
 
 def _read(path: pathlib.Path) -> str:

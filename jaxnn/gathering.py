@@ -31,7 +31,9 @@ def gather(samples: Samples, ids: jax.Array) -> Batch:
     """The rows of ids [rows]; padding has weight 0."""
     places = jnp.maximum(ids, 0)
     return Batch(
-        scale_bytes(samples.inputs.at[places].get(mode="promise_in_bounds"), samples.scaling),
+        scale_bytes(
+            samples.inputs.at[places].get(mode="promise_in_bounds"), samples.scaling
+        ),
         samples.targets.at[places].get(mode="promise_in_bounds"),
         (ids != batches.PADDING).astype(jnp.float32),
     )

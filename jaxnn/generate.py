@@ -1,6 +1,7 @@
 """Writes text with a trained language model.
 
-    python -m jaxnn.generate --workdir=runs/transformer_text-jax-... --prompt="The import statement"
+python -m jaxnn.generate --workdir=runs/transformer_text-jax-... --prompt="The import
+statement"
 """
 
 from absl import flags
@@ -15,26 +16,50 @@ def main(values: flags.FlagValues) -> None:
     """Run and prompt -> text on stdout."""
     for name, least in (("length", 1), ("temperature", 0), ("top_k", 0), ("seed", 0)):
         if not values.get_flag_value(name, None) >= least:
-            raise UserError(f"--{name}: must be at least {least}, got {values[name].value}")
+            raise UserError(
+                f"--{name}: must be at least {least}, got {values[name].value}"
+            )
     run = finished_run.load(values["workdir"].value)
     if run.description.task != LANGUAGE:
-        raise UserError(f"--workdir: {values['workdir'].value} is a {run.description.task} run; text needs a language "
-                        "model, e.g. of launch/experiments/transformer_text.flags")
+        raise UserError(
+            f"--workdir: {values['workdir'].value} is a {run.description.task} run; "
+            "text needs a language model, e.g. of "
+            "launch/experiments/transformer_text.flags"
+        )
     train.configure(run.experiment)
     prompt = str(values["prompt"].value)
-    text = decoding.generate(run.forward, run.description.vocabulary, run.experiment.sequence_length, prompt,
-                    values["length"].value, values["temperature"].value, values["top_k"].value, values["seed"].value)
+    text = decoding.generate(
+        run.forward,
+        run.description.vocabulary,
+        run.experiment.sequence_length,
+        prompt,
+        values["length"].value,
+        values["temperature"].value,
+        values["top_k"].value,
+        values["seed"].value,
+    )
     print(prompt + text)
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """The command's flags."""
     flags.DEFINE_string("workdir", "", "Folder of the run.", flag_values=values)
-    flags.DEFINE_string("prompt", "", "Text to go on from; empty: a fresh line.", flag_values=values)
+    flags.DEFINE_string(
+        "prompt", "", "Text to go on from; empty: a fresh line.", flag_values=values
+    )
     flags.DEFINE_integer("length", 500, "Characters to write.", flag_values=values)
-    flags.DEFINE_float("temperature", 0.8, "Below 1: nearer to the likeliest; 0: always the likeliest.",
-                       flag_values=values)
-    flags.DEFINE_integer("top_k", 0, "Draw among the k likeliest characters; 0: among all.", flag_values=values)
+    flags.DEFINE_float(
+        "temperature",
+        0.8,
+        "Below 1: nearer to the likeliest; 0: always the likeliest.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "top_k",
+        0,
+        "Draw among the k likeliest characters; 0: among all.",
+        flag_values=values,
+    )
     flags.DEFINE_integer("seed", 0, "Seed of the draws.", flag_values=values)
 
 

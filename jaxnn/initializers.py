@@ -1,8 +1,10 @@
-"""Initial kernels and biases by name, as flax initializers. Twin of torch_ref/initializers.py.
+"""Initial kernels and biases by name, as flax initializers. Twin of
+torch_ref/initializers.py.
 
-A kernel's last axis is out, the one before in; the axes before those are the window of a convolution,
-whose size multiplies both fans. The [num, features] table of an embedding is the kernel of one-hot rows.
-Normal kernels of scaled variance are truncated at two deviations and keep that variance after the cut.
+A kernel's last axis is out, the one before in; the axes before those are the window of
+a convolution, whose size multiplies both fans. The [num, features] table of an
+embedding is the kernel of one-hot rows. Normal kernels of scaled variance are truncated
+at two deviations and keep that variance after the cut.
 
 The twins draw from the same distributions, not the same numbers: the judge hands one
 stack's parameters to the other.
@@ -23,7 +25,8 @@ class Initializer(NamedTuple):
 
     Attributes:
       kernel: (key, shape, dtype) -> array, for shape [..., in, out].
-      bias: fan_in -> (key, shape, dtype) -> array; the fan_in of a convolution is height * width * in.
+      bias: fan_in -> (key, shape, dtype) -> array; the fan_in of a convolution is
+        height * width * in.
     """
 
     kernel: Function
@@ -51,7 +54,8 @@ zeros = Initializer(initializers.zeros, _zero_bias)
 """Zeros."""
 
 normal = Initializer(initializers.normal(0.02), _zero_bias)
-"""N(0, 0.02^2), not truncated, whatever the shape (DCGAN, Radford et al. 2016; GPT-2, Radford et al. 2019)."""
+"""N(0, 0.02^2), not truncated, whatever the shape (DCGAN, Radford et al. 2016; GPT-2,
+Radford et al. 2019)."""
 
 lecun_normal = Initializer(_scaled(1, "fan_in", "truncated_normal"), _zero_bias)
 """Truncated normal of variance 1/fan_in (LeCun et al. 1998); flax's default."""
@@ -72,10 +76,12 @@ he_uniform = Initializer(_scaled(2, "fan_in", "uniform"), _zero_bias)
 """Uniform of variance 2/fan_in (He et al. 2015)."""
 
 orthogonal = Initializer(initializers.orthogonal(), _zero_bias)
-"""Uniform among matrices [all other axes, out] with orthonormal columns, or rows if wide (Saxe et al. 2014)."""
+"""Uniform among matrices [all other axes, out] with orthonormal columns, or rows if
+wide (Saxe et al. 2014)."""
 
 torch_default = Initializer(_scaled(1 / 3, "fan_in", "uniform"), _torch_bias)
-"""U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for kernel and bias: reset_parameters of torch.nn.Linear and torch.nn.Conv2d."""
+"""U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for kernel and bias: reset_parameters of
+torch.nn.Linear and torch.nn.Conv2d."""
 
 INITIALIZERS: dict[str, Initializer] = {
     "zeros": zeros,

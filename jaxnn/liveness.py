@@ -1,4 +1,5 @@
-"""Tells a process when another one ends: each holds a connection to process 0, which closes with the process."""
+"""Tells a process when another one ends: each holds a connection to process 0, which
+closes with the process."""
 
 import socket
 import threading
@@ -45,7 +46,9 @@ class Company:
     def _watch(self, connection: socket.socket, process: int) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._connections.append(connection)
-        threading.Thread(target=self._listen, args=(connection, process), daemon=True).start()
+        threading.Thread(
+            target=self._listen, args=(connection, process), daemon=True
+        ).start()
 
     def _listen(self, connection: socket.socket, process: int) -> None:
         try:

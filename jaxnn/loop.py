@@ -1,4 +1,5 @@
-"""The epochs of a run, one after the other: what is written down of each, and when it is over."""
+"""The epochs of a run, one after the other: what is written down of each, and when it
+is over."""
 
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,8 @@ class Run(NamedTuple):
       work: what each epoch goes through.
       splits: evaluated after each epoch, the test split first.
       owners: [batches] the split that each evaluated batch is of.
-      names: [tensors] of those whose values a step looks at: the loss, then each gradient.
+      names: [tensors] of those whose values a step looks at: the loss, then each
+        gradient.
       epochs: run over that work.
       recorder: takes the steps that are recorded.
       log: what is written and shown.
@@ -52,7 +54,8 @@ class Started(NamedTuple):
 
     Attributes:
       number: 0-based.
-      taken: what the steps reported that were taken before: resumed from a checkpoint, or recorded one by one.
+      taken: what the steps reported that were taken before: resumed from a checkpoint,
+        or recorded one by one.
       epoch: what the others leave.
       state: after the epoch, replicated; donated to the next.
       due: its copy for a checkpoint, or None.
@@ -67,20 +70,28 @@ class Started(NamedTuple):
     is_last: bool
 
 
-def train(run: Run, before: Saved, losses: Sequence[float]) -> tuple[TrainState, np.ndarray] | None:
-    """Runs the epochs that are left, until the validation loss stops falling if `--patience` is set.
+def train(
+    run: Run, before: Saved, losses: Sequence[float]
+) -> tuple[TrainState, np.ndarray] | None:
+    """Runs the epochs that are left, until the validation loss stops falling if
+    `--patience` is set.
 
     Args:
       run: everything else.
-      before: where to go on; its state is replicated over the devices as `parallel.replicate` does, and donated.
+      before: where to go on; its state is replicated over the devices as
+        `parallel.replicate` does, and donated.
       losses: [epochs done] on the validation split.
 
     Returns:
-      The state to keep and its test outputs, on the host: the last epoch's, or the best under `--patience`. None if a
-      signal stopped the run, whose last state is then a checkpoint.
+      The state to keep and its test outputs, on the host: the last epoch's, or the best
+      under `--patience`. None if a signal stopped the run, whose last state is then a
+      checkpoint.
     """
     experiment, done = run.work.experiment, None
-    stopping, best = EarlyStopping(experiment.patience, experiment.min_delta), before.best
+    stopping, best = (
+        EarlyStopping(experiment.patience, experiment.min_delta),
+        before.best,
+    )
     for loss in losses:
         stopping.improves(loss)
     for done in () if stopping.is_over else _started(run, before):
@@ -103,9 +114,11 @@ def train(run: Run, before: Saved, losses: Sequence[float]) -> tuple[TrainState,
 
 
 def one_ahead(epochs: Iterator[Any]) -> Iterator[Any]:
-    """Yields each epoch after the next has been started, so that the device works while the host reads and writes.
+    """Yields each epoch after the next has been started, so that the device works while
+    the host reads and writes.
 
-    No more than two calls are ever under way: many unread collective calls deadlock XLA's virtual CPU devices.
+    No more than two calls are ever under way: many unread collective calls deadlock
+    XLA's virtual CPU devices.
     """
     started = next(epochs)
     for following in epochs:
@@ -120,7 +133,8 @@ def watched_tensors(params: Params) -> list[str]:
 
 
 def stop_if_diverged(results: StepResult, names: list[str], first_step: int) -> None:
-    """Raises UserError on the first step whose loss or gradient is not finite, unless FP16 skipped it.
+    """Raises UserError on the first step whose loss or gradient is not finite, unless
+    FP16 skipped it.
 
     Args:
       results: [steps] each.
@@ -129,22 +143,33 @@ def stop_if_diverged(results: StepResult, names: list[str], first_step: int) -> 
     """
     if results.finite.all():
         return
-    run_log.stop_unless_finite(names, results.finite | results.skipped[:, None], first_step)
+    run_log.stop_unless_finite(
+        names, results.finite | results.skipped[:, None], first_step
+    )
     if results.exhausted.any():
         step = int(results.exhausted.argmax())
         tensor = names[int((~results.finite[step]).argmax())]
-        raise UserError(f"step {first_step + step}: {tensor} overflows at the smallest loss scale "
-                        f"({results.loss_scale[step]:g}); try a smaller --learning_rate or --precision=fp32")
+        raise UserError(
+            f"step {first_step + step}: {tensor} overflows at the smallest loss scale "
+            f"({results.loss_scale[step]:g}); try a smaller --learning_rate or "
+            "--precision=fp32"
+        )
 
 
 def _started(run: Run, before: Saved) -> Iterator[Started]:
     epochs = _start_epochs(run, before)
-    # An epoch that may be the last must end before the next is started, which takes its state.
-    return one_ahead(epochs) if run.epochs.run_ahead and not run.work.experiment.patience else epochs
+    # An epoch that may be the last must end before the next is started, which takes its
+    # state.
+    return (
+        one_ahead(epochs)
+        if run.epochs.run_ahead and not run.work.experiment.patience
+        else epochs
+    )
 
 
 def _start_epochs(run: Run, before: Saved) -> Iterator[Started]:
-    """Starts each epoch that is left when it is asked for, and none after a signal to stop."""
+    """Starts each epoch that is left when it is asked for, and none after a signal to
+    stop."""
     work, state, every = run.work, before.state, run.work.experiment.checkpoint_every
     first, _ = batches.position(work.plan, int(parallel.first(state.step)))
     for number in range(first, len(work.plan)):
@@ -153,13 +178,23 @@ def _start_epochs(run: Run, before: Saved) -> Iterator[Started]:
         state, epoch = run.epochs.run(number, len(taken.loss), state)
         is_last = epoch.sums is None or run.interruption.is_due()
         is_due = is_last or (every and (number + 1) % every == 0)
-        yield Started(number, taken, epoch, state, parallel.first(state) if is_due else None, is_last)
+        yield Started(
+            number,
+            taken,
+            epoch,
+            state,
+            parallel.first(state) if is_due else None,
+            is_last,
+        )
         if is_last:
             return
 
 
-def _record(run: Run, state: TrainState, number: int, taken: Taken) -> tuple[TrainState, Taken]:
-    """Takes the steps of an epoch that are to be recorded; they are added to those taken before."""
+def _record(
+    run: Run, state: TrainState, number: int, taken: Taken
+) -> tuple[TrainState, Taken]:
+    """Takes the steps of an epoch that are to be recorded; they are added to those
+    taken before."""
     if not run.recorder.left:
         return state, taken
     count = len(taken.loss)
@@ -169,29 +204,49 @@ def _record(run: Run, state: TrainState, number: int, taken: Taken) -> tuple[Tra
 
 
 def _reported(run: Run, done: Started) -> Taken:
-    """What all steps of an epoch so far reported. Raises UserError if training has diverged."""
+    """What all steps of an epoch so far reported. Raises UserError if training has
+    diverged."""
     if done.epoch.results is None:
         return done.taken
     results = parallel.first(done.epoch.results)
-    stop_if_diverged(results, run.names, run.work.first_step(done.number) + len(done.taken.loss))
+    stop_if_diverged(
+        results, run.names, run.work.first_step(done.number) + len(done.taken.loss)
+    )
     return _added(done.taken, results)
 
 
 def _added(taken: Taken, results: StepResult) -> Taken:
-    return Taken(*(np.concatenate([before, getattr(results, name)]) if len(before) else getattr(results, name)
-                   for name, before in taken._asdict().items()))
+    return Taken(
+        *(
+            np.concatenate([before, getattr(results, name)])
+            if len(before)
+            else getattr(results, name)
+            for name, before in taken._asdict().items()
+        )
+    )
 
 
 def _write_down(run: Run, done: Started, reported: Taken) -> dict[str, np.ndarray]:
     """Logs an epoch; split -> its mean loss and metric."""
     work = run.work
     means = evaluation.means(run.splits, run.owners, parallel.first(done.epoch.sums))
-    samples = batches.samples_per_step(work.experiment, len(work.train.inputs), len(reported.loss))
-    run.log.epoch(done.number, reported.loss, samples, reported.skipped, reported.learning_rate[-1], means)
+    samples = batches.samples_per_step(
+        work.experiment, len(work.train.inputs), len(reported.loss)
+    )
+    run.log.epoch(
+        done.number,
+        reported.loss,
+        samples,
+        reported.skipped,
+        reported.learning_rate[-1],
+        means,
+    )
     return means
 
 
-def _save(run: Run, done: Started, best: Best | None, taken: Taken = checkpoint.NONE_TAKEN) -> None:
+def _save(
+    run: Run, done: Started, best: Best | None, taken: Taken = checkpoint.NONE_TAKEN
+) -> None:
     """Writes a checkpoint if one is due."""
     if done.due and run.checkpoints:
         run.checkpoints.save(Saved(done.due, best, taken))

@@ -41,7 +41,10 @@ def main(arguments: Sequence[str]) -> int:
     """
     try:
         values = parse(arguments)
-        save(PICTURES[values.picture], values.output or pathlib.Path(f"{values.picture}.png"))
+        save(
+            PICTURES[values.picture],
+            values.output or pathlib.Path(f"{values.picture}.png"),
+        )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -62,9 +65,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     Raises:
       UserError: an unknown picture or flag.
     """
-    parser = Parser(prog="python -m jaxnn.plots", allow_abbrev=False, description="Draws a picture that needs no run.")
+    parser = Parser(
+        prog="python -m jaxnn.plots",
+        allow_abbrev=False,
+        description="Draws a picture that needs no run.",
+    )
     parser.add_argument("picture", choices=PICTURES, help="what to draw")
-    parser.add_argument("--output", type=pathlib.Path, help="file to write; left out: the picture's name and .png")
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        help="file to write; left out: the picture's name and .png",
+    )
     return parser.parse_args(arguments)
 
 
@@ -76,7 +87,10 @@ def save(draw: Callable[[], Figure], path: pathlib.Path) -> None:
     """
     known = FigureCanvasAgg.get_supported_filetypes()
     if path.suffix.removeprefix(".").lower() not in known:
-        raise UserError(f"--output: {path} names no known format; end it in one of {', '.join(sorted(known))}")
+        raise UserError(
+            f"--output: {path} names no known format; end it in one of "
+            f"{', '.join(sorted(known))}"
+        )
     try:
         draw().savefig(path, dpi=150)
     except OSError as error:
@@ -96,7 +110,12 @@ def activations() -> Figure:
         axes.remove()
     for axes in grid[len(ACTIVATIONS) - COLUMNS : len(ACTIVATIONS)]:
         axes.set_xlabel("x")
-    figure.legend(*grid[0].get_legend_handles_labels(), frameon=False, ncols=2, loc="outside lower center")
+    figure.legend(
+        *grid[0].get_legend_handles_labels(),
+        frameon=False,
+        ncols=2,
+        loc="outside lower center",
+    )
     return figure
 
 
@@ -105,17 +124,29 @@ def draw_one(axes: Axes, name: str, function: Activation) -> None:
     x = np.linspace(-5, 5, POINTS)
     value, derivative = curves(name, function, x)
     axes.plot(x, unjoined(value), color=canvas.DARK, linewidth=1.8, label="value")
-    axes.plot(x, unjoined(derivative), color=canvas.LIGHT, linestyle="--", linewidth=1.5, label="derivative")
+    axes.plot(
+        x,
+        unjoined(derivative),
+        color=canvas.LIGHT,
+        linestyle="--",
+        linewidth=1.5,
+        label="derivative",
+    )
     axes.axhline(0, color="gray", linewidth=0.6, zorder=0)
     axes.axvline(0, color="gray", linewidth=0.6, zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(TITLES.get(name, name.replace("_", " ")), fontsize=10)
 
 
-def curves(name: str, function: Activation, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An activation's values and its derivatives by automatic differentiation: [points] -> 2 x [points]."""
+def curves(
+    name: str, function: Activation, x: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """An activation's values and its derivatives by automatic differentiation: [points]
+    -> 2 x [points]."""
     scalar = SCALARS.get(name, lambda function, x: function(x))
-    value_and_derivative = jax.jit(jax.vmap(jax.value_and_grad(lambda x: scalar(function, x))))
+    value_and_derivative = jax.jit(
+        jax.vmap(jax.value_and_grad(lambda x: scalar(function, x)))
+    )
     value, derivative = value_and_derivative(jnp.asarray(x, jnp.float32))
     return np.asarray(value), np.asarray(derivative)
 
@@ -126,7 +157,11 @@ def unjoined(values: np.ndarray) -> np.ndarray:
     return np.where(jumps, np.nan, values)
 
 
-SCALARS = {"softmax": lambda function, x: function(jnp.stack([x, jnp.zeros_like(x), jnp.ones_like(x)]))[0]}
+SCALARS = {
+    "softmax": lambda function, x: function(
+        jnp.stack([x, jnp.zeros_like(x), jnp.ones_like(x)])
+    )[0]
+}
 """How an activation that is not elementwise becomes a function of one number."""
 
 TITLES = {"softmax": "softmax: first of softmax(x, 0, 1)"}

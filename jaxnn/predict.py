@@ -2,8 +2,9 @@
 
     python -m jaxnn.predict --workdir=runs/breast_cancer-jax-... --data_path=new.csv --output=predictions.csv
 
-Writes a CSV with a row for each row read: the value of a regression; the class and the probability of each
-class otherwise. The columns are those the network was trained on, in any order; the target may be there.
+Writes a CSV with a row for each row read: the value of a regression; the class and the
+probability of each class otherwise. The columns are those the network was trained on,
+in any order; the target may be there.
 """
 
 import csv
@@ -34,10 +35,14 @@ def main(values: flags.FlagValues) -> None:
     if not values["data_path"].value:
         raise UserError("--data_path: give the CSV file to predict")
     if run.description.task == LANGUAGE:
-        raise UserError("--workdir: holds a language model; use python -m jaxnn.generate")
+        raise UserError(
+            "--workdir: holds a language model; use python -m jaxnn.generate"
+        )
     output = pathlib.Path(values["output"].value) if values["output"].value else None
     if output and output.exists() and not values["overwrite"].value:
-        raise UserError(f"--output: {output} exists; choose another file or add --overwrite")
+        raise UserError(
+            f"--output: {output} exists; choose another file or add --overwrite"
+        )
     train.configure(run.experiment)
     inputs = description.encode_rows(run.description, values["data_path"].value)
     text = to_csv(*table(run.description, predict(run.forward, inputs)))
@@ -54,10 +59,14 @@ def main(values: flags.FlagValues) -> None:
 def predict(forward: Callable, inputs: np.ndarray) -> np.ndarray:
     """Outputs [n, outputs] float64 of scaled inputs [n, ...], in batches of one size."""
     apply = jax.jit(lambda rows: forward(gathering.scale_bytes(rows, None)))
-    return np.concatenate([np.asarray(apply(rows), np.float64)[:count] for rows, count in _chunks(inputs)])
+    return np.concatenate(
+        [np.asarray(apply(rows), np.float64)[:count] for rows, count in _chunks(inputs)]
+    )
 
 
-def table(described: Description, outputs: np.ndarray) -> tuple[list[str], list[list[str]]]:
+def table(
+    described: Description, outputs: np.ndarray
+) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the predictions.
 
     Args:
@@ -66,14 +75,27 @@ def table(described: Description, outputs: np.ndarray) -> tuple[list[str], list[
     """
     if described.task not in (BINARY, MULTICLASS):
         names = [described.target or "prediction"]
-        header = names if outputs.shape[1] == 1 else [f"{names[0]}_{number}" for number in range(outputs.shape[1])]
+        header = (
+            names
+            if outputs.shape[1] == 1
+            else [f"{names[0]}_{number}" for number in range(outputs.shape[1])]
+        )
         return header, [[f"{value:.9g}" for value in row] for row in outputs]
     is_binary = described.task == BINARY
-    shares = np.concatenate([expit(-outputs), expit(outputs)], axis=1) if is_binary else softmax(outputs, axis=1)
+    shares = (
+        np.concatenate([expit(-outputs), expit(outputs)], axis=1)
+        if is_binary
+        else softmax(outputs, axis=1)
+    )
     classes = (outputs[:, 0] >= 0).astype(int) if is_binary else outputs.argmax(axis=1)
-    header = [described.target or "class", *(f"p({name})" for name in described.class_names)]
-    return header, [[described.class_names[number], *(f"{share:.9g}" for share in row)]
-                    for number, row in zip(classes, shares)]
+    header = [
+        described.target or "class",
+        *(f"p({name})" for name in described.class_names),
+    ]
+    return header, [
+        [described.class_names[number], *(f"{share:.9g}" for share in row)]
+        for number, row in zip(classes, shares)
+    ]
 
 
 def to_csv(header: list[str], rows: list[list[str]]) -> str:
@@ -85,20 +107,32 @@ def to_csv(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _chunks(inputs: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-    """Batches of one size, the last one padded with its first row; and how many of each are rows."""
+    """Batches of one size, the last one padded with its first row; and how many of each
+    are rows."""
     size = min(ROWS, len(inputs))
     for start in range(0, len(inputs), size):
         rows = inputs[start : start + size]
-        yield np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)]), len(rows)
+        yield (
+            np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)]),
+            len(rows),
+        )
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """The command's flags."""
     flags.DEFINE_string("workdir", "", "Folder of the run.", flag_values=values)
-    flags.DEFINE_string("data_path", "", "CSV file with a header, the columns that the network was trained on.",
-                        flag_values=values)
-    flags.DEFINE_string("output", "", "CSV file to write; empty: on the terminal.", flag_values=values)
-    flags.DEFINE_bool("overwrite", False, "Replace the output file.", flag_values=values)
+    flags.DEFINE_string(
+        "data_path",
+        "",
+        "CSV file with a header, the columns that the network was trained on.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "output", "", "CSV file to write; empty: on the terminal.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "overwrite", False, "Replace the output file.", flag_values=values
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from jaxnn.train_step import Params, StepResult, TrainState
 
 
 class Recorder:
-    """Records the first `--record_steps` steps of a run, or of what a resumed one has left; without `--record` none.
+    """Records the first `--record_steps` steps of a run, or of what a resumed one has
+    left; without `--record` none.
 
     A trace counts its steps from 0.
 
@@ -36,22 +37,37 @@ class Recorder:
       left: steps still to be recorded.
     """
 
-    def __init__(self, work: Work, model: nn.Module, signature: Signature, optimizer: Optimizer,
-                 first_step: int, workdir: pathlib.Path | None):
+    def __init__(
+        self,
+        work: Work,
+        model: nn.Module,
+        signature: Signature,
+        optimizer: Optimizer,
+        first_step: int,
+        workdir: pathlib.Path | None,
+    ):
         experiment = work.experiment
-        self.left = experiment.record_steps if experiment.record != "off" and workdir else 0
+        self.left = (
+            experiment.record_steps if experiment.record != "off" and workdir else 0
+        )
         self._work, self._optimizer, self._next = work, optimizer, 0
         if self.left and workdir:
             self._step = make_step(experiment, model, optimizer, work.devices)
             self._names = parameter_names(model, signature)
-            meta = dict(stack="jax", precision=experiment.precision, world_size=len(work.devices), steps=self.left,
-                        first_step=first_step,
-                        flags=options.to_flagfile(experiment).splitlines(),
-                        versions=run_log.versions(("jax", "flax", "optax")))
+            meta = dict(
+                stack="jax",
+                precision=experiment.precision,
+                world_size=len(work.devices),
+                steps=self.left,
+                first_step=first_step,
+                flags=options.to_flagfile(experiment).splitlines(),
+                versions=run_log.versions(("jax", "flax", "optax")),
+            )
             self._writer = trace.Writer(workdir / "trace", experiment.record, meta)
 
     def run(self, state: TrainState, ids: np.ndarray) -> tuple[TrainState, StepResult]:
-        """Takes and records as many of an epoch's steps as are still wanted, at least one.
+        """Takes and records as many of an epoch's steps as are still wanted, at least
+        one.
 
         Args:
           state: replicated.
@@ -68,7 +84,9 @@ class Recorder:
             tensors = step_tensors(self._optimizer, before, after, batch, result, grads)
             tensors["params"] = {name: tensors["params"][name] for name in self._names}
             if activations:
-                tensors["activations"] = join_rows(activations[0], len(tensors["batch/ids"]), parts)
+                tensors["activations"] = join_rows(
+                    activations[0], len(tensors["batch/ids"]), parts
+                )
             self._writer.write(self._next, tensors)
             results.append(result)
             self._next += 1
@@ -76,32 +94,56 @@ class Recorder:
         return state, jax.tree.map(lambda *steps: np.stack(steps), *results)
 
     def _take(self, state: TrainState, batch: np.ndarray) -> Any:
-        """What `parallel.make_recorded_step` returns of a global batch [batch], which is put on the devices."""
-        places, own = parallel.put_rows(self._work.train, self._work.shard(batch), self._work.devices)
+        """What `parallel.make_recorded_step` returns of a global batch [batch], which
+        is put on the devices."""
+        places, own = parallel.put_rows(
+            self._work.train, self._work.shard(batch), self._work.devices
+        )
         return self._step(state, places, own, self._work.learning_rates)
 
 
-def make_step(experiment: Experiment, model: nn.Module, optimizer: Optimizer, devices: list[jax.Device]) -> Callable:
-    """The step that is recorded: the training step, whose layers can be seen under `--record=full`."""
-    step = train_step.make_train_step(experiment, model, optimizer, parallel.AXIS,
-                                      with_activations=experiment.record == "full")
+def make_step(
+    experiment: Experiment,
+    model: nn.Module,
+    optimizer: Optimizer,
+    devices: list[jax.Device],
+) -> Callable:
+    """The step that is recorded: the training step, whose layers can be seen under
+    `--record=full`."""
+    step = train_step.make_train_step(
+        experiment,
+        model,
+        optimizer,
+        parallel.AXIS,
+        with_activations=experiment.record == "full",
+    )
     return parallel.make_recorded_step(step, devices)
 
 
 def parameter_names(model: nn.Module, signature: Signature) -> list[str]:
-    """Flat names in the order in which the network makes its parameters; JAX sorts mappings by name."""
+    """Flat names in the order in which the network makes its parameters; JAX sorts
+    mappings by name."""
     names = []
 
     def note() -> None:
-        names.extend(trace.flatten(train_step.initial_variables(model, 0, signature)["params"]))
+        names.extend(
+            trace.flatten(train_step.initial_variables(model, 0, signature)["params"])
+        )
 
     jax.eval_shape(note)
     return names
 
 
-def step_tensors(optimizer: Optimizer, before: TrainState, after: TrainState, ids: np.ndarray, result: StepResult,
-                 grads: Params) -> dict[str, Any]:
-    """One step in the trace's terms, without its activations; see `experiment/trace.py`."""
+def step_tensors(
+    optimizer: Optimizer,
+    before: TrainState,
+    after: TrainState,
+    ids: np.ndarray,
+    result: StepResult,
+    grads: Params,
+) -> dict[str, Any]:
+    """One step in the trace's terms, without its activations; see
+    `experiment/trace.py`."""
     return {
         "batch/ids": ids[ids >= 0],
         "params": trace.flatten(before.params),
@@ -120,11 +162,22 @@ def step_tensors(optimizer: Optimizer, before: TrainState, after: TrainState, id
     }
 
 
-def join_rows(activations: Mapping[str, jax.Array], samples: int, parts: int = 1) -> dict[str, np.ndarray]:
-    """[devices, rows of all parts, ...] of each layer, in any format -> [samples, ...] in at least float32.
+def join_rows(
+    activations: Mapping[str, jax.Array], samples: int, parts: int = 1
+) -> dict[str, np.ndarray]:
+    """[devices, rows of all parts, ...] of each layer, in any format -> [samples, ...]
+    in at least float32.
 
-    Converted here and not on the device, where XLA would drop the rounding to FP16 before a conversion to float32.
+    Converted here and not on the device, where XLA would drop the rounding to FP16
+    before a conversion to float32.
     """
-    joined = {layer: parallel.unshard(rows.reshape(len(rows), parts, -1, *rows.shape[2:]), samples)
-              for layer, rows in activations.items()}
-    return {layer: rows.astype(np.promote_types(rows.dtype, np.float32)) for layer, rows in joined.items()}
+    joined = {
+        layer: parallel.unshard(
+            rows.reshape(len(rows), parts, -1, *rows.shape[2:]), samples
+        )
+        for layer, rows in activations.items()
+    }
+    return {
+        layer: rows.astype(np.promote_types(rows.dtype, np.float32))
+        for layer, rows in joined.items()
+    }

@@ -1,9 +1,10 @@
-"""Runs experiments in full and compares each with the metric that the head of its flagfile promises.
+"""Runs experiments in full and compares each with the metric that the head of its
+flagfile promises.
 
     python -m jaxnn.reproduce launch/experiments/*.flags
 
-Prints one table; exit code 1 if an experiment falls short. An experiment whose data set is not at hand
-is not run, and counted as such.
+Prints one table; exit code 1 if an experiment falls short. An experiment whose data set
+is not at hand is not run, and counted as such.
 """
 
 import json
@@ -51,26 +52,47 @@ def main(arguments: list[str]) -> int:
     """Flagfiles -> table; 0 if all that could be run kept their promises."""
     if not arguments:
         raise UserError("give the flagfiles to run, e.g. launch/experiments/*.flags")
-    flagfiles = [pathlib.Path(argument) for argument in arguments if not argument.startswith("--")]
+    flagfiles = [
+        pathlib.Path(argument)
+        for argument in arguments
+        if not argument.startswith("--")
+    ]
     more = [argument for argument in arguments if argument.startswith("--")]
     missing = [path for path in flagfiles if not path.is_file()]
     if missing:
         raise UserError(f"{missing[0]}: no such flagfile")
     promises = [read_promises(path) for path in flagfiles]
     root = pathlib.Path("runs") / time.strftime("experiments-%Y%m%d-%H%M%S")
-    outcomes = [run(path, kept, root / path.stem, more) for path, kept in zip(flagfiles, promises)]
+    outcomes = [
+        run(path, kept, root / path.stem, more)
+        for path, kept in zip(flagfiles, promises)
+    ]
     return report(outcomes, root)
 
 
-def run(flagfile: pathlib.Path, promises: list[Promise], workdir: pathlib.Path, more: list[str]) -> Outcome:
+def run(
+    flagfile: pathlib.Path,
+    promises: list[Promise],
+    workdir: pathlib.Path,
+    more: list[str],
+) -> Outcome:
     """Trains one experiment in a process of its own."""
     print(f"{flagfile.stem} ...", flush=True)
     start = time.perf_counter()
-    command = [sys.executable, "-m", "jaxnn.train", f"--flagfile={flagfile}", f"--workdir={workdir}", *more]
+    command = [
+        sys.executable,
+        "-m",
+        "jaxnn.train",
+        f"--flagfile={flagfile}",
+        f"--workdir={workdir}",
+        *more,
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     seconds = time.perf_counter() - start
     if done.returncode:
-        complaint = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        complaint = (
+            done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        )[-1]
         return Outcome(flagfile.stem, promises, {}, seconds, complaint)
     final = json.loads((workdir / artifacts.SUMMARY).read_text())["final"]
     return Outcome(flagfile.stem, promises, final, seconds, "")
@@ -79,29 +101,49 @@ def run(flagfile: pathlib.Path, promises: list[Promise], workdir: pathlib.Path, 
 def report(outcomes: list[Outcome], root: pathlib.Path) -> int:
     """Prints the table; 1 if an experiment fell short."""
     finals = {outcome.name: outcome.final for outcome in outcomes}
-    table = Table("experiment", "metric", "target", "met", "seconds", box=None, header_style="bold")
+    table = Table(
+        "experiment",
+        "metric",
+        "target",
+        "met",
+        "seconds",
+        box=None,
+        header_style="bold",
+    )
     short = sum(add_rows(table, outcome, finals) for outcome in outcomes)
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     for outcome in outcomes:
         if outcome.complaint:
-            console.print(f"{outcome.name}: {outcome.complaint}", highlight=False, soft_wrap=True)
+            console.print(
+                f"{outcome.name}: {outcome.complaint}", highlight=False, soft_wrap=True
+            )
     not_run = sum(outcome.has_no_data for outcome in outcomes)
-    console.print(f"{len(outcomes)} experiments, {not_run} not run for want of data, {short} promises not kept; "
-                  f"files: {root}", highlight=False, soft_wrap=True)
+    console.print(
+        f"{len(outcomes)} experiments, {not_run} not run for want of data, {short} "
+        f"promises not kept; files: {root}",
+        highlight=False,
+        soft_wrap=True,
+    )
     return 1 if short else 0
 
 
-def add_rows(table: Table, outcome: Outcome, finals: Mapping[str, Mapping[str, Any]]) -> int:
+def add_rows(
+    table: Table, outcome: Outcome, finals: Mapping[str, Mapping[str, Any]]
+) -> int:
     """Adds a row for each promise of an experiment; how many it did not keep."""
     short = 0
     for number, promise in enumerate(outcome.promises):
         met = bool(outcome.final) and promise.is_met(outcome.name, finals)
         value = outcome.final.get(promise.metric)
-        measured = f"{promise.metric} {value:.4g}" if value is not None else promise.metric
+        measured = (
+            f"{promise.metric} {value:.4g}" if value is not None else promise.metric
+        )
         word = "yes" if met else "no data" if outcome.has_no_data else "NO"
         first = (outcome.name, f"{outcome.seconds:.1f}") if number == 0 else ("", "")
-        table.add_row(first[0], measured, f"{promise.relation} {promise.bound}", word, first[1])
+        table.add_row(
+            first[0], measured, f"{promise.relation} {promise.bound}", word, first[1]
+        )
         short += word == "NO"
     return short
 

@@ -1,7 +1,8 @@
-"""Threefry-2x32, unrolled: the very bits of jax.random, from the same key (Salmon et al. 2011). Twin of torch_ref's.
+"""Threefry-2x32, unrolled: the very bits of jax.random, from the same key (Salmon et
+al. 2011). Twin of torch_ref's.
 
-On a CPU jax.random runs the cipher's rounds in a loop of its own, which inside a training scan costs
-more than the network; unrolled, it fuses with what uses the bits.
+On a CPU jax.random runs the cipher's rounds in a loop of its own, which inside a
+training scan costs more than the network; unrolled, it fuses with what uses the bits.
 
 Matches jax with `jax_threefry_partitionable` on (its default): element i of an array is
 the exclusive or of the two words that the cipher makes of the 64-bit counter i.
@@ -41,7 +42,9 @@ def bernoulli(key: Key, p: np.float32, shape: tuple[int, ...]) -> jax.Array:
 
 
 @jax.jit
-def threefry_2x32(key: Key, high: jax.Array, low: jax.Array) -> tuple[jax.Array, jax.Array]:
+def threefry_2x32(
+    key: Key, high: jax.Array, low: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Twenty rounds of the cipher on uint32 words.
 
     Args:

@@ -1,1 +1,2 @@
-"""parity: proves that two recordings of training are the same computation, or says where they part."""
+"""parity: proves that two recordings of training are the same computation, or says
+where they part."""

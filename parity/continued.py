@@ -12,7 +12,8 @@ class Continued(Reader):
 
     Args:
       folder: the resumed run's.
-      before: the other, from its first step, at least up to where the resumed one begins.
+      before: the other, from its first step, at least up to where the resumed one
+        begins.
 
     Attributes:
       first: the step of the run that the resumed trace begins with.
@@ -30,4 +31,8 @@ class Continued(Reader):
 
     def read(self, step: int) -> dict[str, np.ndarray]:
         """A step of the run, counted from its beginning."""
-        return super().read(step - self.first) if step >= self.first else self._before.read(step)
+        return (
+            super().read(step - self.first)
+            if step >= self.first
+            else self._before.read(step)
+        )

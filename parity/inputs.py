@@ -11,9 +11,11 @@ class Inputs(NamedTuple):
     """What one recorded step starts from.
 
     Attributes:
-      compute: {"params/NAME": ..., "batch_stats/NAME": ..., "inputs": ...} as the forward pass sees them: parameters
-        and inputs in the compute format, statistics in float32, tokens as integers.
-      master: {"params/NAME", "grads/NAME", "moments/first/NAME", ...} as the optimizer sees them.
+      compute: {"params/NAME": ..., "batch_stats/NAME": ..., "inputs": ...} as the
+        forward pass sees them: parameters and inputs in the compute format, statistics
+        in float32, tokens as integers.
+      master: {"params/NAME", "grads/NAME", "moments/first/NAME", ...} as the optimizer
+        sees them.
       targets: [samples, ...].
       step: batches seen before, skipped ones counted.
       updates: updates applied before.

@@ -1,8 +1,9 @@
-"""Re-runs one recorded step in JAX from the recorded state, in its own precision and in float64.
+"""Re-runs one recorded step in JAX from the recorded state, in its own precision and in
+float64.
 
-A step is taken in two phases, each from recorded inputs, so that the fault of one does not
-spread into the other: parameters and batch -> loss and gradients; recorded gradients, moments
-and parameters -> new moments and parameters.
+A step is taken in two phases, each from recorded inputs, so that the fault of one does
+not spread into the other: parameters and batch -> loss and gradients; recorded
+gradients, moments and parameters -> new moments and parameters.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,63 +36,118 @@ class Replay:
       experiment: that was recorded.
       data: its data set.
       switches: known differences to replay it under.
-      world_size: ranks that recorded it; each is replayed on its own rows, so that one rank's overflow is seen.
+      world_size: ranks that recorded it; each is replayed on its own rows, so that one
+        rank's overflow is seen.
     """
 
-    def __init__(self, experiment: Experiment, data: Dataset, switches: Sequence[Switch] = (), world_size: int = 1):
+    def __init__(
+        self,
+        experiment: Experiment,
+        data: Dataset,
+        switches: Sequence[Switch] = (),
+        world_size: int = 1,
+    ):
         experiment = changed_experiment(experiment, switches)
         self._experiment, self._data, self._switches = experiment, data, switches
         self.compute = np.dtype(precision.POLICIES[experiment.precision].compute)
         self.may_skip = experiment.precision == "fp16"
         with patched(switches):
             optimizer = OPTIMIZERS[experiment.optimizer](experiment)
-            model = Reread(models.build(experiment, data.signature), experiment, switches)
-        update = apply("update", switches, train_step.make_update(optimizer), experiment)
-        self._gradients = jax.jit(lambda *args: _gradients(experiment, model, world_size, *args))
-        self._nudged_gradients = jax.jit(lambda seed, *args: _gradients(
-            experiment, Nudged(model, seed, self.compute), world_size, *args))
+            model = Reread(
+                models.build(experiment, data.signature), experiment, switches
+            )
+        update = apply(
+            "update", switches, train_step.make_update(optimizer), experiment
+        )
+        self._gradients = jax.jit(
+            lambda *args: _gradients(experiment, model, world_size, *args)
+        )
+        self._nudged_gradients = jax.jit(
+            lambda seed, *args: _gradients(
+                experiment, Nudged(model, seed, self.compute), world_size, *args
+            )
+        )
         self._update = jax.jit(lambda *args: _update(optimizer, update, *args))
         self._distances = jax.jit(_distances)
 
     def inputs(self, number: int, step: Tensors) -> Inputs:
         """What a recorded step starts from; formats as training has them."""
         ids = step["batch/ids"]
-        stats = {name: array for name, array in step.items() if name.startswith("batch_stats/")}
-        compute = {f"params/{name}": array for name, array in trace.select(step, "params").items()}
+        stats = {
+            name: array
+            for name, array in step.items()
+            if name.startswith("batch_stats/")
+        }
+        compute = {
+            f"params/{name}": array
+            for name, array in trace.select(step, "params").items()
+        }
         compute["inputs"] = _scaled(self._data, self._data.train_inputs[ids])
-        master = {name: array for name, array in step.items()
-                  if name.split("/")[0] in ("params", "grads", "moments")}
+        master = {
+            name: array
+            for name, array in step.items()
+            if name.split("/")[0] in ("params", "grads", "moments")
+        }
         return Inputs(
-            stats | {name: _cast(array, self.compute) for name, array in compute.items()}, master,
-            self._data.train_targets[ids], number, int(step["optimizer_step"]), step["loss_scale"],
-            step["loss_scale"], np.float32(1), step["learning_rate"])
+            stats
+            | {name: _cast(array, self.compute) for name, array in compute.items()},
+            master,
+            self._data.train_targets[ids],
+            number,
+            int(step["optimizer_step"]),
+            step["loss_scale"],
+            step["loss_scale"],
+            np.float32(1),
+            step["learning_rate"],
+        )
 
     def gradients(self, inputs: Inputs, dtype: np.dtype) -> Tensors:
-        """{"activations/LAYER", "loss", "grads/NAME", "updated_batch_stats/NAME"}: unscaled, as float64 arrays.
+        """{"activations/LAYER", "loss", "grads/NAME", "updated_batch_stats/NAME"}:
+        unscaled, as float64 arrays.
 
         Args:
           inputs: of the step.
           dtype: to compute in.
         """
-        outputs, samples = _to_float64(self.gradients_on_device(inputs, dtype)), len(inputs.targets)
-        return {name: array[:samples] if name.startswith("activations/") else array for name, array in outputs.items()}
+        outputs, samples = (
+            _to_float64(self.gradients_on_device(inputs, dtype)),
+            len(inputs.targets),
+        )
+        return {
+            name: array[:samples] if name.startswith("activations/") else array
+            for name, array in outputs.items()
+        }
 
     def update(self, inputs: Inputs, dtype: np.dtype) -> Tensors:
-        """{"updated/NAME", "updated_moments/first/NAME", ...} as float64 arrays, computed in `dtype`."""
+        """{"updated/NAME", "updated_moments/first/NAME", ...} as float64 arrays,
+        computed in `dtype`."""
         return _to_float64(self.update_on_device(inputs, dtype))
 
     def gradients_rounding(self, inputs: Inputs) -> Distances:
-        """What `gradients` in the compute format differs by from `gradients` in float64: name -> distance."""
-        return self._between(*(self.gradients_on_device(inputs, dtype) for dtype in (self.compute, FLOAT64)))
+        """What `gradients` in the compute format differs by from `gradients` in
+        float64: name -> distance."""
+        return self._between(
+            *(
+                self.gradients_on_device(inputs, dtype)
+                for dtype in (self.compute, FLOAT64)
+            )
+        )
 
     def update_rounding(self, inputs: Inputs) -> Distances:
-        """What `update` in float32 differs by from `update` in float64: name -> distance."""
-        return self._between(*(self.update_on_device(inputs, dtype) for dtype in (FLOAT32, FLOAT64)))
+        """What `update` in float32 differs by from `update` in float64: name ->
+        distance."""
+        return self._between(
+            *(self.update_on_device(inputs, dtype) for dtype in (FLOAT32, FLOAT64))
+        )
 
     def nudging(self, inputs: Inputs) -> Callable[[int], Distances]:
-        """Returns nudged(seed) -> what `gradients` in float64 changes by, name -> distance, when each layer's output
-        moves by about its rounding in the compute format."""
-        arguments, exact = self._gradient_arguments(inputs, FLOAT64), self.gradients_on_device(inputs, FLOAT64)
+        """Returns nudged(seed) -> what `gradients` in float64 changes by, name ->
+        distance, when each layer's output moves by about its rounding in the compute
+        format."""
+        arguments, exact = (
+            self._gradient_arguments(inputs, FLOAT64),
+            self.gradients_on_device(inputs, FLOAT64),
+        )
 
         def nudged(seed: int) -> Distances:
             with jax.enable_x64(True), patched(self._switches):
@@ -101,17 +157,29 @@ class Replay:
         return nudged
 
     def gradients_on_device(self, inputs: Inputs, dtype: np.dtype) -> DeviceTensors:
-        """As `gradients`, but as the device has them: in `dtype` or wider, activations padded with rows of zeros."""
+        """As `gradients`, but as the device has them: in `dtype` or wider, activations
+        padded with rows of zeros."""
         with jax.enable_x64(dtype == FLOAT64), patched(self._switches):
-            return trace.flatten(self._gradients(*self._gradient_arguments(inputs, dtype)))
+            return trace.flatten(
+                self._gradients(*self._gradient_arguments(inputs, dtype))
+            )
 
     def update_on_device(self, inputs: Inputs, dtype: np.dtype) -> DeviceTensors:
         """As `update`, but as the device has them, in `dtype`."""
-        tree = trace.unflatten({name: _cast(array, dtype) for name, array in inputs.master.items()})
+        tree = trace.unflatten(
+            {name: _cast(array, dtype) for name, array in inputs.master.items()}
+        )
         moments = Moments(**{"first": {}, "second": {}, **tree.get("moments", {})})
         with jax.enable_x64(dtype == FLOAT64), patched(self._switches):
-            return trace.flatten(self._update(tree["params"], moments, np.int32(inputs.updates), tree["grads"],
-                                              inputs.learning_rate))
+            return trace.flatten(
+                self._update(
+                    tree["params"],
+                    moments,
+                    np.int32(inputs.updates),
+                    tree["grads"],
+                    inputs.learning_rate,
+                )
+            )
 
     def _between(self, left: DeviceTensors, right: DeviceTensors) -> Distances:
         with jax.enable_x64(True):
@@ -119,15 +187,28 @@ class Replay:
 
     def _gradient_arguments(self, inputs: Inputs, dtype: np.dtype) -> tuple:
         wide = FLOAT64 if dtype == FLOAT64 else FLOAT32
-        tree = trace.unflatten({name: _cast(array, wide if name.startswith("batch_stats/") else dtype)
-                                for name, array in inputs.compute.items()})
+        tree = trace.unflatten(
+            {
+                name: _cast(array, wide if name.startswith("batch_stats/") else dtype)
+                for name, array in inputs.compute.items()
+            }
+        )
         padding = self._experiment.batch_size - len(inputs.targets)
-        values = jax.tree.map(lambda x: np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1), mode="edge"),
-                              (tree["inputs"], inputs.targets))
+        values = jax.tree.map(
+            lambda x: np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1), mode="edge"),
+            (tree["inputs"], inputs.targets),
+        )
         weights = np.pad(np.ones(len(inputs.targets), np.float32), (0, padding))
         batch = train_step.Batch(*values, weights)
-        return (tree["params"], tree.get("batch_stats", {}), batch, inputs.step, inputs.scale, inputs.divisor,
-                inputs.loss_share)
+        return (
+            tree["params"],
+            tree.get("batch_stats", {}),
+            batch,
+            inputs.step,
+            inputs.scale,
+            inputs.divisor,
+            inputs.loss_share,
+        )
 
 
 class Reread(NamedTuple):
@@ -147,31 +228,63 @@ class Reread(NamedTuple):
         """As `model.apply`, of the changed parameters."""
         for switch in self.switches:
             if switch.params:
-                read = {name: switch.params(name, array, self.experiment)
-                        for name, array in trace.flatten(variables["params"]).items()}
+                read = {
+                    name: switch.params(name, array, self.experiment)
+                    for name, array in trace.flatten(variables["params"]).items()
+                }
                 variables = {**variables, "params": trace.unflatten(read)}
         return self.model.apply(variables, *args, **kwargs)
 
 
-def _gradients(experiment, model, world_size, params, batch_stats, batch, step, scale, divisor, loss_share):
-    gradients = train_step.make_gradients(experiment, model, RANKS if world_size > 1 else None, with_activations=True)
-    run = _on_ranks(gradients, world_size, experiment.accumulation_steps) if world_size > 1 else gradients
+def _gradients(
+    experiment,
+    model,
+    world_size,
+    params,
+    batch_stats,
+    batch,
+    step,
+    scale,
+    divisor,
+    loss_share,
+):
+    gradients = train_step.make_gradients(
+        experiment, model, RANKS if world_size > 1 else None, with_activations=True
+    )
+    run = (
+        _on_ranks(gradients, world_size, experiment.accumulation_steps)
+        if world_size > 1
+        else gradients
+    )
     loss, grads, batch_stats, activations = run(params, batch_stats, batch, step, scale)
     wide = jax.tree.map(precision.at_least_float32, grads)
-    return {"activations": jax.tree.map(lambda rows: _without_padding(rows, batch.weights), activations),
-            "loss": loss * loss_share.astype(loss.dtype), "grads": train_step.unscale(wide, divisor),
-            "updated_batch_stats": batch_stats}
+    return {
+        "activations": jax.tree.map(
+            lambda rows: _without_padding(rows, batch.weights), activations
+        ),
+        "loss": loss * loss_share.astype(loss.dtype),
+        "grads": train_step.unscale(wide, divisor),
+        "updated_batch_stats": batch_stats,
+    }
 
 
 def _on_ranks(gradients, world_size, parts):
     """Each rank has its share of each part of a batch, see `batches.rank_slice`."""
 
     def run(params, batch_stats, batch, step, scale):
-        ranks = jax.tree.map(lambda x: _regrouped(x.reshape(parts, world_size, -1, *x.shape[1:]), world_size), batch)
+        ranks = jax.tree.map(
+            lambda x: _regrouped(
+                x.reshape(parts, world_size, -1, *x.shape[1:]), world_size
+            ),
+            batch,
+        )
         mapped = jax.vmap(gradients, (None, None, 0, None, None), axis_name=RANKS)
         *shared, activations = mapped(params, batch_stats, ranks, step, scale)
         shared = jax.tree.map(lambda x: x[0], shared)  # equal on all ranks
-        rows = jax.tree.map(lambda x: _regrouped(x.reshape(world_size, parts, -1, *x.shape[2:]), parts), activations)
+        rows = jax.tree.map(
+            lambda x: _regrouped(x.reshape(world_size, parts, -1, *x.shape[2:]), parts),
+            activations,
+        )
         return *shared, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
 
     return run
@@ -184,13 +297,19 @@ def _regrouped(x: jax.Array, groups: int) -> jax.Array:
 
 def _without_padding(rows: jax.Array, weights: jax.Array) -> jax.Array:
     """Zeros in rows of weight 0."""
-    return jnp.where(jnp.expand_dims(weights > 0, range(1, rows.ndim)), rows, jnp.zeros((), rows.dtype))
+    return jnp.where(
+        jnp.expand_dims(weights > 0, range(1, rows.ndim)),
+        rows,
+        jnp.zeros((), rows.dtype),
+    )
 
 
 def _distances(left: DeviceTensors, right: DeviceTensors) -> DeviceTensors:
     """The Euclidean distance of each tensor from its float64 partner."""
-    return {name: jnp.sqrt(jnp.sum(jnp.square(left[name].astype(exact.dtype) - exact)))
-            for name, exact in right.items()}
+    return {
+        name: jnp.sqrt(jnp.sum(jnp.square(left[name].astype(exact.dtype) - exact)))
+        for name, exact in right.items()
+    }
 
 
 def _update(optimizer, update, params, moments, updates, grads, learning_rate):

@@ -1,10 +1,12 @@
-"""Judges many experiments, each in fp16 and fp32 and from several seeds, and prints one table.
+"""Judges many experiments, each in fp16 and fp32 and from several seeds, and prints one
+table.
 
     python -m parity.sweep launch/experiments/*.flags --steps=20
 
-`--precisions=fp16,fp32` and `--seeds=0,1,2` choose the cells; every other flag goes to each `parity.run`. Exit code 0:
-parity everywhere; 1: a divergence; 2: something could not be judged. An experiment whose data set is not at hand is
-counted as not judged for want of data.
+`--precisions=fp16,fp32` and `--seeds=0,1,2` choose the cells; every other flag goes to
+each `parity.run`. Exit code 0: parity everywhere; 1: a divergence; 2: something could
+not be judged. An experiment whose data set is not at hand is counted as not judged for
+want of data.
 """
 
 import itertools
@@ -60,14 +62,29 @@ class Outcome(NamedTuple):
 
 def main(arguments: Sequence[str]) -> int:
     """Flagfiles and flags -> table; the exit code of the whole."""
-    flagfiles = [pathlib.Path(argument) for argument in arguments if not argument.startswith("--")]
-    values, more = parse([argument for argument in arguments if argument.startswith("--")])
+    flagfiles = [
+        pathlib.Path(argument)
+        for argument in arguments
+        if not argument.startswith("--")
+    ]
+    values, more = parse(
+        [argument for argument in arguments if argument.startswith("--")]
+    )
     missing = [path for path in flagfiles if not path.is_file()]
     if missing or not flagfiles:
-        raise UserError(f"{missing[0]}: no such flagfile" if missing
-                        else "give the flagfiles to judge, e.g. launch/experiments/*.flags")
-    root = pathlib.Path(values["workdir"].value or time.strftime("runs/sweep-%Y%m%d-%H%M%S"))
-    cells = itertools.product(flagfiles, values["precisions"].value or (), map(int, values["seeds"].value or ()))
+        raise UserError(
+            f"{missing[0]}: no such flagfile"
+            if missing
+            else "give the flagfiles to judge, e.g. launch/experiments/*.flags"
+        )
+    root = pathlib.Path(
+        values["workdir"].value or time.strftime("runs/sweep-%Y%m%d-%H%M%S")
+    )
+    cells = itertools.product(
+        flagfiles,
+        values["precisions"].value or (),
+        map(int, values["seeds"].value or ()),
+    )
     outcomes = [judge(Cell(*cell), root, more) for cell in cells]
     return report(outcomes, root)
 
@@ -75,73 +92,141 @@ def main(arguments: Sequence[str]) -> int:
 def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     """This program's flags, and those that go to every judgement."""
     values = flags.FlagValues()
-    flags.DEFINE_list("precisions", ["fp16", "fp32"], "Precisions to judge.", flag_values=values)
+    flags.DEFINE_list(
+        "precisions", ["fp16", "fp32"], "Precisions to judge.", flag_values=values
+    )
     flags.DEFINE_list("seeds", ["0"], "Seeds to judge.", flag_values=values)
-    flags.DEFINE_string("workdir", "", "Folder of the judgements; empty: a fresh one under runs/.", flag_values=values)
+    flags.DEFINE_string(
+        "workdir",
+        "",
+        "Folder of the judgements; empty: a fresh one under runs/.",
+        flag_values=values,
+    )
     try:
         _, *more = values(["sweep", *arguments], known_only=True)
     except flags.Error as error:
         raise UserError(str(error)) from None
     unknown = set(values["precisions"].value or ("",)) - set(PRECISIONS)
     if unknown:
-        raise UserError(f"--precisions: unknown precision {unknown.pop()!r}; known: {', '.join(PRECISIONS)}")
+        raise UserError(
+            f"--precisions: unknown precision {unknown.pop()!r}; known: "
+            f"{', '.join(PRECISIONS)}"
+        )
     seeds = values["seeds"].value or ()
     if not seeds or not all(seed.isdigit() for seed in seeds):
-        raise UserError(f"--seeds: whole numbers from 0, e.g. 0,1,2; got {','.join(seeds)!r}")
+        raise UserError(
+            f"--seeds: whole numbers from 0, e.g. 0,1,2; got {','.join(seeds)!r}"
+        )
     return values, more
 
 
 def judge(cell: Cell, root: pathlib.Path, more: Sequence[str]) -> Outcome:
     """Runs `parity.run` in a process of its own; prints a line when it is done."""
     workdir = root / "-".join([cell.flagfile.stem, cell.precision, str(cell.seed)])
-    command = [sys.executable, "-m", "parity.run", f"--flagfile={cell.flagfile}", f"--precision={cell.precision}",
-               f"--seed={cell.seed}", f"--workdir={workdir}", *more]
+    command = [
+        sys.executable,
+        "-m",
+        "parity.run",
+        f"--flagfile={cell.flagfile}",
+        f"--precision={cell.precision}",
+        f"--seed={cell.seed}",
+        f"--workdir={workdir}",
+        *more,
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode in (PARITY, DIVERGENCE):
-        outcome = Outcome(cell, done.returncode, json.loads((workdir / "verdict.json").read_text()), "")
+        outcome = Outcome(
+            cell,
+            done.returncode,
+            json.loads((workdir / "verdict.json").read_text()),
+            "",
+        )
     else:
-        complaint = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-        last = (complaint or done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        complaint = [
+            line for line in done.stderr.splitlines() if line.startswith("error:")
+        ]
+        last = (
+            complaint
+            or done.stderr.strip().splitlines()
+            or [f"exit code {done.returncode}"]
+        )[-1]
         outcome = Outcome(cell, COULD_NOT_JUDGE, {}, last)
     print(" ".join(row(outcome)), flush=True)
     return outcome
 
 
 def row(outcome: Outcome) -> tuple[str, ...]:
-    """The table's row of a judgement: experiment, precision, seed, verdict, worst z, where, seconds."""
+    """The table's row of a judgement: experiment, precision, seed, verdict, worst z,
+    where, seconds."""
     cell, verdict = outcome.cell, outcome.verdict
     name = (cell.flagfile.stem, cell.precision, str(cell.seed))
     if not verdict:
         return *name, "no data" if outcome.has_no_data else "NOT JUDGED", "", "", ""
-    worst = max((quantity for recording in verdict["recordings"].values()
-                 for quantity in named(recording["quantities"])), key=lambda quantity: quantity["max_z"])
+    worst = max(
+        (
+            quantity
+            for recording in verdict["recordings"].values()
+            for quantity in named(recording["quantities"])
+        ),
+        key=lambda quantity: quantity["max_z"],
+    )
     seconds = verdict["seconds"]
     where = f"step {worst['step']} {worst['quantity']} {worst['tensor']}"
     word = "parity" if outcome.status == PARITY else "DIVERGENCE"
-    return *name, word, f"{worst['max_z']:.2f}", where, f"{seconds['recording']:.0f} + {seconds['judging']:.0f}"
+    return (
+        *name,
+        word,
+        f"{worst['max_z']:.2f}",
+        where,
+        f"{seconds['recording']:.0f} + {seconds['judging']:.0f}",
+    )
 
 
 def named(quantities: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """The quantities that were compared, each with its name."""
-    return [{"quantity": name, **summary} for name, summary in quantities.items() if summary["compared"]]
+    return [
+        {"quantity": name, **summary}
+        for name, summary in quantities.items()
+        if summary["compared"]
+    ]
 
 
 def report(outcomes: Sequence[Outcome], root: pathlib.Path) -> int:
     """Prints the table; the exit code of the whole."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for header in ("experiment", "precision", "seed", "verdict", "worst z", "at", "seconds: record + judge"):
+    for header in (
+        "experiment",
+        "precision",
+        "seed",
+        "verdict",
+        "worst z",
+        "at",
+        "seconds: record + judge",
+    ):
         table.add_column(header, no_wrap=True)
     for outcome in outcomes:
         table.add_row(*row(outcome))
     console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     console.print(table)
     without_data = sum(outcome.has_no_data for outcome in outcomes)
-    failed = [outcome for outcome in outcomes if outcome.status == COULD_NOT_JUDGE and not outcome.has_no_data]
+    failed = [
+        outcome
+        for outcome in outcomes
+        if outcome.status == COULD_NOT_JUDGE and not outcome.has_no_data
+    ]
     diverged = sum(outcome.status == DIVERGENCE for outcome in outcomes)
     for outcome in failed:
-        console.print(f"{outcome.cell.flagfile.stem} {outcome.cell.precision}: {outcome.complaint}", soft_wrap=True)
-    console.print(f"{len(outcomes)} judgements: {diverged} diverged, {len(failed)} could not be judged, {without_data} "
-                  f"not judged for want of data; files: {root}", highlight=False, soft_wrap=True)
+        console.print(
+            f"{outcome.cell.flagfile.stem} {outcome.cell.precision}: "
+            f"{outcome.complaint}",
+            soft_wrap=True,
+        )
+    console.print(
+        f"{len(outcomes)} judgements: {diverged} diverged, {len(failed)} could not be "
+        f"judged, {without_data} not judged for want of data; files: {root}",
+        highlight=False,
+        soft_wrap=True,
+    )
     return COULD_NOT_JUDGE if failed else DIVERGENCE if diverged else PARITY
 
 

@@ -1,4 +1,5 @@
-"""Settings for every test: strict dtypes and ranks in JAX, which FP16 kernels this CPU has, who runs what and when."""
+"""Settings for every test: strict dtypes and ranks in JAX, which FP16 kernels this CPU
+has, who runs what and when."""
 
 import os
 import subprocess
@@ -15,7 +16,8 @@ import torch
 from jaxnn.experiment.data.cache import cache_folder
 from tests import sharing
 
-# Most of the time goes into compiling: what took a while is kept where jaxnn.train keeps its own.
+# Most of the time goes into compiling: what took a while is kept where jaxnn.train
+# keeps its own.
 jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -23,11 +25,19 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 NATIVE_FP16 = bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
 needs_native_fp16 = pytest.mark.skipif(
-    not NATIVE_FP16, reason="this CPU has no FP16 instructions (AVX512-FP16 or AMX-FP16); FP16 ran in software instead")
+    not NATIVE_FP16,
+    reason=(
+        "this CPU has no FP16 instructions (AVX512-FP16 or AMX-FP16); FP16 ran in "
+        "software instead"
+    ),
+)
 
 
 def pytest_report_header() -> str:
-    return f"FP16 on this CPU: {'native' if NATIVE_FP16 else 'software, tests of native FP16 are skipped'}"
+    return (
+        "FP16 on this CPU: "
+        f"{'native' if NATIVE_FP16 else 'software, tests of native FP16 are skipped'}"
+    )
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which may be switched off
@@ -42,9 +52,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def run() -> Callable[..., subprocess.CompletedProcess]:
-    """run("jaxnn.train", "--epochs=2", ...): the module in a process of its own, output captured."""
+    """run("jaxnn.train", "--epochs=2", ...): the module in a process of its own, output
+    captured."""
 
     def start(module: str, *arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, "-m", module, *map(str, arguments)], capture_output=True, text=True)
+        return subprocess.run(
+            [sys.executable, "-m", module, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+        )
 
     return start

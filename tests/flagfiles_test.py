@@ -1,4 +1,5 @@
-"""Every flagfile, at reduced size and in this process: it runs, and its head promises what a run reports."""
+"""Every flagfile, at reduced size and in this process: it runs, and its head promises
+what a run reports."""
 
 import gzip
 import pathlib
@@ -11,7 +12,10 @@ from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.results.promises import read_promises
 
-FLAGFILES = {path.stem: path for path in sorted(pathlib.Path("launch/experiments").glob("*.flags"))}
+FLAGFILES = {
+    path.stem: path
+    for path in sorted(pathlib.Path("launch/experiments").glob("*.flags"))
+}
 SMALLER = {
     "linear_regression": ["--num_samples=320", "--epochs=2"],
     "breast_cancer": ["--epochs=2"],
@@ -22,24 +26,71 @@ SMALLER = {
     "regularization_digits": ["--epochs=3", "--patience=1"],
     "regularization_digits_none": ["--epochs=2"],
     "cnn_digits": ["--epochs=1", "--channels=4,8", "--hidden_sizes=16"],
-    "resnet_digits": ["--epochs=1", "--max_steps=2", "--warmup_steps=1", "--batch_size=32"],
-    "lstm_sine": ["--num_samples=400", "--sequence_length=20", "--hidden_sizes=8,8", "--epochs=1"],
-    "gru_sine": ["--num_samples=400", "--sequence_length=20", "--hidden_sizes=8,8", "--epochs=1"],
-    "rnn_sine": ["--num_samples=400", "--sequence_length=20", "--hidden_sizes=8,8", "--epochs=1"],
-    "transformer_text": ["--sequence_length=16", "--width=16", "--num_heads=2", "--epochs=1", "--warmup_steps=2"],
+    "resnet_digits": [
+        "--epochs=1",
+        "--max_steps=2",
+        "--warmup_steps=1",
+        "--batch_size=32",
+    ],
+    "lstm_sine": [
+        "--num_samples=400",
+        "--sequence_length=20",
+        "--hidden_sizes=8,8",
+        "--epochs=1",
+    ],
+    "gru_sine": [
+        "--num_samples=400",
+        "--sequence_length=20",
+        "--hidden_sizes=8,8",
+        "--epochs=1",
+    ],
+    "rnn_sine": [
+        "--num_samples=400",
+        "--sequence_length=20",
+        "--hidden_sizes=8,8",
+        "--epochs=1",
+    ],
+    "transformer_text": [
+        "--sequence_length=16",
+        "--width=16",
+        "--num_heads=2",
+        "--epochs=1",
+        "--warmup_steps=2",
+    ],
     "wine": ["--epochs=2"],
     "diabetes": ["--epochs=2"],
-    "mnist": ["--epochs=1", "--hidden_sizes=8", "--dropout_rates=0.2", "--batch_size=16"],
-    "fashion_mnist_regularization": ["--epochs=2", "--hidden_sizes=8", "--dropout_rates=0.2", "--batch_size=16"],
-    "cifar10_resnet20": ["--epochs=1", "--max_steps=2", "--warmup_steps=1", "--batch_size=8"],
+    "mnist": [
+        "--epochs=1",
+        "--hidden_sizes=8",
+        "--dropout_rates=0.2",
+        "--batch_size=16",
+    ],
+    "fashion_mnist_regularization": [
+        "--epochs=2",
+        "--hidden_sizes=8",
+        "--dropout_rates=0.2",
+        "--batch_size=16",
+    ],
+    "cifar10_resnet20": [
+        "--epochs=1",
+        "--max_steps=2",
+        "--warmup_steps=1",
+        "--batch_size=8",
+    ],
 }
-IMAGES = {"mnist": (28, 28), "fashion_mnist_regularization": (28, 28), "cifar10_resnet20": (32, 32, 3)}
+IMAGES = {
+    "mnist": (28, 28),
+    "fashion_mnist_regularization": (28, 28),
+    "cifar10_resnet20": (32, 32, 3),
+}
 
 
 def write_idx(path: pathlib.Path, array: np.ndarray) -> None:
     """The official MNIST format: magic number, big-endian sizes, bytes."""
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    path.with_name(path.name + ".gz").write_bytes(gzip.compress(header + array.tobytes()))
+    path.with_name(path.name + ".gz").write_bytes(
+        gzip.compress(header + array.tobytes())
+    )
 
 
 def write_images(name: str, folder: pathlib.Path) -> None:
@@ -49,12 +100,20 @@ def write_images(name: str, folder: pathlib.Path) -> None:
     if len(shape) == 2:
         for part, count in (("train", 160), ("t10k", 40)):
             labels = np.arange(count, dtype=np.uint8) % 10
-            write_idx(folder / f"{part}-images-idx3-ubyte", rng.integers(0, 256, (count, *shape), np.uint8))
+            write_idx(
+                folder / f"{part}-images-idx3-ubyte",
+                rng.integers(0, 256, (count, *shape), np.uint8),
+            )
             write_idx(folder / f"{part}-labels-idx1-ubyte", labels)
         return
     for part in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
-        labels, pixels = np.arange(10, dtype=np.uint8)[:, None], rng.integers(0, 256, (10, 3072), np.uint8)
-        (folder / f"{part}.bin").write_bytes(np.concatenate([labels, pixels], axis=1).tobytes())
+        labels, pixels = (
+            np.arange(10, dtype=np.uint8)[:, None],
+            rng.integers(0, 256, (10, 3072), np.uint8),
+        )
+        (folder / f"{part}.bin").write_bytes(
+            np.concatenate([labels, pixels], axis=1).tobytes()
+        )
 
 
 def text_file(folder: pathlib.Path) -> pathlib.Path:
@@ -65,7 +124,11 @@ def text_file(folder: pathlib.Path) -> pathlib.Path:
 
 @pytest.mark.parametrize("name", FLAGFILES)
 def test_runs_at_reduced_size(name, tmp_path, capsys):
-    flags = [f"--flagfile={FLAGFILES[name]}", f"--workdir={tmp_path / 'run'}", *SMALLER.get(name, ["--epochs=1"])]
+    flags = [
+        f"--flagfile={FLAGFILES[name]}",
+        f"--workdir={tmp_path / 'run'}",
+        *SMALLER.get(name, ["--epochs=1"]),
+    ]
     if name in IMAGES:
         write_images(name, tmp_path)
         flags.append(f"--data_path={tmp_path}")

@@ -12,7 +12,9 @@ INTERVAL = 0.02
 def anonymous_peak(*flags: str) -> int:
     """The most bytes that a run of jaxnn.train held at once beside mapped files."""
     command, peak = [sys.executable, "-m", "jaxnn.train", *flags], 0
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as running:
         while running.poll() is None:
             peak = max(peak, _anonymous(running.pid))
             time.sleep(INTERVAL)

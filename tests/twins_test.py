@@ -1,4 +1,5 @@
-"""The two stacks side by side in float64: same inputs, same loss, gradients and optimizer step to 1e-10."""
+"""The two stacks side by side in float64: same inputs, same loss, gradients and
+optimizer step to 1e-10."""
 
 import inspect
 
@@ -31,14 +32,33 @@ from jaxnn.experiment.files.trace import flatten, unflatten
 from jaxnn.experiment.flags.config import Experiment
 from torch_ref import params_io
 
-REGISTRIES = ["activations.ACTIVATIONS", "losses.LOSSES", "metrics.METRICS", "initializers.INITIALIZERS",
-              "optimizers.OPTIMIZERS", "models.MODELS"]
+REGISTRIES = [
+    "activations.ACTIVATIONS",
+    "losses.LOSSES",
+    "metrics.METRICS",
+    "initializers.INITIALIZERS",
+    "optimizers.OPTIMIZERS",
+    "models.MODELS",
+]
 EXPERIMENTS = {
     "linear": Experiment(num_samples=64),
-    "breast_cancer": Experiment(dataset="breast_cancer", preprocess="standardize", model="mlp", hidden_sizes=(64, 32),
-                                dropout_rates=(0.3, 0.2), loss="binary_cross_entropy"),
-    "digits": Experiment(dataset="digits", preprocess="standardize", model="mlp", hidden_sizes=(32, 16),
-                         activation="tanh", dropout_rates=(0.1, 0.5), loss="cross_entropy"),
+    "breast_cancer": Experiment(
+        dataset="breast_cancer",
+        preprocess="standardize",
+        model="mlp",
+        hidden_sizes=(64, 32),
+        dropout_rates=(0.3, 0.2),
+        loss="binary_cross_entropy",
+    ),
+    "digits": Experiment(
+        dataset="digits",
+        preprocess="standardize",
+        model="mlp",
+        hidden_sizes=(32, 16),
+        activation="tanh",
+        dropout_rates=(0.1, 0.5),
+        loss="cross_entropy",
+    ),
 }
 STEP = 7
 finite = st.floats(-1e4, 1e4, width=64)
@@ -66,13 +86,20 @@ class TestRegistries:
         field = name.split(".")[0].removesuffix("s")
         ours, _ = both(name)
         if field in ("activation", "initializer", "optimizer", "model"):
-            assert set(Experiment.__dataclass_fields__[field].metadata["choices"]) == set(ours)
+            assert set(
+                Experiment.__dataclass_fields__[field].metadata["choices"]
+            ) == set(ours)
 
     @pytest.mark.parametrize("module", ["activations", "losses", "metrics", "dropout"])
     def test_same_public_functions_in_the_same_order(self, module):
-        ours, theirs = ([name for name, value in vars(getattr(stack, module)).items()
-                         if inspect.isfunction(value) and value.__module__.endswith(f".{module}")]
-                        for stack in (jaxnn, torch_ref))
+        ours, theirs = (
+            [
+                name
+                for name, value in vars(getattr(stack, module)).items()
+                if inspect.isfunction(value) and value.__module__.endswith(f".{module}")
+            ]
+            for stack in (jaxnn, torch_ref)
+        )
         assert ours == theirs
 
 
@@ -85,9 +112,13 @@ class TestActivations:
         leaf = torch.tensor(x, requires_grad=True)
         value = theirs(leaf)
         value.sum().backward()
-        np.testing.assert_allclose(ours(x), value.detach().numpy(), rtol=1e-14, atol=1e-300)
+        np.testing.assert_allclose(
+            ours(x), value.detach().numpy(), rtol=1e-14, atol=1e-300
+        )
         gradient = jax.grad(lambda x: ours(x).sum())(x)
-        np.testing.assert_allclose(gradient, leaf.grad.numpy(), rtol=1e-13, atol=1e-15)  # 1 - tanh^2 cancels at 1
+        np.testing.assert_allclose(
+            gradient, leaf.grad.numpy(), rtol=1e-13, atol=1e-15
+        )  # 1 - tanh^2 cancels at 1
 
 
 class TestMetrics:
@@ -96,12 +127,24 @@ class TestMetrics:
         rng = np.random.default_rng(0)
         shape = {"multiclass": (9, 3), "language": (9, 4, 3)}.get(task, (9, 1))
         outputs = rng.standard_normal(shape).astype(np.float32)
-        targets = {"regression": outputs + 1, "binary": rng.integers(0, 2, (9, 1)).astype(np.float32),
-                   "multiclass": rng.integers(0, 3, 9), "language": rng.integers(0, 3, (9, 4))}[task]
+        targets = {
+            "regression": outputs + 1,
+            "binary": rng.integers(0, 2, (9, 1)).astype(np.float32),
+            "multiclass": rng.integers(0, 3, 9),
+            "language": rng.integers(0, 3, (9, 4)),
+        }[task]
         ours, theirs = (registry[task][1] for registry in both("metrics.METRICS"))
-        value, expected = ours(outputs, targets), theirs(torch.tensor(outputs), torch.tensor(targets))
-        if task == "language":  # a sum of exponentials, a logarithm and a mean of four: a few roundings each
-            np.testing.assert_allclose(value, expected, rtol=8 * np.finfo(np.float32).eps)
+        value, expected = (
+            ours(outputs, targets),
+            theirs(torch.tensor(outputs), torch.tensor(targets)),
+        )
+        if (
+            task == "language"
+            # a sum of exponentials, a logarithm and a mean of four: a few roundings each
+        ):
+            np.testing.assert_allclose(
+                value, expected, rtol=8 * np.finfo(np.float32).eps
+            )
         else:
             np.testing.assert_array_equal(value, expected)
 
@@ -111,16 +154,23 @@ class TestStep:
 
     @pytest.mark.parametrize("name", EXPERIMENTS)
     def test_loss_and_gradients(self, name):
-        (ours_loss, ours), (theirs_loss, theirs) = jax_gradients(name), torch_gradients(name)
+        (ours_loss, ours), (theirs_loss, theirs) = (
+            jax_gradients(name),
+            torch_gradients(name),
+        )
         np.testing.assert_allclose(ours_loss, theirs_loss, rtol=1e-10)
         assert ours.keys() == theirs.keys()
         for tensor in ours:
-            np.testing.assert_allclose(ours[tensor], theirs[tensor], rtol=1e-10, atol=1e-14, err_msg=tensor)
+            np.testing.assert_allclose(
+                ours[tensor], theirs[tensor], rtol=1e-10, atol=1e-14, err_msg=tensor
+            )
 
     @pytest.mark.parametrize("optimizer", jaxnn.optimizers.OPTIMIZERS)
     @pytest.mark.parametrize("name", EXPERIMENTS)
     def test_optimizer_step(self, name, optimizer):
-        experiment = EXPERIMENTS[name].replace(optimizer=optimizer, fused_adam=False, learning_rate=0.01)
+        experiment = EXPERIMENTS[name].replace(
+            optimizer=optimizer, fused_adam=False, learning_rate=0.01
+        )
         start, gradients = initial_params(name), jax_gradients(name)[1]
         for tensor, ours in jax_step(experiment, start, gradients).items():
             theirs = torch_step(experiment, start[tensor], gradients[tensor])
@@ -131,14 +181,22 @@ class TestStep:
 def batch(name: str):
     """Inputs, targets and weights of 16 rows, the last three of them padding."""
     data = load_dataset(EXPERIMENTS[name])
-    return data, data.train_inputs[:16].astype(np.float64), data.train_targets[:16], np.r_[np.ones(13), np.zeros(3)]
+    return (
+        data,
+        data.train_inputs[:16].astype(np.float64),
+        data.train_targets[:16],
+        np.r_[np.ones(13), np.zeros(3)],
+    )
 
 
 def initial_params(name: str) -> dict[str, np.ndarray]:
     data, *_ = batch(name)
     model = jaxnn.models.build(EXPERIMENTS[name], data.signature)
     params = jaxnn.train_step.initial_variables(model, 0, data.signature)["params"]
-    return {tensor: np.asarray(array, np.float64) for tensor, array in flatten(params).items()}
+    return {
+        tensor: np.asarray(array, np.float64)
+        for tensor, array in flatten(params).items()
+    }
 
 
 def jax_gradients(name: str):
@@ -147,7 +205,9 @@ def jax_gradients(name: str):
     model = jaxnn.models.build(experiment, data.signature)
     gradients = jaxnn.train_step.make_gradients(experiment, model)
     rows = jaxnn.train_step.Batch(inputs, targets, weights)
-    loss, grads, _ = gradients(unflatten(initial_params(name)), {}, rows, STEP, np.float64(1))
+    loss, grads, _ = gradients(
+        unflatten(initial_params(name)), {}, rows, STEP, np.float64(1)
+    )
     return loss, {tensor: np.asarray(array) for tensor, array in flatten(grads).items()}
 
 
@@ -155,11 +215,18 @@ def torch_gradients(name: str):
     data, inputs, targets, weights = batch(name)
     model = torch_ref.models.build(EXPERIMENTS[name], data.signature).double()
     params_io.load(model, initial_params(name), "the test")
-    rows = torch_ref.train_step.Batch(*map(torch.from_numpy, (inputs, targets, weights)))
-    loss = torch_ref.train_step.objective(EXPERIMENTS[name], model, rows, STEP, rank=0, world_size=1)
+    rows = torch_ref.train_step.Batch(
+        *map(torch.from_numpy, (inputs, targets, weights))
+    )
+    loss = torch_ref.train_step.objective(
+        EXPERIMENTS[name], model, rows, STEP, rank=0, world_size=1
+    )
     loss.backward()
     names = params_io.flax_names(model)
-    grads = {names[key]: p.grad.T if names[key].endswith("/kernel") else p.grad for key, p in model.named_parameters()}
+    grads = {
+        names[key]: p.grad.T if names[key].endswith("/kernel") else p.grad
+        for key, p in model.named_parameters()
+    }
     return loss.item(), {key: value.numpy() for key, value in grads.items()}
 
 
@@ -170,7 +237,9 @@ def jax_step(experiment: Experiment, params, gradients) -> dict[str, np.ndarray]
     return update(params, state, gradients, np.float64(experiment.learning_rate))[0]
 
 
-def torch_step(experiment: Experiment, start: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+def torch_step(
+    experiment: Experiment, start: np.ndarray, gradient: np.ndarray
+) -> np.ndarray:
     param = torch.nn.Parameter(torch.tensor(start))
     param.grad = torch.tensor(gradient)
     torch_ref.optimizers.OPTIMIZERS[experiment.optimizer](experiment, [param]).step()

@@ -1,1 +1,2 @@
-"""torch_ref: jaxnn's experiments in PyTorch under DeepSpeed, file by file the twin of jaxnn."""
+"""torch_ref: jaxnn's experiments in PyTorch under DeepSpeed, file by file the twin of
+jaxnn."""

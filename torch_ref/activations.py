@@ -1,7 +1,8 @@
-"""Activation functions by name: [...] -> [...] of the same dtype. Twin of jaxnn/activations.py.
+"""Activation functions by name: [...] -> [...] of the same dtype. Twin of
+jaxnn/activations.py.
 
-float16 and bfloat16 are computed in float32 and rounded once: exp overflows float16 at 11, and every
-intermediate that is rounded costs digits.
+float16 and bfloat16 are computed in float32 and rounded once: exp overflows float16 at
+11, and every intermediate that is rounded costs digits.
 """
 
 import functools
@@ -30,8 +31,11 @@ def linear(x: torch.Tensor) -> torch.Tensor:
 
 
 def step(x: torch.Tensor) -> torch.Tensor:
-    """1 for x >= 0, else 0; derivative 0 everywhere (McCulloch & Pitts 1943; Rosenblatt 1958)."""
-    return 1 + torch.floor(x.clamp(-1, 0))  # floor has derivative 0; a comparison would leave no gradient at all
+    """1 for x >= 0, else 0; derivative 0 everywhere (McCulloch & Pitts 1943; Rosenblatt
+    1958)."""
+    return 1 + torch.floor(
+        x.clamp(-1, 0)
+    )  # floor has derivative 0; a comparison would leave no gradient at all
 
 
 def relu(x: torch.Tensor) -> torch.Tensor:
@@ -41,7 +45,8 @@ def relu(x: torch.Tensor) -> torch.Tensor:
 
 @_rounded_once
 def leaky_relu(x: torch.Tensor, alpha: float = 0.01) -> torch.Tensor:
-    """x for x > 0, else alpha x; derivative 1 for x > 0, else alpha, at 0 too (Maas et al. 2013).
+    """x for x > 0, else alpha x; derivative 1 for x > 0, else alpha, at 0 too (Maas et
+    al. 2013).
 
     Args:
       x: [...].
@@ -52,37 +57,43 @@ def leaky_relu(x: torch.Tensor, alpha: float = 0.01) -> torch.Tensor:
 
 @_rounded_once
 def sigmoid(x: torch.Tensor) -> torch.Tensor:
-    """s(x) = 1 / (1 + exp(-x)), in (0, 1); derivative s(x)(1 - s(x)) (Rumelhart et al. 1986)."""
+    """s(x) = 1 / (1 + exp(-x)), in (0, 1); derivative s(x)(1 - s(x)) (Rumelhart et al.
+    1986)."""
     return torch.sigmoid(x)
 
 
 @_rounded_once
 def tanh(x: torch.Tensor) -> torch.Tensor:
-    """(exp(x) - exp(-x)) / (exp(x) + exp(-x)), in (-1, 1); derivative 1 - tanh(x)^2 (LeCun et al. 1998)."""
+    """(exp(x) - exp(-x)) / (exp(x) + exp(-x)), in (-1, 1); derivative 1 - tanh(x)^2
+    (LeCun et al. 1998)."""
     return torch.tanh(x)
 
 
 @_rounded_once
 def softmax(x: torch.Tensor) -> torch.Tensor:
-    """p_k = exp(x_k) / sum_j exp(x_j) over the last axis; dp_k/dx_j = p_k ([k = j] - p_j) (Bridle 1990)."""
+    """p_k = exp(x_k) / sum_j exp(x_j) over the last axis; dp_k/dx_j = p_k ([k = j] -
+    p_j) (Bridle 1990)."""
     return torch.softmax(x, dim=-1)
 
 
 @_rounded_once
 def gelu(x: torch.Tensor) -> torch.Tensor:
-    """x P(x), P(x) = erfc(-x / sqrt 2) / 2; derivative P(x) + x exp(-x^2 / 2) / sqrt(2 pi).
+    """x P(x), P(x) = erfc(-x / sqrt 2) / 2; derivative P(x) + x exp(-x^2 / 2) / sqrt(2
+    pi).
 
-    P is the normal distribution function. Hendrycks & Gimpel 2016. torch's own gelu computes (1 + erf) / 2,
-    which cancels at x << 0.
+    P is the normal distribution function. Hendrycks & Gimpel 2016. torch's own gelu
+    computes (1 + erf) / 2, which cancels at x << 0.
     """
     return 0.5 * x * torch.erfc(-(0.5**0.5) * x)
 
 
 @_rounded_once
 def gelu_tanh(x: torch.Tensor) -> torch.Tensor:
-    """x s(2u), u = sqrt(2 / pi) (x + 0.044715 x^3); derivative s(2u) + 2 x s(2u) (1 - s(2u)) u'.
+    """x s(2u), u = sqrt(2 / pi) (x + 0.044715 x^3); derivative s(2u) + 2 x s(2u) (1 -
+    s(2u)) u'.
 
-    s is the sigmoid. s(2u) is the (1 + tanh u) / 2 of Hendrycks & Gimpel 2016, without its cancellation at x << 0.
+    s is the sigmoid. s(2u) is the (1 + tanh u) / 2 of Hendrycks & Gimpel 2016, without
+    its cancellation at x << 0.
     """
     return x * torch.sigmoid((8 / math.pi) ** 0.5 * (x + 0.044715 * x * x * x))
 
@@ -94,7 +105,11 @@ def build(name: str, leaky_relu_alpha: float = 0.01) -> Activation:
       name: a key of `ACTIVATIONS`.
       leaky_relu_alpha: slope of leaky_relu below zero.
     """
-    return functools.partial(leaky_relu, alpha=leaky_relu_alpha) if name == "leaky_relu" else ACTIVATIONS[name]
+    return (
+        functools.partial(leaky_relu, alpha=leaky_relu_alpha)
+        if name == "leaky_relu"
+        else ACTIVATIONS[name]
+    )
 
 
 ACTIVATIONS: dict[str, Activation] = {

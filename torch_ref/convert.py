@@ -1,4 +1,5 @@
-"""The torch half of `python -m parity.convert`: DeepSpeed's checkpoint <-> a file of `jaxnn.experiment.files.handoff`.
+"""The torch half of `python -m parity.convert`: DeepSpeed's checkpoint <-> a file of
+`jaxnn.experiment.files.handoff`.
 
     python -m torch_ref.convert --flagfile=RUN/experiment.flags --read=RUN/checkpoints/step_000000300 --handoff=FILE
     python -m torch_ref.convert --flagfile=RUN/experiment.flags --write=NEW_RUN --handoff=FILE
@@ -30,13 +31,16 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
 
 
 def read(experiment: Experiment, folder: pathlib.Path, path: pathlib.Path) -> None:
-    """DeepSpeed's checkpoint -> file; without an engine and on one process, however many ranks wrote it.
+    """DeepSpeed's checkpoint -> file; without an engine and on one process, however
+    many ranks wrote it.
 
     Raises:
       UserError: the checkpoint cannot be read, or is of another model.
     """
     model = models.build(experiment, load_dataset(experiment).signature)
-    arrays = handoff.from_files(experiment, deepspeed_files.open_checkpoint(folder), model)
+    arrays = handoff.from_files(
+        experiment, deepspeed_files.open_checkpoint(folder), model
+    )
     artifacts.write_arrays(path, arrays)
 
 
@@ -66,9 +70,19 @@ def define_flags(values: flags.FlagValues) -> None:
     """What is converted, beside the flags of torch_ref.train."""
     train.define_launcher_flags(values)
     flags.DEFINE_string("handoff", "", "File to write or to read.", flag_values=values)
-    flags.DEFINE_string("read", "", "DeepSpeed's checkpoint to read.", flag_values=values)
-    flags.DEFINE_string("write", "", "Workdir to write DeepSpeed's checkpoint into.", flag_values=values)
+    flags.DEFINE_string(
+        "read", "", "DeepSpeed's checkpoint to read.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "write", "", "Workdir to write DeepSpeed's checkpoint into.", flag_values=values
+    )
 
 
 if __name__ == "__main__":
-    command_line.run(main, __doc__, default_precision="fp16", define_more=define_flags, leave=engines.leave)
+    command_line.run(
+        main,
+        __doc__,
+        default_precision="fp16",
+        define_more=define_flags,
+        leave=engines.leave,
+    )

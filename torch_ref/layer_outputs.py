@@ -1,4 +1,5 @@
-"""The outputs of a network's layers while it runs, for the trace. Twin of jaxnn/layer_outputs.py.
+"""The outputs of a network's layers while it runs, for the trace. Twin of
+jaxnn/layer_outputs.py.
 
 What counts as a layer, and as its output, is said in `jaxnn/experiment/files/trace.py`.
 """
@@ -18,7 +19,8 @@ Outputs = dict[str, torch.Tensor]
 
 @contextlib.contextmanager
 def capture(model: nn.Module, rows: int) -> Iterator[list[Outputs]]:
-    """Collects what the layers return, in the order in which they end, of each forward pass taken within.
+    """Collects what the layers return, in the order in which they end, of each forward
+    pass taken within.
 
     Args:
       model: whose modules are watched.
@@ -37,8 +39,15 @@ def capture(model: nn.Module, rows: int) -> Iterator[list[Outputs]]:
 
         return layer.register_forward_hook(note)
 
-    watched = {name.replace(".", "/"): layer for name, layer in model.named_modules() if name and _has_params(layer)}
-    hooks = [model.register_forward_pre_hook(begin), *(watch(name, layer) for name, layer in watched.items())]
+    watched = {
+        name.replace(".", "/"): layer
+        for name, layer in model.named_modules()
+        if name and _has_params(layer)
+    }
+    hooks = [
+        model.register_forward_pre_hook(begin),
+        *(watch(name, layer) for name, layer in watched.items()),
+    ]
     try:
         yield passes
     finally:
@@ -51,4 +60,8 @@ def _has_params(layer: nn.Module) -> bool:
 
 
 def _has_rows(output: Any, rows: int) -> bool:
-    return isinstance(output, torch.Tensor) and output.is_floating_point() and output.shape[:1] == (rows,)
+    return (
+        isinstance(output, torch.Tensor)
+        and output.is_floating_point()
+        and output.shape[:1] == (rows,)
+    )

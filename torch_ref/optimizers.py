@@ -1,8 +1,9 @@
 """Optimizers by name, over a model's parameters. Twin of jaxnn/optimizers.py.
 
-The learning rate is set before every step from the table that both stacks share. Clipping is the engine's
-(`gradient_clipping` of the ds_config). Penalties are added to the gradient before the optimizer's rule: l2 is
-torch's own coupled `weight_decay` where that is free, l1 and what is left are a hook on `step`.
+The learning rate is set before every step from the table that both stacks share.
+Clipping is the engine's (`gradient_clipping` of the ds_config). Penalties are added to
+the gradient before the optimizer's rule: l2 is torch's own coupled `weight_decay` where
+that is free, l1 and what is left are a hook on `step`.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,13 +18,19 @@ Params = Iterable[torch.nn.Parameter]
 
 
 class EmaMomentum(torch.optim.Optimizer):
-    """v <- mu v + (1 - mu) (g + weight_decay w), from v = 0; w <- w - lr v (MISMATCHES O5).
+    """v <- mu v + (1 - mu) (g + weight_decay w), from v = 0; w <- w - lr v (MISMATCHES
+    O5).
 
-    torch's SGD with `dampening` is this from the second step on, but takes v = g at the first.
+    torch's SGD with `dampening` is this from the second step on, but takes v = g at the
+    first.
     """
 
-    def __init__(self, params: Any, lr: float, momentum: float, weight_decay: float = 0.0):
-        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+    def __init__(
+        self, params: Any, lr: float, momentum: float, weight_decay: float = 0.0
+    ):
+        super().__init__(
+            params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay)
+        )
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -48,8 +55,11 @@ def momentum(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
 
 
 def nesterov(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
-    """v <- mu v + g, then g + mu v: Nesterov's momentum at the shifted point (Sutskever et al. 2013)."""
-    return _coupled(experiment, params, torch.optim.SGD, momentum=_kept(experiment), nesterov=True)
+    """v <- mu v + g, then g + mu v: Nesterov's momentum at the shifted point (Sutskever
+    et al. 2013)."""
+    return _coupled(
+        experiment, params, torch.optim.SGD, momentum=_kept(experiment), nesterov=True
+    )
 
 
 def ema_momentum(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
@@ -58,65 +68,110 @@ def ema_momentum(experiment: Experiment, params: Params) -> torch.optim.Optimize
 
 
 def adam(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
-    """m_hat / (sqrt(v_hat) + eps), both bias-corrected, eps outside the root (Kingma & Ba 2015, Algorithm 1).
+    """m_hat / (sqrt(v_hat) + eps), both bias-corrected, eps outside the root (Kingma &
+    Ba 2015, Algorithm 1).
 
     DeepSpeed's FusedAdam without its AdamW mode, or torch's under `--nofused_adam`.
     """
     if not experiment.fused_adam:
-        return _coupled(experiment, params, torch.optim.Adam, **_adam_settings(experiment))
-    return _coupled(experiment, params, _fused_adam, adam_w_mode=False, **_adam_settings(experiment))
+        return _coupled(
+            experiment, params, torch.optim.Adam, **_adam_settings(experiment)
+        )
+    return _coupled(
+        experiment, params, _fused_adam, adam_w_mode=False, **_adam_settings(experiment)
+    )
 
 
 def adamw(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
     """Adam's direction + weight_decay w (Loshchilov & Hutter 2019).
 
-    DeepSpeed's FusedAdam, which a ds_config's "Adam" means (MISMATCHES D6), or torch's under `--nofused_adam`.
+    DeepSpeed's FusedAdam, which a ds_config's "Adam" means (MISMATCHES D6), or torch's
+    under `--nofused_adam`.
     """
     kind = _fused_adam if experiment.fused_adam else torch.optim.AdamW
-    optimizer = kind(groups(experiment, params), lr=experiment.learning_rate, weight_decay=experiment.weight_decay,
-                     **_adam_settings(experiment))
+    optimizer = kind(
+        groups(experiment, params),
+        lr=experiment.learning_rate,
+        weight_decay=experiment.weight_decay,
+        **_adam_settings(experiment),
+    )
     return _with_penalty(optimizer, experiment.l1, experiment.l2)
 
 
 def rmsprop(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
     """v <- a v + (1 - a) g^2, then g / (sqrt(v) + eps), from v = 0 (Hinton 2012)."""
-    return _coupled(experiment, params, torch.optim.RMSprop, alpha=experiment.rmsprop_decay,
-                    eps=experiment.rmsprop_eps)
+    return _coupled(
+        experiment,
+        params,
+        torch.optim.RMSprop,
+        alpha=experiment.rmsprop_decay,
+        eps=experiment.rmsprop_eps,
+    )
 
 
 def adagrad(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
-    """s <- s + g^2, then g / (sqrt(s) + eps), from s = adagrad_initial (Duchi et al. 2011).
+    """s <- s + g^2, then g / (sqrt(s) + eps), from s = adagrad_initial (Duchi et al.
+    2011).
 
     Raises:
-      UserError: l1, or l2 on some parameters only. DeepSpeed's ZeRO builds this optimizer anew from its
-        defaults, and would drop the hook and the second group without a word.
+      UserError: l1, or l2 on some parameters only. DeepSpeed's ZeRO builds this
+        optimizer anew from its defaults, and would drop the hook and the second group
+        without a word.
     """
     if experiment.l1:
-        raise UserError("--l1: under DeepSpeed, --optimizer=adagrad has no l1; leave it out or choose another")
+        raise UserError(
+            "--l1: under DeepSpeed, --optimizer=adagrad has no l1; leave it out or "
+            "choose another"
+        )
     if experiment.l2 and not experiment.decay_all:
-        raise UserError("--nodecay_all: under DeepSpeed, --optimizer=adagrad decays every parameter; use --decay_all "
-                        "or another optimizer")
-    return _coupled(experiment, params, torch.optim.Adagrad, eps=experiment.adagrad_eps,
-                    initial_accumulator_value=experiment.adagrad_initial)
+        raise UserError(
+            "--nodecay_all: under DeepSpeed, --optimizer=adagrad decays every "
+            "parameter; use --decay_all or another optimizer"
+        )
+    return _coupled(
+        experiment,
+        params,
+        torch.optim.Adagrad,
+        eps=experiment.adagrad_eps,
+        initial_accumulator_value=experiment.adagrad_initial,
+    )
 
 
-def _coupled(experiment: Experiment, params: Params, kind: Callable, **settings: Any) -> torch.optim.Optimizer:
+def _coupled(
+    experiment: Experiment, params: Params, kind: Callable, **settings: Any
+) -> torch.optim.Optimizer:
     """An optimizer whose own weight_decay is coupled: l2."""
-    optimizer = kind(groups(experiment, params), lr=experiment.learning_rate, weight_decay=experiment.l2, **settings)
+    optimizer = kind(
+        groups(experiment, params),
+        lr=experiment.learning_rate,
+        weight_decay=experiment.l2,
+        **settings,
+    )
     return _with_penalty(optimizer, experiment.l1, 0)
 
 
 def groups(experiment: Experiment, params: Params) -> list[dict[str, Any]]:
-    """Parameter groups: what decays, then, under `--nodecay_all`, what does not: biases and norm scales are vectors."""
+    """Parameter groups: what decays, then, under `--nodecay_all`, what does not: biases
+    and norm scales are vectors."""
     params = list(params)
-    if experiment.decay_all or not (experiment.l1 or experiment.l2 or experiment.weight_decay):
+    if experiment.decay_all or not (
+        experiment.l1 or experiment.l2 or experiment.weight_decay
+    ):
         return [{"params": params, "penalized": True}]
-    groups = [{"params": [p for p in params if p.ndim > 1], "penalized": True},
-              {"params": [p for p in params if p.ndim <= 1], "penalized": False, "weight_decay": 0.0}]
+    groups = [
+        {"params": [p for p in params if p.ndim > 1], "penalized": True},
+        {
+            "params": [p for p in params if p.ndim <= 1],
+            "penalized": False,
+            "weight_decay": 0.0,
+        },
+    ]
     return [group for group in groups if group["params"]]
 
 
-def _with_penalty(optimizer: torch.optim.Optimizer, l1: float, l2: float) -> torch.optim.Optimizer:
+def _with_penalty(
+    optimizer: torch.optim.Optimizer, l1: float, l2: float
+) -> torch.optim.Optimizer:
     """Adds l1 sign(w) + l2 w to the gradients at the beginning of every `step`."""
 
     @torch.no_grad()
@@ -134,7 +189,10 @@ def _with_penalty(optimizer: torch.optim.Optimizer, l1: float, l2: float) -> tor
 def _kept(experiment: Experiment) -> float:
     """The momentum; torch keeps no buffer at 0, which a trace would lack."""
     if not experiment.momentum:
-        raise UserError(f"--momentum: at 0, --optimizer={experiment.optimizer} is sgd in torch; use --optimizer=sgd")
+        raise UserError(
+            f"--momentum: at 0, --optimizer={experiment.optimizer} is sgd in torch; "
+            "use --optimizer=sgd"
+        )
     return experiment.momentum
 
 

@@ -1,8 +1,9 @@
-"""torch's named tensors <-> flat arrays under Flax's names and layouts; every transpose lives here.
+"""torch's named tensors <-> flat arrays under Flax's names and layouts; every transpose
+lives here.
 
-Names map mechanically: `hidden_0.weight` of a Linear is `hidden_0/kernel`, transposed to [in, out];
-`norm_0.running_var`, a buffer, is `norm_0/var` of the running statistics. The maps are total: an entry
-without a partner is an error that names it.
+Names map mechanically: `hidden_0.weight` of a Linear is `hidden_0/kernel`, transposed
+to [in, out]; `norm_0.running_var`, a buffer, is `norm_0/var` of the running statistics.
+The maps are total: an entry without a partner is an error that names it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,7 +31,8 @@ class Leaf(NamedTuple):
 
 
 def flax_names(model: nn.Module) -> dict[str, str]:
-    """{torch name: Flax name} for every parameter, in the order of `model.named_parameters()`.
+    """{torch name: Flax name} for every parameter, in the order of
+    `model.named_parameters()`.
 
     Raises:
       UserError: a parameter without a name in Flax.
@@ -39,7 +41,8 @@ def flax_names(model: nn.Module) -> dict[str, str]:
 
 
 def flax_stats_names(model: nn.Module) -> dict[str, str]:
-    """{torch name: Flax name} for every running statistic, in the order of `model.named_buffers()`.
+    """{torch name: Flax name} for every running statistic, in the order of
+    `model.named_buffers()`.
 
     Raises:
       UserError: a buffer without a name in Flax.
@@ -47,18 +50,28 @@ def flax_stats_names(model: nn.Module) -> dict[str, str]:
     return _names(model, (name for name, _ in _stats(model)))
 
 
-def to_flax(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """Tensors shaped like the model's parameters or statistics, by torch name -> flat arrays in Flax's layouts, copied.
+def to_flax(
+    model: nn.Module, tensors: Mapping[str, torch.Tensor]
+) -> dict[str, np.ndarray]:
+    """Tensors shaped like the model's parameters or statistics, by torch name -> flat
+    arrays in Flax's layouts, copied.
 
-    Serves parameters, gradients, moments and running statistics alike; float16 and bfloat16 come out as float32.
+    Serves parameters, gradients, moments and running statistics alike; float16 and
+    bfloat16 come out as float32.
     """
     names = _names(model, tensors)
-    return {names[name]: _in_flax(tensor, _leaf(model, name)) for name, tensor in tensors.items()}
+    return {
+        names[name]: _in_flax(tensor, _leaf(model, name))
+        for name, tensor in tensors.items()
+    }
 
 
 def stats_to_flax(model: nn.Module) -> dict[str, np.ndarray]:
-    """A copy of the model's running statistics as flat arrays under Flax's names; empty without batch normalization."""
-    return to_flax(model, {name: statistic.clone() for name, statistic in _stats(model)})
+    """A copy of the model's running statistics as flat arrays under Flax's names; empty
+    without batch normalization."""
+    return to_flax(
+        model, {name: statistic.clone() for name, statistic in _stats(model)}
+    )
 
 
 def load(model: nn.Module, arrays: Mapping[str, np.ndarray], source: str) -> None:
@@ -76,17 +89,26 @@ def load(model: nn.Module, arrays: Mapping[str, np.ndarray], source: str) -> Non
 
 
 def load_stats(model: nn.Module, arrays: Mapping[str, np.ndarray], source: str) -> None:
-    """Copies flat Flax arrays into the model's running statistics, in place; arguments and errors as in `load`."""
+    """Copies flat Flax arrays into the model's running statistics, in place; arguments
+    and errors as in `load`."""
     _fill(model, dict(_stats(model)), arrays, source)
 
 
 def _stats(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
-    """Every buffer but torch's count of batches, which only a momentum of None would use; Flax has none."""
-    return ((name, buffer) for name, buffer in model.named_buffers() if not name.endswith("num_batches_tracked"))
+    """Every buffer but torch's count of batches, which only a momentum of None would
+    use; Flax has none."""
+    return (
+        (name, buffer)
+        for name, buffer in model.named_buffers()
+        if not name.endswith("num_batches_tracked")
+    )
 
 
 def _names(model: nn.Module, torch_names: Iterable[str]) -> dict[str, str]:
-    return {name: "/".join([*name.split(".")[:-1], _leaf(model, name).name]) for name in torch_names}
+    return {
+        name: "/".join([*name.split(".")[:-1], _leaf(model, name).name])
+        for name in torch_names
+    }
 
 
 def _leaf(model: nn.Module, torch_name: str) -> Leaf:
@@ -95,38 +117,61 @@ def _leaf(model: nn.Module, torch_name: str) -> Leaf:
     for kind in layer.__mro__:
         if leaf in LEAVES.get(kind, {}):
             return LEAVES[kind][leaf]
-    raise UserError(f"--model: {torch_name} of {layer.__name__} has no name in Flax; add it to torch_ref/params_io.py")
+    raise UserError(
+        f"--model: {torch_name} of {layer.__name__} has no name in Flax; add it to "
+        "torch_ref/params_io.py"
+    )
 
 
 def _in_flax(tensor: torch.Tensor, leaf: Leaf) -> np.ndarray:
     tensor = at_least_float32(tensor.detach())
-    return np.array((tensor.permute(leaf.axes) if leaf.axes else tensor).cpu(), order="C")
+    return np.array(
+        (tensor.permute(leaf.axes) if leaf.axes else tensor).cpu(), order="C"
+    )
 
 
-def _fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], arrays: Mapping[str, np.ndarray], source: str) -> None:
+def _fill(
+    model: nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    arrays: Mapping[str, np.ndarray],
+    source: str,
+) -> None:
     names = _names(model, tensors)
     for name in sorted(set(names.values()) ^ arrays.keys()):
         fault = "not the model's" if name in arrays else "missing"
         raise UserError(f"--init_params: {name} is {fault} in {source}")
     for torch_name, name in names.items():
-        value, axes = torch.from_numpy(np.array(arrays[name])), _leaf(model, torch_name).axes
+        value, axes = (
+            torch.from_numpy(np.array(arrays[name])),
+            _leaf(model, torch_name).axes,
+        )
         tensor = tensors[torch_name].data
         target = tensor.permute(axes) if axes else tensor
         if value.shape != target.shape:
-            raise UserError(f"--init_params: {name} is {tuple(value.shape)} in {source}, "
-                            f"{tuple(target.shape)} in the model")
+            raise UserError(
+                f"--init_params: {name} is {tuple(value.shape)} in {source}, "
+                f"{tuple(target.shape)} in the model"
+            )
         target.copy_(value)
 
 
 _MATRIX = (1, 0)
-_RECURRENT = {"weight_ih_l0": Leaf("input_kernel", _MATRIX), "weight_hh_l0": Leaf("recurrent_kernel", _MATRIX),
-              "bias_ih_l0": Leaf("input_bias"), "bias_hh_l0": Leaf("recurrent_bias")}
+_RECURRENT = {
+    "weight_ih_l0": Leaf("input_kernel", _MATRIX),
+    "weight_hh_l0": Leaf("recurrent_kernel", _MATRIX),
+    "bias_ih_l0": Leaf("input_bias"),
+    "bias_hh_l0": Leaf("recurrent_bias"),
+}
 
 LEAVES: dict[type[nn.Module], dict[str, Leaf]] = {
     nn.Linear: {"weight": Leaf("kernel", _MATRIX), "bias": Leaf("bias")},
     nn.Conv2d: {"weight": Leaf("kernel", (2, 3, 1, 0)), "bias": Leaf("bias")},
-    _BatchNorm: {"weight": Leaf("scale"), "bias": Leaf("bias"), "running_mean": Leaf("mean"),
-                 "running_var": Leaf("var")},
+    _BatchNorm: {
+        "weight": Leaf("scale"),
+        "bias": Leaf("bias"),
+        "running_mean": Leaf("mean"),
+        "running_var": Leaf("var"),
+    },
     nn.LayerNorm: {"weight": Leaf("scale"), "bias": Leaf("bias")},
     nn.Embedding: {"weight": Leaf("embedding")},
     nn.RNNBase: _RECURRENT,

@@ -3,8 +3,9 @@
     python -m torch_ref.planted --fault=loss_summed --first_step=2 --flagfile=launch/experiments/breast_cancer.flags
     python -m torch_ref.planted --jobs=jobs.json
 
-jobs.json is a list of {"fault": NAME, "first_step": NUMBER, "arguments": [FLAG, ...]}, each with a --workdir of its
-own. All run in this one process, one after the other; jobs.done.json then lists their exit codes.
+jobs.json is a list of {"fault": NAME, "first_step": NUMBER, "arguments": [FLAG, ...]},
+each with a --workdir of its own. All run in this one process, one after the other;
+jobs.done.json then lists their exit codes.
 """
 
 import contextlib
@@ -47,22 +48,35 @@ def train_with_fault(experiment: Experiment, values: flags.FlagValues) -> None:
     """
     name, first_step = values["fault"].value, values["first_step"].value
     check(name, experiment)
-    with planted(FAULTS[name], experiment, first_step) if name else contextlib.nullcontext():
+    with (
+        planted(FAULTS[name], experiment, first_step)
+        if name
+        else contextlib.nullcontext()
+    ):
         train.main(experiment, values)
 
 
 def check(name: str, experiment: Experiment) -> None:
-    """Raises UserError unless a fault can be planted in an experiment; an empty name is none, and can."""
+    """Raises UserError unless a fault can be planted in an experiment; an empty name is
+    none, and can."""
     if name and name not in FAULTS:
-        raise UserError(f"--fault: unknown fault {name!r}; known are {', '.join(FAULTS)}")
+        raise UserError(
+            f"--fault: unknown fault {name!r}; known are {', '.join(FAULTS)}"
+        )
     if name and not FAULTS[name].applies(experiment):
-        raise UserError(f"--fault: {name} needs {FAULTS[name].needs}; give it that or plant another")
+        raise UserError(
+            f"--fault: {name} needs {FAULTS[name].needs}; give it that or plant another"
+        )
     if name and experiment.zero_stage not in ZERO_STAGES:
-        raise UserError(f"--zero_stage: faults are planted under ZeRO stage 1 or 2, not {experiment.zero_stage}")
+        raise UserError(
+            "--zero_stage: faults are planted under ZeRO stage 1 or 2, not "
+            f"{experiment.zero_stage}"
+        )
 
 
 def run_jobs(path: pathlib.Path) -> int:
-    """Runs the jobs of a file, writes their exit codes beside it and returns the largest.
+    """Runs the jobs of a file, writes their exit codes beside it and returns the
+    largest.
 
     Raises:
       UserError: the file cannot be read, or is no list of jobs.
@@ -80,16 +94,27 @@ def read_jobs(path: pathlib.Path) -> list[Mapping[str, Any]]:
         jobs = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"--jobs: cannot read {path}: {error}") from None
-    if not isinstance(jobs, list) or not all(isinstance(job, dict) and job.keys() == JOB.keys() and all(
-            isinstance(job[key], kind) for key, kind in JOB.items()) and all(
-            isinstance(argument, str) for argument in job["arguments"]) for job in jobs):
-        raise UserError(f"--jobs: {path} is no list of objects with {', '.join(JOB)}; see --help")
+    if not isinstance(jobs, list) or not all(
+        isinstance(job, dict)
+        and job.keys() == JOB.keys()
+        and all(isinstance(job[key], kind) for key, kind in JOB.items())
+        and all(isinstance(argument, str) for argument in job["arguments"])
+        for job in jobs
+    ):
+        raise UserError(
+            f"--jobs: {path} is no list of objects with {', '.join(JOB)}; see --help"
+        )
     return jobs
 
 
 def run_job(number: int, job: Mapping[str, Any]) -> int:
     """Trains one job; returns its exit code, and says on stderr what it died of."""
-    argv = ["job", *job["arguments"], f"--fault={job['fault']}", f"--first_step={job['first_step']}"]
+    argv = [
+        "job",
+        *job["arguments"],
+        f"--fault={job['fault']}",
+        f"--first_step={job['first_step']}",
+    ]
     try:
         train_with_fault(*command_line.parse(argv, DEFAULT_PRECISION, define_flags))
         return 0
@@ -108,8 +133,13 @@ def run_job(number: int, job: Mapping[str, Any]) -> int:
 def process_group_kept() -> Iterator[None]:
     """Jobs share one process group: DeepSpeed cannot make a second one in a process."""
     with contextlib.ExitStack() as undo:
-        put(undo, [Patch(engines, "shut_down", lambda plain: lambda: None),
-                   Patch(engines, "fp16_kernels", _asked_anew)])
+        put(
+            undo,
+            [
+                Patch(engines, "shut_down", lambda plain: lambda: None),
+                Patch(engines, "fp16_kernels", _asked_anew),
+            ],
+        )
         yield
     engines.shut_down()
 
@@ -130,13 +160,26 @@ def define_flags(values: flags.FlagValues) -> None:
     """What is planted, beside the flags of torch_ref.train."""
     train.define_launcher_flags(values)
     flags.DEFINE_string("fault", "", "Fault to plant; empty: none.", flag_values=values)
-    flags.DEFINE_integer("first_step", 0, "Step from which on the fault acts, counted from 0; faults of the start "
-                         "have no regard for it.", lower_bound=0, flag_values=values)
-    flags.DEFINE_string("jobs", "", "File of jobs to run instead, whose flags are their own.", flag_values=values)
+    flags.DEFINE_integer(
+        "first_step",
+        0,
+        "Step from which on the fault acts, counted from 0; faults of the start "
+        "have no regard for it.",
+        lower_bound=0,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "jobs",
+        "",
+        "File of jobs to run instead, whose flags are their own.",
+        flag_values=values,
+    )
 
 
 JOB = {"fault": str, "first_step": int, "arguments": list}
 DEFAULT_PRECISION = "fp16"
 
 if __name__ == "__main__":
-    command_line.run(main, __doc__, DEFAULT_PRECISION, define_more=define_flags, leave=engines.leave)
+    command_line.run(
+        main, __doc__, DEFAULT_PRECISION, define_more=define_flags, leave=engines.leave
+    )

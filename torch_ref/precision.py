@@ -1,9 +1,11 @@
-"""Number formats of training; the loss scaler is DeepSpeed's own. Twin of jaxnn/precision.py."""
+"""Number formats of training; the loss scaler is DeepSpeed's own. Twin of
+jaxnn/precision.py."""
 
 import torch
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Formats of the forward and backward pass that DeepSpeed trains in; masters are float32."""
+"""Formats of the forward and backward pass that DeepSpeed trains in; masters are
+float32."""
 
 
 def cast(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -19,7 +19,8 @@ from torch_ref.train_step import Batch, StepResult, train_step
 
 
 class Recorder:
-    """Records the first `--record_steps` steps of a run, or of what a resumed one has left; without `--record` none.
+    """Records the first `--record_steps` steps of a run, or of what a resumed one has
+    left; without `--record` none.
 
     A trace counts its steps from 0.
 
@@ -31,23 +32,42 @@ class Recorder:
       workdir: the trace goes to its trace/ folder; None on other ranks.
     """
 
-    def __init__(self, experiment: Experiment, rank: int, world_size: int, first_step: int,
-                 workdir: pathlib.Path | None):
+    def __init__(
+        self,
+        experiment: Experiment,
+        rank: int,
+        world_size: int,
+        first_step: int,
+        workdir: pathlib.Path | None,
+    ):
         self._experiment, self._rank, self._world_size = experiment, rank, world_size
         steps = experiment.record_steps if experiment.record != "off" else 0
         self._first, self._end, self._writer = first_step, first_step + steps, None
         if steps and workdir:
-            meta = dict(stack="torch", precision=experiment.precision, world_size=world_size, steps=steps,
-                        first_step=first_step,
-                        flags=options.to_flagfile(experiment).splitlines(),
-                        versions=run_log.versions(("torch", "deepspeed")))
+            meta = dict(
+                stack="torch",
+                precision=experiment.precision,
+                world_size=world_size,
+                steps=steps,
+                first_step=first_step,
+                flags=options.to_flagfile(experiment).splitlines(),
+                versions=run_log.versions(("torch", "deepspeed")),
+            )
             self._writer = trace.Writer(workdir / "trace", experiment.record, meta)
 
     def wants(self, step: int) -> bool:
-        """Whether this step of the run, counted from 0, is to be recorded; asked at the beginning of every step."""
+        """Whether this step of the run, counted from 0, is to be recorded; asked at the
+        beginning of every step."""
         return step < self._end
 
-    def run(self, engine: Any, batch: Batch, ids: np.ndarray, step: int, learning_rate: float) -> StepResult:
+    def run(
+        self,
+        engine: Any,
+        batch: Batch,
+        ids: np.ndarray,
+        step: int,
+        learning_rate: float,
+    ) -> StepResult:
         """Takes one step and writes it.
 
         Args:
@@ -59,35 +79,62 @@ class Recorder:
         """
         before = self._state(engine)
         with self._watched(engine, batch) as passes:
-            result, grads = train_step(self._experiment, engine, batch, step, learning_rate, self._rank,
-                                       self._world_size, with_grads=True)
+            result, grads = train_step(
+                self._experiment,
+                engine,
+                batch,
+                step,
+                learning_rate,
+                self._rank,
+                self._world_size,
+                with_grads=True,
+            )
         after = self._state(engine)
-        activations = join_rows(passes, np.count_nonzero(ids >= 0), self._world_size) if passes else {}
+        activations = (
+            join_rows(passes, np.count_nonzero(ids >= 0), self._world_size)
+            if passes
+            else {}
+        )
         if self._writer:
             grads = params_io.to_flax(engine.module, grads)
             tensors = step_tensors(before, after, ids, result, grads)
-            self._writer.write(step - self._first, tensors | {"activations": activations})
+            self._writer.write(
+                step - self._first, tensors | {"activations": activations}
+            )
         return result
 
-    def _watched(self, engine: Any, batch: Batch) -> contextlib.AbstractContextManager[list[layer_outputs.Outputs]]:
+    def _watched(
+        self, engine: Any, batch: Batch
+    ) -> contextlib.AbstractContextManager[list[layer_outputs.Outputs]]:
         """Lets the layers be seen under `--record=full`."""
         if self._experiment.record != "full":
             return contextlib.nullcontext([])
-        return layer_outputs.capture(engine.module, len(batch.weights) // self._experiment.accumulation_steps)
+        return layer_outputs.capture(
+            engine.module, len(batch.weights) // self._experiment.accumulation_steps
+        )
 
     def _state(self, engine: Any) -> dict[str, Any]:
         model, keys = engine.module, MOMENT_KEYS[self._experiment.optimizer]
         return {
             "params": params_io.to_flax(model, engines.masters(engine)),
             "batch_stats": params_io.stats_to_flax(model),
-            "moments": {name: params_io.to_flax(model, engines.moments(engine, key)) for name, key in keys.items()},
+            "moments": {
+                name: params_io.to_flax(model, engines.moments(engine, key))
+                for name, key in keys.items()
+            },
             "updates": engines.updates(engine),
         }
 
 
-def step_tensors(before: Mapping[str, Any], after: Mapping[str, Any], ids: np.ndarray, result: StepResult,
-                 grads: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """One step in the trace's terms, without its activations; see `experiment/trace.py`."""
+def step_tensors(
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    ids: np.ndarray,
+    result: StepResult,
+    grads: Mapping[str, np.ndarray],
+) -> dict[str, Any]:
+    """One step in the trace's terms, without its activations; see
+    `experiment/trace.py`."""
     return {
         "batch/ids": ids[ids >= 0],
         "params": before["params"],
@@ -106,8 +153,16 @@ def step_tensors(before: Mapping[str, Any], after: Mapping[str, Any], ids: np.nd
     }
 
 
-def join_rows(passes: list[layer_outputs.Outputs], samples: int, world_size: int) -> dict[str, np.ndarray]:
-    """[rows, ...] of each layer in the passes of this rank -> [samples, ...] of all ranks, on every one of them."""
-    parts = {layer: torch.stack([outputs[layer] for outputs in passes]) for layer in passes[0]}
-    return {layer: engines.join_rows(rows, world_size).flatten(0, 1)[:samples].cpu().numpy()
-            for layer, rows in parts.items()}
+def join_rows(
+    passes: list[layer_outputs.Outputs], samples: int, world_size: int
+) -> dict[str, np.ndarray]:
+    """[rows, ...] of each layer in the passes of this rank -> [samples, ...] of all
+    ranks, on every one of them."""
+    parts = {
+        layer: torch.stack([outputs[layer] for outputs in passes])
+        for layer in passes[0]
+    }
+    return {
+        layer: engines.join_rows(rows, world_size).flatten(0, 1)[:samples].cpu().numpy()
+        for layer, rows in parts.items()
+    }

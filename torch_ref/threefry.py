@@ -1,4 +1,5 @@
-"""Threefry-2x32 in torch: the very bits of jax.random, from the same key (Salmon et al. 2011).
+"""Threefry-2x32 in torch: the very bits of jax.random, from the same key (Salmon et al.
+2011).
 
 Matches jax with `jax_threefry_partitionable` on (its default): element i of an array is
 the exclusive or of the two words that the cipher makes of the 64-bit counter i.
@@ -22,11 +23,17 @@ def key(seed: int) -> Key:
 
 def fold_in(key: Key, data: int) -> Key:
     """jax.random.fold_in(key, data) for 0 <= data < 2**31."""
-    high, low = threefry_2x32(key, torch.tensor([0], dtype=torch.int32), torch.tensor([data], dtype=torch.int32))
+    high, low = threefry_2x32(
+        key,
+        torch.tensor([0], dtype=torch.int32),
+        torch.tensor([data], dtype=torch.int32),
+    )
     return int(high), int(low)
 
 
-def bernoulli(key: Key, p: np.float32, shape: tuple[int, ...], device: torch.device | str = "cpu") -> torch.Tensor:
+def bernoulli(
+    key: Key, p: np.float32, shape: tuple[int, ...], device: torch.device | str = "cpu"
+) -> torch.Tensor:
     """jax.random.bernoulli(key, np.float32(p), shape): bool, fewer than 2**31 elements."""
     low = torch.arange(math.prod(shape), dtype=torch.int32, device=device)
     first, second = threefry_2x32(key, torch.zeros_like(low), low)
@@ -36,8 +43,11 @@ def bernoulli(key: Key, p: np.float32, shape: tuple[int, ...], device: torch.dev
     return (uniform < float(p)).reshape(shape)
 
 
-def threefry_2x32(key: Key, high: torch.Tensor, low: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Twenty rounds of the cipher on int32 words, whose overflow wraps as uint32's does.
+def threefry_2x32(
+    key: Key, high: torch.Tensor, low: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Twenty rounds of the cipher on int32 words, whose overflow wraps as uint32's
+    does.
 
     Args:
       key: two words.
@@ -47,7 +57,9 @@ def threefry_2x32(key: Key, high: torch.Tensor, low: torch.Tensor) -> tuple[torc
     Returns:
       Two [n] int32 arrays of random bits.
     """
-    words = tuple(_as_int32(word) for word in (key[0], key[1], key[0] ^ key[1] ^ _PARITY))
+    words = tuple(
+        _as_int32(word) for word in (key[0], key[1], key[0] ^ key[1] ^ _PARITY)
+    )
     x0, x1 = high + words[0], low + words[1]
     for group in range(5):
         for rotation in _ROTATIONS[group % 2]:

@@ -1,4 +1,5 @@
-"""Trains one experiment in PyTorch under DeepSpeed: the reference that jaxnn is judged by.
+"""Trains one experiment in PyTorch under DeepSpeed: the reference that jaxnn is judged
+by.
 
     deepspeed --num_accelerators=1 --module torch_ref.train --flagfile=launch/experiments/breast_cancer.flags
     python -m torch_ref.train --flagfile=launch/experiments/breast_cancer.flags
@@ -53,17 +54,23 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     clock = run_log.Clock()
     refuse_what_is_not_here(experiment)
     data = load_dataset(experiment)
-    learning_rates = schedules.learning_rates(experiment, batches.total_steps(experiment, len(data.train_inputs)))
+    learning_rates = schedules.learning_rates(
+        experiment, batches.total_steps(experiment, len(data.train_inputs))
+    )
     clock.end("data")
 
     rank, world_size, device = engines.join_ranks()
     config = ds_config(experiment, world_size)
-    kernels = engines.fp16_kernels(experiment) if experiment.precision == "fp16" else "none"
+    kernels = (
+        engines.fp16_kernels(experiment) if experiment.precision == "fp16" else "none"
+    )
     model = start(experiment, data, device)
     workdir = artifacts.create_workdir(experiment, "torch") if rank == 0 else None
     if workdir:
         whole = file_config(experiment, world_size, len(learning_rates))
-        artifacts.write_text(workdir / artifacts.DS_CONFIG, json.dumps(whole, indent=2) + "\n")
+        artifacts.write_text(
+            workdir / artifacts.DS_CONFIG, json.dumps(whole, indent=2) + "\n"
+        )
     available, no_fused_adam = engines.choose_adam(experiment)
     for note in engines.notes(experiment, kernels, no_fused_adam) if rank == 0 else ():
         print(f"note: {note}", file=sys.stderr, flush=True)
@@ -83,39 +90,73 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     with run_log.RunLog(experiment, data, "torch", workdir, metric_name) as log:
         if epochs_done and workdir:
             log.resume(epochs_done, engine.skipped_steps)
-        run = Run(experiment, splits, train_set, eval_set, learning_rates, engine, metric, recorder, log, folder, rank,
-                  world_size)
+        run = Run(
+            experiment,
+            splits,
+            train_set,
+            eval_set,
+            learning_rates,
+            engine,
+            metric,
+            recorder,
+            log,
+            folder,
+            rank,
+            world_size,
+        )
         kept = train(run, epochs_done)
     clock.end("train")
 
     if kept.batch_stats and workdir:
         artifacts.write_params(workdir / artifacts.BATCH_STATS, kept.batch_stats)
-    log.finish(kept.params, kept.outputs, clock, [str(device)] * world_size, PACKAGES, {"fp16_kernels": kernels},
-               predict=lambda inputs: predict(experiment, data, kept, inputs))
+    log.finish(
+        kept.params,
+        kept.outputs,
+        clock,
+        [str(device)] * world_size,
+        PACKAGES,
+        {"fp16_kernels": kernels},
+        predict=lambda inputs: predict(experiment, data, kept, inputs),
+    )
     engines.shut_down()
 
 
 def refuse_what_is_not_here(experiment: Experiment) -> None:
     """Raises UserError on a flag that only jaxnn obeys so far."""
     if experiment.precision not in DTYPES:
-        raise UserError(f"--precision: DeepSpeed trains {', '.join(DTYPES)}, not {experiment.precision}")
+        raise UserError(
+            f"--precision: DeepSpeed trains {', '.join(DTYPES)}, not "
+            f"{experiment.precision}"
+        )
     if experiment.precision == "fp16" and experiment.initial_scale_power >= 64:
-        raise UserError(f"--initial_scale_power: torch cannot multiply by 2 to the {experiment.initial_scale_power}; "
-                        "at most 63 under DeepSpeed")
+        raise UserError(
+            "--initial_scale_power: torch cannot multiply by 2 to the "
+            f"{experiment.initial_scale_power}; at most 63 under DeepSpeed"
+        )
     if experiment.patience and (experiment.checkpoint_every or experiment.resume):
-        raise UserError("--patience: torch_ref.train cannot resume a run that may stop early; leave out "
-                        "--checkpoint_every and --resume")
+        raise UserError(
+            "--patience: torch_ref.train cannot resume a run that may stop early; "
+            "leave out --checkpoint_every and --resume"
+        )
     if experiment.coordinator_address or experiment.distributed:
-        raise UserError("--coordinator_address, --distributed: are jaxnn.train's; several hosts under DeepSpeed are "
-                        "its launcher's --hostfile, see launch/deepspeed.sh")
+        raise UserError(
+            "--coordinator_address, --distributed: are jaxnn.train's; several hosts "
+            "under DeepSpeed are its launcher's --hostfile, see launch/deepspeed.sh"
+        )
 
 
-def start(experiment: Experiment, data: Dataset, device: torch.device) -> torch.nn.Module:
+def start(
+    experiment: Experiment, data: Dataset, device: torch.device
+) -> torch.nn.Module:
     """The model before the first step, from `--init_params` or fresh."""
     torch.manual_seed(experiment.seed)
     model = models.build(experiment, data.signature)
     if experiment.init_params:
-        params_io.load(model, artifacts.read_arrays(experiment.init_params, "--init_params"), experiment.init_params)
+        params_io.load(
+            model,
+            artifacts.read_arrays(experiment.init_params, "--init_params"),
+            experiment.init_params,
+        )
     return model.to(device)
 
 
@@ -131,8 +172,12 @@ def resume(plan: list[int], workdir: pathlib.Path, engine: Any) -> int:
       UserError: no usable checkpoint, or nothing left to do.
     """
     if (workdir / artifacts.SUMMARY).exists():
-        raise UserError(f"--resume: the run in {workdir} is complete; there is nothing left to do")
-    return batches.position(plan, checkpoint.restore(workdir, engine, before=sum(plan)))[0]
+        raise UserError(
+            f"--resume: the run in {workdir} is complete; there is nothing left to do"
+        )
+    return batches.position(
+        plan, checkpoint.restore(workdir, engine, before=sum(plan))
+    )[0]
 
 
 class Run(NamedTuple):
@@ -182,7 +227,8 @@ class Kept(NamedTuple):
 
 
 def train(run: Run, epochs_done: int) -> Kept:
-    """Runs the epochs that are left, until the validation loss stops falling if `--patience` is set.
+    """Runs the epochs that are left, until the validation loss stops falling if
+    `--patience` is set.
 
     Args:
       run: everything else.
@@ -204,9 +250,18 @@ def train(run: Run, epochs_done: int) -> Kept:
         step, updates = step + steps, updates + int((~skipped).sum())
         sums, outputs = evaluate(run, evaluated)
         means = evaluation.means(run.splits, owners, sums)
-        log.epoch(number, torch.stack([result.loss for result in results]).cpu().numpy(),
-                  (ids != batches.PADDING).sum(axis=1), skipped, results[-1].learning_rate, means)
-        if experiment.checkpoint_every and (number + 1) % experiment.checkpoint_every == 0:
+        log.epoch(
+            number,
+            torch.stack([result.loss for result in results]).cpu().numpy(),
+            (ids != batches.PADDING).sum(axis=1),
+            skipped,
+            results[-1].learning_rate,
+            means,
+        )
+        if (
+            experiment.checkpoint_every
+            and (number + 1) % experiment.checkpoint_every == 0
+        ):
             checkpoint.save(run.workdir, run.engine, experiment.keep)
         if experiment.patience and not stopping.improves(means["validation"][0]):
             if stopping.is_over:
@@ -227,17 +282,27 @@ def train_epoch(run: Run, ids: np.ndarray, step: int, updates: int) -> list[Step
       step: batches seen before.
       updates: applied before.
     """
-    experiment, engine, rank, world_size = run.experiment, run.engine, run.rank, run.world_size
+    experiment, engine, rank, world_size = (
+        run.experiment,
+        run.engine,
+        run.rank,
+        run.world_size,
+    )
     mine = batches.rank_slice(ids, rank, world_size, experiment.accumulation_steps)
     mine = torch.from_numpy(mine).to(engine.device)
     results = []
     engine.train()
     for row, number in enumerate(range(step, step + len(ids))):
-        batch, learning_rate = gather(run.train_set, mine[row]), float(run.learning_rates[updates])
+        batch, learning_rate = (
+            gather(run.train_set, mine[row]),
+            float(run.learning_rates[updates]),
+        )
         if run.recorder.wants(number):
             result = run.recorder.run(engine, batch, ids[row], number, learning_rate)
         else:
-            result, _ = train_step(experiment, engine, batch, number, learning_rate, rank, world_size)
+            result, _ = train_step(
+                experiment, engine, batch, number, learning_rate, rank, world_size
+            )
         stop_if_diverged(experiment, engine, batch, result, number, rank, world_size)
         results.append(result)
         updates += not result.skipped
@@ -248,12 +313,21 @@ def evaluate(run: Run, evaluated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each rank evaluates its columns of the batches [batches, rows of all ranks].
 
     Returns:
-      Sums of loss and metric over each batch [batches, 2], and the outputs [rows of all batches, ...].
+      Sums of loss and metric over each batch [batches, 2], and the outputs [rows of all
+      batches, ...].
     """
     run.engine.eval()
-    mine = torch.from_numpy(batches.rank_slice(evaluated, run.rank, run.world_size)).to(run.engine.device)
-    sums, outputs = zip(*(eval_step(run.experiment, run.engine.module, run.metric, gather(run.eval_set, row))
-                          for row in mine))
+    mine = torch.from_numpy(batches.rank_slice(evaluated, run.rank, run.world_size)).to(
+        run.engine.device
+    )
+    sums, outputs = zip(
+        *(
+            eval_step(
+                run.experiment, run.engine.module, run.metric, gather(run.eval_set, row)
+            )
+            for row in mine
+        )
+    )
     sums = sum_over(torch.stack(sums), run.world_size)
     outputs = engines.join_rows(torch.stack(outputs), run.world_size)
     return sums.cpu().numpy(), outputs.flatten(0, 1).cpu().numpy()
@@ -262,25 +336,45 @@ def evaluate(run: Run, evaluated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def keep(engine: Any, outputs: np.ndarray) -> Kept:
     """A copy of the network as it is now; every rank takes part in the reading."""
     model = engine.module
-    return Kept(params_io.to_flax(model, engines.masters(engine)), params_io.stats_to_flax(model), outputs)
+    return Kept(
+        params_io.to_flax(model, engines.masters(engine)),
+        params_io.stats_to_flax(model),
+        outputs,
+    )
 
 
-def predict(experiment: Experiment, data: Dataset, kept: Kept, inputs: np.ndarray) -> np.ndarray:
-    """Outputs of the kept network, [n, ...] float32; on this rank alone, whatever DeepSpeed has partitioned."""
+def predict(
+    experiment: Experiment, data: Dataset, kept: Kept, inputs: np.ndarray
+) -> np.ndarray:
+    """Outputs of the kept network, [n, ...] float32; on this rank alone, whatever
+    DeepSpeed has partitioned."""
     model = models.build(experiment, data.signature)
     params_io.load(model, kept.params, artifacts.PARAMS)
     params_io.load_stats(model, kept.batch_stats, artifacts.BATCH_STATS)
     for param in model.parameters():
         param.data = param.data.to(DTYPES[experiment.precision])
-    return forward(experiment, model.eval(), torch.from_numpy(np.asarray(inputs))).float().numpy()
+    return (
+        forward(experiment, model.eval(), torch.from_numpy(np.asarray(inputs)))
+        .float()
+        .numpy()
+    )
 
 
-def stop_if_diverged(experiment: Experiment, engine: Any, batch: Batch, result: StepResult, step: int, rank: int,
-                     world_size: int) -> None:
-    """Raises UserError naming the tensor that is not finite, unless FP16 skipped the step.
+def stop_if_diverged(
+    experiment: Experiment,
+    engine: Any,
+    batch: Batch,
+    result: StepResult,
+    step: int,
+    rank: int,
+    world_size: int,
+) -> None:
+    """Raises UserError naming the tensor that is not finite, unless FP16 skipped the
+    step.
 
-    A step that is not finite is skipped in any precision and its gradients are dropped, so the
-    parameters are still those before it: the step is taken apart once more to find the tensor.
+    A step that is not finite is skipped in any precision and its gradients are dropped,
+    so the parameters are still those before it: the step is taken apart once more to
+    find the tensor.
     """
     if not result.skipped and torch.isfinite(result.loss):
         return
@@ -289,16 +383,28 @@ def stop_if_diverged(experiment: Experiment, engine: Any, batch: Batch, result: 
     tensors = {"loss": result.loss}
     if torch.isfinite(result.loss):
         backward(experiment, engine, batch, step, rank, world_size)
-        tensors |= {f"gradient of {params_io.flax_names(engine.module)[name]}": gradient
-                    for name, gradient in engines.gradients(engine).items()}
-    finite = np.array([[bool(torch.isfinite(tensor).all()) for tensor in tensors.values()]])
+        tensors |= {
+            f"gradient of {params_io.flax_names(engine.module)[name]}": gradient
+            for name, gradient in engines.gradients(engine).items()
+        }
+    finite = np.array(
+        [[bool(torch.isfinite(tensor).all()) for tensor in tensors.values()]]
+    )
     run_log.stop_unless_finite(list(tensors), finite, step)
 
 
 def define_launcher_flags(values: flags.FlagValues) -> None:
     """The deepspeed launcher passes `--local_rank` to every process (MISMATCHES D13)."""
-    flags.DEFINE_integer("local_rank", -1, "Set by the deepspeed launcher; not used.", flag_values=values)
+    flags.DEFINE_integer(
+        "local_rank", -1, "Set by the deepspeed launcher; not used.", flag_values=values
+    )
 
 
 if __name__ == "__main__":
-    command_line.run(main, __doc__, default_precision="fp16", define_more=define_launcher_flags, leave=engines.leave)
+    command_line.run(
+        main,
+        __doc__,
+        default_precision="fp16",
+        define_more=define_launcher_flags,
+        leave=engines.leave,
+    )

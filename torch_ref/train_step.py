@@ -43,9 +43,17 @@ class StepResult(NamedTuple):
     skipped: bool
 
 
-def objective(experiment: Experiment, model: nn.Module, batch: Batch, step: int, rank: int, world_size: int,
-              part: int = 0) -> torch.Tensor:
-    """The share of one part of this rank's rows in the global mean loss, times the world size: DeepSpeed averages.
+def objective(
+    experiment: Experiment,
+    model: nn.Module,
+    batch: Batch,
+    step: int,
+    rank: int,
+    world_size: int,
+    part: int = 0,
+) -> torch.Tensor:
+    """The share of one part of this rank's rows in the global mean loss, times the
+    world size: DeepSpeed averages.
 
     Args:
       experiment: names loss, seed and `accumulation_steps`, the number of parts.
@@ -59,17 +67,34 @@ def objective(experiment: Experiment, model: nn.Module, batch: Batch, step: int,
     rows = len(batch.weights)
     size = rows // experiment.accumulation_steps
     total = sum_over(batch.weights.sum(), world_size)
-    inputs, targets, weights = (tensor[part * size : (part + 1) * size] for tensor in batch)
+    inputs, targets, weights = (
+        tensor[part * size : (part + 1) * size] for tensor in batch
+    )
     first_row = (part * world_size + rank) * size
-    masks = mask_source(experiment.seed, step, first_row, rows * world_size, weights, experiment.sync_batch_norm)
+    masks = mask_source(
+        experiment.seed,
+        step,
+        first_row,
+        rows * world_size,
+        weights,
+        experiment.sync_batch_norm,
+    )
     loss_function = losses.build(experiment.loss, experiment.label_smoothing)
     per_example = loss_function(model(inputs, masks), targets)
     weights = weights.to(per_example.dtype)
     return torch.sum(per_example * weights) / total.to(per_example.dtype) * world_size
 
 
-def train_step(experiment: Experiment, engine: Any, batch: Batch, step: int, learning_rate: float, rank: int,
-               world_size: int, with_grads: bool = False) -> tuple[StepResult, dict[str, torch.Tensor]]:
+def train_step(
+    experiment: Experiment,
+    engine: Any,
+    batch: Batch,
+    step: int,
+    learning_rate: float,
+    rank: int,
+    world_size: int,
+    with_grads: bool = False,
+) -> tuple[StepResult, dict[str, torch.Tensor]]:
     """Forward, backward and update under the engine.
 
     Args:
@@ -93,9 +118,19 @@ def train_step(experiment: Experiment, engine: Any, batch: Batch, step: int, lea
     return StepResult(loss, learning_rate, scale, skipped), grads
 
 
-def backward(experiment: Experiment, engine: Any, batch: Batch, step: int, rank: int, world_size: int) -> torch.Tensor:
-    """Leaves the gradients of a step with the engine, to be read or applied; returns the global batch's mean loss."""
-    batch = batch._replace(inputs=precision.cast(batch.inputs, DTYPES[experiment.precision]))
+def backward(
+    experiment: Experiment,
+    engine: Any,
+    batch: Batch,
+    step: int,
+    rank: int,
+    world_size: int,
+) -> torch.Tensor:
+    """Leaves the gradients of a step with the engine, to be read or applied; returns
+    the global batch's mean loss."""
+    batch = batch._replace(
+        inputs=precision.cast(batch.inputs, DTYPES[experiment.precision])
+    )
     total = torch.zeros((), device=batch.weights.device)
     for part in range(experiment.accumulation_steps):
         if part:
@@ -107,18 +142,25 @@ def backward(experiment: Experiment, engine: Any, batch: Batch, step: int, rank:
 
 
 @torch.no_grad()
-def eval_step(experiment: Experiment, model: nn.Module, metric: Metric,
-              batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def eval_step(
+    experiment: Experiment, model: nn.Module, metric: Metric, batch: Batch
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(Weighted sums of loss and metric, outputs [rows, ...])."""
     outputs = forward(experiment, model, batch.inputs)
     loss_function = losses.build(experiment.loss, experiment.label_smoothing)
-    sums = [torch.sum(f(outputs, batch.targets) * batch.weights) for f in (loss_function, metric)]
+    sums = [
+        torch.sum(f(outputs, batch.targets) * batch.weights)
+        for f in (loss_function, metric)
+    ]
     return torch.stack([s.float() for s in sums]), outputs.float()
 
 
 @torch.no_grad()
-def forward(experiment: Experiment, model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """Outputs in the compute format, outside training; the model must be in its evaluation mode."""
+def forward(
+    experiment: Experiment, model: nn.Module, inputs: torch.Tensor
+) -> torch.Tensor:
+    """Outputs in the compute format, outside training; the model must be in its
+    evaluation mode."""
     return model(precision.cast(inputs, DTYPES[experiment.precision]))
 
 

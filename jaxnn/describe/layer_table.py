@@ -1,4 +1,5 @@
-"""The layers of a network, found by tracing a training step: shapes, parameters, FLOPs, and what is kept."""
+"""The layers of a network, found by tracing a training step: shapes, parameters, FLOPs,
+and what is kept."""
 
 import collections
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -16,12 +17,15 @@ NETWORK = "(network)"
 
 
 class Layer(NamedTuple):
-    """One row of the table; of a module in a module each has its own row, and nothing counts twice.
+    """One row of the table; of a module in a module each has its own row, and nothing
+    counts twice.
 
     Attributes:
-      name: of the module, "block/conv" for conv in block; `NETWORK` for its own work; the loss comes last.
+      name: of the module, "block/conv" for conv in block; `NETWORK` for its own work;
+        the loss comes last.
       kind: class of the module.
-      output: what its last call returned, the last array of several; None: not a module.
+      output: what its last call returned, the last array of several; None: not a
+        module.
       num_params: of its own.
       flops: of its own in the forward pass.
       kept: bytes that it keeps for the backward pass.
@@ -43,7 +47,8 @@ class Traced(NamedTuple):
       forward_flops: of the forward pass and the loss.
       gradient_flops: of forward and backward pass.
       has_loops: whether the program repeats a part of itself.
-      kept: dtype -> bytes that the forward pass leaves to the backward pass, without parameters and inputs.
+      kept: dtype -> bytes that the forward pass leaves to the backward pass, without
+        parameters and inputs.
     """
 
     layers: list[Layer]
@@ -63,8 +68,13 @@ def trace(step: AbstractStep) -> Traced:
     kept = residuals.kept(Calls().trace, objective, *arguments)
     by_layer = _sums((value.layer, value.aval) for value in kept)
     layers = _layers(calls, step.state.params, flops.by_layer(forward), by_layer)
-    return Traced(layers, flops.total(forward), flops.total(gradient), flops.has_loops(gradient),
-                  _sums((str(value.aval.dtype), value.aval) for value in kept))
+    return Traced(
+        layers,
+        flops.total(forward),
+        flops.total(gradient),
+        flops.has_loops(gradient),
+        _sums((str(value.aval.dtype), value.aval) for value in kept),
+    )
 
 
 class Calls:
@@ -78,11 +88,18 @@ class Calls:
         self.modules: dict[str, tuple[str, jax.ShapeDtypeStruct | None]] = {}
 
     def trace(self, function: Callable, *arguments: Any) -> core.ClosedJaxpr:
-        """The program of a function of arrays, each operation in the named scope of its module."""
+        """The program of a function of arrays, each operation in the named scope of its
+        module."""
         with nn.intercept_methods(self._watch):
             return jax.make_jaxpr(function)(*arguments)
 
-    def _watch(self, call: Callable, arguments: tuple, named: dict, context: nn.module.InterceptorContext) -> Any:
+    def _watch(
+        self,
+        call: Callable,
+        arguments: tuple,
+        named: dict,
+        context: nn.module.InterceptorContext,
+    ) -> Any:
         if context.method_name == "setup":
             return call(*arguments, **named)
         path, kind = ".".join(context.module.path), type(context.module).__name__
@@ -91,19 +108,44 @@ class Calls:
             result = call(*arguments, **named)
         arrays = [x for x in jax.tree.leaves(result) if hasattr(x, "dtype")]
         if arrays:
-            self.modules[path] = kind, jax.ShapeDtypeStruct(arrays[-1].shape, arrays[-1].dtype)
+            self.modules[path] = (
+                kind,
+                jax.ShapeDtypeStruct(arrays[-1].shape, arrays[-1].dtype),
+            )
         return result
 
 
-def _layers(calls: Calls, params: Any, counts: Mapping[str, int], kept: Mapping[str, int]) -> list[Layer]:
+def _layers(
+    calls: Calls, params: Any, counts: Mapping[str, int], kept: Mapping[str, int]
+) -> list[Layer]:
     num_params = _own_params(params, calls.modules.keys())
-    rows = [Layer(path.replace(".", "/") or NETWORK, kind, output, num_params[path], counts.get(path, 0),
-                  kept.get(path, 0)) for path, (kind, output) in calls.modules.items()]
-    return [*rows, Layer(flops.OUTSIDE, "", None, 0, counts.get(flops.OUTSIDE, 0), kept.get(flops.OUTSIDE, 0))]
+    rows = [
+        Layer(
+            path.replace(".", "/") or NETWORK,
+            kind,
+            output,
+            num_params[path],
+            counts.get(path, 0),
+            kept.get(path, 0),
+        )
+        for path, (kind, output) in calls.modules.items()
+    ]
+    return [
+        *rows,
+        Layer(
+            flops.OUTSIDE,
+            "",
+            None,
+            0,
+            counts.get(flops.OUTSIDE, 0),
+            kept.get(flops.OUTSIDE, 0),
+        ),
+    ]
 
 
 def _own_params(params: Any, paths: Collection[str]) -> dict[str, int]:
-    """Module -> numbers of its parameters, each counted with the innermost module that was called."""
+    """Module -> numbers of its parameters, each counted with the innermost module that
+    was called."""
     sums: dict[str, int] = collections.Counter()
     for name, array in flatten(params).items():
         path = name.split("/")[:-1]

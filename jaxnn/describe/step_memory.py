@@ -1,4 +1,5 @@
-"""What a training step holds in memory: its tensors by purpose, and what the compiled program says of itself."""
+"""What a training step holds in memory: its tensors by purpose, and what the compiled
+program says of itself."""
 
 from typing import Any, NamedTuple
 
@@ -34,21 +35,33 @@ def held(step: AbstractStep) -> list[tuple[str, int]]:
     compute, master = (jnp.dtype(x).name for x in policy)
     rows = [(f"parameters, {master}", tree_size(state.params))]
     if compute != master:
-        rows = [(f"weights of the passes, {compute}", tree_size(step.compute_params)),
-                (f"master parameters, {master}", tree_size(state.params))]
-    rows += [(f"gradients of the backward pass, {compute}", tree_size(step.compute_params))]
+        rows = [
+            (f"weights of the passes, {compute}", tree_size(step.compute_params)),
+            (f"master parameters, {master}", tree_size(state.params)),
+        ]
+    rows += [
+        (f"gradients of the backward pass, {compute}", tree_size(step.compute_params))
+    ]
     if compute != master:
         rows += [(f"gradients of the optimizer, {master}", tree_size(state.params))]
-    rows += [(f"state of {step.experiment.optimizer}", tree_size(state.opt_state)),
-             ("running statistics of batch normalization", tree_size(state.batch_stats)),
-             (f"inputs of the batch, {step.part.inputs.dtype.name}", size_of(step.part.inputs))]
+    rows += [
+        (f"state of {step.experiment.optimizer}", tree_size(state.opt_state)),
+        ("running statistics of batch normalization", tree_size(state.batch_stats)),
+        (
+            f"inputs of the batch, {step.part.inputs.dtype.name}",
+            size_of(step.part.inputs),
+        ),
+    ]
     return [(what, size) for what, size in rows if size]
 
 
 def compile_forward(step: AbstractStep) -> Compiled:
-    """The forward pass and the loss, as training computes them, of the rows that are computed at once."""
+    """The forward pass and the loss, as training computes them, of the rows that are
+    computed at once."""
     objective = abstract_step.make_objective(step)
-    return _analyze(jax.jit(objective).lower(step.compute_params, step.state.batch_stats, step.part))
+    return _analyze(
+        jax.jit(objective).lower(step.compute_params, step.state.batch_stats, step.part)
+    )
 
 
 def compile_step(step: AbstractStep) -> Compiled:
@@ -64,10 +77,16 @@ def _analyze(lowered: Any) -> Compiled:
     costs, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
     if memory is None:
         return Compiled(costs.get("flops"))
-    peak = memory.peak_memory_in_bytes if jax.default_backend() != "cpu" else None  # a CPU's leaves out temporaries
-    return Compiled(costs.get("flops"), memory.argument_size_in_bytes,
-                    memory.output_size_in_bytes - memory.alias_size_in_bytes, memory.temp_size_in_bytes,
-                    peak)
+    peak = (
+        memory.peak_memory_in_bytes if jax.default_backend() != "cpu" else None
+    )  # a CPU's leaves out temporaries
+    return Compiled(
+        costs.get("flops"),
+        memory.argument_size_in_bytes,
+        memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        memory.temp_size_in_bytes,
+        peak,
+    )
 
 
 def size_of(array: Any) -> int:

@@ -1,1 +1,2 @@
-"""What both stacks share: flags, data, batches, schedules, files. Imports neither jax nor torch."""
+"""What both stacks share: flags, data, batches, schedules, files. Imports neither jax
+nor torch."""

@@ -25,7 +25,9 @@ def put(undo: contextlib.ExitStack, patches: Iterable[Patch]) -> None:
         own = holder if isinstance(holder, dict) else vars(holder)
         is_own = name in own
         present = own[name] if is_own else getattr(holder, name)
-        undo.callback(_set, holder, name, present) if is_own else undo.callback(delattr, holder, name)
+        undo.callback(_set, holder, name, present) if is_own else undo.callback(
+            delattr, holder, name
+        )
         _set(holder, name, make(present))
 
 

@@ -10,7 +10,8 @@ from jaxnn.models import normalization
 
 
 class MLP(nn.Module):
-    """a_l = dropout(activation(normalize(a_{l-1} W_l + b_l))) for each hidden layer, then one Dense layer.
+    """a_l = dropout(activation(normalize(a_{l-1} W_l + b_l))) for each hidden layer,
+    then one Dense layer.
 
     Attributes:
       hidden_sizes: units of each hidden layer.
@@ -30,14 +31,24 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, masks: MaskSource | None = None) -> jax.Array:
-        """[batch, ...] -> [batch, num_outputs]; examples are flattened, without `masks` nothing is dropped."""
+        """[batch, ...] -> [batch, num_outputs]; examples are flattened, without `masks`
+        nothing is dropped."""
         x = x.reshape(x.shape[0], -1)
         for layer, size in enumerate(self.hidden_sizes):
             x = self._dense(size, x, f"hidden_{layer}")
-            x = self.activation(normalization.normalize(self.normalization, f"norm_{layer}", x, masks))
-            x = dropout(x, self.dropout_rates[layer] if self.dropout_rates else 0.0, layer, masks)
+            x = self.activation(
+                normalization.normalize(self.normalization, f"norm_{layer}", x, masks)
+            )
+            x = dropout(
+                x,
+                self.dropout_rates[layer] if self.dropout_rates else 0.0,
+                layer,
+                masks,
+            )
         return self._dense(self.num_outputs, x, "output")
 
     def _dense(self, size: int, x: jax.Array, name: str) -> jax.Array:
         start = self.initializer
-        return nn.Dense(size, kernel_init=start.kernel, bias_init=start.bias(x.shape[-1]), name=name)(x)
+        return nn.Dense(
+            size, kernel_init=start.kernel, bias_init=start.bias(x.shape[-1]), name=name
+        )(x)

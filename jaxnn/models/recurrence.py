@@ -1,8 +1,8 @@
 """The recurrences of an Elman RNN, an LSTM and a GRU, with gradients written by hand.
 
-Only what depends on the previous step runs in a loop: the input's share of the gates comes in
-ready-made, and the recurrent kernel's gradient is one matrix product over all steps afterwards.
-Automatic differentiation would add up that gradient step by step.
+Only what depends on the previous step runs in a loop: the input's share of the gates
+comes in ready-made, and the recurrent kernel's gradient is one matrix product over all
+steps afterwards. Automatic differentiation would add up that gradient step by step.
 """
 
 from collections.abc import Callable
@@ -22,16 +22,21 @@ class Cell(NamedTuple):
     Attributes:
       gates: number of gate matrices, side by side in the kernels.
       states: number of [batch, hidden] arrays in the state.
-      forward: (from_input, from_hidden, state) -> (state, saved), of [batch, gates * hidden] gates before
-        their activations.
-      backward: (saved, gradients of the state) -> gradients of (from_input, from_hidden, state), where the
-        last leaves out what reaches h through from_hidden.
+      forward: (from_input, from_hidden, state) -> (state, saved), of [batch, gates *
+        hidden] gates before their activations.
+      backward: (saved, gradients of the state) -> gradients of (from_input,
+        from_hidden, state), where the last leaves out what reaches h through
+        from_hidden.
     """
 
     gates: int
     states: int
-    forward: Callable[[jax.Array, jax.Array, State], tuple[State, tuple[jax.Array, ...]]]
-    backward: Callable[[tuple[jax.Array, ...], State], tuple[jax.Array, jax.Array, State]]
+    forward: Callable[
+        [jax.Array, jax.Array, State], tuple[State, tuple[jax.Array, ...]]
+    ]
+    backward: Callable[
+        [tuple[jax.Array, ...], State], tuple[jax.Array, jax.Array, State]
+    ]
 
 
 def _rnn_forward(from_input, from_hidden, state):
@@ -57,8 +62,15 @@ def _lstm_forward(from_input, from_hidden, state):
 def _lstm_backward(saved, grads):
     (i, f, g, o, c, squashed), (dh, dc) = saved, grads
     dc = dc + dh * o * (1 - squashed * squashed)
-    gates = jnp.concatenate([dc * g * i * (1 - i), dc * c * f * (1 - f), dc * i * (1 - g * g),
-                             dh * squashed * o * (1 - o)], axis=-1)
+    gates = jnp.concatenate(
+        [
+            dc * g * i * (1 - i),
+            dc * c * f * (1 - f),
+            dc * i * (1 - g * g),
+            dh * squashed * o * (1 - o),
+        ],
+        axis=-1,
+    )
     return gates, gates, (jnp.zeros_like(dh), dc * f)
 
 
@@ -76,11 +88,17 @@ def _gru_backward(saved, grads):
     dn = dh * (1 - z) * (1 - n * n)
     dz = dh * (h - n) * z * (1 - z)
     dr = dn * hidden_n * r * (1 - r)
-    return jnp.concatenate([dr, dz, dn], axis=-1), jnp.concatenate([dr, dz, dn * r], axis=-1), (dh * z,)
+    return (
+        jnp.concatenate([dr, dz, dn], axis=-1),
+        jnp.concatenate([dr, dz, dn * r], axis=-1),
+        (dh * z,),
+    )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def recur(cell: Cell, from_input: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+def recur(
+    cell: Cell, from_input: jax.Array, kernel: jax.Array, bias: jax.Array
+) -> jax.Array:
     """Runs a cell over the steps, from a state of zeros.
 
     Args:
@@ -111,9 +129,13 @@ def _backward(cell, residuals, grads):
 
     def step(state, inputs):
         saved, grad = inputs
-        from_input, from_hidden, state = cell.backward(saved, (state[0] + grad, *state[1:]))
+        from_input, from_hidden, state = cell.backward(
+            saved, (state[0] + grad, *state[1:])
+        )
         # Elsewhere than in the GRU both gradients are one array, stored once.
-        gates = (from_input,) if from_input is from_hidden else (from_input, from_hidden)
+        gates = (
+            (from_input,) if from_input is from_hidden else (from_input, from_hidden)
+        )
         return (state[0] + from_hidden @ kernel, *state[1:]), gates
 
     start = jnp.zeros_like(outputs[0])
@@ -124,11 +146,14 @@ def _backward(cell, residuals, grads):
 def _kernel_gradient(outputs: jax.Array, gates: jax.Array) -> jax.Array:
     """The sum over steps and batch of h_{t-1}^T gates_t, as one product."""
     before = jnp.concatenate([jnp.zeros_like(outputs[:1]), outputs[:-1]])
-    return _transpose(before.reshape(-1, before.shape[-1])) @ gates.reshape(-1, gates.shape[-1])
+    return _transpose(before.reshape(-1, before.shape[-1])) @ gates.reshape(
+        -1, gates.shape[-1]
+    )
 
 
 def _transpose(x: jax.Array) -> jax.Array:
-    """x^T in memory: XLA's products of a transposed operand are slower on a CPU than the copy."""
+    """x^T in memory: XLA's products of a transposed operand are slower on a CPU than
+    the copy."""
     return lax.optimization_barrier(x.T)
 
 

@@ -2,7 +2,8 @@
 
     python launch/own/judge.py TRACE_FOLDER
 
-The two functions compute in whatever format they are given, so that the judge can measure their rounding.
+The two functions compute in whatever format they are given, so that the judge can
+measure their rounding.
 """
 
 import json
@@ -17,14 +18,23 @@ from jaxnn.experiment.files.trace import Reader
 from parity import own
 
 DATA = np.random.default_rng(0).standard_normal((64, 12)).astype(np.float32)
-NAME_MAP = {"encoder.weight": "encoder", "refine.weight": "refine/kernel", "refine.bias": "refine/bias"}
+NAME_MAP = {
+    "encoder.weight": "encoder",
+    "refine.weight": "refine/kernel",
+    "refine.bias": "refine/bias",
+}
 DECAYED, RATE, DECAY = ("encoder", "refine/kernel"), 0.01, 0.1
 
 
 def reconstruct(params, x, refined):
-    """tanh(x W^T), refined or not, times W: the weights are tied. Kernels are as torch has them, [out, in]."""
+    """tanh(x W^T), refined or not, times W: the weights are tied. Kernels are as torch
+    has them, [out, in]."""
     h = jnp.tanh(x @ params["encoder"].T)
-    h = h + jnp.tanh(h @ params["refine/kernel"].T + params["refine/bias"][None]) if refined else h
+    h = (
+        h + jnp.tanh(h @ params["refine/kernel"].T + params["refine/bias"][None])
+        if refined
+        else h
+    )
     return h @ params["encoder"] + params["shift"][None]
 
 
@@ -36,11 +46,18 @@ def gradients(params, step, dtype):
     scale = jnp.asarray(step["loss_scale"], wide)
 
     def scaled_loss(params):
-        loss = jnp.mean((reconstruct(params, x, refined).astype(wide) - x.astype(wide)) ** 2)
+        loss = jnp.mean(
+            (reconstruct(params, x, refined).astype(wide) - x.astype(wide)) ** 2
+        )
         return loss * scale, loss
 
-    (_, loss), grads = jax.value_and_grad(scaled_loss, has_aux=True)({k: jnp.asarray(v) for k, v in params.items()})
-    return {"loss": loss, **{f"grads/{name}": grad.astype(wide) / scale for name, grad in grads.items()}}
+    (_, loss), grads = jax.value_and_grad(scaled_loss, has_aux=True)(
+        {k: jnp.asarray(v) for k, v in params.items()}
+    )
+    return {
+        "loss": loss,
+        **{f"grads/{name}": grad.astype(wide) / scale for name, grad in grads.items()},
+    }
 
 
 def update(params, grads, moments, step, dtype):
@@ -52,8 +69,11 @@ def update(params, grads, moments, step, dtype):
         v = 0.999 * moments[f"second/{name}"] + (1 - 0.999) * g * g
         direction = (m / (1 - 0.9**t)) / (jnp.sqrt(v / (1 - 0.999**t)) + 1e-8)
         kept = w * (1 - RATE * DECAY) if name in DECAYED else w
-        outputs |= {f"updated/{name}": kept - RATE * direction, f"updated_moments/first/{name}": m,
-                    f"updated_moments/second/{name}": v}
+        outputs |= {
+            f"updated/{name}": kept - RATE * direction,
+            f"updated_moments/first/{name}": m,
+            f"updated_moments/second/{name}": v,
+        }
     return outputs
 
 
@@ -61,5 +81,10 @@ if __name__ == "__main__":
     trace = Reader(pathlib.Path(sys.argv[1]))
     PRECISION = {"fp16": np.float16, "fp32": np.float32}[trace.meta["precision"]]
     verdict = own.judge(trace, gradients, update, NAME_MAP)
-    print(json.dumps({key: verdict[key] for key in ("verdict", "max_z", "first_divergence")}, indent=2))
+    print(
+        json.dumps(
+            {key: verdict[key] for key in ("verdict", "max_z", "first_divergence")},
+            indent=2,
+        )
+    )
     sys.exit(verdict["verdict"] != "parity")

@@ -1,4 +1,5 @@
-"""What a run ended with, as flat arrays: from its workdir, or as its workdir would have it."""
+"""What a run ended with, as flat arrays: from its workdir, or as its workdir would have
+it."""
 
 import pathlib
 from collections.abc import Mapping
@@ -13,11 +14,15 @@ RESTATED = ("_percent", "perplexity")
 """How metrics end that follow from another one; they are left out."""
 
 Outcome = dict[str, np.ndarray]
-"""float64 "params/NAME", "batch_stats/NAME", "train_loss", "test_loss", "steps", "skipped_steps", "final/METRIC"."""
+"""float64 "params/NAME", "batch_stats/NAME", "train_loss", "test_loss", "steps",
+"skipped_steps", "final/METRIC"."""
 
 
-def outcome(params: Mapping[str, np.ndarray], batch_stats: Mapping[str, np.ndarray],
-            summary: Mapping[str, Any]) -> Outcome:
+def outcome(
+    params: Mapping[str, np.ndarray],
+    batch_stats: Mapping[str, np.ndarray],
+    summary: Mapping[str, Any],
+) -> Outcome:
     """One run's outcome.
 
     Args:
@@ -25,9 +30,15 @@ def outcome(params: Mapping[str, np.ndarray], batch_stats: Mapping[str, np.ndarr
       batch_stats: flat running statistics.
       summary: as in summary.json.
     """
-    found = {name: summary[name] for name in ("train_loss", "test_loss", "steps", "skipped_steps")}
-    found |= {f"final/{name}": value for name, value in summary["final"].items()
-              if isinstance(value, float) and not name.endswith(RESTATED)}
+    found = {
+        name: summary[name]
+        for name in ("train_loss", "test_loss", "steps", "skipped_steps")
+    }
+    found |= {
+        f"final/{name}": value
+        for name, value in summary["final"].items()
+        if isinstance(value, float) and not name.endswith(RESTATED)
+    }
     found |= {f"params/{name}": array for name, array in params.items()}
     found |= {f"batch_stats/{name}": array for name, array in batch_stats.items()}
     return {name: np.asarray(value, np.float64) for name, value in found.items()}
@@ -42,12 +53,16 @@ def read(workdir: pathlib.Path) -> Outcome:
     try:
         summary = artifacts.read_summary(workdir)
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot judge: {workdir / artifacts.SUMMARY}: {error}") from None
+        raise UserError(
+            f"cannot judge: {workdir / artifacts.SUMMARY}: {error}"
+        ) from None
     params = artifacts.read_arrays(workdir / artifacts.PARAMS, "cannot judge")
     stats = workdir / artifacts.BATCH_STATS
     batch_stats = artifacts.read_arrays(stats, "cannot judge") if stats.exists() else {}
     try:
         return outcome(params, batch_stats, summary)
     except KeyError as error:
-        raise UserError(f"cannot judge: {workdir / artifacts.SUMMARY} lacks {error}; the program that trains has to "
-                        "write it") from None
+        raise UserError(
+            f"cannot judge: {workdir / artifacts.SUMMARY} lacks {error}; the program "
+            "that trains has to write it"
+        ) from None

@@ -1,4 +1,5 @@
-"""Measurements of one recorded step -> z scores -> verdict and first divergence. NumPy only.
+"""Measurements of one recorded step -> z scores -> verdict and first divergence. NumPy
+only.
 
     z = ||replayed - recorded|| / max(noise unit, one ulp of the storage format, in norm)
 
@@ -19,9 +20,31 @@ THRESHOLD = 8.0
 BROKEN = 1e308
 """The z of a broken equality, and of a comparison with a value that is not finite."""
 
-EXACT = ("params", "batch", "optimizer_step", "learning_rate", "loss_scale", "skipped", "unchanged")
-PHASES = ("params", "batch", "optimizer_step", "learning_rate", "loss_scale", "activations", "loss", "batch_stats",
-          "grads", "grad_norm", "skipped", "moments", "updated", "unchanged")
+EXACT = (
+    "params",
+    "batch",
+    "optimizer_step",
+    "learning_rate",
+    "loss_scale",
+    "skipped",
+    "unchanged",
+)
+PHASES = (
+    "params",
+    "batch",
+    "optimizer_step",
+    "learning_rate",
+    "loss_scale",
+    "activations",
+    "loss",
+    "batch_stats",
+    "grads",
+    "grad_norm",
+    "skipped",
+    "moments",
+    "updated",
+    "unchanged",
+)
 """Quantities in the order in which a step makes them."""
 LEARNED = ("grads", "moments", "updated")
 """Quantities of a step that is not skipped."""
@@ -37,8 +60,10 @@ class Measurement(NamedTuple):
       quantity: one of PHASES.
       tensor: canonical name; empty for a scalar.
       z: distance in noise units.
-      detectable: the smallest relative error that would have been caught; 0 for an equality.
-      closely: whether it failed with few draws of noise and was measured again with many.
+      detectable: the smallest relative error that would have been caught; 0 for an
+        equality.
+      closely: whether it failed with few draws of noise and was measured again with
+        many.
     """
 
     step: int
@@ -49,9 +74,18 @@ class Measurement(NamedTuple):
     closely: bool = False
 
 
-def measure(step: int, quantity: str, tensor: str, recorded: np.ndarray, replayed: np.ndarray, unit: float,
-            storage: np.dtype, scale: float = 1.0, threshold: float = THRESHOLD,
-            closely: bool = False) -> Measurement:
+def measure(
+    step: int,
+    quantity: str,
+    tensor: str,
+    recorded: np.ndarray,
+    replayed: np.ndarray,
+    unit: float,
+    storage: np.dtype,
+    scale: float = 1.0,
+    threshold: float = THRESHOLD,
+    closely: bool = False,
+) -> Measurement:
     """Compares one tensor in noise units.
 
     Args:
@@ -69,49 +103,78 @@ def measure(step: int, quantity: str, tensor: str, recorded: np.ndarray, replaye
     z = norm(np.asarray(recorded, np.float64) - replayed) / unit
     if not (np.isfinite(z) and np.isfinite(unit)):
         return Measurement(step, quantity, tensor, BROKEN, 0.0, closely)
-    return Measurement(step, quantity, tensor, z, threshold * unit / size if size else 0.0, closely)
+    return Measurement(
+        step, quantity, tensor, z, threshold * unit / size if size else 0.0, closely
+    )
 
 
-def equal(step: int, quantity: str, tensor: str, left: np.ndarray, right: np.ndarray) -> Measurement:
+def equal(
+    step: int, quantity: str, tensor: str, left: np.ndarray, right: np.ndarray
+) -> Measurement:
     """Compares one tensor to the bit; what is not finite is never equal."""
     left, right = np.asarray(left), np.asarray(right)
-    same = (left.shape == right.shape and left.dtype == right.dtype and left.tobytes() == right.tobytes()
-            and bool(np.isfinite(left).all()))
+    same = (
+        left.shape == right.shape
+        and left.dtype == right.dtype
+        and left.tobytes() == right.tobytes()
+        and bool(np.isfinite(left).all())
+    )
     return Measurement(step, quantity, tensor, 0.0 if same else BROKEN, 0.0)
 
 
-def verdict(measurements: Sequence[Measurement], steps: int, threshold: float = THRESHOLD,
-            order: Sequence[str] = ()) -> dict[str, Any]:
+def verdict(
+    measurements: Sequence[Measurement],
+    steps: int,
+    threshold: float = THRESHOLD,
+    order: Sequence[str] = (),
+) -> dict[str, Any]:
     """What verdict.json holds of one recording.
 
     Args:
       measurements: of every step.
       steps: judged.
       threshold: largest z that passes.
-      order: names of activations and gradients in the order in which a step makes them; those left out come after.
+      order: names of activations and gradients in the order in which a step makes them;
+        those left out come after.
 
     Raises:
-      UserError: there is nothing to judge by: no tensor, or no step that was not skipped.
+      UserError: there is nothing to judge by: no tensor, or no step that was not
+        skipped.
     """
     if not any(m.quantity not in EXACT for m in measurements) or steps < 1:
-        raise UserError(f"cannot judge: no tensor of {steps} steps was measured; record at least one, --record=full")
+        raise UserError(
+            f"cannot judge: no tensor of {steps} steps was measured; record at least "
+            "one, --record=full"
+        )
     first = first_failed(measurements, threshold, order)
     if first is None and all(m.quantity not in LEARNED for m in measurements):
-        raise UserError(f"cannot judge: each of {steps} steps was skipped by an overflow, so nothing was learned; "
-                        "record more (--steps) or start from a smaller loss scale (--initial_scale_power)")
+        raise UserError(
+            f"cannot judge: each of {steps} steps was skipped by an overflow, so "
+            "nothing was learned; record more (--steps) or start from a smaller loss "
+            "scale (--initial_scale_power)"
+        )
     return {
         "verdict": "divergence" if first else "parity",
         "max_z": max((m.z for m in measurements), default=0.0),
         "threshold": threshold,
         "steps": steps,
         "steps_measured_closely": len({m.step for m in measurements if m.closely}),
-        "first_divergence": first and {name: getattr(first, name) for name in ("step", "quantity", "tensor", "z")},
-        "quantities": {quantity: _summary(m for m in measurements if m.quantity == quantity) for quantity in PHASES},
+        "first_divergence": first
+        and {
+            name: getattr(first, name) for name in ("step", "quantity", "tensor", "z")
+        },
+        "quantities": {
+            quantity: _summary(m for m in measurements if m.quantity == quantity)
+            for quantity in PHASES
+        },
     }
 
 
-def first_failed(measurements: Iterable[Measurement], threshold: float, order: Sequence[str]) -> Measurement | None:
-    """The first divergence: by step, by phase, by order (activations and gradients) and by size; None at parity."""
+def first_failed(
+    measurements: Iterable[Measurement], threshold: float, order: Sequence[str]
+) -> Measurement | None:
+    """The first divergence: by step, by phase, by order (activations and gradients) and
+    by size; None at parity."""
     places = {name: place for place, name in enumerate(order)}
 
     def when(m: Measurement) -> tuple[float, ...]:
@@ -127,8 +190,14 @@ def _summary(measurements: Iterable[Measurement]) -> dict[str, Any]:
         return {"compared": 0}
     worst = max(measurements, key=lambda m: m.z)
     detectable = [m.detectable for m in measurements]
-    return {"compared": len(measurements), "max_z": worst.z, "step": worst.step, "tensor": worst.tensor,
-            "detectable_median": float(np.median(detectable)), "detectable_worst": max(detectable)}
+    return {
+        "compared": len(measurements),
+        "max_z": worst.z,
+        "step": worst.step,
+        "tensor": worst.tensor,
+        "detectable_median": float(np.median(detectable)),
+        "detectable_worst": max(detectable),
+    }
 
 
 if __name__ == "__main__":

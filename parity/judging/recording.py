@@ -1,4 +1,5 @@
-"""The whole judgement of one recording: every measurement, the verdict, and on divergence why and who is right."""
+"""The whole judgement of one recording: every measurement, the verdict, and on
+divergence why and who is right."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,8 @@ from parity.judging.third_opinion import Vote
 from parity.semantics.switch import Switch
 
 WORTH_A_CLOSE_LOOK, WORSE = 1000.0, 0.9
-"""Under a switch, what still fails by more than this z, or by more than this share of what it is without the switch,
-is not measured again with more draws."""
+"""Under a switch, what still fails by more than this z, or by more than this share of
+what it is without the switch, is not measured again with more draws."""
 
 
 class Judgement(NamedTuple):
@@ -26,7 +27,8 @@ class Judgement(NamedTuple):
       measurements: of every step.
       verdict: as `compare.verdict` returns it.
       explanations: of the first diverging step, the best first; empty at parity.
-      vote: of the oracle on the first tensor that failed; None at parity, and for what is an equality.
+      vote: of the oracle on the first tensor that failed; None at parity, and for what
+        is an equality.
     """
 
     measurements: list[Measurement]
@@ -36,25 +38,39 @@ class Judgement(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """What verdict.json holds of a recording."""
-        return self.verdict | {"diagnosis": diagnose.as_json(self.explanations),
-                               "oracle": self.vote and self.vote._asdict()}
+        return self.verdict | {
+            "diagnosis": diagnose.as_json(self.explanations),
+            "oracle": self.vote and self.vote._asdict(),
+        }
 
     def with_vote(self, stack: str) -> dict[str, Any]:
         """The verdict, the oracle's opinion beside the first divergence."""
         if not self.vote:
             return self.verdict
-        return self.verdict | {"first_divergence": {**self.verdict["first_divergence"],
-                                                    "third_opinion": self.vote.sentence(stack)}}
+        return self.verdict | {
+            "first_divergence": {
+                **self.verdict["first_divergence"],
+                "third_opinion": self.vote.sentence(stack),
+            }
+        }
 
     def sentences(self, stack: str) -> list[str]:
         """What is to be said of a divergence, a line each."""
         if not self.verdict["first_divergence"]:
             return []
-        return [diagnose.sentence(self.explanations), *([self.vote.sentence(stack)] if self.vote else [])]
+        return [
+            diagnose.sentence(self.explanations),
+            *([self.vote.sentence(stack)] if self.vote else []),
+        ]
 
 
-def judge_recording(replays: Replays, trace: Reader, initial: Mapping[str, np.ndarray] | None, threshold: float,
-                    rounds: Sequence[int] = THOROUGH) -> Judgement:
+def judge_recording(
+    replays: Replays,
+    trace: Reader,
+    initial: Mapping[str, np.ndarray] | None,
+    threshold: float,
+    rounds: Sequence[int] = THOROUGH,
+) -> Judgement:
     """Judges every step of a recording, from `trace.first` on.
 
     Args:
@@ -65,16 +81,26 @@ def judge_recording(replays: Replays, trace: Reader, initial: Mapping[str, np.nd
       rounds: draws of noise to measure with; see `judge.Judge`.
     """
     judge = Judge(replays, trace, initial, threshold, rounds)
-    measurements = [m for number in range(trace.first, len(trace)) for m in judge.step(number)]
-    verdict = measure.verdict(measurements, len(trace) - trace.first, threshold, order(trace))
+    measurements = [
+        m for number in range(trace.first, len(trace)) for m in judge.step(number)
+    ]
+    verdict = measure.verdict(
+        measurements, len(trace) - trace.first, threshold, order(trace)
+    )
     failed = measure.first_failed(measurements, threshold, order(trace))
     if failed is None:
         return Judgement(measurements, verdict, [], None)
-    return Judgement(measurements, verdict, explain(judge, failed.step, len(trace), replays, threshold),
-                     judge.vote(failed))
+    return Judgement(
+        measurements,
+        verdict,
+        explain(judge, failed.step, len(trace), replays, threshold),
+        judge.vote(failed),
+    )
 
 
-def explain(judge: Judge, number: int, steps: int, replays: Replays, threshold: float) -> list[Explanation]:
+def explain(
+    judge: Judge, number: int, steps: int, replays: Replays, threshold: float
+) -> list[Explanation]:
     """What explains a diverging step, the best first.
 
     Args:
@@ -84,14 +110,19 @@ def explain(judge: Judge, number: int, steps: int, replays: Replays, threshold: 
       replays: of the experiment.
       threshold: largest z that passes.
     """
+
     @functools.cache
     def without(part: str, step: int) -> Sequence[Measurement]:
         return judge.part(part, step, (), WORTH_A_CLOSE_LOOK)
 
-    def measure(part: str, step: int, switches: tuple[Switch, ...]) -> Sequence[Measurement]:
+    def measure(
+        part: str, step: int, switches: tuple[Switch, ...]
+    ) -> Sequence[Measurement]:
         if not switches:
             return without(part, step)
         worst = max((m.z for m in without(part, step)), default=0.0)
         return judge.part(part, step, switches, min(WORTH_A_CLOSE_LOOK, WORSE * worst))
 
-    return diagnose.diagnose(measure, range(steps)[number:][: diagnose.STEPS], replays.experiment, threshold)
+    return diagnose.diagnose(
+        measure, range(steps)[number:][: diagnose.STEPS], replays.experiment, threshold
+    )

@@ -43,7 +43,9 @@ class Mutant(NamedTuple):
     @property
     def steps(self) -> range:
         """Those that it acts on."""
-        return range(self.first_step, self.first_step + 1 if self.fault in ONCE else STEPS)
+        return range(
+            self.first_step, self.first_step + 1 if self.fault in ONCE else STEPS
+        )
 
 
 class Upstream(NamedTuple):
@@ -80,7 +82,12 @@ def _planted(switch: Switch, experiment: Experiment) -> Mutant:
     """By changed flags where they say it all, else in the code of the torch side."""
     if switch.experiment and not switch.patches and switch.name not in BY_CODE:
         return Mutant((switch.name,), "", switch.experiment(experiment), 0)
-    return Mutant((switch.name,), switch.name, experiment, 0 if switch.name in FROM_THE_START else FIRST_STEP)
+    return Mutant(
+        (switch.name,),
+        switch.name,
+        experiment,
+        0 if switch.name in FROM_THE_START else FIRST_STEP,
+    )
 
 
 def _is_adam_at_stage_0(precision: str) -> Callable[[Experiment], bool]:
@@ -91,7 +98,19 @@ BY_CODE = ("computed_in_bf16",)
 """Planted in the code although a flag would do: the flag also rounds the masters."""
 ONLY_UPSTREAM = ("loss_not_scaled", "init_step_counted", "growth_step_halved")
 UPSTREAM = (
-    Upstream(("init_step_counted", "loss_not_scaled"), _is_adam_at_stage_0("fp16"), lambda e: e.replace(zero_stage=0)),
-    Upstream(("init_step_counted",), _is_adam_at_stage_0("bf16"), lambda e: e.replace(zero_stage=0)),
-    Upstream(("growth_step_halved",), lambda e: e.precision == "fp16" and e.loss_scale_window < STEPS, lambda e: e),
+    Upstream(
+        ("init_step_counted", "loss_not_scaled"),
+        _is_adam_at_stage_0("fp16"),
+        lambda e: e.replace(zero_stage=0),
+    ),
+    Upstream(
+        ("init_step_counted",),
+        _is_adam_at_stage_0("bf16"),
+        lambda e: e.replace(zero_stage=0),
+    ),
+    Upstream(
+        ("growth_step_halved",),
+        lambda e: e.precision == "fp16" and e.loss_scale_window < STEPS,
+        lambda e: e,
+    ),
 )

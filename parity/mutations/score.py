@@ -1,4 +1,5 @@
-"""Records a base with every fault that it can hold, judges each, and says what was caught, located and explained."""
+"""Records a base with every fault that it can hold, judges each, and says what was
+caught, located and explained."""
 
 import dataclasses
 import json
@@ -36,8 +37,8 @@ class Outcome(NamedTuple):
 
     Attributes:
       base, precision, fault: what was planted where.
-      expected: where the fault, applied to jaxnn's own run, first moves a tensor by more than it takes to be seen;
-        None: nowhere.
+      expected: where the fault, applied to jaxnn's own run, first moves a tensor by
+        more than it takes to be seen; None: nowhere.
       largest: the largest z by which it moves one.
       found: the first divergence that the judge reports; None: it reports parity.
       explanation: the switches that it names first.
@@ -61,8 +62,12 @@ class Outcome(NamedTuple):
     @property
     def located(self) -> bool:
         """Whether it names the step and the quantity where the fault first shows."""
-        return bool(self.found and self.expected and self.found.step == self.expected.step
-                    and self.found.quantity == self.expected.quantity)
+        return bool(
+            self.found
+            and self.expected
+            and self.found.step == self.expected.step
+            and self.found.quantity == self.expected.quantity
+        )
 
     @property
     def explained(self) -> bool:
@@ -93,16 +98,24 @@ class Bench(NamedTuple):
 
     def judge(self, name: str) -> Judge:
         """The judge of one run."""
-        return Judge(self.replays, self.trace(name), self.initial, self.threshold, THOROUGH)
+        return Judge(
+            self.replays, self.trace(name), self.initial, self.threshold, THOROUGH
+        )
 
     def trace(self, name: str) -> Reader:
         """What one run recorded."""
         return Reader(self.folder / name / "trace")
 
 
-def score(base: str, experiment: Experiment, folder: pathlib.Path, only: Sequence[str],
-          threshold: float) -> Iterator[Outcome]:
-    """Plants every fault that an experiment can hold; yields the clean run's outcome first.
+def score(
+    base: str,
+    experiment: Experiment,
+    folder: pathlib.Path,
+    only: Sequence[str],
+    threshold: float,
+) -> Iterator[Outcome]:
+    """Plants every fault that an experiment can hold; yields the clean run's outcome
+    first.
 
     Args:
       base: name of the experiment.
@@ -113,18 +126,23 @@ def score(base: str, experiment: Experiment, folder: pathlib.Path, only: Sequenc
     """
     data = load_dataset(experiment)
     initial = initial_params(experiment, data)
-    bench = Bench(base, experiment, data, initial, folder, Replays(experiment, data), threshold)
+    bench = Bench(
+        base, experiment, data, initial, folder, Replays(experiment, data), threshold
+    )
     known = set(only or SWITCHES) & set(ONLY.get(base, SWITCHES))
     planted = [mutant for mutant in mutants(experiment) if set(mutant.switches) & known]
     statuses = record(bench, planted)
-    if not any(mutant.experiment == experiment and not mutant.fault for mutant in planted):
+    if not any(
+        mutant.experiment == experiment and not mutant.fault for mutant in planted
+    ):
         yield judge_clean(bench)
     for mutant, status in zip(planted, statuses[1:]):
         yield judge_mutant(bench, mutant, status)
 
 
 def record(bench: Bench, planted: Sequence[Mutant]) -> list[int]:
-    """Runs jaxnn, and beside it the clean experiment and each mutant in one process of the torch side.
+    """Runs jaxnn, and beside it the clean experiment and each mutant in one process of
+    the torch side.
 
     Returns:
       The exit codes of the torch side's runs.
@@ -136,32 +154,62 @@ def record(bench: Bench, planted: Sequence[Mutant]) -> list[int]:
     artifacts.write_params(bench.folder / "initial.safetensors", bench.initial)
     clean = Mutant((), "", bench.experiment, 0)
     jobs = bench.folder / "jobs.json"
-    jobs.write_text(json.dumps([job(bench, mutant, mutant.name or CLEAN) for mutant in (clean, *planted)]))
-    commands = {PLANTED: [f"--jobs={jobs}"], "jaxnn.train": job(bench, clean, JAX)["arguments"]}
-    running = {module: _start(module, arguments, bench.folder) for module, arguments in commands.items()}
+    jobs.write_text(
+        json.dumps(
+            [job(bench, mutant, mutant.name or CLEAN) for mutant in (clean, *planted)]
+        )
+    )
+    commands = {
+        PLANTED: [f"--jobs={jobs}"],
+        "jaxnn.train": job(bench, clean, JAX)["arguments"],
+    }
+    running = {
+        module: _start(module, arguments, bench.folder)
+        for module, arguments in commands.items()
+    }
     codes = {module: process.wait() for module, process in running.items()}
     finished = jobs.with_suffix(".done.json")
-    statuses = json.loads(finished.read_text()) if finished.exists() else [codes[PLANTED]]
+    statuses = (
+        json.loads(finished.read_text()) if finished.exists() else [codes[PLANTED]]
+    )
     for module, code in ((PLANTED, statuses[0]), ("jaxnn.train", codes["jaxnn.train"])):
         if code:
             log = bench.folder / f"{module}.log"
-            raise UserError(f"cannot judge: {module} failed with exit code {code}: "
-                            f"{' '.join(log.read_text().strip().splitlines()[-1:])}; see {log}")
+            raise UserError(
+                f"cannot judge: {module} failed with exit code {code}: "
+                f"{' '.join(log.read_text().strip().splitlines()[-1:])}; see {log}"
+            )
     return statuses
 
 
-def _start(module: str, arguments: Sequence[str], folder: pathlib.Path) -> subprocess.Popen:
+def _start(
+    module: str, arguments: Sequence[str], folder: pathlib.Path
+) -> subprocess.Popen:
     with (folder / f"{module}.log").open("w") as log:
-        return subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=log, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
 
 
 def job(bench: Bench, mutant: Mutant, name: str) -> dict[str, Any]:
     """A run of the torch side, as `torch_ref.planted --jobs` takes it."""
     flagfile = bench.folder / f"{name}.flags"
     flagfile.write_text(options.to_flagfile(mutant.experiment.replace(max_steps=STEPS)))
-    arguments = [f"--flagfile={flagfile}", f"--workdir={bench.folder / name}", "--noplots", "--record=full",
-                 f"--record_steps={STEPS}", f"--init_params={bench.folder / 'initial.safetensors'}"]
-    return {"fault": mutant.fault, "first_step": mutant.first_step, "arguments": arguments}
+    arguments = [
+        f"--flagfile={flagfile}",
+        f"--workdir={bench.folder / name}",
+        "--noplots",
+        "--record=full",
+        f"--record_steps={STEPS}",
+        f"--init_params={bench.folder / 'initial.safetensors'}",
+    ]
+    return {
+        "fault": mutant.fault,
+        "first_step": mutant.first_step,
+        "arguments": arguments,
+    }
 
 
 def judge_clean(bench: Bench) -> Outcome:
@@ -171,7 +219,8 @@ def judge_clean(bench: Bench) -> Outcome:
 
 
 def judge_mutant(bench: Bench, mutant: Mutant, status: int) -> Outcome:
-    """Judges one run with a fault, and the clean run under the fault's switch for what to expect."""
+    """Judges one run with a fault, and the clean run under the fault's switch for what
+    to expect."""
     known = bench.base, bench.experiment.precision, mutant.name
     if status and steps_recorded(bench, mutant.name) <= mutant.first_step:
         return Outcome(*known, None, 0.0, None, (), f"exit code {status}")
@@ -180,18 +229,31 @@ def judge_mutant(bench: Bench, mutant: Mutant, status: int) -> Outcome:
     found = first_divergence(bench, judge, mutant.name)
     if found is None:
         return Outcome(*known, expected, largest, None, ())
-    explanations = explain(judge, found.step, steps_recorded(bench, mutant.name), bench.replays, bench.threshold)
+    explanations = explain(
+        judge,
+        found.step,
+        steps_recorded(bench, mutant.name),
+        bench.replays,
+        bench.threshold,
+    )
     best = explanations[0].names if explanations and explanations[0].explains else ()
-    return Outcome(*known, expected, largest, found, tuple(sorted(best, key=list(SWITCHES).index)))
+    return Outcome(
+        *known, expected, largest, found, tuple(sorted(best, key=list(SWITCHES).index))
+    )
 
 
 def steps_recorded(bench: Bench, name: str) -> int:
     """Fewer than all where a fault made training diverge, which ends a run."""
-    return len(bench.trace(name)) if (bench.folder / name / "trace" / "meta.json").exists() else 0
+    return (
+        len(bench.trace(name))
+        if (bench.folder / name / "trace" / "meta.json").exists()
+        else 0
+    )
 
 
 def first_divergence(bench: Bench, judge: Judge, name: str) -> Measurement | None:
-    """The first measurement of a run that fails, in the order of `compare.first_failed`."""
+    """The first measurement of a run that fails, in the order of
+    `compare.first_failed`."""
     trace = bench.trace(name)
     for number in range(len(trace)):
         failed = measure.first_failed(judge.step(number), bench.threshold, order(trace))
@@ -201,13 +263,22 @@ def first_divergence(bench: Bench, judge: Judge, name: str) -> Measurement | Non
 
 
 def expectation(bench: Bench, mutant: Mutant) -> tuple[Measurement | None, float]:
-    """Where jaxnn's own run, had it the fault, would first leave its replay, and by how much at most until there."""
-    switches, trace = tuple(SWITCHES[name] for name in mutant.switches), bench.trace(JAX)
+    """Where jaxnn's own run, had it the fault, would first leave its replay, and by how
+    much at most until there."""
+    switches, trace = (
+        tuple(SWITCHES[name] for name in mutant.switches),
+        bench.trace(JAX),
+    )
     clean, largest = bench.judge(JAX), 0.0
     parts = dict.fromkeys(part for switch in switches for part in switch.parts)
     for number in mutant.steps:
-        judge = Judge(bench.replays, Enacted(trace, number, clean.enacted(number, switches)), bench.initial,
-                      bench.threshold, THOROUGH)
+        judge = Judge(
+            bench.replays,
+            Enacted(trace, number, clean.enacted(number, switches)),
+            bench.initial,
+            bench.threshold,
+            THOROUGH,
+        )
         measured = [m for part in parts for m in judge.part(part, number)]
         largest = max(largest, *(m.z for m in measured))
         failed = measure.first_failed(measured, bench.threshold, order(trace))

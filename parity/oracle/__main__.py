@@ -1,11 +1,12 @@
-"""Trains an experiment with NumPy alone, in float64; or shows the computation graph of an expression.
+"""Trains an experiment with NumPy alone, in float64; or shows the computation graph of
+an expression.
 
     python -m parity.oracle --flagfile=launch/experiments/mlp_xor.flags
     python -m parity.oracle --graph
     python -m parity.oracle --graph="exp(a*(b*c))" --at=a=1,b=2,c=3
 
-Writes nothing unless --workdir is given: then metrics.csv and params.safetensors. Exit code 2 on bad input or
-divergence.
+Writes nothing unless --workdir is given: then metrics.csv and params.safetensors. Exit
+code 2 on bad input or divergence.
 """
 
 import pathlib
@@ -37,29 +38,54 @@ def train_and_report(experiment: Experiment) -> None:
     check(experiment)
     began, data = time.perf_counter(), load_dataset(experiment)
     state = train.start(experiment, data)
-    workdir = artifacts.create_workdir(experiment, "oracle", CONTENTS) if experiment.workdir else None
-    print(f"{experiment.name}: {experiment.model} in NumPy float64, "
-          f"{sum(array.size for array in state.params.values())} parameters", flush=True)
-    trained = train.train(experiment, data, state, artifacts.MetricsWriter(workdir) if workdir else None)
+    workdir = (
+        artifacts.create_workdir(experiment, "oracle", CONTENTS)
+        if experiment.workdir
+        else None
+    )
+    print(
+        f"{experiment.name}: {experiment.model} in NumPy float64, "
+        f"{sum(array.size for array in state.params.values())} parameters",
+        flush=True,
+    )
+    trained = train.train(
+        experiment, data, state, artifacts.MetricsWriter(workdir) if workdir else None
+    )
     if workdir:
         write(workdir, trained.state)
-    final = report.final_metrics(experiment, data, trained.state.params, trained.outputs)
+    final = report.final_metrics(
+        experiment, data, trained.state.params, trained.outputs
+    )
     print("\n".join(report.lines(final)))
     if experiment.patience:
-        print(f"early stopping: parameters of epoch {trained.epoch} of {len(trained.rows)} kept")
-    print(f"seconds: {time.perf_counter() - began:.2f}" + (f"; files: {workdir}" if workdir else ""))
+        print(
+            f"early stopping: parameters of epoch {trained.epoch} of "
+            f"{len(trained.rows)} kept"
+        )
+    print(
+        f"seconds: {time.perf_counter() - began:.2f}"
+        + (f"; files: {workdir}" if workdir else "")
+    )
 
 
 def check(experiment: Experiment) -> None:
-    """Raises UserError on a flag that asks for what the oracle does not do; says so of a trace."""
+    """Raises UserError on a flag that asks for what the oracle does not do; says so of
+    a trace."""
     if experiment.precision != "fp64":
-        raise UserError(f"--precision: the oracle computes in fp64, got {experiment.precision}; leave it out or "
-                        "give --precision=fp64")
+        raise UserError(
+            f"--precision: the oracle computes in fp64, got {experiment.precision}; "
+            "leave it out or give --precision=fp64"
+        )
     if experiment.num_devices > 1 and not experiment.sync_batch_norm:
-        raise UserError("--nosync_batch_norm: the oracle has no devices, whose statistics would differ; leave it out, "
-                        "or give --num_devices=1")
+        raise UserError(
+            "--nosync_batch_norm: the oracle has no devices, whose statistics would "
+            "differ; leave it out, or give --num_devices=1"
+        )
     if experiment.resume or experiment.checkpoint_every:
-        raise UserError("--resume, --checkpoint_every: the oracle keeps no checkpoints; leave them out")
+        raise UserError(
+            "--resume, --checkpoint_every: the oracle keeps no checkpoints; leave "
+            "them out"
+        )
     if experiment.record != "off":
         print("note: --record: the oracle writes no trace")
 
@@ -93,9 +119,19 @@ class GraphParser(flags.ArgumentParser):
 
 def define_flags(values: flags.FlagValues) -> None:
     """What the oracle takes beyond the experiment."""
-    text = f"Expression to show the graph of, e.g. exp(a*(b*c)); --graph alone: {graph.EXAMPLE}."
-    flags.DEFINE_flag(flags.Flag(GraphParser(), flags.ArgumentSerializer(), "graph", None, text, boolean=True), values)
-    flags.DEFINE_string("at", "", "Values of the inputs of --graph: a=1,b=2.", flag_values=values)
+    text = (
+        "Expression to show the graph of, e.g. exp(a*(b*c)); --graph alone: "
+        f"{graph.EXAMPLE}."
+    )
+    flags.DEFINE_flag(
+        flags.Flag(
+            GraphParser(), flags.ArgumentSerializer(), "graph", None, text, boolean=True
+        ),
+        values,
+    )
+    flags.DEFINE_string(
+        "at", "", "Values of the inputs of --graph: a=1,b=2.", flag_values=values
+    )
 
 
 if __name__ == "__main__":

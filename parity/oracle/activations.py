@@ -1,4 +1,5 @@
-"""Activation functions by name, with the formulas and the derivatives at kinks of jaxnn/activations.py."""
+"""Activation functions by name, with the formulas and the derivatives at kinks of
+jaxnn/activations.py."""
 
 import functools
 from collections.abc import Callable
@@ -49,7 +50,11 @@ def build(name: str, leaky_relu_alpha: float = 0.01) -> Activation:
       name: a key of `ACTIVATIONS`.
       leaky_relu_alpha: slope of leaky_relu below zero.
     """
-    return functools.partial(leaky_relu, alpha=leaky_relu_alpha) if name == "leaky_relu" else ACTIVATIONS[name]
+    return (
+        functools.partial(leaky_relu, alpha=leaky_relu_alpha)
+        if name == "leaky_relu"
+        else ACTIVATIONS[name]
+    )
 
 
 ACTIVATIONS: dict[str, Activation] = {

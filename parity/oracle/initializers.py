@@ -1,4 +1,5 @@
-"""Initial kernels and biases by name, from the distributions of jaxnn/initializers.py; other draws of them."""
+"""Initial kernels and biases by name, from the distributions of jaxnn/initializers.py;
+other draws of them."""
 
 import math
 from collections.abc import Callable
@@ -39,12 +40,15 @@ def uniform(bound: float) -> Draw:
 
 
 def scaled(variance: float, fan: str, distribution: str) -> Draw:
-    """Mean 0 and `variance` over "fan_in" or "fan_avg", "uniform" or "normal" truncated at two deviations."""
+    """Mean 0 and `variance` over "fan_in" or "fan_avg", "uniform" or "normal" truncated
+    at two deviations."""
 
     def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         window = math.prod(shape[:-2])
         fan_in, fan_out = shape[-2] * window, shape[-1] * window
-        deviation = math.sqrt(variance / (fan_in if fan == "fan_in" else (fan_in + fan_out) / 2))
+        deviation = math.sqrt(
+            variance / (fan_in if fan == "fan_in" else (fan_in + fan_out) / 2)
+        )
         if distribution == "uniform":
             return uniform(math.sqrt(3) * deviation)(rng, shape)
         return deviation / DEVIATION_AFTER_CUT * _truncated(rng, shape)
@@ -53,7 +57,8 @@ def scaled(variance: float, fan: str, distribution: str) -> Draw:
 
 
 def orthogonal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Uniform among matrices [all other axes, out] with orthonormal columns, or rows if wide (Saxe et al. 2014)."""
+    """Uniform among matrices [all other axes, out] with orthonormal columns, or rows if
+    wide (Saxe et al. 2014)."""
     rows, columns = math.prod(shape[:-1]), shape[-1]
     q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
     q = q * np.sign(np.diag(r))
@@ -82,5 +87,7 @@ INITIALIZERS: dict[str, Initializer] = {
     "he_normal": Initializer(scaled(2, "fan_in", "normal"), _zero_bias),
     "he_uniform": Initializer(scaled(2, "fan_in", "uniform"), _zero_bias),
     "orthogonal": Initializer(orthogonal, _zero_bias),
-    "torch_default": Initializer(scaled(1 / 3, "fan_in", "uniform"), lambda fan_in: uniform(fan_in**-0.5)),
+    "torch_default": Initializer(
+        scaled(1 / 3, "fan_in", "uniform"), lambda fan_in: uniform(fan_in**-0.5)
+    ),
 }

@@ -1,4 +1,5 @@
-"""Losses per example: outputs [batch, ...] and targets -> [batch], with the formulas of jaxnn/losses.py."""
+"""Losses per example: outputs [batch, ...] and targets -> [batch], with the formulas of
+jaxnn/losses.py."""
 
 import functools
 from collections.abc import Callable
@@ -8,7 +9,15 @@ import numpy as np
 from jaxnn.experiment.errors import UserError
 from parity.oracle.activations import relu
 from parity.oracle.operations import exp as exponential
-from parity.oracle.operations import log1p, log_sum_exp, mean, reshape, softplus, total, where
+from parity.oracle.operations import (
+    log1p,
+    log_sum_exp,
+    mean,
+    reshape,
+    softplus,
+    total,
+    where,
+)
 from parity.oracle.tensor import Tensor
 
 Loss = Callable[[Tensor, np.ndarray], Tensor]
@@ -21,12 +30,17 @@ def mse(outputs: Tensor, targets: np.ndarray) -> Tensor:
 
 
 def binary_cross_entropy(outputs: Tensor, targets: np.ndarray) -> Tensor:
-    """t log(1 + exp(-z)) + (1 - t) log(1 + exp(z)): [batch, ...] logits z, [batch, ...] labels t of 0 and 1."""
+    """t log(1 + exp(-z)) + (1 - t) log(1 + exp(z)): [batch, ...] logits z, [batch, ...]
+    labels t of 0 and 1."""
     targets = _fitting("binary_cross_entropy", targets, outputs)
-    return _mean_per_example(targets * softplus(-outputs) + (1 - targets) * softplus(outputs))
+    return _mean_per_example(
+        targets * softplus(-outputs) + (1 - targets) * softplus(outputs)
+    )
 
 
-def cross_entropy(outputs: Tensor, targets: np.ndarray, label_smoothing: float = 0.0) -> Tensor:
+def cross_entropy(
+    outputs: Tensor, targets: np.ndarray, label_smoothing: float = 0.0
+) -> Tensor:
     """sum_k q_k (log(sum_j exp(z_j)) - z_k), q = (1 - e) t + e / classes.
 
     Args:
@@ -50,14 +64,18 @@ def hinge(outputs: Tensor, targets: np.ndarray) -> Tensor:
 
 
 def multiclass_hinge(outputs: Tensor, targets: np.ndarray) -> Tensor:
-    """sum_{j != t} max(0, 1 - z_t + z_j) / classes: [batch, ..., classes] scores z, [batch, ...] integer class t."""
+    """sum_{j != t} max(0, 1 - z_t + z_j) / classes: [batch, ..., classes] scores z,
+    [batch, ...] integer class t."""
     labels = _one_hot("multiclass_hinge", targets, outputs)
     gaps = outputs - total(labels * outputs, axis=-1, keepdims=True)
-    return _mean_per_example(total(relu(1 + gaps) * (1 - labels), axis=-1) / float(outputs.shape[-1]))
+    return _mean_per_example(
+        total(relu(1 + gaps) * (1 - labels), axis=-1) / float(outputs.shape[-1])
+    )
 
 
 def perceptron(outputs: Tensor, targets: np.ndarray) -> Tensor:
-    """(step(z) - t) z, step(0) = 1 and a constant; of classes max_j z_j - z_t, the first of equal scores.
+    """(step(z) - t) z, step(0) = 1 and a constant; of classes max_j z_j - z_t, the
+    first of equal scores.
 
     Args:
       outputs: [batch, ...] scores z, or [batch, ..., classes].
@@ -67,7 +85,9 @@ def perceptron(outputs: Tensor, targets: np.ndarray) -> Tensor:
         errors = _largest(outputs) - _one_hot("perceptron", targets, outputs)
         return _mean_per_example(total(errors * outputs, axis=-1))
     targets = _fitting("perceptron", targets, outputs)
-    return _mean_per_example((np.where(outputs.value >= 0, 1.0, 0.0) - targets) * outputs)
+    return _mean_per_example(
+        (np.where(outputs.value >= 0, 1.0, 0.0) - targets) * outputs
+    )
 
 
 def build(name: str, label_smoothing: float = 0.0) -> Loss:
@@ -82,19 +102,25 @@ def build(name: str, label_smoothing: float = 0.0) -> Loss:
 
 
 def _surprise(logits: Tensor, labels: np.ndarray) -> Tensor:
-    """log(1 + sum_{j != t} exp(z_j - z_t)), in which nothing cancels: [..., classes], one-hot labels -> [...]."""
+    """log(1 + sum_{j != t} exp(z_j - z_t)), in which nothing cancels: [..., classes],
+    one-hot labels -> [...]."""
     gaps = logits - total(labels * logits, axis=-1, keepdims=True)
     return softplus(log_sum_exp(where(labels > 0, LEAST, gaps)))
 
 
-def _expected_surprise(logits: Tensor, labels: np.ndarray, label_smoothing: float) -> Tensor:
-    """The cross entropy of probabilities as a sum of positive terms: with a the largest logit's class,
-    log(1 + sum_{j != a} exp(z_j - z_a)) sum(q) + sum_{k != a} q_k (z_a - z_k)."""
+def _expected_surprise(
+    logits: Tensor, labels: np.ndarray, label_smoothing: float
+) -> Tensor:
+    """The cross entropy of probabilities as a sum of positive terms: with a the largest
+    logit's class, log(1 + sum_{j != a} exp(z_j - z_a)) sum(q) + sum_{k != a} q_k (z_a -
+    z_k)."""
     labels = (1 - label_smoothing) * labels + label_smoothing / logits.shape[-1]
     top = _largest(logits)
     gaps = total(top * logits, axis=-1, keepdims=True) - logits
     others = total((1 - top) * exponential(-gaps), axis=-1)
-    return log1p(others) * labels.sum(axis=-1) + total((1 - top) * labels * gaps, axis=-1)
+    return log1p(others) * labels.sum(axis=-1) + total(
+        (1 - top) * labels * gaps, axis=-1
+    )
 
 
 def _mean_per_example(losses: Tensor) -> Tensor:
@@ -108,8 +134,11 @@ def _largest(scores: Tensor) -> np.ndarray:
 
 def _one_hot(name: str, targets: np.ndarray, scores: Tensor) -> np.ndarray:
     if targets.shape != scores.shape[:-1] or targets.dtype.kind not in "iu":
-        raise UserError(f"--loss: {name} takes an integer class for each row of outputs {scores.shape}, got "
-                        f"{targets.dtype} targets {targets.shape}; choose a loss that fits the data")
+        raise UserError(
+            f"--loss: {name} takes an integer class for each row of outputs "
+            f"{scores.shape}, got {targets.dtype} targets {targets.shape}; choose a "
+            "loss that fits the data"
+        )
     return _rows_of_identity(targets, scores.shape[-1])
 
 
@@ -120,8 +149,10 @@ def _rows_of_identity(places: np.ndarray, size: int) -> np.ndarray:
 def _fitting(name: str, targets: np.ndarray, outputs: Tensor) -> np.ndarray:
     """The targets in float64, of the shape of the outputs."""
     if outputs.shape != targets.shape:  # they would broadcast
-        raise UserError(f"--loss: {name} takes targets of the shape of the outputs {outputs.shape}, got "
-                        f"{targets.shape}; choose a loss that fits the data")
+        raise UserError(
+            f"--loss: {name} takes targets of the shape of the outputs "
+            f"{outputs.shape}, got {targets.shape}; choose a loss that fits the data"
+        )
     return np.asarray(targets, np.float64)
 
 

@@ -1,4 +1,5 @@
-"""The other primitive operations, each with its vector-Jacobian product; then what is built of them."""
+"""The other primitive operations, each with its vector-Jacobian product; then what is
+built of them."""
 
 import math
 from collections.abc import Sequence
@@ -39,24 +40,34 @@ def tanh(x: TensorLike) -> Tensor:
 def erfc(x: TensorLike) -> Tensor:
     """The complementary error function; derivative -2 exp(-x^2) / sqrt(pi)."""
     x = lift(x)
-    y = np.fromiter(map(math.erfc, x.value.flat), np.float64, x.value.size).reshape(x.shape)
-    return record(y, (x, lambda g: g * (-2 / math.sqrt(math.pi)) * np.exp(-np.square(x.value))))
+    y = np.fromiter(map(math.erfc, x.value.flat), np.float64, x.value.size).reshape(
+        x.shape
+    )
+    return record(
+        y, (x, lambda g: g * (-2 / math.sqrt(math.pi)) * np.exp(-np.square(x.value)))
+    )
 
 
 def maximum(x: TensorLike, y: TensorLike) -> Tensor:
     """The larger of two, elementwise; the derivative goes to it, and of equals to y."""
     x, y = lift(x), lift(y)
     first = x.value > y.value
-    return record(np.maximum(x.value, y.value), (x, lambda g: unbroadcast(np.where(first, g, 0), x.shape)),
-                  (y, lambda g: unbroadcast(np.where(first, 0, g), y.shape)))
+    return record(
+        np.maximum(x.value, y.value),
+        (x, lambda g: unbroadcast(np.where(first, g, 0), x.shape)),
+        (y, lambda g: unbroadcast(np.where(first, 0, g), y.shape)),
+    )
 
 
 def where(condition: np.ndarray, x: TensorLike, y: TensorLike) -> Tensor:
-    """x where the condition holds, else y, elementwise; each gets the derivative where it was chosen."""
+    """x where the condition holds, else y, elementwise; each gets the derivative where
+    it was chosen."""
     x, y = lift(x), lift(y)
-    return record(np.where(condition, x.value, y.value),
-                  (x, lambda g: unbroadcast(np.where(condition, g, 0), x.shape)),
-                  (y, lambda g: unbroadcast(np.where(condition, 0, g), y.shape)))
+    return record(
+        np.where(condition, x.value, y.value),
+        (x, lambda g: unbroadcast(np.where(condition, g, 0), x.shape)),
+        (y, lambda g: unbroadcast(np.where(condition, 0, g), y.shape)),
+    )
 
 
 def total(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
@@ -91,8 +102,10 @@ def concatenate(tensors: Sequence[TensorLike], axis: int) -> Tensor:
     def cut(start: int, end: int):
         return lambda g: g.swapaxes(0, axis)[start:end].swapaxes(0, axis)
 
-    return record(np.concatenate([part.value for part in parts], axis),
-                  *((part, cut(start, end)) for part, start, end in zip(parts, ends, ends[1:])))
+    return record(
+        np.concatenate([part.value for part in parts], axis),
+        *((part, cut(start, end)) for part, start, end in zip(parts, ends, ends[1:])),
+    )
 
 
 def mean(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
@@ -106,13 +119,20 @@ def stack(tensors: Sequence[TensorLike], axis: int) -> Tensor:
     """Tensors of one shape along a new axis."""
     parts = [lift(tensor) for tensor in tensors]
     wider = [(*part.shape[:axis], 1, *part.shape[axis:]) for part in parts]
-    return concatenate([reshape(part, shape) for part, shape in zip(parts, wider)], axis)
+    return concatenate(
+        [reshape(part, shape) for part, shape in zip(parts, wider)], axis
+    )
 
 
-def pad(x: TensorLike, before: int, after: int, axis: int, value: float = 0.0) -> Tensor:
+def pad(
+    x: TensorLike, before: int, after: int, axis: int, value: float = 0.0
+) -> Tensor:
     """A tensor with so many constants before and after it along an axis."""
     x = lift(x)
-    ends = [np.full((*x.shape[:axis], count, *x.shape[axis + 1 :]), value) for count in (before, after)]
+    ends = [
+        np.full((*x.shape[:axis], count, *x.shape[axis + 1 :]), value)
+        for count in (before, after)
+    ]
     return concatenate([ends[0], x, ends[1]], axis)
 
 
@@ -123,7 +143,8 @@ def magnitude(x: TensorLike) -> Tensor:
 
 
 def sigmoid(x: TensorLike) -> Tensor:
-    """1 / (1 + exp(-x)), in value and derivative without overflow or cancellation on either side."""
+    """1 / (1 + exp(-x)), in value and derivative without overflow or cancellation on
+    either side."""
     x = lift(x)
     small = exp(-magnitude(x))
     return where(x.value >= 0, 1.0, small) / (1.0 + small)
@@ -136,7 +157,8 @@ def softplus(x: TensorLike) -> Tensor:
 
 
 def log_sum_exp(x: TensorLike) -> Tensor:
-    """log sum_k exp(x_k) over the last axis: [..., n] -> [...]; moved by the largest, a constant that cancels."""
+    """log sum_k exp(x_k) over the last axis: [..., n] -> [...]; moved by the largest, a
+    constant that cancels."""
     x = lift(x)
     largest = x.value.max(axis=-1, keepdims=True)
     return log(total(exp(x - largest), axis=-1)) + largest[..., 0]

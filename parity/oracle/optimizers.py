@@ -1,10 +1,10 @@
 """Optimizers in float64, from the formulas of jaxnn/optimizers.py.
 
-    g <- clip(g, clip_norm)
-    g <- g + l1 sign(w) + l2 w
-    d <- the rule's direction, which may remember moments
-    d <- d + weight_decay w                 (adamw)
-    w <- w - learning_rate d
+g <- clip(g, clip_norm)
+g <- g + l1 sign(w) + l2 w
+d <- the rule's direction, which may remember moments
+d <- d + weight_decay w                 (adamw)
+w <- w - learning_rate d
 """
 
 from collections.abc import Callable, Mapping
@@ -24,15 +24,24 @@ class Rule(NamedTuple):
 
     Attributes:
       moments: the ones it remembers, among "first" and "second".
-      direction: (experiment, gradient, moments, t) -> (direction, moments), of one tensor; t counts from 1.
+      direction: (experiment, gradient, moments, t) -> (direction, moments), of one
+        tensor; t counts from 1.
     """
 
     moments: tuple[str, ...]
-    direction: Callable[[Experiment, np.ndarray, Arrays, int], tuple[np.ndarray, dict[str, np.ndarray]]]
+    direction: Callable[
+        [Experiment, np.ndarray, Arrays, int], tuple[np.ndarray, dict[str, np.ndarray]]
+    ]
 
 
-def update(experiment: Experiment, params: Arrays, grads: Arrays, moments: Arrays, updates: int,
-           learning_rate: float) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def update(
+    experiment: Experiment,
+    params: Arrays,
+    grads: Arrays,
+    moments: Arrays,
+    updates: int,
+    learning_rate: float,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """One step of the experiment's optimizer.
 
     Args:
@@ -62,12 +71,16 @@ def update(experiment: Experiment, params: Arrays, grads: Arrays, moments: Array
 def initial_moments(experiment: Experiment, params: Arrays) -> dict[str, np.ndarray]:
     """Zeros, or AdaGrad's accumulator, by "first/NAME" and "second/NAME"."""
     value = experiment.adagrad_initial if experiment.optimizer == "adagrad" else 0.0
-    return {f"{kind}/{name}": np.full(array.shape, value)
-            for kind in OPTIMIZERS[experiment.optimizer].moments for name, array in params.items()}
+    return {
+        f"{kind}/{name}": np.full(array.shape, value)
+        for kind in OPTIMIZERS[experiment.optimizer].moments
+        for name, array in params.items()
+    }
 
 
 def clip(grads: Arrays, max_norm: float) -> Arrays:
-    """g / max(1, (|g| + 1e-6) / max_norm), the norm over all tensors; as they are for max_norm 0."""
+    """g / max(1, (|g| + 1e-6) / max_norm), the norm over all tensors; as they are for
+    max_norm 0."""
     if not max_norm:
         return grads
     norm = np.sqrt(sum(np.sum(np.square(g)) for g in grads.values()))
@@ -98,12 +111,16 @@ def _ema_momentum(e, g, moments, t):
 
 
 def _adam(e, g, moments, t):
-    """m_hat / (sqrt(v_hat) + eps); DeepSpeed's FusedAdam takes betas and eps as float32."""
+    """m_hat / (sqrt(v_hat) + eps); DeepSpeed's FusedAdam takes betas and eps as
+    float32."""
     rounded = np.float32 if e.fused_adam else float
     b1, b2, eps = (float(rounded(x)) for x in (e.adam_b1, e.adam_b2, e.adam_eps))
     m = b1 * moments["first"] + (1 - b1) * g
     v = b2 * moments["second"] + (1 - b2) * g * g
-    return (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps), {"first": m, "second": v}
+    return (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps), {
+        "first": m,
+        "second": v,
+    }
 
 
 def _rmsprop(e, g, moments, t):

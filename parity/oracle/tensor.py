@@ -1,8 +1,9 @@
 """Reverse-mode automatic differentiation of NumPy arrays (Linnainmaa 1970).
 
-An operation on tensors returns a tensor that remembers its arguments and, for each, how to carry a derivative back:
-with L a number computed later, the vector-Jacobian product takes dL/d(result) to this result's share of
-dL/d(argument). The tensors are the tape; `gradients` reads it once, backwards.
+An operation on tensors returns a tensor that remembers its arguments and, for each, how
+to carry a derivative back: with L a number computed later, the vector-Jacobian product
+takes dL/d(result) to this result's share of dL/d(argument). The tensors are the tape;
+`gradients` reads it once, backwards.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +27,12 @@ class Tensor:
     __slots__ = ("parents", "tracked", "value")
     __array_ufunc__ = None  # array + tensor is left to the tensor
 
-    def __init__(self, value: np.ndarray | float, parents: Sequence[tuple["Tensor", VJP]] = (), tracked: bool = False):
+    def __init__(
+        self,
+        value: np.ndarray | float,
+        parents: Sequence[tuple["Tensor", VJP]] = (),
+        tracked: bool = False,
+    ):
         self.value = np.asarray(value, np.float64)
         self.parents, self.tracked = tuple(parents), tracked
 
@@ -84,7 +90,8 @@ def lift(value: TensorLike) -> Tensor:
 
 
 def record(value: np.ndarray, *arguments: tuple[Tensor, VJP]) -> Tensor:
-    """The result of an operation. Constants among its arguments are forgotten, and with them their derivatives.
+    """The result of an operation. Constants among its arguments are forgotten, and with
+    them their derivatives.
 
     Args:
       value: of the result.
@@ -95,7 +102,8 @@ def record(value: np.ndarray, *arguments: tuple[Tensor, VJP]) -> Tensor:
 
 
 def gradients(output: Tensor, wanted: Sequence[Tensor]) -> list[np.ndarray]:
-    """d output / d w for each wanted tensor w, zeros where the output does not depend on it.
+    """d output / d w for each wanted tensor w, zeros where the output does not depend
+    on it.
 
     Args:
       output: () a number.
@@ -109,13 +117,15 @@ def gradients(output: Tensor, wanted: Sequence[Tensor]) -> list[np.ndarray]:
             found[id(tensor)] = adjoint
         for parent, vjp in tensor.parents:
             share = vjp(adjoint)
-            adjoints[id(parent)] = adjoints[id(parent)] + share if id(parent) in adjoints else share
+            adjoints[id(parent)] = (
+                adjoints[id(parent)] + share if id(parent) in adjoints else share
+            )
     return [found.get(id(tensor), np.zeros_like(tensor.value)) for tensor in wanted]
 
 
 def topological(output: Tensor) -> list[Tensor]:
-    """Every tensor that `output` depends on and itself, each after its arguments; a stack instead of recursion, so
-    that the depth of a graph has no limit."""
+    """Every tensor that `output` depends on and itself, each after its arguments; a
+    stack instead of recursion, so that the depth of a graph has no limit."""
     order, seen, stack = [], {id(output)}, [(output, iter(output.parents))]
     while stack:
         tensor, parents = stack[-1]
@@ -130,24 +140,34 @@ def topological(output: Tensor) -> list[Tensor]:
 
 
 def unbroadcast(adjoint: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The sum over the axes along which an argument of a shape was repeated: [...] -> [*shape]."""
+    """The sum over the axes along which an argument of a shape was repeated: [...] ->
+    [*shape]."""
     if adjoint.shape == shape:
         return adjoint
     adjoint = adjoint.sum(axis=tuple(range(adjoint.ndim - len(shape))))
-    return adjoint.sum(axis=tuple(axis for axis, size in enumerate(shape) if size == 1), keepdims=True)
+    return adjoint.sum(
+        axis=tuple(axis for axis, size in enumerate(shape) if size == 1), keepdims=True
+    )
 
 
 def add(x: TensorLike, y: TensorLike) -> Tensor:
     """x + y; dL/dx = dL/dz."""
     x, y = lift(x), lift(y)
-    return record(x.value + y.value, (x, lambda g: unbroadcast(g, x.shape)), (y, lambda g: unbroadcast(g, y.shape)))
+    return record(
+        x.value + y.value,
+        (x, lambda g: unbroadcast(g, x.shape)),
+        (y, lambda g: unbroadcast(g, y.shape)),
+    )
 
 
 def multiply(x: TensorLike, y: TensorLike) -> Tensor:
     """x y, elementwise; dL/dx = dL/dz y."""
     x, y = lift(x), lift(y)
-    return record(x.value * y.value, (x, lambda g: unbroadcast(g * y.value, x.shape)),
-                  (y, lambda g: unbroadcast(g * x.value, y.shape)))
+    return record(
+        x.value * y.value,
+        (x, lambda g: unbroadcast(g * y.value, x.shape)),
+        (y, lambda g: unbroadcast(g * x.value, y.shape)),
+    )
 
 
 def power(x: TensorLike, y: TensorLike) -> Tensor:
@@ -156,20 +176,29 @@ def power(x: TensorLike, y: TensorLike) -> Tensor:
     z = x.value**y.value
 
     def by_base(g: np.ndarray) -> np.ndarray:
-        return unbroadcast(g * y.value * x.value ** np.where(y.value == 0, 1, y.value - 1), x.shape)
+        return unbroadcast(
+            g * y.value * x.value ** np.where(y.value == 0, 1, y.value - 1), x.shape
+        )
 
-    return record(z, (x, by_base), (y, lambda g: unbroadcast(g * z * np.log(x.value), y.shape)))
+    return record(
+        z, (x, by_base), (y, lambda g: unbroadcast(g * z * np.log(x.value), y.shape))
+    )
 
 
 def matmul(x: TensorLike, y: TensorLike) -> Tensor:
-    """x y of matrices [..., n, m] and [..., m, k]; dL/dx = dL/dz y^T, dL/dy = x^T dL/dz."""
+    """x y of matrices [..., n, m] and [..., m, k]; dL/dx = dL/dz y^T, dL/dy = x^T
+    dL/dz."""
     x, y = lift(x), lift(y)
-    return record(x.value @ y.value, (x, lambda g: unbroadcast(g @ y.value.swapaxes(-1, -2), x.shape)),
-                  (y, lambda g: unbroadcast(x.value.swapaxes(-1, -2) @ g, y.shape)))
+    return record(
+        x.value @ y.value,
+        (x, lambda g: unbroadcast(g @ y.value.swapaxes(-1, -2), x.shape)),
+        (y, lambda g: unbroadcast(x.value.swapaxes(-1, -2) @ g, y.shape)),
+    )
 
 
 def take(x: Tensor, key) -> Tensor:
-    """x[key] for slices and arrays of places; dL/dx adds up dL/dz over the times that a place was taken."""
+    """x[key] for slices and arrays of places; dL/dx adds up dL/dz over the times that a
+    place was taken."""
 
     keys = key if isinstance(key, tuple) else (key,)
 

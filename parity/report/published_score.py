@@ -1,4 +1,5 @@
-"""The score that was last published, so that every verdict can show what the judge is known to catch."""
+"""The score that was last published, so that every verdict can show what the judge is
+known to catch."""
 
 import json
 import pathlib
@@ -22,14 +23,20 @@ def write(score: Mapping[str, Any]) -> None:
 
 
 def commit() -> str:
-    """The commit of this code, with a "+" if it was changed since; "unknown" outside a checkout."""
-    head, changes = (_git("rev-parse", "--short", "HEAD"), _git("status", "--porcelain", "--untracked-files=no"))
+    """The commit of this code, with a "+" if it was changed since; "unknown" outside a
+    checkout."""
+    head, changes = (
+        _git("rev-parse", "--short", "HEAD"),
+        _git("status", "--porcelain", "--untracked-files=no"),
+    )
     return (head or "unknown") + ("+" if changes else "")
 
 
 def _git(*arguments: str) -> str:
     try:
-        done = subprocess.run(["git", *arguments], cwd=FILE.parent, capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", *arguments], cwd=FILE.parent, capture_output=True, text=True
+        )
     except FileNotFoundError:
         return ""
     return done.stdout.strip()

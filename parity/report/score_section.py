@@ -17,15 +17,24 @@ def section(score: Mapping[str, Any] | None) -> str:
         return ""
     head = "".join(f"<th>{name}</th>" for name in HEADERS)
     rows = "".join(_row(row) for row in score["faults"])
-    return (f"<h2>What a green verdict is worth</h2><p>Known faults were planted in real runs, one at a time "
-            f"(commit {escape(score['commit'])}): {escape(score['sentence'])}.</p><details><summary>"
-            f"{len(score['faults'])} faults</summary><div class=scroll><table><thead><tr>{head}</tr></thead>"
-            f"<tbody>{rows}</tbody></table></div></details>")
+    return (
+        "<h2>What a green verdict is worth</h2><p>Known faults were planted in real "
+        f"runs, one at a time (commit {escape(score['commit'])}): "
+        f"{escape(score['sentence'])}.</p><details><summary>{len(score['faults'])} "
+        "faults</summary><div "
+        f"class=scroll><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>"
+    )
 
 
 def _row(row: Mapping[str, Any]) -> str:
-    counts = "".join(f'<td class="number">{row[word]} of {row["detectable"]}</td>'
-                     for word in ("caught", "located", "explained"))
-    below = escape(", ".join(f"{where} (z {z:.2g})" for where, z in row["below"].items()))
-    return (f'<tr><th scope="row"><code>{escape(row["name"])}</code></th><td class="number">{row["planted"]}</td>'
-            f"{counts}<td>{below}</td></tr>")
+    counts = "".join(
+        f'<td class="number">{row[word]} of {row["detectable"]}</td>'
+        for word in ("caught", "located", "explained")
+    )
+    below = escape(
+        ", ".join(f"{where} (z {z:.2g})" for where, z in row["below"].items())
+    )
+    return (
+        f'<tr><th scope="row"><code>{escape(row["name"])}</code></th><td class="number">{row["planted"]}</td>'
+        f"{counts}<td>{below}</td></tr>"
+    )

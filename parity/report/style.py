@@ -1,8 +1,12 @@
 """How the page looks, in light and in dark."""
 
-COLOURS = "".join(f".c{index} {{ stroke: var(--c{index}); }} i.c{index} {{ background: var(--c{index}); }}\n"
-                  for index in range(10))
-STYLE = """
+COLOURS = "".join(
+    f".c{index} {{ stroke: var(--c{index}); }} i.c{index} {{ background: "
+    f"var(--c{index}); }}\n"
+    for index in range(10)
+)
+STYLE = (
+    """
 :root { color-scheme: light dark; --text: #1d2330; --soft: #5d6677; --page: #fbfbfa; --box: #fff; --rule: #d9dce2;
   --grid: #e8eaee; --good: #0b6b3a; --good-box: #e3f4ea; --bad: #a3161a; --bad-box: #fdeaea; --link: #0a58a6;
   --none: #f1f2f4; --c0: #dfe4ec; --c1: #c6dbef; --c2: #9ecae1; --c3: #6baed6; --c4: #3182bd; --c5: #08519c;
@@ -82,7 +86,9 @@ details[open] > summary.row > span:first-child::before { content: "▾"; }
 details[open] { padding-bottom: .5rem; }
 .row svg { display: block; width: 100%; height: 1.05rem; background: var(--none); shape-rendering: crispEdges; }
 .row path { vector-effect: none; stroke-width: 2; }
-""" + COLOURS + """
+"""
+    + COLOURS
+    + """
 @media (max-width: 40rem) {
   body { font-size: 15px; padding: 1rem .7rem 3rem; }
   .curves { grid-template-columns: 2.8rem 1fr; }
@@ -94,3 +100,4 @@ details[open] { padding-bottom: .5rem; }
   dd { margin: 0 0 .4rem; }
 }
 """
+)

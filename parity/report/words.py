@@ -1,4 +1,5 @@
-"""Measurements and places as the page spells them; everything is escaped where it enters."""
+"""Measurements and places as the page spells them; everything is escaped where it
+enters."""
 
 from html import escape
 

@@ -1,11 +1,13 @@
-"""Lists the known differences between the stacks that a diagnosis tries, and that `parity.mutations` plants.
+"""Lists the known differences between the stacks that a diagnosis tries, and that
+`parity.mutations` plants.
 
     python -m parity.semantics
     python -m parity.semantics --flagfile=launch/experiments/lstm_sine.flags     # those that can act on an experiment
 
-"Shows in" is the part of a step where a difference first does: rules (batches, rates, scales, counters, where a step
-begins), gradients (activations, loss, gradients, norm, skips) or update (moments, parameters). References to MISMATCHES
-are to parity/semantics/MISMATCHES.md.
+"Shows in" is the part of a step where a difference first does: rules (batches, rates,
+scales, counters, where a step begins), gradients (activations, loss, gradients, norm,
+skips) or update (moments, parameters). References to MISMATCHES are to
+parity/semantics/MISMATCHES.md.
 """
 
 import sys
@@ -22,10 +24,22 @@ from parity.semantics import SWITCHES
 def main(experiment: Experiment) -> None:
     """Prints the catalogue, of an experiment's switches if flags are given."""
     asked = len(sys.argv) > 1
-    table = Table("switch", "shows in", "what the other stack did", "reference", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        "switch",
+        "shows in",
+        "what the other stack did",
+        "reference",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for switch in SWITCHES.values():
         if not asked or switch.applies(experiment):
-            table.add_row(switch.name, ", ".join(switch.parts), switch.explanation, switch.reference)
+            table.add_row(
+                switch.name,
+                ", ".join(switch.parts),
+                switch.explanation,
+                switch.reference,
+            )
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     print(f"{table.row_count} of {len(SWITCHES)} switches")
 

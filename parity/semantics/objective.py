@@ -1,4 +1,5 @@
-"""Switches on the loss and its gradients: scale, reduction, accumulation, dropout, what a forward pass starts from."""
+"""Switches on the loss and its gradients: scale, reduction, accumulation, dropout, what
+a forward pass starts from."""
 
 import jax
 import jax.numpy as jnp
@@ -18,40 +19,57 @@ SMOOTHING = 0.1
 
 
 def times(factor, of_loss: bool = True):
-    """`before` of a switch whose objective is multiplied by `factor(situation, rows)`, its overflows with it."""
+    """`before` of a switch whose objective is multiplied by `factor(situation, rows)`,
+    its overflows with it."""
 
     def before(inputs: Inputs, situation: Situation) -> Inputs:
         share = np.float32(factor(situation, len(inputs.targets)))
-        return inputs._replace(scale=np.float32(inputs.scale * share), loss_share=share if of_loss else np.float32(1))
+        return inputs._replace(
+            scale=np.float32(inputs.scale * share),
+            loss_share=share if of_loss else np.float32(1),
+        )
 
     return before
 
 
 def _unscaled_backward(inputs: Inputs, situation: Situation) -> Inputs:
-    """The backward pass of the bare loss; what the optimizer sees is divided by the scale all the same."""
+    """The backward pass of the bare loss; what the optimizer sees is divided by the
+    scale all the same."""
     return divided_grads(lambda situation: situation.step["loss_scale"])(
-        inputs._replace(scale=np.float32(1), divisor=np.float32(1)), situation)
+        inputs._replace(scale=np.float32(1), divisor=np.float32(1)), situation
+    )
 
 
 def divided_grads(divisor):
-    """`before` of a switch whose optimizer sees gradients divided by `divisor(situation)`."""
+    """`before` of a switch whose optimizer sees gradients divided by
+    `divisor(situation)`."""
 
     def before(inputs: Inputs, situation: Situation) -> Inputs:
         share = np.float32(divisor(situation))
-        return inputs._replace(master={name: array / share if name.startswith("grads/") else array
-                                       for name, array in inputs.master.items()})
+        return inputs._replace(
+            master={
+                name: array / share if name.startswith("grads/") else array
+                for name, array in inputs.master.items()
+            }
+        )
 
     return before
 
 
 def _added_to_previous(tensors: Tensors, situation: Situation) -> Tensors:
-    return {name: array + situation.previous[name] if name.startswith("grads/") and situation.previous else array
-            for name, array in tensors.items()}
+    return {
+        name: array + situation.previous[name]
+        if name.startswith("grads/") and situation.previous
+        else array
+        for name, array in tensors.items()
+    }
 
 
 def _previous_params(inputs: Inputs, situation: Situation) -> Inputs:
-    params = {f"params/{name}": array.astype(inputs.compute[f"params/{name}"].dtype)
-              for name, array in trace.select(situation.previous, "params").items()}
+    params = {
+        f"params/{name}": array.astype(inputs.compute[f"params/{name}"].dtype)
+        for name, array in trace.select(situation.previous, "params").items()
+    }
     return inputs._replace(compute=inputs.compute | params)
 
 
@@ -64,7 +82,11 @@ def _only_last_part(plain):
     def accumulate(part_gradients, batch_stats, batch, parts):
         def muted(batch_stats, part, number):
             *others, grads, batch_stats = part_gradients(batch_stats, part, number)
-            return *others, jax.tree.map(lambda g: jnp.where(number == parts - 1, g, 0), grads), batch_stats
+            return (
+                *others,
+                jax.tree.map(lambda g: jnp.where(number == parts - 1, g, 0), grads),
+                batch_stats,
+            )
 
         return plain(muted, batch_stats, batch, parts)
 
@@ -83,13 +105,19 @@ def _squashed_first(plain):
 def _without_division(plain):
     def dropout(x, rate, layer, source):
         kept = plain(x, rate, layer, source)
-        return kept if source is None or rate == 0 else kept * np.asarray(1 - rate, x.dtype)
+        return (
+            kept
+            if source is None or rate == 0
+            else kept * np.asarray(1 - rate, x.dtype)
+        )
 
     return dropout
 
 
 def _keep_for_rate(experiment: Experiment) -> Experiment:
-    return experiment.replace(dropout_rates=tuple(1 - rate for rate in experiment.dropout_rates))
+    return experiment.replace(
+        dropout_rates=tuple(1 - rate for rate in experiment.dropout_rates)
+    )
 
 
 def has_dropout(experiment: Experiment) -> bool:
@@ -106,53 +134,162 @@ def _is_cross_entropy(experiment: Experiment) -> bool:
 
 
 SWITCHES = [
-    Switch("loss_not_scaled", (GRADIENTS, UPDATE), "the loss is not multiplied by the loss scale, the gradients are "
-           "divided by it", "MISMATCHES D1; DeepSpeed pull request 8393", is_fp16, before=_unscaled_backward),
-    Switch("unscaled_twice", (UPDATE,), "the gradients are divided by the loss scale twice",
-           "GradScaler.unscale_() called by hand and by step()", is_fp16,
-           before=divided_grads(lambda s: s.step["loss_scale"])),
-    Switch("growth_step_halved", (UPDATE,), "where the loss scale doubles, the gradients are divided by the new one",
-           "MISMATCHES D3; DeepSpeed runtime/fp16/loss_scaler.py", is_fp16,
-           before=divided_grads(lambda s: 2 if s.grows else 1)),
-    Switch("loss_summed", (GRADIENTS,), "the loss is the batch's sum, not its mean", "torch reduction='sum'", always,
-           before=times(lambda situation, rows: rows)),
-    Switch("half_factor", (GRADIENTS,), "the squared error has a factor 1/2", "MISMATCHES L9; optax.l2_loss",
-           lambda e: e.loss == "mse", before=times(lambda situation, rows: 0.5)),
-    Switch("padding_counted", (GRADIENTS,), "a smaller last batch is averaged as if it were full",
-           "a mean over padded rows", always,
-           before=times(lambda situation, rows: rows / situation.experiment.batch_size)),
-    Switch("accumulation_not_averaged", (GRADIENTS,), "the parts' gradients are summed, each a mean of its own",
-           "MISMATCHES D8; DeepSpeed divides the loss by gradient_accumulation_steps", _accumulates,
-           before=times(lambda situation, rows: situation.experiment.accumulation_steps, of_loss=False)),
-    Switch("last_part_only", (GRADIENTS,), "only the last part's gradient is applied",
-           "zero_grad() between the parts of a step", _accumulates,
-           patches=(Patch(train_step, "_accumulate", _only_last_part),)),
-    Switch("ranks_summed", (GRADIENTS,), "gradients are summed over the ranks, not averaged",
-           "all_reduce without division", lambda e: e.num_devices > 1,
-           before=times(lambda situation, rows: situation.world_size, of_loss=False)),
-    Switch("gradients_not_zeroed", (GRADIENTS,), "the previous step's gradients are still there",
-           "a missing optimizer.zero_grad()", always, after=_added_to_previous),
-    Switch("stale_parameters", (GRADIENTS,), "forward and backward use the parameters of the step before",
-           "half-precision copies that are not refreshed from the masters", always, before=_previous_params),
-    Switch("dropout_off", (GRADIENTS,), "no unit is dropped", "module.eval() in training", has_dropout,
-           experiment=lambda e: e.replace(dropout_rates=())),
-    Switch("dropout_not_divided", (GRADIENTS,), "kept units are not divided by the probability of keeping them",
-           "Srivastava et al. 2014 scale at test time instead", has_dropout,
-           patches=tuple(Patch(module, "dropout", _without_division) for module in (mlp, cnn, rnn, transformer))),
-    Switch("dropout_mask_reused", (GRADIENTS,), "every step drops the units of the first",
-           "a key that is not split or folded", has_dropout, before=_first_mask),
-    Switch("dropout_rate_is_keep", (GRADIENTS,), "the rate is taken as the probability of keeping a unit",
-           "TensorFlow 1's keep_prob", lambda e: any(rate not in (0, 0.5) for rate in e.dropout_rates),
-           experiment=_keep_for_rate),
-    Switch("label_smoothing_missing", (GRADIENTS,), "labels are not smoothed", "Szegedy et al. 2016",
-           lambda e: e.label_smoothing > 0, experiment=lambda e: e.replace(label_smoothing=0.0)),
-    Switch("label_smoothing_added", (GRADIENTS,), f"labels are smoothed by {SMOOTHING}",
-           "torch.nn.CrossEntropyLoss(label_smoothing)", lambda e: e.loss == "cross_entropy" and not e.label_smoothing,
-           experiment=lambda e: e.replace(label_smoothing=SMOOTHING)),
-    Switch("probabilities_as_logits", (GRADIENTS,), "softmax or sigmoid is applied before a loss that applies it again",
-           "torch.nn.CrossEntropyLoss takes logits", _is_cross_entropy,
-           patches=(Patch(losses, "build", _squashed_first),)),
-    Switch("computed_in_bf16", (GRADIENTS,), "the forward and backward pass are in bfloat16",
-           "autocast, or matmul precision left at its default on an accelerator", lambda e: e.precision == "fp32",
-           experiment=lambda e: e.replace(precision="bf16")),
+    Switch(
+        "loss_not_scaled",
+        (GRADIENTS, UPDATE),
+        "the loss is not multiplied by the loss scale, the gradients are divided by it",
+        "MISMATCHES D1; DeepSpeed pull request 8393",
+        is_fp16,
+        before=_unscaled_backward,
+    ),
+    Switch(
+        "unscaled_twice",
+        (UPDATE,),
+        "the gradients are divided by the loss scale twice",
+        "GradScaler.unscale_() called by hand and by step()",
+        is_fp16,
+        before=divided_grads(lambda s: s.step["loss_scale"]),
+    ),
+    Switch(
+        "growth_step_halved",
+        (UPDATE,),
+        "where the loss scale doubles, the gradients are divided by the new one",
+        "MISMATCHES D3; DeepSpeed runtime/fp16/loss_scaler.py",
+        is_fp16,
+        before=divided_grads(lambda s: 2 if s.grows else 1),
+    ),
+    Switch(
+        "loss_summed",
+        (GRADIENTS,),
+        "the loss is the batch's sum, not its mean",
+        "torch reduction='sum'",
+        always,
+        before=times(lambda situation, rows: rows),
+    ),
+    Switch(
+        "half_factor",
+        (GRADIENTS,),
+        "the squared error has a factor 1/2",
+        "MISMATCHES L9; optax.l2_loss",
+        lambda e: e.loss == "mse",
+        before=times(lambda situation, rows: 0.5),
+    ),
+    Switch(
+        "padding_counted",
+        (GRADIENTS,),
+        "a smaller last batch is averaged as if it were full",
+        "a mean over padded rows",
+        always,
+        before=times(lambda situation, rows: rows / situation.experiment.batch_size),
+    ),
+    Switch(
+        "accumulation_not_averaged",
+        (GRADIENTS,),
+        "the parts' gradients are summed, each a mean of its own",
+        "MISMATCHES D8; DeepSpeed divides the loss by gradient_accumulation_steps",
+        _accumulates,
+        before=times(
+            lambda situation, rows: situation.experiment.accumulation_steps,
+            of_loss=False,
+        ),
+    ),
+    Switch(
+        "last_part_only",
+        (GRADIENTS,),
+        "only the last part's gradient is applied",
+        "zero_grad() between the parts of a step",
+        _accumulates,
+        patches=(Patch(train_step, "_accumulate", _only_last_part),),
+    ),
+    Switch(
+        "ranks_summed",
+        (GRADIENTS,),
+        "gradients are summed over the ranks, not averaged",
+        "all_reduce without division",
+        lambda e: e.num_devices > 1,
+        before=times(lambda situation, rows: situation.world_size, of_loss=False),
+    ),
+    Switch(
+        "gradients_not_zeroed",
+        (GRADIENTS,),
+        "the previous step's gradients are still there",
+        "a missing optimizer.zero_grad()",
+        always,
+        after=_added_to_previous,
+    ),
+    Switch(
+        "stale_parameters",
+        (GRADIENTS,),
+        "forward and backward use the parameters of the step before",
+        "half-precision copies that are not refreshed from the masters",
+        always,
+        before=_previous_params,
+    ),
+    Switch(
+        "dropout_off",
+        (GRADIENTS,),
+        "no unit is dropped",
+        "module.eval() in training",
+        has_dropout,
+        experiment=lambda e: e.replace(dropout_rates=()),
+    ),
+    Switch(
+        "dropout_not_divided",
+        (GRADIENTS,),
+        "kept units are not divided by the probability of keeping them",
+        "Srivastava et al. 2014 scale at test time instead",
+        has_dropout,
+        patches=tuple(
+            Patch(module, "dropout", _without_division)
+            for module in (mlp, cnn, rnn, transformer)
+        ),
+    ),
+    Switch(
+        "dropout_mask_reused",
+        (GRADIENTS,),
+        "every step drops the units of the first",
+        "a key that is not split or folded",
+        has_dropout,
+        before=_first_mask,
+    ),
+    Switch(
+        "dropout_rate_is_keep",
+        (GRADIENTS,),
+        "the rate is taken as the probability of keeping a unit",
+        "TensorFlow 1's keep_prob",
+        lambda e: any(rate not in (0, 0.5) for rate in e.dropout_rates),
+        experiment=_keep_for_rate,
+    ),
+    Switch(
+        "label_smoothing_missing",
+        (GRADIENTS,),
+        "labels are not smoothed",
+        "Szegedy et al. 2016",
+        lambda e: e.label_smoothing > 0,
+        experiment=lambda e: e.replace(label_smoothing=0.0),
+    ),
+    Switch(
+        "label_smoothing_added",
+        (GRADIENTS,),
+        f"labels are smoothed by {SMOOTHING}",
+        "torch.nn.CrossEntropyLoss(label_smoothing)",
+        lambda e: e.loss == "cross_entropy" and not e.label_smoothing,
+        experiment=lambda e: e.replace(label_smoothing=SMOOTHING),
+    ),
+    Switch(
+        "probabilities_as_logits",
+        (GRADIENTS,),
+        "softmax or sigmoid is applied before a loss that applies it again",
+        "torch.nn.CrossEntropyLoss takes logits",
+        _is_cross_entropy,
+        patches=(Patch(losses, "build", _squashed_first),),
+    ),
+    Switch(
+        "computed_in_bf16",
+        (GRADIENTS,),
+        "the forward and backward pass are in bfloat16",
+        "autocast, or matmul precision left at its default on an accelerator",
+        lambda e: e.precision == "fp32",
+        experiment=lambda e: e.replace(precision="bf16"),
+    ),
 ]

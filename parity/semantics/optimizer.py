@@ -23,7 +23,8 @@ def _with_rule(rule):
         def build(experiment: Experiment) -> Optimizer:
             decay = experiment.weight_decay if experiment.optimizer == "adamw" else 0
             return plain(experiment)._replace(
-                transform=optimizers._regularized(experiment, rule(experiment), decay))
+                transform=optimizers._regularized(experiment, rule(experiment), decay)
+            )
 
         return build
 
@@ -40,7 +41,9 @@ def _adam_eps_inside(experiment: Experiment) -> optax.GradientTransformation:
 
 
 def _rms_eps_inside(experiment: Experiment) -> optax.GradientTransformation:
-    return optax.scale_by_rms(experiment.rmsprop_decay, experiment.rmsprop_eps, eps_in_sqrt=True)
+    return optax.scale_by_rms(
+        experiment.rmsprop_decay, experiment.rmsprop_eps, eps_in_sqrt=True
+    )
 
 
 def _adagrad_eps_inside(experiment: Experiment) -> optax.GradientTransformation:
@@ -53,7 +56,9 @@ def _adam_uncorrected(experiment: Experiment) -> optax.GradientTransformation:
 
     def update(grads, state, params=None):
         _, state = plain.update(grads, state, params)
-        direction = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), state.mu, state.nu)
+        direction = jax.tree.map(
+            lambda m, v: m / (jnp.sqrt(v) + eps), state.mu, state.nu
+        )
         return direction, state
 
     return optax.GradientTransformation(plain.init, update)
@@ -72,18 +77,26 @@ def _by_tensor(plain):
 
 
 def _by_value(plain):
-    return lambda grads, max_norm: jax.tree.map(lambda g: jnp.clip(g, -max_norm, max_norm), grads)
+    return lambda grads, max_norm: jax.tree.map(
+        lambda g: jnp.clip(g, -max_norm, max_norm), grads
+    )
 
 
 def _of_scaled_gradients(experiment: Experiment) -> Experiment:
-    return experiment.replace(clip_norm=experiment.clip_norm / 2.0**experiment.initial_scale_power)
+    return experiment.replace(
+        clip_norm=experiment.clip_norm / 2.0**experiment.initial_scale_power
+    )
 
 
 def _to_bound(plain):
     """Gradients above the bound and below it are all given that norm."""
 
     def clip(grads, max_norm):
-        norm = jnp.sqrt(sum(jnp.sum(jnp.square(at_least_float32(g))) for g in jax.tree.leaves(grads)))
+        norm = jnp.sqrt(
+            sum(
+                jnp.sum(jnp.square(at_least_float32(g))) for g in jax.tree.leaves(grads)
+            )
+        )
         factor = 1 / ((norm + optimizers.CLIP_EPS) / max_norm)
         return jax.tree.map(lambda g: g * factor.astype(g.dtype), grads)
 
@@ -91,12 +104,18 @@ def _to_bound(plain):
 
 
 def _rounded_masters(plain, experiment: Experiment):
-    """Float64 stays as it is, so that the rounding counts as noise: it may fall to either side."""
+    """Float64 stays as it is, so that the rounding counts as noise: it may fall to
+    either side."""
     compute = precision.POLICIES[experiment.precision].compute
 
     def update(*args):
         params, state = plain(*args)
-        rounded = jax.tree.map(lambda p: p.astype(compute).astype(p.dtype) if p.dtype == jnp.float32 else p, params)
+        rounded = jax.tree.map(
+            lambda p: (
+                p.astype(compute).astype(p.dtype) if p.dtype == jnp.float32 else p
+            ),
+            params,
+        )
         return rounded, state
 
     return update
@@ -108,7 +127,10 @@ def _decay_without_rate(plain, experiment: Experiment):
         more = experiment.weight_decay * (1 - learning_rate)
 
         def shrink(path, updated, param):
-            decays = experiment.decay_all or optimizers._last_name(path) in optimizers.DECAYED
+            decays = (
+                experiment.decay_all
+                or optimizers._last_name(path) in optimizers.DECAYED
+            )
             return updated - more.astype(param.dtype) * param if decays else updated
 
         return jax.tree_util.tree_map_with_path(shrink, updated, params), state
@@ -125,70 +147,218 @@ def _becomes(optimizer: str, **more):
 
 
 SWITCHES = [
-    Switch("adam_eps", (UPDATE,), "Adam's eps is 100 times larger", "1e-8 in torch and optax, 1e-7 in Keras, 1e-6 in "
-           "many recipes", lambda e: e.optimizer in ADAM, experiment=lambda e: e.replace(adam_eps=100 * e.adam_eps)),
-    Switch("eps_inside_root", (UPDATE,), "eps is added inside the square root", "MISMATCHES O1, O2; optax.rmsprop",
-           lambda e: e.optimizer in (*ADAM, "rmsprop", "adagrad"),
-           patches=(*_on(ADAM, _adam_eps_inside), *_on(("rmsprop",), _rms_eps_inside),
-                    *_on(("adagrad",), _adagrad_eps_inside))),
-    Switch("bias_correction_missing", (UPDATE,), "Adam's moments are not corrected for their start at zero",
-           "BertAdam; DeepSpeed FusedAdam(bias_correction=False)", lambda e: e.optimizer in ADAM,
-           patches=_on(ADAM, _adam_uncorrected)),
-    Switch("bias_correction_late", (UPDATE,), "Adam's first update is corrected as its second", "MISMATCHES D2",
-           lambda e: e.optimizer in ADAM, before=_one_update_more),
-    Switch("betas_in_double", (UPDATE,), "Adam's betas are double where FusedAdam's are float32, or the reverse",
-           "DeepSpeed csrc/includes/cpu_adam.h", lambda e: e.optimizer in ADAM,
-           experiment=lambda e: e.replace(fused_adam=not e.fused_adam)),
-    Switch("adam_b2", (UPDATE,), "Adam's second decay is 0.98", "Vaswani et al. 2017 0.98, torch 0.999",
-           lambda e: e.optimizer in ADAM and e.adam_b2 != 0.98, experiment=lambda e: e.replace(adam_b2=0.98)),
-    Switch("rmsprop_decay", (UPDATE,), "RMSprop keeps 0.9 of its mean square", "MISMATCHES O1; optax 0.9, torch 0.99",
-           lambda e: e.optimizer == "rmsprop" and e.rmsprop_decay != 0.9,
-           experiment=lambda e: e.replace(rmsprop_decay=0.9)),
-    Switch("l2_for_decoupled", (UPDATE,), "decay passes through Adam's moments", "MISMATCHES D6; Loshchilov & Hutter "
-           "2019", lambda e: e.optimizer == "adamw" and e.weight_decay > 0,
-           experiment=lambda e: e.replace(optimizer="adam", l2=e.weight_decay, weight_decay=0.0)),
-    Switch("decoupled_for_l2", (UPDATE,), "decay does not pass through Adam's moments",
-           "MISMATCHES D6; DeepSpeed's 'Adam' is AdamW", lambda e: e.optimizer == "adam" and e.l2 > 0,
-           experiment=lambda e: e.replace(optimizer="adamw", weight_decay=e.l2, l2=0.0)),
-    Switch("decay_on_biases", (UPDATE,), "decay acts on biases and norms too", "torch's weight_decay without groups",
-           lambda e: _decays(e) and not e.decay_all, experiment=lambda e: e.replace(decay_all=True)),
-    Switch("decay_not_on_biases", (UPDATE,), "decay leaves biases and norms alone", "two parameter groups, as in GPT-2",
-           lambda e: _decays(e) and e.decay_all, experiment=lambda e: e.replace(decay_all=False)),
-    Switch("decay_missing", (UPDATE,), "nothing decays", "MISMATCHES O3, O4; optax.adam has no weight decay", _decays,
-           experiment=lambda e: e.replace(**dict.fromkeys(DECAYS, 0.0))),
-    Switch("l2_doubled", (UPDATE,), "the penalty is l2 w^2, not l2 w^2 / 2", "a penalty that is added to the loss",
-           lambda e: e.l2 > 0, experiment=lambda e: e.replace(l2=2 * e.l2)),
-    Switch("decay_not_times_rate", (UPDATE,), "decoupled decay is not multiplied by the learning rate",
-           "Loshchilov & Hutter 2019, Algorithm 2; torch and optax multiply",
-           lambda e: e.optimizer == "adamw" and e.weight_decay > 0, update=_decay_without_rate),
-    Switch("momentum_as_average", (UPDATE,), "the momentum is a moving average, (1 - mu) on the gradient",
-           "MISMATCHES O5", lambda e: e.optimizer == "momentum", experiment=_becomes("ema_momentum")),
-    Switch("average_as_momentum", (UPDATE,), "the momentum is the heavy ball, without (1 - mu)", "MISMATCHES O5",
-           lambda e: e.optimizer == "ema_momentum", experiment=_becomes("momentum")),
-    Switch("nesterov_added", (UPDATE,), "the gradient is taken at the shifted point", "torch SGD(nesterov=True)",
-           lambda e: e.optimizer == "momentum", experiment=_becomes("nesterov")),
-    Switch("nesterov_missing", (UPDATE,), "the momentum is the plain heavy ball", "torch SGD(nesterov=False)",
-           lambda e: e.optimizer == "nesterov", experiment=_becomes("momentum")),
-    Switch("clip_missing", (UPDATE,), "gradients are not clipped", "ds_config gradient_clipping 0",
-           lambda e: e.clip_norm > 0, experiment=lambda e: e.replace(clip_norm=0.0)),
-    Switch("clip_added", (UPDATE,), "gradients are clipped to a norm of 1",
-           "MISMATCHES D14; DeepSpeed's default since 0.19.3", lambda e: not e.clip_norm,
-           experiment=lambda e: e.replace(clip_norm=1.0)),
-    Switch("clip_without_eps", (UPDATE,), "the clipping factor is max_norm / norm, without eps",
-           "MISMATCHES D7; optax.clip_by_global_norm", lambda e: e.clip_norm > 0,
-           patches=(Patch(optimizers, "CLIP_EPS", lambda plain: 0.0),)),
-    Switch("clip_before_unscale", (UPDATE,), "the norm that is clipped by is of the scaled gradients",
-           "clip_grad_norm_ before GradScaler.unscale_", lambda e: e.clip_norm > 0 and e.precision == "fp16",
-           experiment=_of_scaled_gradients),
-    Switch("clip_by_tensor", (UPDATE,), "each tensor is clipped by its own norm", "optax.adaptive_grad_clip's scope; "
-           "torch clip_grad_norm_ called per layer", lambda e: e.clip_norm > 0,
-           patches=(Patch(optimizers, "clip", _by_tensor),)),
-    Switch("clip_by_value", (UPDATE,), "each entry is clipped to the norm's bound",
-           "torch clip_grad_value_, optax.clip", lambda e: e.clip_norm > 0,
-           patches=(Patch(optimizers, "clip", _by_value),)),
-    Switch("clip_normalizes", (UPDATE,), "gradients below the bound are scaled up to it",
-           "max_norm / norm without the minimum with 1", lambda e: e.clip_norm > 0,
-           patches=(Patch(optimizers, "clip", _to_bound),)),
-    Switch("half_precision_masters", (UPDATE,), "updated parameters are kept in the compute format",
-           "model.half() without fp32 masters", lambda e: e.precision in ("fp16", "bf16"), update=_rounded_masters),
+    Switch(
+        "adam_eps",
+        (UPDATE,),
+        "Adam's eps is 100 times larger",
+        "1e-8 in torch and optax, 1e-7 in Keras, 1e-6 in many recipes",
+        lambda e: e.optimizer in ADAM,
+        experiment=lambda e: e.replace(adam_eps=100 * e.adam_eps),
+    ),
+    Switch(
+        "eps_inside_root",
+        (UPDATE,),
+        "eps is added inside the square root",
+        "MISMATCHES O1, O2; optax.rmsprop",
+        lambda e: e.optimizer in (*ADAM, "rmsprop", "adagrad"),
+        patches=(
+            *_on(ADAM, _adam_eps_inside),
+            *_on(("rmsprop",), _rms_eps_inside),
+            *_on(("adagrad",), _adagrad_eps_inside),
+        ),
+    ),
+    Switch(
+        "bias_correction_missing",
+        (UPDATE,),
+        "Adam's moments are not corrected for their start at zero",
+        "BertAdam; DeepSpeed FusedAdam(bias_correction=False)",
+        lambda e: e.optimizer in ADAM,
+        patches=_on(ADAM, _adam_uncorrected),
+    ),
+    Switch(
+        "bias_correction_late",
+        (UPDATE,),
+        "Adam's first update is corrected as its second",
+        "MISMATCHES D2",
+        lambda e: e.optimizer in ADAM,
+        before=_one_update_more,
+    ),
+    Switch(
+        "betas_in_double",
+        (UPDATE,),
+        "Adam's betas are double where FusedAdam's are float32, or the reverse",
+        "DeepSpeed csrc/includes/cpu_adam.h",
+        lambda e: e.optimizer in ADAM,
+        experiment=lambda e: e.replace(fused_adam=not e.fused_adam),
+    ),
+    Switch(
+        "adam_b2",
+        (UPDATE,),
+        "Adam's second decay is 0.98",
+        "Vaswani et al. 2017 0.98, torch 0.999",
+        lambda e: e.optimizer in ADAM and e.adam_b2 != 0.98,
+        experiment=lambda e: e.replace(adam_b2=0.98),
+    ),
+    Switch(
+        "rmsprop_decay",
+        (UPDATE,),
+        "RMSprop keeps 0.9 of its mean square",
+        "MISMATCHES O1; optax 0.9, torch 0.99",
+        lambda e: e.optimizer == "rmsprop" and e.rmsprop_decay != 0.9,
+        experiment=lambda e: e.replace(rmsprop_decay=0.9),
+    ),
+    Switch(
+        "l2_for_decoupled",
+        (UPDATE,),
+        "decay passes through Adam's moments",
+        "MISMATCHES D6; Loshchilov & Hutter 2019",
+        lambda e: e.optimizer == "adamw" and e.weight_decay > 0,
+        experiment=lambda e: e.replace(
+            optimizer="adam", l2=e.weight_decay, weight_decay=0.0
+        ),
+    ),
+    Switch(
+        "decoupled_for_l2",
+        (UPDATE,),
+        "decay does not pass through Adam's moments",
+        "MISMATCHES D6; DeepSpeed's 'Adam' is AdamW",
+        lambda e: e.optimizer == "adam" and e.l2 > 0,
+        experiment=lambda e: e.replace(optimizer="adamw", weight_decay=e.l2, l2=0.0),
+    ),
+    Switch(
+        "decay_on_biases",
+        (UPDATE,),
+        "decay acts on biases and norms too",
+        "torch's weight_decay without groups",
+        lambda e: _decays(e) and not e.decay_all,
+        experiment=lambda e: e.replace(decay_all=True),
+    ),
+    Switch(
+        "decay_not_on_biases",
+        (UPDATE,),
+        "decay leaves biases and norms alone",
+        "two parameter groups, as in GPT-2",
+        lambda e: _decays(e) and e.decay_all,
+        experiment=lambda e: e.replace(decay_all=False),
+    ),
+    Switch(
+        "decay_missing",
+        (UPDATE,),
+        "nothing decays",
+        "MISMATCHES O3, O4; optax.adam has no weight decay",
+        _decays,
+        experiment=lambda e: e.replace(**dict.fromkeys(DECAYS, 0.0)),
+    ),
+    Switch(
+        "l2_doubled",
+        (UPDATE,),
+        "the penalty is l2 w^2, not l2 w^2 / 2",
+        "a penalty that is added to the loss",
+        lambda e: e.l2 > 0,
+        experiment=lambda e: e.replace(l2=2 * e.l2),
+    ),
+    Switch(
+        "decay_not_times_rate",
+        (UPDATE,),
+        "decoupled decay is not multiplied by the learning rate",
+        "Loshchilov & Hutter 2019, Algorithm 2; torch and optax multiply",
+        lambda e: e.optimizer == "adamw" and e.weight_decay > 0,
+        update=_decay_without_rate,
+    ),
+    Switch(
+        "momentum_as_average",
+        (UPDATE,),
+        "the momentum is a moving average, (1 - mu) on the gradient",
+        "MISMATCHES O5",
+        lambda e: e.optimizer == "momentum",
+        experiment=_becomes("ema_momentum"),
+    ),
+    Switch(
+        "average_as_momentum",
+        (UPDATE,),
+        "the momentum is the heavy ball, without (1 - mu)",
+        "MISMATCHES O5",
+        lambda e: e.optimizer == "ema_momentum",
+        experiment=_becomes("momentum"),
+    ),
+    Switch(
+        "nesterov_added",
+        (UPDATE,),
+        "the gradient is taken at the shifted point",
+        "torch SGD(nesterov=True)",
+        lambda e: e.optimizer == "momentum",
+        experiment=_becomes("nesterov"),
+    ),
+    Switch(
+        "nesterov_missing",
+        (UPDATE,),
+        "the momentum is the plain heavy ball",
+        "torch SGD(nesterov=False)",
+        lambda e: e.optimizer == "nesterov",
+        experiment=_becomes("momentum"),
+    ),
+    Switch(
+        "clip_missing",
+        (UPDATE,),
+        "gradients are not clipped",
+        "ds_config gradient_clipping 0",
+        lambda e: e.clip_norm > 0,
+        experiment=lambda e: e.replace(clip_norm=0.0),
+    ),
+    Switch(
+        "clip_added",
+        (UPDATE,),
+        "gradients are clipped to a norm of 1",
+        "MISMATCHES D14; DeepSpeed's default since 0.19.3",
+        lambda e: not e.clip_norm,
+        experiment=lambda e: e.replace(clip_norm=1.0),
+    ),
+    Switch(
+        "clip_without_eps",
+        (UPDATE,),
+        "the clipping factor is max_norm / norm, without eps",
+        "MISMATCHES D7; optax.clip_by_global_norm",
+        lambda e: e.clip_norm > 0,
+        patches=(Patch(optimizers, "CLIP_EPS", lambda plain: 0.0),),
+    ),
+    Switch(
+        "clip_before_unscale",
+        (UPDATE,),
+        "the norm that is clipped by is of the scaled gradients",
+        "clip_grad_norm_ before GradScaler.unscale_",
+        lambda e: e.clip_norm > 0 and e.precision == "fp16",
+        experiment=_of_scaled_gradients,
+    ),
+    Switch(
+        "clip_by_tensor",
+        (UPDATE,),
+        "each tensor is clipped by its own norm",
+        "optax.adaptive_grad_clip's scope; torch clip_grad_norm_ called per layer",
+        lambda e: e.clip_norm > 0,
+        patches=(Patch(optimizers, "clip", _by_tensor),),
+    ),
+    Switch(
+        "clip_by_value",
+        (UPDATE,),
+        "each entry is clipped to the norm's bound",
+        "torch clip_grad_value_, optax.clip",
+        lambda e: e.clip_norm > 0,
+        patches=(Patch(optimizers, "clip", _by_value),),
+    ),
+    Switch(
+        "clip_normalizes",
+        (UPDATE,),
+        "gradients below the bound are scaled up to it",
+        "max_norm / norm without the minimum with 1",
+        lambda e: e.clip_norm > 0,
+        patches=(Patch(optimizers, "clip", _to_bound),),
+    ),
+    Switch(
+        "half_precision_masters",
+        (UPDATE,),
+        "updated parameters are kept in the compute format",
+        "model.half() without fp32 masters",
+        lambda e: e.precision in ("fp16", "bf16"),
+        update=_rounded_masters,
+    ),
 ]

@@ -1,4 +1,5 @@
-"""Switches on what follows from the flags alone: learning rates, loss scales, counters, batches, carried state."""
+"""Switches on what follows from the flags alone: learning rates, loss scales, counters,
+batches, carried state."""
 
 import numpy as np
 
@@ -39,63 +40,107 @@ def _learning_rate_at(offset: int):
     return expected
 
 
-def _learning_rate_of_number(rows: list[Expectation], situation: Situation) -> list[Expectation]:
+def _learning_rate_of_number(
+    rows: list[Expectation], situation: Situation
+) -> list[Expectation]:
     return _with(rows, "learning_rate", situation.learning_rates[situation.number])
 
 
-def _one_update_more(rows: list[Expectation], situation: Situation) -> list[Expectation]:
+def _one_update_more(
+    rows: list[Expectation], situation: Situation
+) -> list[Expectation]:
     if situation.number == 0:
         moved = _after_zero_gradients(situation.experiment, rows)
-        rows = [row._replace(expected=_within_rounding(row, moved.get(row.tensor, row.expected))) for row in rows]
+        rows = [
+            row._replace(
+                expected=_within_rounding(row, moved.get(row.tensor, row.expected))
+            )
+            for row in rows
+        ]
     return _with(rows, "optimizer_step", np.int32(situation.updates + 1))
 
 
-def _after_zero_gradients(experiment: Experiment, rows: list[Expectation]) -> dict[str, np.ndarray]:
-    """First parameters and moments as an update of zero gradients leaves them: where there is decay, it has acted."""
-    params = {row.tensor.removeprefix("params/"): row.expected for row in rows if row.tensor.startswith("params/")}
+def _after_zero_gradients(
+    experiment: Experiment, rows: list[Expectation]
+) -> dict[str, np.ndarray]:
+    """First parameters and moments as an update of zero gradients leaves them: where
+    there is decay, it has acted."""
+    params = {
+        row.tensor.removeprefix("params/"): row.expected
+        for row in rows
+        if row.tensor.startswith("params/")
+    }
     optimizer = OPTIMIZERS[experiment.optimizer](experiment)
     zeros = {name: np.zeros_like(array) for name, array in params.items()}
     updated, state = train_step.make_update(optimizer)(
-        params, optimizer.transform.init(params), zeros, np.float32(experiment.learning_rate))
+        params,
+        optimizer.transform.init(params),
+        zeros,
+        np.float32(experiment.learning_rate),
+    )
     moments = flatten(optimizer.moments(state)._asdict())
-    return {**{f"params/{name}": np.asarray(array) for name, array in updated.items()},
-            **{f"moments/{name}": np.asarray(array) for name, array in moments.items()}}
+    return {
+        **{f"params/{name}": np.asarray(array) for name, array in updated.items()},
+        **{f"moments/{name}": np.asarray(array) for name, array in moments.items()},
+    }
 
 
 def _within_rounding(row: Expectation, moved: np.ndarray) -> np.ndarray:
     """What was recorded, if it is the moved tensor within rounding."""
     if row.recorded.shape != moved.shape or row.quantity != "params":
         return moved
-    far = np.abs(row.recorded.astype(np.float64) - moved) > ROUNDING * ulp(moved, np.dtype(np.float32))
+    far = np.abs(row.recorded.astype(np.float64) - moved) > ROUNDING * ulp(
+        moved, np.dtype(np.float32)
+    )
     return moved if far.any() else row.recorded
 
 
 def _initial_copies(inputs: Inputs, situation: Situation) -> Inputs:
-    """The first forward pass: the half-precision parameters are not refreshed after the update before training."""
+    """The first forward pass: the half-precision parameters are not refreshed after the
+    update before training."""
     if situation.number or not situation.initial:
         return inputs
-    copies = {f"params/{name}": array.astype(inputs.compute[f"params/{name}"].dtype)
-              for name, array in situation.initial.items()}
+    copies = {
+        f"params/{name}": array.astype(inputs.compute[f"params/{name}"].dtype)
+        for name, array in situation.initial.items()
+    }
     return inputs._replace(compute=inputs.compute | copies)
 
 
-def _updates_are_steps(rows: list[Expectation], situation: Situation) -> list[Expectation]:
+def _updates_are_steps(
+    rows: list[Expectation], situation: Situation
+) -> list[Expectation]:
     return _with(rows, "optimizer_step", np.int32(situation.number))
 
 
 def _as_at_first(rows: list[Expectation], situation: Situation) -> list[Expectation]:
-    return [row._replace(expected=situation.first[row.tensor]) if row.tensor.startswith("params/") else row
-            for row in rows]
+    return [
+        row._replace(expected=situation.first[row.tensor])
+        if row.tensor.startswith("params/")
+        else row
+        for row in rows
+    ]
 
 
-def _moments_at_zero(rows: list[Expectation], situation: Situation) -> list[Expectation]:
+def _moments_at_zero(
+    rows: list[Expectation], situation: Situation
+) -> list[Expectation]:
     del situation
-    return [row._replace(expected=np.zeros_like(row.recorded)) if row.tensor.startswith("moments/") else row
-            for row in rows]
+    return [
+        row._replace(expected=np.zeros_like(row.recorded))
+        if row.tensor.startswith("moments/")
+        else row
+        for row in rows
+    ]
 
 
-def _with(rows: list[Expectation], quantity: str, expected: np.ndarray) -> list[Expectation]:
-    return [row._replace(expected=np.asarray(expected)) if row.quantity == quantity else row for row in rows]
+def _with(
+    rows: list[Expectation], quantity: str, expected: np.ndarray
+) -> list[Expectation]:
+    return [
+        row._replace(expected=np.asarray(expected)) if row.quantity == quantity else row
+        for row in rows
+    ]
 
 
 def _constant(experiment: Experiment) -> Experiment:
@@ -103,59 +148,169 @@ def _constant(experiment: Experiment) -> Experiment:
 
 
 def _other_warmup(experiment: Experiment) -> Experiment:
-    return experiment.replace(warmup_type="linear" if experiment.warmup_type == "log" else "log")
+    return experiment.replace(
+        warmup_type="linear" if experiment.warmup_type == "log" else "log"
+    )
 
 
 def _growing_early(plain):
-    """Clean steps counted from 1, so that the scale doubles on the window's last step and not on the one after."""
+    """Clean steps counted from 1, so that the scale doubles on the window's last step
+    and not on the one after."""
 
     def update_loss_scale(state, overflow, experiment):
-        after = plain(state._replace(clean_steps=state.clean_steps + 1), overflow, experiment)
+        after = plain(
+            state._replace(clean_steps=state.clean_steps + 1), overflow, experiment
+        )
         return after._replace(clean_steps=after.clean_steps - 1 + overflow)
 
     return update_loss_scale
 
 
 SWITCHES = [
-    Switch("learning_rate_early", (RULES,), "the schedule is advanced before the update it belongs to",
-           "MISMATCHES D16; torch.optim.lr_scheduler: step() before optimizer.step()",
-           lambda e: e.schedule != "constant", expected=_learning_rate_at(1)),
-    Switch("learning_rate_late", (RULES,), "the schedule is one update behind: its first rate is used twice",
-           "MISMATCHES D16; DeepSpeed runtime/lr_schedules.py WarmupLR", lambda e: e.schedule != "constant",
-           expected=_learning_rate_at(-1)),
-    Switch("schedule_counts_skipped", (RULES,), "a skipped step advances the schedule", "MISMATCHES D9",
-           lambda e: is_fp16(e) and e.schedule != "constant", expected=_learning_rate_of_number),
-    Switch("schedule_missing", (RULES,), "the learning rate stays at its peak", "a scheduler that is never stepped",
-           lambda e: e.schedule != "constant", experiment=_constant),
-    Switch("warmup_curve", (RULES,), "the warm-up is linear where it is logarithmic, or the reverse", "MISMATCHES D9",
-           lambda e: e.schedule in ("warmup_lr", "warmup_decay_lr", "warmup_cosine_lr"), experiment=_other_warmup),
-    Switch("init_step_counted", (RULES, GRADIENTS), "an update of zero gradients before training counts as the first",
-           "MISMATCHES D2; DeepSpeed runtime/fp16/fused_optimizer.py initialize_optimizer_states", always,
-           expected=_one_update_more, before=_initial_copies),
-    Switch("skipped_steps_counted", (RULES,), "a skipped step counts as an update", "MISMATCHES D9", is_fp16,
-           expected=_updates_are_steps),
-    Switch("masters_not_rounded", (RULES,), "masters start as drawn, not as rounded to the compute format",
-           "MISMATCHES D5", lambda e: e.precision in ("fp16", "bf16"),
-           patches=(Patch(rules, "rounded_start", lambda plain: lambda experiment, array: array),)),
-    Switch("weights_reloaded", (RULES,), "the parameters are put back to where the run began",
-           "a restore or an init that runs again", always, expected=_as_at_first),
-    Switch("moments_reset", (RULES,), "the optimizer begins anew, its moments at zero",
-           "an optimizer that is built again at an epoch or a restore", lambda e: e.optimizer in STARTS_AT_ZERO,
-           expected=_moments_at_zero),
-    Switch("adagrad_start", (RULES,), "AdaGrad's accumulator starts at 0.1", "MISMATCHES O2; optax.adagrad",
-           lambda e: e.optimizer == "adagrad", experiment=lambda e: e.replace(adagrad_initial=0.1)),
-    Switch("not_shuffled", (RULES,), "samples come in the order of the file", "torch DataLoader(shuffle=False)", always,
-           patches=(Patch(batches, "epoch_order", lambda plain: lambda n, seed, epoch: np.arange(n, dtype=np.int32)),)),
-    Switch("same_order_every_epoch", (RULES,), "every epoch repeats the first one's order",
-           "MISMATCHES D11; torch DistributedSampler without set_epoch", always,
-           patches=(Patch(batches, "epoch_order", lambda plain: lambda n, seed, epoch: plain(n, seed, 0)),)),
-    Switch("no_hysteresis", (RULES,), "the loss scale halves at the first overflow",
-           "MISMATCHES D4; flax DynamicScale, DeepSpeed's stage 0", lambda e: is_fp16(e) and e.hysteresis > 1,
-           experiment=lambda e: e.replace(hysteresis=1)),
-    Switch("scale_grows_early", (RULES,), "the loss scale doubles on the window's last step, not on the one after",
-           "MISMATCHES D4; torch.amp.GradScaler, flax DynamicScale", is_fp16,
-           patches=(Patch(precision, "update_loss_scale", _growing_early),)),
-    Switch("scale_is_static", (RULES,), "the loss scale never moves", "ds_config fp16.loss_scale other than 0",
-           lambda e: is_fp16(e) and not e.static_loss_scale,
-           experiment=lambda e: e.replace(static_loss_scale=2.0**e.initial_scale_power)),
+    Switch(
+        "learning_rate_early",
+        (RULES,),
+        "the schedule is advanced before the update it belongs to",
+        "MISMATCHES D16; torch.optim.lr_scheduler: step() before optimizer.step()",
+        lambda e: e.schedule != "constant",
+        expected=_learning_rate_at(1),
+    ),
+    Switch(
+        "learning_rate_late",
+        (RULES,),
+        "the schedule is one update behind: its first rate is used twice",
+        "MISMATCHES D16; DeepSpeed runtime/lr_schedules.py WarmupLR",
+        lambda e: e.schedule != "constant",
+        expected=_learning_rate_at(-1),
+    ),
+    Switch(
+        "schedule_counts_skipped",
+        (RULES,),
+        "a skipped step advances the schedule",
+        "MISMATCHES D9",
+        lambda e: is_fp16(e) and e.schedule != "constant",
+        expected=_learning_rate_of_number,
+    ),
+    Switch(
+        "schedule_missing",
+        (RULES,),
+        "the learning rate stays at its peak",
+        "a scheduler that is never stepped",
+        lambda e: e.schedule != "constant",
+        experiment=_constant,
+    ),
+    Switch(
+        "warmup_curve",
+        (RULES,),
+        "the warm-up is linear where it is logarithmic, or the reverse",
+        "MISMATCHES D9",
+        lambda e: e.schedule in ("warmup_lr", "warmup_decay_lr", "warmup_cosine_lr"),
+        experiment=_other_warmup,
+    ),
+    Switch(
+        "init_step_counted",
+        (RULES, GRADIENTS),
+        "an update of zero gradients before training counts as the first",
+        "MISMATCHES D2; DeepSpeed runtime/fp16/fused_optimizer.py "
+        "initialize_optimizer_states",
+        always,
+        expected=_one_update_more,
+        before=_initial_copies,
+    ),
+    Switch(
+        "skipped_steps_counted",
+        (RULES,),
+        "a skipped step counts as an update",
+        "MISMATCHES D9",
+        is_fp16,
+        expected=_updates_are_steps,
+    ),
+    Switch(
+        "masters_not_rounded",
+        (RULES,),
+        "masters start as drawn, not as rounded to the compute format",
+        "MISMATCHES D5",
+        lambda e: e.precision in ("fp16", "bf16"),
+        patches=(
+            Patch(
+                rules, "rounded_start", lambda plain: lambda experiment, array: array
+            ),
+        ),
+    ),
+    Switch(
+        "weights_reloaded",
+        (RULES,),
+        "the parameters are put back to where the run began",
+        "a restore or an init that runs again",
+        always,
+        expected=_as_at_first,
+    ),
+    Switch(
+        "moments_reset",
+        (RULES,),
+        "the optimizer begins anew, its moments at zero",
+        "an optimizer that is built again at an epoch or a restore",
+        lambda e: e.optimizer in STARTS_AT_ZERO,
+        expected=_moments_at_zero,
+    ),
+    Switch(
+        "adagrad_start",
+        (RULES,),
+        "AdaGrad's accumulator starts at 0.1",
+        "MISMATCHES O2; optax.adagrad",
+        lambda e: e.optimizer == "adagrad",
+        experiment=lambda e: e.replace(adagrad_initial=0.1),
+    ),
+    Switch(
+        "not_shuffled",
+        (RULES,),
+        "samples come in the order of the file",
+        "torch DataLoader(shuffle=False)",
+        always,
+        patches=(
+            Patch(
+                batches,
+                "epoch_order",
+                lambda plain: lambda n, seed, epoch: np.arange(n, dtype=np.int32),
+            ),
+        ),
+    ),
+    Switch(
+        "same_order_every_epoch",
+        (RULES,),
+        "every epoch repeats the first one's order",
+        "MISMATCHES D11; torch DistributedSampler without set_epoch",
+        always,
+        patches=(
+            Patch(
+                batches,
+                "epoch_order",
+                lambda plain: lambda n, seed, epoch: plain(n, seed, 0),
+            ),
+        ),
+    ),
+    Switch(
+        "no_hysteresis",
+        (RULES,),
+        "the loss scale halves at the first overflow",
+        "MISMATCHES D4; flax DynamicScale, DeepSpeed's stage 0",
+        lambda e: is_fp16(e) and e.hysteresis > 1,
+        experiment=lambda e: e.replace(hysteresis=1),
+    ),
+    Switch(
+        "scale_grows_early",
+        (RULES,),
+        "the loss scale doubles on the window's last step, not on the one after",
+        "MISMATCHES D4; torch.amp.GradScaler, flax DynamicScale",
+        is_fp16,
+        patches=(Patch(precision, "update_loss_scale", _growing_early),),
+    ),
+    Switch(
+        "scale_is_static",
+        (RULES,),
+        "the loss scale never moves",
+        "ds_config fp16.loss_scale other than 0",
+        lambda e: is_fp16(e) and not e.static_loss_scale,
+        experiment=lambda e: e.replace(static_loss_scale=2.0**e.initial_scale_power),
+    ),
 ]

@@ -1,4 +1,5 @@
-"""One known semantic difference, as a switch on the replayed step; several together; and what they are applied to."""
+"""One known semantic difference, as a switch on the replayed step; several together;
+and what they are applied to."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +15,8 @@ from parity.noise import Tensors
 from parity.rules import Expectation
 
 RULES, GRADIENTS, UPDATE = "rules", "gradients", "update"
-"""The parts of a step that are judged apart: what the flags alone demand, forward and backward pass, optimizer."""
+"""The parts of a step that are judged apart: what the flags alone demand, forward and
+backward pass, optimizer."""
 
 
 class Situation(NamedTuple):
@@ -52,15 +54,18 @@ class Switch(NamedTuple):
       name: as `--switches` and reports know it.
       parts: of the step that it changes, of RULES, GRADIENTS, UPDATE.
       explanation: one line, what the recording stack did.
-      reference: where the difference is documented: MISMATCHES row, upstream file, issue or paper.
+      reference: where the difference is documented: MISMATCHES row, upstream file,
+        issue or paper.
       applies: whether an experiment has what the switch acts on.
       experiment: the flags as the recording stack had them.
       patches: of functions, while the step is traced.
       params: as the network read them, (path, traced array, experiment) -> array.
-      update: the optimizer's half, (update, experiment) -> update; see `train_step.make_update`.
+      update: the optimizer's half, (update, experiment) -> update; see
+        `train_step.make_update`.
       expected: what the rules then demand, (expectations, situation) -> expectations.
       before: what the step then starts from, (inputs, situation) -> inputs.
-      after: what forward and backward pass then yield, (tensors, situation) -> tensors, without more rounding.
+      after: what forward and backward pass then yield, (tensors, situation) -> tensors,
+        without more rounding.
     """
 
     name: str
@@ -77,7 +82,9 @@ class Switch(NamedTuple):
     after: Callable[[Tensors, Situation], Tensors] | None = None
 
 
-def changed_experiment(experiment: Experiment, switches: Sequence[Switch]) -> Experiment:
+def changed_experiment(
+    experiment: Experiment, switches: Sequence[Switch]
+) -> Experiment:
     """The experiment with the changes of every switch."""
     for switch in switches:
         experiment = switch.experiment(experiment) if switch.experiment else experiment

@@ -1,7 +1,9 @@
-"""The least that JAX can do for an experiment: one jitted `lax.scan` an epoch, optax, and nothing of jaxnn's training.
+"""The least that JAX can do for an experiment: one jitted `lax.scan` an epoch, optax,
+and nothing of jaxnn's training.
 
-What a careful person writes by hand for these three networks. The padded last batch, the dropout and
-the evaluation are those of the product, so that both compute the same things.
+What a careful person writes by hand for these three networks. The padded last batch,
+the dropout and the evaluation are those of the product, so that both compute the same
+things.
 """
 
 import itertools
@@ -18,19 +20,35 @@ from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.flags.config import Experiment
 
 
-def make_run(experiment: Experiment, data: Dataset) -> Callable[[], list[tuple[float, float, float]]]:
-    """Returns run() -> (training loss, test loss, test metric) of every epoch; the epoch is compiled here."""
+def make_run(
+    experiment: Experiment, data: Dataset
+) -> Callable[[], list[tuple[float, float, float]]]:
+    """Returns run() -> (training loss, test loss, test metric) of every epoch; the
+    epoch is compiled here."""
     optimizer = optax.adam(experiment.learning_rate)
-    arrays = (flat(data.train_inputs), data.train_targets, flat(data.test_inputs), data.test_targets)
-    params = initial_params([arrays[0].shape[1], *experiment.hidden_sizes, data.num_outputs], experiment.seed)
+    arrays = (
+        flat(data.train_inputs),
+        data.train_targets,
+        flat(data.test_inputs),
+        data.test_targets,
+    )
+    params = initial_params(
+        [arrays[0].shape[1], *experiment.hidden_sizes, data.num_outputs],
+        experiment.seed,
+    )
     start = jax.tree.map(np.asarray, (params, optimizer.init(params), jnp.int32(0)))
-    epoch = make_epoch(experiment, data.task, optimizer).lower(
-        start, epoch_rows(len(data.train_inputs), experiment, 0), arrays).compile()
+    epoch = (
+        make_epoch(experiment, data.task, optimizer)
+        .lower(start, epoch_rows(len(data.train_inputs), experiment, 0), arrays)
+        .compile()
+    )
 
     def run() -> list[tuple[float, float, float]]:
         state, on_device, history = jax.device_put(start), jax.device_put(arrays), []
         for number in range(experiment.epochs):
-            state, losses = epoch(state, epoch_rows(len(data.train_inputs), experiment, number), on_device)
+            state, losses = epoch(
+                state, epoch_rows(len(data.train_inputs), experiment, number), on_device
+            )
             history.append(tuple(np.asarray(losses).tolist()))
         return history
 
@@ -45,20 +63,30 @@ def flat(inputs: np.ndarray) -> np.ndarray:
 def initial_params(sizes: list[int], seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """[(kernel, bias)] of each layer, LeCun normal and zero."""
     rng = np.random.default_rng(seed)
-    return [((rng.standard_normal((fan_in, fan_out)) / fan_in**0.5).astype(np.float32), np.zeros(fan_out, np.float32))
-            for fan_in, fan_out in itertools.pairwise(sizes)]
+    return [
+        (
+            (rng.standard_normal((fan_in, fan_out)) / fan_in**0.5).astype(np.float32),
+            np.zeros(fan_out, np.float32),
+        )
+        for fan_in, fan_out in itertools.pairwise(sizes)
+    ]
 
 
 def epoch_rows(samples: int, experiment: Experiment, epoch: int) -> np.ndarray:
     """[steps, batch] shuffled row numbers, -1 where the last batch has no more."""
     size = experiment.batch_size
     rows = np.full(-(-samples // size) * size, -1, np.int32)
-    rows[:samples] = np.random.default_rng([experiment.seed, epoch]).permutation(samples)
+    rows[:samples] = np.random.default_rng([experiment.seed, epoch]).permutation(
+        samples
+    )
     return rows.reshape(-1, size)
 
 
-def make_epoch(experiment: Experiment, task: str, optimizer: optax.GradientTransformation) -> Callable:
-    """Returns the jitted epoch(state, rows, arrays) -> (state, [training loss, test loss, test metric])."""
+def make_epoch(
+    experiment: Experiment, task: str, optimizer: optax.GradientTransformation
+) -> Callable:
+    """Returns the jitted epoch(state, rows, arrays) -> (state, [training loss, test
+    loss, test metric])."""
 
     def epoch(state: Any, rows: jax.Array, arrays: tuple) -> tuple[Any, jax.Array]:
         train_inputs, train_targets, test_inputs, test_targets = arrays
@@ -71,25 +99,40 @@ def make_epoch(experiment: Experiment, task: str, optimizer: optax.GradientTrans
             updates, moments = optimizer.update(grads, moments)
             return (optax.apply_updates(params, updates), moments, number + 1), loss
 
-        def batch_loss(params: Any, inputs: jax.Array, targets: jax.Array, valid: jax.Array, key: jax.Array):
+        def batch_loss(
+            params: Any,
+            inputs: jax.Array,
+            targets: jax.Array,
+            valid: jax.Array,
+            key: jax.Array,
+        ):
             outputs = network(params, inputs, experiment.dropout_rates, key)
             return jnp.mean(LOSSES[task](outputs, targets), where=valid)
 
         state, losses = lax.scan(step, state, rows)
         outputs = network(state[0], test_inputs, (), None)
-        tests = [jnp.mean(function(outputs, test_targets)) for function in (LOSSES[task], METRICS[task])]
+        tests = [
+            jnp.mean(function(outputs, test_targets))
+            for function in (LOSSES[task], METRICS[task])
+        ]
         return state, jnp.stack([losses.mean(), *tests])
 
     return jax.jit(epoch, donate_argnums=0)
 
 
-def network(params: Any, x: jax.Array, dropout_rates: tuple[float, ...], key: jax.Array | None) -> jax.Array:
+def network(
+    params: Any, x: jax.Array, dropout_rates: tuple[float, ...], key: jax.Array | None
+) -> jax.Array:
     """A perceptron with ReLU; without hidden layers, linear regression."""
     for layer, (kernel, bias) in enumerate(params[:-1]):
         x = jax.nn.relu(x @ kernel + bias)
         if dropout_rates:
             keep = 1 - dropout_rates[layer]
-            x = jnp.where(jax.random.bernoulli(jax.random.fold_in(key, layer), keep, x.shape), x / keep, 0)
+            x = jnp.where(
+                jax.random.bernoulli(jax.random.fold_in(key, layer), keep, x.shape),
+                x / keep,
+                0,
+            )
     return x @ params[-1][0] + params[-1][1]
 
 

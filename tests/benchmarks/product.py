@@ -1,4 +1,5 @@
-"""jaxnn's training, measured where its user measures it: `jaxnn.train.main`, and what its summary says."""
+"""jaxnn's training, measured where its user measures it: `jaxnn.train.main`, and what
+its summary says."""
 
 import contextlib
 import io
@@ -11,7 +12,11 @@ from jaxnn.experiment.flags.config import Experiment
 
 
 def train_seconds(experiment: Experiment) -> float:
-    """Seconds that one whole run trained: checks, evaluation and rows included, compilation and plots not."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    """Seconds that one whole run trained: checks, evaluation and rows included,
+    compilation and plots not."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         train.main(experiment.replace(workdir=folder, plots=False))
         return artifacts.read_summary(pathlib.Path(folder))["train_seconds"]

@@ -13,8 +13,11 @@ def seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def take_turns(competitors: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
-    """What each competitor returned in each round; every other round runs in reverse order."""
+def take_turns(
+    competitors: Mapping[str, Callable[[], Any]], rounds: int
+) -> dict[str, list[Any]]:
+    """What each competitor returned in each round; every other round runs in reverse
+    order."""
     results: dict[str, list[Any]] = {name: [] for name in competitors}
     for number in range(rounds):
         for name in list(competitors)[:: -1 if number % 2 else 1]:
@@ -23,7 +26,8 @@ def take_turns(competitors: Mapping[str, Callable[[], Any]], rounds: int) -> dic
 
 
 def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
-    """The median over rounds of numerator / denominator: a slow moment of the machine hits both sides of a round."""
+    """The median over rounds of numerator / denominator: a slow moment of the machine
+    hits both sides of a round."""
     return statistics.median(a / b for a, b in zip(numerators, denominators))
 
 

@@ -1,9 +1,11 @@
-"""Do data that are streamed train as fast as data that stay on the device, and in how much memory?
+"""Do data that are streamed train as fast as data that stay on the device, and in how
+much memory?
 
     python -m tests.benchmarks.streaming [--rounds=3] [--cache_mb=128]
 
-The MLP of digits.flags, one epoch of digits repeated to 1 GiB in one .npz file, in fresh processes that take turns.
-Target: 0.9 of the throughput. Exit code 1 if it is missed or the two runs' files differ.
+The MLP of digits.flags, one epoch of digits repeated to 1 GiB in one .npz file, in
+fresh processes that take turns. Target: 0.9 of the throughput. Exit code 1 if it is
+missed or the two runs' files differ.
 """
 
 import argparse
@@ -21,8 +23,15 @@ from tests.memory import anonymous_peak
 
 SIZE, TARGET = 2**30, 0.9
 WHOLE_MB = 4096
-FLAGS = ("--flagfile=launch/experiments/digits.flags", "--dataset=npz", "--task=multiclass", "--epochs=1", "--noplots",
-         "--num_devices=1", "--overwrite")
+FLAGS = (
+    "--flagfile=launch/experiments/digits.flags",
+    "--dataset=npz",
+    "--task=multiclass",
+    "--epochs=1",
+    "--noplots",
+    "--num_devices=1",
+    "--overwrite",
+)
 
 
 class Training(NamedTuple):
@@ -43,15 +52,37 @@ def main(rounds: int, cache_mb: int) -> bool:
         folder = pathlib.Path(name)
         write(folder / "digits.npz")
         results = stopwatch.take_turns(
-            {str(limit): lambda limit=limit: train(folder, limit) for limit in (WHOLE_MB, cache_mb)}, rounds)
-        equal = all(len({(folder / str(limit) / file).read_bytes() for limit in (WHOLE_MB, cache_mb)}) == 1
-                    for file in (artifacts.METRICS, artifacts.PARAMS))
-    whole, streamed = (([run.speed for run in runs], [run.memory for run in runs]) for runs in results.values())
+            {
+                str(limit): lambda limit=limit: train(folder, limit)
+                for limit in (WHOLE_MB, cache_mb)
+            },
+            rounds,
+        )
+        equal = all(
+            len(
+                {
+                    (folder / str(limit) / file).read_bytes()
+                    for limit in (WHOLE_MB, cache_mb)
+                }
+            )
+            == 1
+            for file in (artifacts.METRICS, artifacts.PARAMS)
+        )
+    whole, streamed = (
+        ([run.speed for run in runs], [run.memory for run in runs])
+        for runs in results.values()
+    )
     for label, (speeds, memory) in (("on the device", whole), ("streamed", streamed)):
-        print(f"{label:14} {statistics.median(speeds):9,.0f} samples a second, {max(memory):6,.0f} MiB at most")
+        print(
+            f"{label:14} {statistics.median(speeds):9,.0f} samples a second, "
+            f"{max(memory):6,.0f} MiB at most"
+        )
     ratio = stopwatch.median_ratio(streamed[0], whole[0])
-    print(f"streamed / on the device {ratio:.2f} (>= {TARGET} {stopwatch.verdict(ratio >= TARGET)}); "
-          f"files {'equal to the bit' if equal else 'DIFFER'}")
+    print(
+        f"streamed / on the device {ratio:.2f} (>= {TARGET} "
+        f"{stopwatch.verdict(ratio >= TARGET)}); files "
+        f"{'equal to the bit' if equal else 'DIFFER'}"
+    )
     return ratio >= TARGET and equal
 
 
@@ -68,13 +99,19 @@ def write(path: pathlib.Path) -> None:
 def train(folder: pathlib.Path, limit: int) -> Training:
     """One run with so many MiB for its data."""
     workdir = folder / str(limit)
-    peak = anonymous_peak(*FLAGS, f"--data_path={folder / 'digits.npz'}", f"--device_cache_mb={limit}",
-                          f"--workdir={workdir}")
+    peak = anonymous_peak(
+        *FLAGS,
+        f"--data_path={folder / 'digits.npz'}",
+        f"--device_cache_mb={limit}",
+        f"--workdir={workdir}",
+    )
     return Training(artifacts.read_summary(workdir)["samples_per_second"], peak / 2**20)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cache_mb", type=int, default=128)
     sys.exit(not main(**vars(parser.parse_args())))

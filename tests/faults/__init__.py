@@ -1,1 +1,2 @@
-"""torch_ref.train with a fault planted, for `parity.run --torch_module`: the judge must see each."""
+"""torch_ref.train with a fault planted, for `parity.run --torch_module`: the judge must
+see each."""

@@ -1,4 +1,5 @@
-"""torch_ref.train whose first kernel's first weight grows by a ten-thousandth of itself after step 3."""
+"""torch_ref.train whose first kernel's first weight grows by a ten-thousandth of itself
+after step 3."""
 
 from deepspeed.utils import safe_get_full_fp32_param, safe_set_full_fp32_param
 
@@ -21,4 +22,9 @@ def step(ds_engine, number: int) -> bool:
 engine.step = step
 
 if __name__ == "__main__":
-    command_line.run(train.main, "", default_precision="fp16", define_more=train.define_launcher_flags)
+    command_line.run(
+        train.main,
+        "",
+        default_precision="fp16",
+        define_more=train.define_launcher_flags,
+    )

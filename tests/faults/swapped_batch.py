@@ -1,4 +1,5 @@
-"""torch_ref.train that takes the third and fourth batch of each epoch in the other order."""
+"""torch_ref.train that takes the third and fourth batch of each epoch in the other
+order."""
 
 import numpy as np
 
@@ -18,4 +19,9 @@ def epoch_batches(*args) -> np.ndarray:
 batches.epoch_batches = epoch_batches
 
 if __name__ == "__main__":
-    command_line.run(train.main, "", default_precision="fp16", define_more=train.define_launcher_flags)
+    command_line.run(
+        train.main,
+        "",
+        default_precision="fp16",
+        define_more=train.define_launcher_flags,
+    )

@@ -16,10 +16,16 @@ from jaxnn.optimizers import OPTIMIZERS
 
 
 def state_of(seed: int = 0, hidden: int = 4, step: int = 0) -> train_step.TrainState:
-    experiment = Experiment(model="mlp", hidden_sizes=(hidden,), normalization="batch", precision="fp16")
+    experiment = Experiment(
+        model="mlp", hidden_sizes=(hidden,), normalization="batch", precision="fp16"
+    )
     signature = Signature((3,), 1)
-    variables = train_step.initial_variables(models.build(experiment, signature), seed, signature)
-    state = train_step.initial_state(variables, experiment, OPTIMIZERS["adam"](experiment))
+    variables = train_step.initial_variables(
+        models.build(experiment, signature), seed, signature
+    )
+    state = train_step.initial_state(
+        variables, experiment, OPTIMIZERS["adam"](experiment)
+    )
     return state._replace(step=jax.numpy.int32(step))
 
 
@@ -32,7 +38,9 @@ def assert_same(left: train_step.TrainState, right: train_step.TrainState) -> No
 
 def largest_file(workdir: pathlib.Path, step: int) -> pathlib.Path:
     files = (workdir / "checkpoints" / f"step_{step:09d}").rglob("*")
-    return max((path for path in files if path.is_file()), key=lambda path: path.stat().st_size)
+    return max(
+        (path for path in files if path.is_file()), key=lambda path: path.stat().st_size
+    )
 
 
 class TestSaveAndRestore:
@@ -43,24 +51,35 @@ class TestSaveAndRestore:
         assert_same(checkpoint.restore(tmp_path, state_of(seed=2)), saved)
 
     def test_the_best_state_too(self, tmp_path):
-        saved = Saved(state_of(seed=1), Best(state_of(seed=2), np.arange(6, dtype=np.float32).reshape(1, 2, 3)))
+        saved = Saved(
+            state_of(seed=1),
+            Best(state_of(seed=2), np.arange(6, dtype=np.float32).reshape(1, 2, 3)),
+        )
         checkpoints = Checkpoints(tmp_path)
         checkpoints.save(saved)
         checkpoints.close()
         restored = checkpoint.restore_saved(tmp_path, state_of())
         assert_same(restored.state, saved.state)
         assert_same(restored.best.state, saved.best.state)
-        np.testing.assert_array_equal(restored.best.outputs, saved.best.outputs, strict=True)
+        np.testing.assert_array_equal(
+            restored.best.outputs, saved.best.outputs, strict=True
+        )
         assert len(restored.taken.loss) == 0
 
     def test_what_an_unfinished_epoch_reported(self, tmp_path):
-        taken = Taken(np.float32([2, 1]), np.float32([0.5, 0.25]), np.array([True, False]))
+        taken = Taken(
+            np.float32([2, 1]), np.float32([0.5, 0.25]), np.array([True, False])
+        )
         checkpoints = Checkpoints(tmp_path)
         checkpoints.save(Saved(state_of(step=7), taken=taken))
         checkpoints.close()
         restored = checkpoint.restore_saved(tmp_path, state_of())
         assert restored.best is None
-        jax.tree.map(lambda *arrays: np.testing.assert_array_equal(*arrays, strict=True), restored.taken, taken)
+        jax.tree.map(
+            lambda *arrays: np.testing.assert_array_equal(*arrays, strict=True),
+            restored.taken,
+            taken,
+        )
 
     def test_keeps_the_newest(self, tmp_path):
         checkpoints = Checkpoints(tmp_path, keep=3)
@@ -71,7 +90,9 @@ class TestSaveAndRestore:
         assert names == ["step_000000002", "step_000000010", "step_000000011"]
         assert checkpoint.steps(tmp_path) == [2, 10, 11]
         assert checkpoint.restore(tmp_path, state_of()).step == 11
-        assert checkpoint.restore_saved(tmp_path, state_of(), before=11).state.step == 10
+        assert (
+            checkpoint.restore_saved(tmp_path, state_of(), before=11).state.step == 10
+        )
 
     def test_later_ones_are_forgotten(self, tmp_path):
         for step in (1, 2):
@@ -81,12 +102,18 @@ class TestSaveAndRestore:
 
     def test_none_there(self, tmp_path):
         assert checkpoint.restore_saved(tmp_path, state_of()) is None
-        with pytest.raises(UserError, match=r"--resume: .* holds no checkpoint; train with --checkpoint_every"):
+        with pytest.raises(
+            UserError,
+            match=r"--resume: .* holds no checkpoint; train with --checkpoint_every",
+        ):
             checkpoint.restore(tmp_path, state_of())
 
     def test_of_another_model_names_the_first_tensor(self, tmp_path):
         checkpoint.save(tmp_path, state_of(hidden=5))
-        with pytest.raises(UserError, match=r"--resume: batch_stats/norm_0/mean of .* is not this experiment's"):
+        with pytest.raises(
+            UserError,
+            match=r"--resume: batch_stats/norm_0/mean of .* is not this experiment's",
+        ):
             checkpoint.restore(tmp_path, state_of(hidden=4))
 
 
@@ -102,24 +129,41 @@ class TestDamage:
         path = largest_file(two, 2)
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
-        {"cut": lambda: path.write_bytes(content[: len(content) // 2]), "flipped": lambda: path.write_bytes(content),
-         "gone": path.unlink}[damage]()
+        {
+            "cut": lambda: path.write_bytes(content[: len(content) // 2]),
+            "flipped": lambda: path.write_bytes(content),
+            "gone": path.unlink,
+        }[damage]()
         assert_same(checkpoint.restore(two, state_of()), state_of(seed=1, step=1))
         assert "step_000000002 is damaged and left out: " in capsys.readouterr().out
 
     def test_none_can_be_read(self, two):
         for step in (1, 2):
             largest_file(two, step).unlink()
-        with pytest.raises(UserError, match=r"--resume: none of the 2 checkpoints in .*checkpoints can be read"):
+        with pytest.raises(
+            UserError,
+            match=r"--resume: none of the 2 checkpoints in .*checkpoints can be read",
+        ):
             checkpoint.restore(two, state_of())
 
-    def test_a_full_disk_is_noticed_before_anything_is_written(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(2**20, 2**20, 2**7))
-        with pytest.raises(UserError, match=r"cannot write .*checkpoints: 0\.000\d+ MiB needed, 0\.000122 free$"):
+    def test_a_full_disk_is_noticed_before_anything_is_written(
+        self, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(
+            shutil,
+            "disk_usage",
+            lambda folder: shutil._ntuple_diskusage(2**20, 2**20, 2**7),
+        )
+        with pytest.raises(
+            UserError,
+            match=r"cannot write .*checkpoints: 0\.000\d+ MiB needed, 0\.000122 free$",
+        ):
             checkpoint.save(tmp_path, state_of())
         assert list(tmp_path.iterdir()) == []
 
     def test_what_cannot_be_written_is_named(self, tmp_path):
         (tmp_path / "checkpoints").write_text("a file")
-        with pytest.raises(UserError, match=r"--checkpoint_every: cannot write .*checkpoints: "):
+        with pytest.raises(
+            UserError, match=r"--checkpoint_every: cannot write .*checkpoints: "
+        ):
             checkpoint.save(tmp_path, state_of())

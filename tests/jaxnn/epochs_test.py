@@ -11,19 +11,32 @@ from jaxnn.experiment.flags.config import Experiment
 
 EXPERIMENT = Experiment(batch_size=4, epochs=2, validation_fraction=0.2)
 INPUTS = np.arange(12, dtype=np.float32).reshape(6, 2)
-DATA = Dataset(INPUTS, INPUTS[:, :1], INPUTS[:3], INPUTS[:3, :1], "regression", validation_inputs=INPUTS[:2],
-               validation_targets=INPUTS[:2, :1])
+DATA = Dataset(
+    INPUTS,
+    INPUTS[:, :1],
+    INPUTS[:3],
+    INPUTS[:3, :1],
+    "regression",
+    validation_inputs=INPUTS[:2],
+    validation_targets=INPUTS[:2, :1],
+)
 SPLITS = evaluation.splits(EXPERIMENT, DATA)
 RATES = np.array([0.5, 0.25], np.float32)
 
 
 class TestMakeResident:
     def test_holds_the_data_set(self):
-        resident = epochs.make_resident(epochs.make_work(EXPERIMENT, DATA, SPLITS[:1], RATES, jax.devices()[:1])[0])
+        resident = epochs.make_resident(
+            epochs.make_work(EXPERIMENT, DATA, SPLITS[:1], RATES, jax.devices()[:1])[0]
+        )
         assert resident.train.scaling is resident.evaluated.scaling is None
-        for ours, theirs in ((resident.train.inputs, DATA.train_inputs), (resident.train.targets, DATA.train_targets),
-                             (resident.evaluated.inputs, DATA.test_inputs),
-                             (resident.evaluated.targets, DATA.test_targets), (resident.learning_rates, RATES)):
+        for ours, theirs in (
+            (resident.train.inputs, DATA.train_inputs),
+            (resident.train.targets, DATA.train_targets),
+            (resident.evaluated.inputs, DATA.test_inputs),
+            (resident.evaluated.targets, DATA.test_targets),
+            (resident.learning_rates, RATES),
+        ):
             np.testing.assert_array_equal(ours, theirs, strict=True)
 
 

@@ -15,9 +15,22 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("generate")
     (folder / "text.txt").write_text("0123456789" * 200)
     experiment, _ = command_line.parse(
-        ["", "--dataset=text", f"--data_path={folder / 'text.txt'}", "--sequence_length=16", "--model=gru",
-         "--hidden_sizes=32", "--loss=cross_entropy", "--learning_rate=0.02", "--batch_size=8", "--epochs=8",
-         "--noplots", f"--workdir={folder / 'run'}"], "fp32")
+        [
+            "",
+            "--dataset=text",
+            f"--data_path={folder / 'text.txt'}",
+            "--sequence_length=16",
+            "--model=gru",
+            "--hidden_sizes=32",
+            "--loss=cross_entropy",
+            "--learning_rate=0.02",
+            "--batch_size=8",
+            "--epochs=8",
+            "--noplots",
+            f"--workdir={folder / 'run'}",
+        ],
+        "fp32",
+    )
     train.main(experiment)
     return folder / "run"
 
@@ -27,9 +40,13 @@ def generate(run, monkeypatch, capsys):
     """generate("--prompt=...") -> (exit code, stdout, stderr)."""
 
     def start(*arguments, workdir=run):
-        monkeypatch.setattr(sys, "argv", ["jaxnn.generate", f"--workdir={workdir}", *arguments])
+        monkeypatch.setattr(
+            sys, "argv", ["jaxnn.generate", f"--workdir={workdir}", *arguments]
+        )
         with pytest.raises(SystemExit) as end:
-            command_line.run_tool(jaxnn.generate.main, jaxnn.generate.__doc__, jaxnn.generate.define_flags)
+            command_line.run_tool(
+                jaxnn.generate.main, jaxnn.generate.__doc__, jaxnn.generate.define_flags
+            )
         return end.value.code, *capsys.readouterr()
 
     return start
@@ -44,11 +61,17 @@ class TestMain:
     def test_training_leaves_a_sample(self, run):
         assert len((run / "sample.txt").read_text()) == train.SAMPLE_LENGTH
 
-    @pytest.mark.parametrize(("arguments", "message"), [
-        (["--prompt=abc"], "--prompt: the model has never seen 'a'"), (["--length=0"], "--length: must be at least 1"),
-        (["--temperature=-1"], "--temperature: must be at least 0"),
-        (["--temperature=nan"], "--temperature: must be at least 0"), (["--top_k=-1"], "--top_k: must be at least 0"),
-        (["--prompts=x"], "--prompts: unknown flag; did you mean")])
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--prompt=abc"], "--prompt: the model has never seen 'a'"),
+            (["--length=0"], "--length: must be at least 1"),
+            (["--temperature=-1"], "--temperature: must be at least 0"),
+            (["--temperature=nan"], "--temperature: must be at least 0"),
+            (["--top_k=-1"], "--top_k: must be at least 0"),
+            (["--prompts=x"], "--prompts: unknown flag; did you mean"),
+        ],
+    )
     def test_bad_input(self, generate, arguments, message):
         code, out, err = generate(*arguments)
         assert (code, out) == (2, "")
@@ -56,8 +79,16 @@ class TestMain:
         assert err.count("\n") == 1
 
     def test_a_run_that_is_no_language_model(self, generate, tmp_path):
-        experiment, _ = command_line.parse(["", "--num_samples=32", "--epochs=1", "--noplots",
-                                            f"--workdir={tmp_path / 'line'}"], "fp32")
+        experiment, _ = command_line.parse(
+            [
+                "",
+                "--num_samples=32",
+                "--epochs=1",
+                "--noplots",
+                f"--workdir={tmp_path / 'line'}",
+            ],
+            "fp32",
+        )
         train.main(experiment)
         code, _, err = generate(workdir=tmp_path / "line")
         assert code == 2

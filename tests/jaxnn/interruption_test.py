@@ -13,15 +13,33 @@ from jaxnn import checkpoint
 from jaxnn.experiment.files import artifacts
 
 KILLS = 20
-FLAGS = ("--flagfile=launch/experiments/breast_cancer.flags", "--noplots", "--precision=fp16", "--loss_scale_window=20",
-         "--epochs=2000", "--checkpoint_every=20")
+FLAGS = (
+    "--flagfile=launch/experiments/breast_cancer.flags",
+    "--noplots",
+    "--precision=fp16",
+    "--loss_scale_window=20",
+    "--epochs=2000",
+    "--checkpoint_every=20",
+)
 
 
 def start(workdir: pathlib.Path, *flags: str) -> subprocess.Popen:
     """A run, or its continuation if there is something to continue."""
     go_on = ["--resume"] if (workdir / artifacts.FLAGS).exists() else []
-    return subprocess.Popen([sys.executable, "-m", "jaxnn.train", *FLAGS, f"--workdir={workdir}", *go_on, *flags],
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "jaxnn.train",
+            *FLAGS,
+            f"--workdir={workdir}",
+            *go_on,
+            *flags,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +62,8 @@ def wait_for_more(workdir: pathlib.Path, done: int, running: subprocess.Popen) -
 
 
 def test_killed_at_random_moments(whole, tmp_path):
-    """20 times, mostly while checkpoints are written; each time no more is lost than the epochs since the last one."""
+    """20 times, mostly while checkpoints are written; each time no more is lost than
+    the epochs since the last one."""
     rng, workdir, kills = random.Random(0), tmp_path / "run", 0
     while kills < KILLS:
         done = max([0, *checkpoint.steps(workdir)])
@@ -67,8 +86,10 @@ def test_sigterm_saves_and_says_how_to_go_on(whole, tmp_path):
     running.terminate()
     said, _ = running.communicate()
     assert running.returncode == 0
-    assert said.endswith(f"stopped as asked; resume with python -m jaxnn.train --flagfile={workdir / artifacts.FLAGS} "
-                         f"--workdir={workdir} --resume\n")
+    assert said.endswith(
+        "stopped as asked; resume with python -m jaxnn.train "
+        f"--flagfile={workdir / artifacts.FLAGS} --workdir={workdir} --resume\n"
+    )
     assert not (workdir / artifacts.PARAMS).exists()
     assert max(checkpoint.steps(workdir)) == artifacts.read_metrics(workdir)["step"][-1]
     said, _ = start(workdir).communicate()

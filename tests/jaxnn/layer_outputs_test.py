@@ -1,4 +1,5 @@
-"""The layers that both stacks see in every network: the same names in the same order, the same outputs."""
+"""The layers that both stacks see in every network: the same names in the same order,
+the same outputs."""
 
 import flax.linen as nn
 import jax
@@ -16,16 +17,44 @@ from torch_ref import layer_outputs as torch_outputs
 from torch_ref import models as torch_models
 from torch_ref import params_io
 
-ROWS, TABLE, IMAGE, SERIES = 5, Signature((4,), 3), Signature((8, 6, 3), 4), Signature((6, 2), 1)
+ROWS, TABLE, IMAGE, SERIES = (
+    5,
+    Signature((4,), 3),
+    Signature((8, 6, 3), 4),
+    Signature((6, 2), 1),
+)
 TOKENS, DROPOUT = Signature((6,), 7, num_tokens=7, per_step=True), (0.5, 0.25)
 TRANSFORMER = dict(num_layers=2, width=8, num_heads=2, dropout_rates=(0.25,))
 NETWORKS = {
-    **{name: (dict(model=name), TABLE) for name in ("linear", "perceptron", "logistic")},
-    **{f"mlp, {kind} norm": (dict(model="mlp", hidden_sizes=(6, 5), dropout_rates=DROPOUT, normalization=kind), TABLE)
-       for kind in ("none", "batch", "layer")},
-    "cnn": (dict(model="cnn", channels=(4, 6), hidden_sizes=(8, 5), dropout_rates=DROPOUT, normalization="batch"),
-            IMAGE),
-    **{name: (dict(model=name, hidden_sizes=(6, 5), dropout_rates=DROPOUT), SERIES) for name in ("rnn", "lstm", "gru")},
+    **{
+        name: (dict(model=name), TABLE) for name in ("linear", "perceptron", "logistic")
+    },
+    **{
+        f"mlp, {kind} norm": (
+            dict(
+                model="mlp",
+                hidden_sizes=(6, 5),
+                dropout_rates=DROPOUT,
+                normalization=kind,
+            ),
+            TABLE,
+        )
+        for kind in ("none", "batch", "layer")
+    },
+    "cnn": (
+        dict(
+            model="cnn",
+            channels=(4, 6),
+            hidden_sizes=(8, 5),
+            dropout_rates=DROPOUT,
+            normalization="batch",
+        ),
+        IMAGE,
+    ),
+    **{
+        name: (dict(model=name, hidden_sizes=(6, 5), dropout_rates=DROPOUT), SERIES)
+        for name in ("rnn", "lstm", "gru")
+    },
     "lstm of tokens": (dict(model="lstm", hidden_sizes=(6, 5)), TOKENS),
     "transformer": (dict(model="transformer", **TRANSFORMER), TOKENS),
     "transformer_encoder": (dict(model="transformer_encoder", **TRANSFORMER), IMAGE),
@@ -36,12 +65,15 @@ every_network = pytest.mark.parametrize("name", NETWORKS)
 def inputs_of(signature):
     rng = np.random.default_rng(0)
     if signature.num_tokens:
-        return rng.integers(0, signature.num_tokens, (ROWS, *signature.input_shape)).astype(np.int32)
+        return rng.integers(
+            0, signature.num_tokens, (ROWS, *signature.input_shape)
+        ).astype(np.int32)
     return rng.standard_normal((ROWS, *signature.input_shape))
 
 
 def build(name):
-    """(experiment, signature, flax's network, its float64 variables, torch's network with the same parameters)."""
+    """(experiment, signature, flax's network, its float64 variables, torch's network
+    with the same parameters)."""
     flags, signature = NETWORKS[name]
     experiment = Experiment(**flags)
     model = models.build(experiment, signature)
@@ -54,30 +86,46 @@ def build(name):
 
 class TestCapture:
     def test_every_network_is_here(self):
-        assert {flags["model"] for flags, _ in NETWORKS.values()} | {"resnet"} == set(models.MODELS)
+        assert {flags["model"] for flags, _ in NETWORKS.values()} | {"resnet"} == set(
+            models.MODELS
+        )
 
     @every_network
     def test_stacks_agree(self, name):
-        """In training, a row padded. float64: rounding moves no output by 10^-10 of itself, a fault moves it by all."""
+        """In training, a row padded. float64: rounding moves no output by 10^-10 of
+        itself, a fault moves it by all."""
         _, signature, model, variables, theirs = build(name)
         x, weights = inputs_of(signature), np.array([1, 1, 1, 1, 0], np.float32)
 
         @jax.jit
         def run(variables, x, weights):
             with layer_outputs.capture(ROWS) as outputs:
-                model.apply(variables, x, dropout.mask_source(3, 7, 0, ROWS, weights), mutable="batch_stats")
+                model.apply(
+                    variables,
+                    x,
+                    dropout.mask_source(3, 7, 0, ROWS, weights),
+                    mutable="batch_stats",
+                )
             return outputs
 
         with jax.enable_x64(True):
             ours = run(variables, x, weights)
         with torch.no_grad(), torch_outputs.capture(theirs, ROWS) as passes:
-            theirs(torch.from_numpy(x), torch_ref.dropout.mask_source(3, 7, 0, ROWS, torch.from_numpy(weights)))
+            theirs(
+                torch.from_numpy(x),
+                torch_ref.dropout.mask_source(3, 7, 0, ROWS, torch.from_numpy(weights)),
+            )
         (outputs,) = passes
         assert list(ours) == list(outputs)
         assert "output" in ours
         for layer, rows in ours.items():
-            assert (rows.shape, outputs[layer].dtype) == (outputs[layer].shape, torch.float64)
-            assert np.linalg.norm(np.asarray(rows) - outputs[layer].numpy()) <= 1e-10 * np.linalg.norm(rows), layer
+            assert (rows.shape, outputs[layer].dtype) == (
+                outputs[layer].shape,
+                torch.float64,
+            )
+            assert np.linalg.norm(
+                np.asarray(rows) - outputs[layer].numpy()
+            ) <= 1e-10 * np.linalg.norm(rows), layer
             assert np.linalg.norm(rows) > 0
 
     @pytest.mark.parametrize("depth", [18, 20, 32, 50])
@@ -96,20 +144,33 @@ class TestCapture:
 
         ours = jax.eval_shape(run, jnp.zeros((ROWS, *IMAGE.input_shape)))
         assert [(layer, rows.shape) for layer, rows in ours.items()] == [
-            (layer, tuple(rows.shape)) for layer, rows in passes[0].items()]
-        assert recording.parameter_names(model, IMAGE) == list(params_io.flax_names(theirs).values())
+            (layer, tuple(rows.shape)) for layer, rows in passes[0].items()
+        ]
+        assert recording.parameter_names(model, IMAGE) == list(
+            params_io.flax_names(theirs).values()
+        )
         assert len(ours) > depth  # a convolution or Dense layer each, and norms
 
     @every_network
     def test_parameters_have_one_order(self, name):
-        """The layers that hold them are all seen, but for the table of positions, which is not called."""
+        """The layers that hold them are all seen, but for the table of positions, which
+        is not called."""
         flags, signature = NETWORKS[name]
-        model, theirs = (stack.build(Experiment(**flags), signature) for stack in (models, torch_models))
+        model, theirs = (
+            stack.build(Experiment(**flags), signature)
+            for stack in (models, torch_models)
+        )
         names = recording.parameter_names(model, signature)
         assert names == list(params_io.flax_names(theirs).values())
         with torch.no_grad(), torch_outputs.capture(theirs, ROWS) as passes:
-            theirs(torch.from_numpy(inputs_of(signature)).to(torch.int32 if signature.num_tokens else torch.float32))
-        assert {name.rsplit("/", 1)[0] for name in names} - {"positions"} <= passes[0].keys()
+            theirs(
+                torch.from_numpy(inputs_of(signature)).to(
+                    torch.int32 if signature.num_tokens else torch.float32
+                )
+            )
+        assert {name.rsplit("/", 1)[0] for name in names} - {"positions"} <= passes[
+            0
+        ].keys()
 
 
 class Odd(nn.Module):
@@ -178,7 +239,10 @@ class TorchOdd(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.twice, self.several = torch.nn.Linear(2, 2), TorchSeveral()
-        self.summed, self.counted = TorchScaled(torch.sum), TorchScaled(torch.Tensor.int)
+        self.summed, self.counted = (
+            TorchScaled(torch.sum),
+            TorchScaled(torch.Tensor.int),
+        )
         self.dropout = torch.nn.Dropout()
 
     def forward(self, x):
@@ -191,7 +255,8 @@ class TorchOdd(torch.nn.Module):
 
 
 class TestWhatCounts:
-    """Layers with parameters, in the order in which they end, the first output of the first call, one row a sample."""
+    """Layers with parameters, in the order in which they end, the first output of the
+    first call, one row a sample."""
 
     NAMES = ("twice", "several/inner", "several")
 
@@ -202,7 +267,9 @@ class TestWhatCounts:
             model.apply(variables, x)
         dense = variables["params"]["twice"]
         assert tuple(outputs) == self.NAMES
-        np.testing.assert_array_equal(outputs["twice"], x @ dense["kernel"] + dense["bias"][None])
+        np.testing.assert_array_equal(
+            outputs["twice"], x @ dense["kernel"] + dense["bias"][None]
+        )
         assert outputs["several"].shape == (4, 3)
 
     def test_in_torch(self):
@@ -234,11 +301,17 @@ class TestAfterwards:
 
     def test_torch_is_left_as_it_was(self):
         model = TorchOdd()
-        with pytest.raises(RuntimeError, match="cannot be multiplied"), torch_outputs.capture(model, 4) as passes:
+        with (
+            pytest.raises(RuntimeError, match="cannot be multiplied"),
+            torch_outputs.capture(model, 4) as passes,
+        ):
             model(torch.ones(4, 3))
         model(torch.ones(4, 2))
         assert passes == [{}]
-        assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.modules())
+        assert not any(
+            layer._forward_hooks or layer._forward_pre_hooks
+            for layer in model.modules()
+        )
 
     def test_what_is_captured_is_a_copy(self):
         """A later layer may work in place."""
@@ -254,12 +327,18 @@ class TestJoinRows:
     def test_devices_follow_each_other_and_padding_goes(self):
         rows = jnp.arange(12, dtype=jnp.float16).reshape(2, 3, 2)
         joined = recording.join_rows({"a": rows}, 5)
-        np.testing.assert_array_equal(joined["a"], np.arange(10, dtype=np.float32).reshape(5, 2), strict=True)
+        np.testing.assert_array_equal(
+            joined["a"], np.arange(10, dtype=np.float32).reshape(5, 2), strict=True
+        )
 
-    @pytest.mark.parametrize(("dtype", "kept"), [
-        ("bfloat16", np.float32), ("float32", np.float32), ("float64", np.float64)])
+    @pytest.mark.parametrize(
+        ("dtype", "kept"),
+        [("bfloat16", np.float32), ("float32", np.float32), ("float64", np.float64)],
+    )
     def test_formats(self, dtype, kept):
         with jax.enable_x64(True):
             third = jnp.full((1, 1, 1), 1 / 3, dtype)
             rows = recording.join_rows({"a": third}, 1)["a"]
-        np.testing.assert_array_equal(rows, np.asarray(third)[0].astype(kept), strict=True)
+        np.testing.assert_array_equal(
+            rows, np.asarray(third)[0].astype(kept), strict=True
+        )

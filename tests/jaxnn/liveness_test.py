@@ -9,14 +9,18 @@ from jaxnn.liveness import Company
 
 @contextlib.contextmanager
 def gathered(count: int):
-    """Company of all processes, played by threads, and the (observer, ended process) that they report."""
+    """Company of all processes, played by threads, and the (observer, ended process)
+    that they report."""
     seen: list[tuple[int, int]] = []
 
     def told(observer: int):
         return lambda process: seen.append((observer, process))
 
     members = [Company(process, count, told(process)) for process in range(count)]
-    meetings = [threading.Thread(target=member.meet, args=("localhost", members[0].port)) for member in members]
+    meetings = [
+        threading.Thread(target=member.meet, args=("localhost", members[0].port))
+        for member in members
+    ]
     for step in (threading.Thread.start, threading.Thread.join):
         for meeting in meetings:
             step(meeting)
@@ -64,8 +68,10 @@ class TestCompany:
     def test_a_killed_process_is_noticed(self):
         seen: list[tuple[int, int]] = []
         company = Company(0, 2, lambda process: seen.append((0, process)))
-        program = (f"import os, jaxnn.liveness as c; m = c.Company(1, 2, print); m.meet('localhost', {company.port}); "
-                   "os.kill(os.getpid(), 9)")
+        program = (
+            "import os, jaxnn.liveness as c; m = c.Company(1, 2, print); "
+            f"m.meet('localhost', {company.port}); os.kill(os.getpid(), 9)"
+        )
         killed = subprocess.Popen([sys.executable, "-c", program])
         company.meet("localhost", company.port)
         assert is_seen(seen, (0, 1))

@@ -12,17 +12,28 @@ from jaxnn.experiment.files import trace
 from jaxnn.experiment.flags.config import Experiment
 
 EPS = np.finfo(np.float32).eps
-MLP = Experiment(model="mlp", hidden_sizes=(8, 4), dropout_rates=(0.5, 0.25), activation="relu")
+MLP = Experiment(
+    model="mlp", hidden_sizes=(8, 4), dropout_rates=(0.5, 0.25), activation="relu"
+)
 X = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32)
 
-IMAGE, SERIES, TEXT = Signature((8, 8, 1), 3), Signature((6, 2), 3), Signature((6,), 7, 7, True)
+IMAGE, SERIES, TEXT = (
+    Signature((8, 8, 1), 3),
+    Signature((6, 2), 3),
+    Signature((6,), 7, 7, True),
+)
 CHOICES = {
-    "linear": (dict(), IMAGE), "perceptron": (dict(), IMAGE), "logistic": (dict(), IMAGE),
+    "linear": (dict(), IMAGE),
+    "perceptron": (dict(), IMAGE),
+    "logistic": (dict(), IMAGE),
     "mlp": (dict(hidden_sizes=(4,), normalization="batch"), IMAGE),
     "cnn": (dict(channels=(4, 4), hidden_sizes=(4,), normalization="layer"), IMAGE),
-    "resnet": (dict(resnet_depth=20), IMAGE), "rnn": (dict(hidden_sizes=(4, 4)), SERIES),
-    "lstm": (dict(hidden_sizes=(4,)), TEXT), "gru": (dict(hidden_sizes=(4,)), SERIES),
-    "transformer": (dict(width=8, num_heads=2), TEXT), "transformer_encoder": (dict(width=8, num_heads=2), IMAGE),
+    "resnet": (dict(resnet_depth=20), IMAGE),
+    "rnn": (dict(hidden_sizes=(4, 4)), SERIES),
+    "lstm": (dict(hidden_sizes=(4,)), TEXT),
+    "gru": (dict(hidden_sizes=(4,)), SERIES),
+    "transformer": (dict(width=8, num_heads=2), TEXT),
+    "transformer_encoder": (dict(width=8, num_heads=2), IMAGE),
 }
 
 
@@ -32,54 +43,96 @@ def start(experiment, num_outputs=3):
 
 
 def by_hand(params, hidden, masks):
-    """The formula in float64: each hidden layer, its mask already divided by the probability of keeping."""
-    x, params = X.astype(np.float64), jax.tree.map(lambda array: np.asarray(array, np.float64), params)
+    """The formula in float64: each hidden layer, its mask already divided by the
+    probability of keeping."""
+    x, params = (
+        X.astype(np.float64),
+        jax.tree.map(lambda array: np.asarray(array, np.float64), params),
+    )
     for layer, mask in zip(hidden, masks):
         x = np.maximum(x @ params[layer]["kernel"] + params[layer]["bias"], 0) * mask
     return x @ params["output"]["kernel"] + params["output"]["bias"]
 
 
 class TestBuild:
-    @pytest.mark.parametrize(("experiment", "shapes"), [
-        (Experiment(), {"output/kernel": (5, 3), "output/bias": (3,)}),
-        (MLP, {"hidden_0/kernel": (5, 8), "hidden_0/bias": (8,), "hidden_1/kernel": (8, 4), "hidden_1/bias": (4,),
-               "output/kernel": (4, 3), "output/bias": (3,)})], ids=["linear", "mlp"])
+    @pytest.mark.parametrize(
+        ("experiment", "shapes"),
+        [
+            (Experiment(), {"output/kernel": (5, 3), "output/bias": (3,)}),
+            (
+                MLP,
+                {
+                    "hidden_0/kernel": (5, 8),
+                    "hidden_0/bias": (8,),
+                    "hidden_1/kernel": (8, 4),
+                    "hidden_1/bias": (4,),
+                    "output/kernel": (4, 3),
+                    "output/bias": (3,),
+                },
+            ),
+        ],
+        ids=["linear", "mlp"],
+    )
     def test_names_and_shapes(self, experiment, shapes):
         _, params = start(experiment)
-        assert {name: array.shape for name, array in trace.flatten(params).items()} == shapes
+        assert {
+            name: array.shape for name, array in trace.flatten(params).items()
+        } == shapes
 
     @pytest.mark.parametrize("dtype", ["float32", "float16"])
     @pytest.mark.parametrize("name", models.MODELS)
     def test_every_flag_choice_is_built_and_trains(self, name, dtype):
-        """Outputs in the shape that the signature promises and the format of the inputs, in and outside training."""
+        """Outputs in the shape that the signature promises and the format of the
+        inputs, in and outside training."""
         changes, signature = CHOICES[name]
         model = models.build(Experiment(model=name, **changes), signature)
-        x = jnp.zeros((2, *signature.input_shape), "int32" if signature.num_tokens else dtype)
+        x = jnp.zeros(
+            (2, *signature.input_shape), "int32" if signature.num_tokens else dtype
+        )
         example = x.astype("int32" if signature.num_tokens else "float32")
         variables = jax.eval_shape(model.init, jax.random.key(0), example)
-        params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, dtype), variables["params"])
+        params = jax.tree.map(
+            lambda p: jax.ShapeDtypeStruct(p.shape, dtype), variables["params"]
+        )
         steps = signature.input_shape[:1] if signature.per_step else ()
         for masks in (None, mask_source(0, 0, 0, 2)):
-            outputs, stats = jax.eval_shape(lambda v, x, m=masks: model.apply(v, x, m, mutable=["batch_stats"]),
-                                            {**variables, "params": params}, x)
-            assert (outputs.shape, outputs.dtype) == ((2, *steps, signature.num_outputs), dtype)
+            outputs, stats = jax.eval_shape(
+                lambda v, x, m=masks: model.apply(v, x, m, mutable=["batch_stats"]),
+                {**variables, "params": params},
+                x,
+            )
+            assert (outputs.shape, outputs.dtype) == (
+                (2, *steps, signature.num_outputs),
+                dtype,
+            )
             assert {leaf.dtype.name for leaf in jax.tree.leaves(stats)} <= {"float32"}
 
     def test_names_are_the_flags_choices(self):
-        assert tuple(models.MODELS) == Experiment.__dataclass_fields__["model"].metadata["choices"]
+        assert (
+            tuple(models.MODELS)
+            == Experiment.__dataclass_fields__["model"].metadata["choices"]
+        )
 
     @pytest.mark.parametrize("experiment", [Experiment(), MLP], ids=["linear", "mlp"])
     @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
     def test_computes_in_the_format_it_is_given(self, experiment, dtype):
         model, params = start(experiment)
         params = jax.tree.map(lambda x: x.astype(dtype), params)
-        assert model.apply({"params": params}, X.astype(dtype), mask_source(0, 0, 0, 6)).dtype == dtype
+        assert (
+            model.apply(
+                {"params": params}, X.astype(dtype), mask_source(0, 0, 0, 6)
+            ).dtype
+            == dtype
+        )
 
     def test_initializer_and_activation_are_the_experiments(self):
         _, params = start(MLP.replace(initializer="zeros"))
         assert not any(array.any() for array in jax.tree.leaves(params))
         model, params = start(MLP.replace(activation="linear", dropout_rates=()))
-        assert (model.apply({"params": params}, X) + model.apply({"params": params}, -X) == 0).all()
+        assert (
+            model.apply({"params": params}, X) + model.apply({"params": params}, -X)
+            == 0
+        ).all()
 
 
 class TestLinear:
@@ -88,12 +141,16 @@ class TestLinear:
         model, params = start(Experiment(initializer="torch_default"))
         expected = by_hand(params, [], [])
         assert np.abs(expected).max() < 3
-        np.testing.assert_allclose(model.apply({"params": params}, X), expected, rtol=0, atol=5 * 3 * EPS)
+        np.testing.assert_allclose(
+            model.apply({"params": params}, X), expected, rtol=0, atol=5 * 3 * EPS
+        )
 
     def test_masks_are_not_used(self):
         model, params = start(Experiment())
-        np.testing.assert_array_equal(model.apply({"params": params}, X, mask_source(0, 0, 0, 6)),
-                                      model.apply({"params": params}, X))
+        np.testing.assert_array_equal(
+            model.apply({"params": params}, X, mask_source(0, 0, 0, 6)),
+            model.apply({"params": params}, X),
+        )
 
 
 class TestMLP:
@@ -102,13 +159,22 @@ class TestMLP:
         model, params = start(MLP.replace(initializer="torch_default"))
         expected = by_hand(params, ["hidden_0", "hidden_1"], [1, 1])
         assert np.abs(expected).max() < 3
-        np.testing.assert_allclose(model.apply({"params": params}, X), expected, rtol=0, atol=32 * EPS)
+        np.testing.assert_allclose(
+            model.apply({"params": params}, X), expected, rtol=0, atol=32 * EPS
+        )
 
     def test_each_hidden_layer_has_its_own_mask_and_rate(self):
         model, params = start(MLP)
         source = mask_source(3, 5, 0, 6)
-        masks = [np.asarray(dropout(jnp.ones((6, units)), rate, layer, source))
-                 for layer, (units, rate) in enumerate([(8, 0.5), (4, 0.25)])]
+        masks = [
+            np.asarray(dropout(jnp.ones((6, units)), rate, layer, source))
+            for layer, (units, rate) in enumerate([(8, 0.5), (4, 0.25)])
+        ]
         expected = by_hand(params, ["hidden_0", "hidden_1"], masks)
         assert 1 < np.abs(expected).max() < 8
-        np.testing.assert_allclose(model.apply({"params": params}, X, source), expected, rtol=0, atol=8 * 8 * EPS)
+        np.testing.assert_allclose(
+            model.apply({"params": params}, X, source),
+            expected,
+            rtol=0,
+            atol=8 * 8 * EPS,
+        )

@@ -24,7 +24,9 @@ DERIVATIVES = {  # by hand, in float64
     "sigmoid": lambda x: logistic(x) * logistic(-x),
     "tanh": lambda x: 1 / math.cosh(x) ** 2,
     "softmax": lambda x: math.exp(x) * (1 + math.e) / (math.exp(x) + 1 + math.e) ** 2,
-    "gelu": lambda x: math.erfc(-x / 2**0.5) / 2 + x * math.exp(-(x**2) / 2) / (2 * math.pi) ** 0.5,
+    "gelu": lambda x: (
+        math.erfc(-x / 2**0.5) / 2 + x * math.exp(-(x**2) / 2) / (2 * math.pi) ** 0.5
+    ),
 }
 
 
@@ -32,18 +34,29 @@ class TestCurves:
     @pytest.mark.parametrize("name", DERIVATIVES)
     def test_derivatives_are_the_analytic_ones(self, name):
         _, derivative = plots.curves(name, ACTIVATIONS[name], X)
-        # Drawn in float32, from x of at most 4.5 rounded to float32: some ten roundings of numbers of a few units.
-        np.testing.assert_allclose(derivative, [DERIVATIVES[name](x) for x in X], atol=10 * 4.5 * 2**-24, rtol=0)
+        # Drawn in float32, from x of at most 4.5 rounded to float32: some ten roundings
+        # of numbers of a few units.
+        np.testing.assert_allclose(
+            derivative,
+            [DERIVATIVES[name](x) for x in X],
+            atol=10 * 4.5 * 2**-24,
+            rtol=0,
+        )
 
     def test_softmax_is_the_first_of_three(self):
         value, _ = plots.curves("softmax", ACTIVATIONS["softmax"], np.array([0.0, 1.0]))
         e = math.e
-        np.testing.assert_allclose(value, [1 / (2 + e), e / (1 + 2 * e)], rtol=2**-21)  # a few float32 roundings
+        np.testing.assert_allclose(
+            value, [1 / (2 + e), e / (1 + 2 * e)], rtol=2**-21
+        )  # a few float32 roundings
 
 
 class TestUnjoined:
     def test_breaks_at_a_jump_and_nowhere_else(self):
-        np.testing.assert_array_equal(plots.unjoined(np.array([0, 0.4, 0.5, 1.5, 1.5])), [0, 0.4, 0.5, np.nan, 1.5])
+        np.testing.assert_array_equal(
+            plots.unjoined(np.array([0, 0.4, 0.5, 1.5, 1.5])),
+            [0, 0.4, 0.5, np.nan, 1.5],
+        )
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +69,10 @@ class TestActivations:
         assert len(figure.axes) == len(ACTIVATIONS)
         for axes in figure.axes:
             value, derivative, *_ = axes.lines
-            assert (value.get_label(), derivative.get_label()) == ("value", "derivative")
+            assert (value.get_label(), derivative.get_label()) == (
+                "value",
+                "derivative",
+            )
             assert value.get_linestyle() != derivative.get_linestyle()
             x = np.asarray(value.get_xdata(), float)
             assert (x[0], x[-1], (x == 0).any()) == (-5, 5, False)
@@ -77,20 +93,36 @@ class TestMain:
     @pytest.fixture(autouse=True)
     def in_a_folder(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setitem(plots.PICTURES, "activations", lambda: Figure((2, 1)))  # quick to draw
+        monkeypatch.setitem(
+            plots.PICTURES, "activations", lambda: Figure((2, 1))
+        )  # quick to draw
 
-    @pytest.mark.parametrize(("arguments", "path"), [
-        (["activations"], "activations.png"), (["activations", "--output=a.svg"], "a.svg")])
+    @pytest.mark.parametrize(
+        ("arguments", "path"),
+        [
+            (["activations"], "activations.png"),
+            (["activations", "--output=a.svg"], "a.svg"),
+        ],
+    )
     def test_writes_the_picture_and_says_where(self, tmp_path, capsys, arguments, path):
         assert plots.main(arguments) == 0
         assert capsys.readouterr() == (f"files: {path}\n", "")
         start = (tmp_path / path).read_bytes()[:8]
         assert start == (b"\x89PNG\r\n\x1a\n" if path.endswith("png") else b"<?xml ve")
 
-    @pytest.mark.parametrize(("arguments", "parts"), [
-        ([], ["picture"]), (["losses"], ["'losses'", "activations"]), (["activations", "--out=a.png"], ["--out=a.png"]),
-        (["activations", "--output=a"], ["--output: a ", "png"]),
-        (["activations", "--output=missing/a.png"], ["--output: cannot write missing/a.png: No such file"])])
+    @pytest.mark.parametrize(
+        ("arguments", "parts"),
+        [
+            ([], ["picture"]),
+            (["losses"], ["'losses'", "activations"]),
+            (["activations", "--out=a.png"], ["--out=a.png"]),
+            (["activations", "--output=a"], ["--output: a ", "png"]),
+            (
+                ["activations", "--output=missing/a.png"],
+                ["--output: cannot write missing/a.png: No such file"],
+            ),
+        ],
+    )
     def test_bad_input_is_one_line_and_2(self, tmp_path, capsys, arguments, parts):
         assert plots.main(arguments) == 2
         out, err = capsys.readouterr()

@@ -22,7 +22,8 @@ STEPS = 64
 
 @pytest.fixture(scope="module")
 def deepspeed_scaler():
-    """experiment -> the scaler that ZeRO builds from its ds_config; rank 1, which prints nothing."""
+    """experiment -> the scaler that ZeRO builds from its ds_config; rank 1, which
+    prints nothing."""
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")
         from deepspeed.runtime.fp16 import loss_scaler
@@ -30,22 +31,35 @@ def deepspeed_scaler():
         patch.setattr(loss_scaler.dist, "get_rank", lambda: 1)
         patch.setattr(loss_scaler, "log_dist", lambda *args, **kwargs: None)
         yield lambda experiment: loss_scaler.CreateLossScaler(
-            torch.half, experiment.static_loss_scale, not experiment.static_loss_scale, dict(
-                init_scale=2**experiment.initial_scale_power, scale_window=experiment.loss_scale_window,
-                min_scale=experiment.min_loss_scale, delayed_shift=experiment.hysteresis,
-                consecutive_hysteresis=experiment.consecutive_hysteresis))
+            torch.half,
+            experiment.static_loss_scale,
+            not experiment.static_loss_scale,
+            dict(
+                init_scale=2**experiment.initial_scale_power,
+                scale_window=experiment.loss_scale_window,
+                min_scale=experiment.min_loss_scale,
+                delayed_shift=experiment.hysteresis,
+                consecutive_hysteresis=experiment.consecutive_hysteresis,
+            ),
+        )
 
 
 @functools.cache
 def scanned_updates(consecutive, static):
-    """Our states before each of STEPS steps and after them, and whether each was exhausted; compiled once."""
+    """Our states before each of STEPS steps and after them, and whether each was
+    exhausted; compiled once."""
 
     def scan(state, overflows, window, hysteresis, smallest):
-        experiment = scaler(consecutive_hysteresis=consecutive, static_loss_scale=static).replace(
-            loss_scale_window=window, hysteresis=hysteresis, min_loss_scale=smallest)
+        experiment = scaler(
+            consecutive_hysteresis=consecutive, static_loss_scale=static
+        ).replace(
+            loss_scale_window=window, hysteresis=hysteresis, min_loss_scale=smallest
+        )
 
         def body(state, overflow):
-            after = precision.update_loss_scale(state, overflow | jnp.isinf(state.scale), experiment)
+            after = precision.update_loss_scale(
+                state, overflow | jnp.isinf(state.scale), experiment
+            )
             return after, (state, precision.is_exhausted(state, experiment))
 
         after, (states, exhausted) = jax.lax.scan(body, state, overflows)
@@ -55,19 +69,34 @@ def scanned_updates(consecutive, static):
 
 
 def our_states(experiment, overflows):
-    """(scale, clean steps, hysteresis) before each step and after the last, and whether each was exhausted."""
+    """(scale, clean steps, hysteresis) before each step and after the last, and whether
+    each was exhausted."""
     padded = np.zeros(STEPS, bool)
     padded[: len(overflows)] = overflows
-    scan = scanned_updates(experiment.consecutive_hysteresis, experiment.static_loss_scale)
-    states, exhausted = scan(precision.initial_loss_scale(experiment), padded, experiment.loss_scale_window,
-                             experiment.hysteresis, experiment.min_loss_scale)
-    return list(zip(*map(np.asarray, states)))[: len(overflows) + 1], np.asarray(exhausted)[: len(overflows)]
+    scan = scanned_updates(
+        experiment.consecutive_hysteresis, experiment.static_loss_scale
+    )
+    states, exhausted = scan(
+        precision.initial_loss_scale(experiment),
+        padded,
+        experiment.loss_scale_window,
+        experiment.hysteresis,
+        experiment.min_loss_scale,
+    )
+    return list(zip(*map(np.asarray, states)))[: len(overflows) + 1], np.asarray(
+        exhausted
+    )[: len(overflows)]
 
 
 def their_state(theirs):
-    """As ours; theirs counts all steps, where ours counts those since the last overflow."""
+    """As ours; theirs counts all steps, where ours counts those since the last
+    overflow."""
     with np.errstate(over="ignore"):
-        return np.float32(theirs.loss_scale), theirs.cur_iter - theirs.last_overflow_iter - 1, theirs.cur_hysteresis
+        return (
+            np.float32(theirs.loss_scale),
+            theirs.cur_iter - theirs.last_overflow_iter - 1,
+            theirs.cur_hysteresis,
+        )
 
 
 def scaler(**flags):
@@ -78,56 +107,119 @@ class TestPolicies:
     def test_every_precision_has_one(self):
         assert tuple(precision.POLICIES) == PRECISIONS
 
-    @pytest.mark.parametrize(("name", "compute", "master"), [
-        ("fp64", "float64", "float64"), ("fp32", "float32", "float32"), ("bf16", "bfloat16", "float32"),
-        ("fp16", "float16", "float32")])
+    @pytest.mark.parametrize(
+        ("name", "compute", "master"),
+        [
+            ("fp64", "float64", "float64"),
+            ("fp32", "float32", "float32"),
+            ("bf16", "bfloat16", "float32"),
+            ("fp16", "float16", "float32"),
+        ],
+    )
     def test_formats(self, name, compute, master):
         policy = precision.POLICIES[name]
-        assert (jnp.dtype(policy.compute).name, jnp.dtype(policy.master).name) == (compute, master)
+        assert (jnp.dtype(policy.compute).name, jnp.dtype(policy.master).name) == (
+            compute,
+            master,
+        )
 
 
 class TestCast:
     def test_casts_floats_and_leaves_integers(self):
-        tree = {"a": jnp.array([1.0, 1 / 3]), "b": (jnp.array([7]), jnp.array([True]), jnp.ones(1, jnp.bfloat16))}
+        tree = {
+            "a": jnp.array([1.0, 1 / 3]),
+            "b": (jnp.array([7]), jnp.array([True]), jnp.ones(1, jnp.bfloat16)),
+        }
         out = precision.cast(tree, jnp.float16)
-        assert [leaf.dtype.name for leaf in jax.tree.leaves(out)] == ["float16", "int32", "bool", "float16"]
+        assert [leaf.dtype.name for leaf in jax.tree.leaves(out)] == [
+            "float16",
+            "int32",
+            "bool",
+            "float16",
+        ]
         np.testing.assert_array_equal(out["a"], np.array([1, 1 / 3], np.float16))
         np.testing.assert_array_equal(out["b"][0], [7])
 
 
 class TestAtLeastFloat32:
-    @pytest.mark.parametrize(("given", "expected"), [
-        ("float16", "float32"), ("bfloat16", "float32"), ("float32", "float32"), ("float64", "float64")])
+    @pytest.mark.parametrize(
+        ("given", "expected"),
+        [
+            ("float16", "float32"),
+            ("bfloat16", "float32"),
+            ("float32", "float32"),
+            ("float64", "float64"),
+        ],
+    )
     def test_widens_what_is_narrower(self, given, expected):
         with jax.enable_x64(True):
             x = jnp.asarray([1 / 3], given)
-            np.testing.assert_array_equal(precision.at_least_float32(x), np.asarray(x).astype(expected), strict=True)
+            np.testing.assert_array_equal(
+                precision.at_least_float32(x),
+                np.asarray(x).astype(expected),
+                strict=True,
+            )
 
 
 class TestInitialLossScale:
     def test_fp16_starts_at_the_power(self):
-        state = precision.initial_loss_scale(scaler(initial_scale_power=5, hysteresis=3))
-        assert (float(state.scale), int(state.clean_steps), int(state.hysteresis)) == (32, 0, 3)
+        state = precision.initial_loss_scale(
+            scaler(initial_scale_power=5, hysteresis=3)
+        )
+        assert (float(state.scale), int(state.clean_steps), int(state.hysteresis)) == (
+            32,
+            0,
+            3,
+        )
 
     def test_fp16_starts_at_the_static_scale(self):
-        assert precision.initial_loss_scale(scaler(static_loss_scale=1000.0, initial_scale_power=5)).scale == 1000
+        assert (
+            precision.initial_loss_scale(
+                scaler(static_loss_scale=1000.0, initial_scale_power=5)
+            ).scale
+            == 1000
+        )
 
     @pytest.mark.parametrize("static", [0.0, 128.0])
     @pytest.mark.parametrize("name", ["fp64", "fp32", "bf16"])
     def test_other_formats_are_not_scaled(self, name, static):
-        assert precision.initial_loss_scale(Experiment(precision=name, static_loss_scale=static)).scale == 1
+        assert (
+            precision.initial_loss_scale(
+                Experiment(precision=name, static_loss_scale=static)
+            ).scale
+            == 1
+        )
 
 
 class TestUpdateLossScale:
     @settings(deadline=None, max_examples=400, derandomize=True)
-    @given(power=st.sampled_from([0, 3, 4, 16, 24, 126, 127]), window=st.integers(1, 6), hysteresis=st.integers(1, 4),
-           consecutive=st.booleans(), smallest=st.sampled_from([0.25, 1.0, 6.0, 8.0]),
-           overflows=st.lists(st.booleans(), max_size=STEPS))
-    def test_is_deepspeeds_at_every_step(self, deepspeed_scaler, power, window, hysteresis, consecutive, smallest,
-                                         overflows):
-        """Where DeepSpeed gives up, `is_exhausted` says so, and nowhere before. An infinite scale always overflows."""
-        experiment = scaler(initial_scale_power=power, loss_scale_window=window, hysteresis=hysteresis,
-                            consecutive_hysteresis=consecutive, min_loss_scale=min(smallest, 2.0**power))
+    @given(
+        power=st.sampled_from([0, 3, 4, 16, 24, 126, 127]),
+        window=st.integers(1, 6),
+        hysteresis=st.integers(1, 4),
+        consecutive=st.booleans(),
+        smallest=st.sampled_from([0.25, 1.0, 6.0, 8.0]),
+        overflows=st.lists(st.booleans(), max_size=STEPS),
+    )
+    def test_is_deepspeeds_at_every_step(
+        self,
+        deepspeed_scaler,
+        power,
+        window,
+        hysteresis,
+        consecutive,
+        smallest,
+        overflows,
+    ):
+        """Where DeepSpeed gives up, `is_exhausted` says so, and nowhere before. An
+        infinite scale always overflows."""
+        experiment = scaler(
+            initial_scale_power=power,
+            loss_scale_window=window,
+            hysteresis=hysteresis,
+            consecutive_hysteresis=consecutive,
+            min_loss_scale=min(smallest, 2.0**power),
+        )
         theirs = deepspeed_scaler(experiment)
         ours, exhausted = our_states(experiment, overflows)
         for step, overflow in enumerate(overflows):
@@ -141,9 +233,19 @@ class TestUpdateLossScale:
         assert ours[-1] == their_state(theirs)
 
     @settings(deadline=None, max_examples=20, derandomize=True)
-    @given(scale=st.sampled_from([1.0, 0.3, 128.0, 1000.0]), overflows=st.lists(st.booleans(), max_size=STEPS))
-    def test_a_static_scale_never_changes_nor_exhausts(self, deepspeed_scaler, scale, overflows):
-        experiment = scaler(static_loss_scale=scale, hysteresis=1, loss_scale_window=1, min_loss_scale=1.0)
+    @given(
+        scale=st.sampled_from([1.0, 0.3, 128.0, 1000.0]),
+        overflows=st.lists(st.booleans(), max_size=STEPS),
+    )
+    def test_a_static_scale_never_changes_nor_exhausts(
+        self, deepspeed_scaler, scale, overflows
+    ):
+        experiment = scaler(
+            static_loss_scale=scale,
+            hysteresis=1,
+            loss_scale_window=1,
+            min_loss_scale=1.0,
+        )
         theirs = deepspeed_scaler(experiment)
         ours, exhausted = our_states(experiment, overflows)
         assert not exhausted.any()
@@ -152,23 +254,36 @@ class TestUpdateLossScale:
             theirs.update_scale(overflow)
 
     def test_comes_back_from_an_infinite_scale(self, deepspeed_scaler):
-        """Gradients of zero let the scale double beyond float32; the first others find the way back."""
+        """Gradients of zero let the scale double beyond float32; the first others find
+        the way back."""
         experiment = scaler(initial_scale_power=127, loss_scale_window=1, hysteresis=1)
         overflows = [False, False, True, False]
         theirs, scales = deepspeed_scaler(experiment), []
         for overflow in overflows:
             theirs.update_scale(overflow)
             scales.append(their_state(theirs)[0])
-        assert [state[0] for state in our_states(experiment, overflows)[0]][1:] == scales
-        np.testing.assert_array_equal(scales, np.float32([2.0**127, np.inf, 2.0**127, 2.0**127]))
+        assert [state[0] for state in our_states(experiment, overflows)[0]][
+            1:
+        ] == scales
+        np.testing.assert_array_equal(
+            scales, np.float32([2.0**127, np.inf, 2.0**127, 2.0**127])
+        )
 
-    @pytest.mark.parametrize(("consecutive", "scales"), [(False, [16, 16, 16, 8]), (True, [16, 16, 16, 16])])
+    @pytest.mark.parametrize(
+        ("consecutive", "scales"), [(False, [16, 16, 16, 8]), (True, [16, 16, 16, 16])]
+    )
     def test_a_clean_step_between_two_overflows(self, consecutive, scales):
         """Hysteresis 2: it refills the one, or they add up to a halving."""
-        experiment = scaler(initial_scale_power=4, hysteresis=2, consecutive_hysteresis=consecutive)
-        assert [state[0] for state in our_states(experiment, [True, False, True])[0]] == scales
+        experiment = scaler(
+            initial_scale_power=4, hysteresis=2, consecutive_hysteresis=consecutive
+        )
+        assert [
+            state[0] for state in our_states(experiment, [True, False, True])[0]
+        ] == scales
 
-    def test_a_start_below_the_smallest_scale_is_refused_or_deepspeeds(self, deepspeed_scaler):
+    def test_a_start_below_the_smallest_scale_is_refused_or_deepspeeds(
+        self, deepspeed_scaler
+    ):
         """DeepSpeed's scale would *rise* to the smallest on the first overflow."""
         experiment = scaler(initial_scale_power=2, hysteresis=1, min_loss_scale=16.0)
         theirs = deepspeed_scaler(experiment)
@@ -181,18 +296,33 @@ class TestUpdateLossScale:
 
     def test_grows_on_the_1001st_clean_step_then_every_1000(self):
         experiment = scaler()
-        _, scales = jax.lax.scan(lambda state, overflow: (
-            precision.update_loss_scale(state, overflow, experiment), state.scale),
-            precision.initial_loss_scale(experiment), jnp.zeros(2002, bool))
-        np.testing.assert_array_equal(scales, np.repeat(np.float32([2**16, 2**17, 2**18]), [1001, 1000, 1]))
+        _, scales = jax.lax.scan(
+            lambda state, overflow: (
+                precision.update_loss_scale(state, overflow, experiment),
+                state.scale,
+            ),
+            precision.initial_loss_scale(experiment),
+            jnp.zeros(2002, bool),
+        )
+        np.testing.assert_array_equal(
+            scales, np.repeat(np.float32([2**16, 2**17, 2**18]), [1001, 1000, 1])
+        )
 
 
 class TestIsExhausted:
-    @pytest.mark.parametrize(("scale", "hysteresis", "expected"), [
-        (1, 1, True), (1, 2, False), (2, 1, False)])
-    def test_only_at_the_smallest_scale_without_hysteresis(self, scale, hysteresis, expected):
-        state = precision.LossScale(jnp.float32(scale), jnp.int32(0), jnp.int32(hysteresis))
-        assert bool(precision.is_exhausted(state, scaler(min_loss_scale=1.0))) == expected
+    @pytest.mark.parametrize(
+        ("scale", "hysteresis", "expected"),
+        [(1, 1, True), (1, 2, False), (2, 1, False)],
+    )
+    def test_only_at_the_smallest_scale_without_hysteresis(
+        self, scale, hysteresis, expected
+    ):
+        state = precision.LossScale(
+            jnp.float32(scale), jnp.int32(0), jnp.int32(hysteresis)
+        )
+        assert (
+            bool(precision.is_exhausted(state, scaler(min_loss_scale=1.0))) == expected
+        )
 
     def test_never_of_a_static_scale(self):
         state = precision.LossScale(jnp.float32(1), jnp.int32(0), jnp.int32(1))

@@ -16,7 +16,10 @@ def flagfile(tmp_path, monkeypatch):
 
     def write(name, promise, *flags):
         path = tmp_path / f"{name}.flags"
-        path.write_text("\n".join([f"# Expect: {promise}", f"--name={name}", "--noplots", *flags]) + "\n")
+        path.write_text(
+            "\n".join([f"# Expect: {promise}", f"--name={name}", "--noplots", *flags])
+            + "\n"
+        )
         return str(path)
 
     return write
@@ -27,8 +30,10 @@ SMALL = ("--num_samples=64", "--epochs=1")
 
 class TestMain:
     def test_all_kept(self, flagfile, capsys):
-        paths = [flagfile("first", "weight_error < 10, mae < 100", *SMALL),
-                 flagfile("second", "mae <= first.mae", *SMALL)]
+        paths = [
+            flagfile("first", "weight_error < 10, mae < 100", *SMALL),
+            flagfile("second", "mae <= first.mae", *SMALL),
+        ]
         assert reproduce.main(paths) == 0
         out = capsys.readouterr().out
         assert "2 experiments, 0 not run for want of data, 0 promises not kept" in out
@@ -40,16 +45,33 @@ class TestMain:
 
     def test_a_run_that_fails_falls_short_and_says_why(self, flagfile, capsys):
         assert reproduce.main([flagfile("first", "mae < 1", "--epochs=0")]) == 1
-        assert "first: error: --epochs: must be at least 1, got 0" in capsys.readouterr().out
+        assert (
+            "first: error: --epochs: must be at least 1, got 0"
+            in capsys.readouterr().out
+        )
 
     def test_without_data_it_is_not_run_and_counted(self, flagfile, capsys):
-        assert reproduce.main([flagfile("first", "mae < 1", "--dataset=csv", "--data_path=/nowhere.csv")]) == 0
+        assert (
+            reproduce.main(
+                [
+                    flagfile(
+                        "first", "mae < 1", "--dataset=csv", "--data_path=/nowhere.csv"
+                    )
+                ]
+            )
+            == 0
+        )
         out = capsys.readouterr().out
         assert "no data" in out
         assert "1 not run for want of data, 0 promises not kept" in out
 
-    @pytest.mark.parametrize(("arguments", "message"), [
-        ([], "give the flagfiles"), (["/nowhere.flags"], "/nowhere.flags: no such flagfile")])
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ([], "give the flagfiles"),
+            (["/nowhere.flags"], "/nowhere.flags: no such flagfile"),
+        ],
+    )
     def test_bad_input(self, arguments, message):
         with pytest.raises(UserError, match=message):
             reproduce.main(arguments)

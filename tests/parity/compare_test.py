@@ -1,4 +1,5 @@
-"""`python -m parity.compare A B` on recordings of jaxnn.train, one of them with a fault written into its flags."""
+"""`python -m parity.compare A B` on recordings of jaxnn.train, one of them with a fault
+written into its flags."""
 
 import json
 import pathlib
@@ -24,8 +25,19 @@ def traces(tmp_path_factory):
     for name, more in (("first", ()), ("second", ()), ("eps", ("--adam_eps=1e-4",))):
         folder = tmp_path_factory.mktemp(name)
         experiment, _ = command_line.parse(
-            ["", "--flagfile=launch/experiments/breast_cancer.flags", "--noplots", "--record=full",
-             f"--record_steps={STEPS}", f"--max_steps={STEPS}", f"--workdir={folder}", "--overwrite", *more], "fp32")
+            [
+                "",
+                "--flagfile=launch/experiments/breast_cancer.flags",
+                "--noplots",
+                "--record=full",
+                f"--record_steps={STEPS}",
+                f"--max_steps={STEPS}",
+                f"--workdir={folder}",
+                "--overwrite",
+                *more,
+            ],
+            "fp32",
+        )
         train.main(experiment)
         found[name] = folder / "trace"
     return found
@@ -42,7 +54,9 @@ def second_part(trace, folder):
     """As a run that was resumed after one step would leave it."""
     later = edited_meta(trace, folder, first_step=1)
     for number in range(1, STEPS):
-        (later / f"step_{number:06d}.safetensors").rename(later / f"step_{number - 1:06d}.safetensors")
+        (later / f"step_{number:06d}.safetensors").rename(
+            later / f"step_{number - 1:06d}.safetensors"
+        )
     return later
 
 
@@ -53,27 +67,42 @@ class TestMain:
         assert "first: parity" in said
         assert "second: parity" in said
 
-    def test_a_trace_that_does_not_do_what_its_flags_say(self, traces, tmp_path, capsys):
-        liar = edited_meta(traces["eps"], tmp_path / "liar", flags=Reader(traces["first"]).meta["flags"])
+    def test_a_trace_that_does_not_do_what_its_flags_say(
+        self, traces, tmp_path, capsys
+    ):
+        liar = edited_meta(
+            traces["eps"],
+            tmp_path / "liar",
+            flags=Reader(traces["first"]).meta["flags"],
+        )
         assert compare.main([str(traces["first"]), str(liar)], 8.0) == 1
         said = " ".join(capsys.readouterr().out.split())
         assert "second: DIVERGENCE, first at step 0" in said
         assert "the oracle (NumPy, float64) sides with the replay" in said
 
     def test_refuses_other_flags(self, traces):
-        with pytest.raises(UserError, match=r"eps.* has --adam_eps=0\.0001, .* has not"):
+        with pytest.raises(
+            UserError, match=r"eps.* has --adam_eps=0\.0001, .* has not"
+        ):
             compare.main([str(traces["first"]), str(traces["eps"])], 8.0)
 
     def test_refuses_another_length(self, traces, tmp_path):
         shorter = tmp_path / "shorter"
         shutil.copytree(traces["first"], shorter)
         (shorter / f"step_{STEPS - 1:06d}.safetensors").unlink()
-        with pytest.raises(UserError, match=r"holds 3 steps, .* 2; record as many of both"):
+        with pytest.raises(
+            UserError, match=r"holds 3 steps, .* 2; record as many of both"
+        ):
             compare.main([str(traces["first"]), str(shorter)], 8.0)
 
     @pytest.mark.parametrize("swapped", [False, True])
-    def test_a_resumed_run_is_judged_from_where_it_begins(self, traces, tmp_path, capsys, swapped):
-        names = [str(traces["second"]), str(second_part(traces["first"], tmp_path / "later"))][:: -1 if swapped else 1]
+    def test_a_resumed_run_is_judged_from_where_it_begins(
+        self, traces, tmp_path, capsys, swapped
+    ):
+        names = [
+            str(traces["second"]),
+            str(second_part(traces["first"], tmp_path / "later")),
+        ][:: -1 if swapped else 1]
         assert compare.main(names, 8.0) == 0
         assert capsys.readouterr().out.count(": parity") == 2
 
@@ -81,17 +110,29 @@ class TestMain:
         """One bias by an ulp."""
         later = second_part(traces["first"], tmp_path / "later")
         step = artifacts.read_arrays(later / "step_000000.safetensors", "")
-        step["params/output/bias"] = np.nextafter(step["params/output/bias"], np.float32(np.inf))
+        step["params/output/bias"] = np.nextafter(
+            step["params/output/bias"], np.float32(np.inf)
+        )
         artifacts.write_arrays(later / "step_000000.safetensors", step)
         assert compare.main([str(traces["second"]), str(later)], 8.0) == 1
         said = " ".join(capsys.readouterr().out.split())
         assert "first: parity" in said
-        assert "second: DIVERGENCE, first at step 1 params/output/bias (state before)" in said
+        assert (
+            "second: DIVERGENCE, first at step 1 params/output/bias (state before)"
+            in said
+        )
 
     def test_refuses_a_resumed_run_of_another(self, traces, tmp_path):
         later = edited_meta(traces["first"], tmp_path / "later", first_step=15)
-        for names in ((traces["first"], later), (later, traces["first"]), (later, later)):
-            with pytest.raises(UserError, match=r"later begins at step 15 of a resumed run, and .* does not hold the"):
+        for names in (
+            (traces["first"], later),
+            (later, traces["first"]),
+            (later, later),
+        ):
+            with pytest.raises(
+                UserError,
+                match=r"later begins at step 15 of a resumed run, and .* does not hold the",
+            ):
                 compare.main([*map(str, names)], 8.0)
 
     def test_refuses_a_trace_without_flags(self, traces, tmp_path):
@@ -100,7 +141,9 @@ class TestMain:
             compare.main([str(bare), str(traces["first"])], 8.0)
 
     def test_refuses_flags_that_are_not_its_own(self, traces, tmp_path):
-        strange = edited_meta(traces["first"], tmp_path / "strange", flags=["--model=mamba"])
+        strange = edited_meta(
+            traces["first"], tmp_path / "strange", flags=["--model=mamba"]
+        )
         with pytest.raises(UserError, match=r"strange/meta\.json: "):
             compare.main([str(strange), str(strange)], 8.0)
 
@@ -114,4 +157,7 @@ def test_from_the_command_line(run, traces):
     done = run("parity.compare", str(traces["first"]), str(pathlib.Path("nowhere")))
     assert done.returncode == 2
     assert done.stderr.startswith("error: nowhere/meta.json: no readable trace there")
-    assert run("parity.compare", str(traces["first"]), str(traces["second"])).returncode == 0
+    assert (
+        run("parity.compare", str(traces["first"]), str(traces["second"])).returncode
+        == 0
+    )

@@ -1,6 +1,8 @@
-"""Tests of parity/convert.py: runs handed over between the stacks, at every ZeRO stage, to the bit and in training.
+"""Tests of parity/convert.py: runs handed over between the stacks, at every ZeRO stage,
+to the bit and in training.
 
-`python -m tests.parity.convert_test FOLDER CASE,CASE` is the torch side of the cases, in one process a rank.
+`python -m tests.parity.convert_test FOLDER CASE,CASE` is the torch side of the cases,
+in one process a rank.
 """
 
 import os
@@ -38,8 +40,16 @@ from torch_ref import train as torch_train
 STEPS, EPOCHS, HANDED = 3, 3, 2
 CHECKPOINT = f"step_{STEPS * HANDED:09d}"
 """Steps an epoch, epochs, and those of them before a run is handed over."""
-FLAGS = ("--flagfile=launch/experiments/breast_cancer.flags", "--hidden_sizes=5,3", "--normalization=batch",
-         "--batch_size=152", f"--epochs={EPOCHS}", "--learning_rate=0.01", "--initial_scale_power=21", "--noplots")
+FLAGS = (
+    "--flagfile=launch/experiments/breast_cancer.flags",
+    "--hidden_sizes=5,3",
+    "--normalization=batch",
+    "--batch_size=152",
+    f"--epochs={EPOCHS}",
+    "--learning_rate=0.01",
+    "--initial_scale_power=21",
+    "--noplots",
+)
 """The first steps overflow; sizes that two ranks cannot divide."""
 DECAY = ("--nodecay_all", "--l2=0.01")
 CASES = {
@@ -50,23 +60,42 @@ CASES = {
     "stage2": ("--zero_stage=2", "--num_devices=2"),
     "stage3": ("--zero_stage=3", "--num_devices=2", *DECAY),
 }
-ALONE, TOGETHER = ([name for name, flags in CASES.items() if ("--num_devices=2" in flags) == pair]
-                   for pair in (False, True))
+ALONE, TOGETHER = (
+    [name for name, flags in CASES.items() if ("--num_devices=2" in flags) == pair]
+    for pair in (False, True)
+)
 RESUMED = ("stage1", "stage3")
-STARTS = ("params", "moments", "batch_stats", "batch", "loss_scale", "learning_rate", "optimizer_step")
+STARTS = (
+    "params",
+    "moments",
+    "batch_stats",
+    "batch",
+    "loss_scale",
+    "learning_rate",
+    "optimizer_step",
+)
 """What a step starts from, in a trace."""
 
 
 def of(name: str, *more: object) -> Experiment:
-    return command_line.parse(["", *FLAGS, f"--name={name}", *CASES[name], *map(str, more)], "fp16")[0]
+    return command_line.parse(
+        ["", *FLAGS, f"--name={name}", *CASES[name], *map(str, more)], "fp16"
+    )[0]
 
 
 def main(folder: pathlib.Path, names: Sequence[str]) -> None:
-    """The torch side: a run, and one that goes on from its checkpoint as read, filled in and saved anew."""
+    """The torch side: a run, and one that goes on from its checkpoint as read, filled
+    in and saved anew."""
     with planted.process_group_kept():
         for name in names:
-            train_torch(of(name, f"--workdir={folder / name}", "--record=full",
-                           f"--checkpoint_every={HANDED}"))
+            train_torch(
+                of(
+                    name,
+                    f"--workdir={folder / name}",
+                    "--record=full",
+                    f"--checkpoint_every={HANDED}",
+                )
+            )
             if name in RESUMED:
                 resume(of(name), folder / name, folder / f"{name}-resumed")
             hand_back(of(name), folder / name, folder / f"{name}-again")
@@ -81,12 +110,17 @@ def train_torch(experiment: Experiment) -> None:
 def resume(experiment: Experiment, run: pathlib.Path, again: pathlib.Path) -> None:
     """The run as if it had been killed after its checkpoint, resumed."""
     if os.environ["RANK"] == "0":
-        shutil.copytree(run, again, ignore=shutil.ignore_patterns("trace", artifacts.PARAMS, artifacts.SUMMARY))
+        shutil.copytree(
+            run,
+            again,
+            ignore=shutil.ignore_patterns("trace", artifacts.PARAMS, artifacts.SUMMARY),
+        )
     train_torch(experiment.replace(workdir=str(again), resume=True))
 
 
 def hand_back(experiment: Experiment, run: pathlib.Path, again: pathlib.Path) -> None:
-    """Another checkpoint of the state that the run's holds; every rank reads, writes its own file."""
+    """Another checkpoint of the state that the run's holds; every rank reads, writes
+    its own file."""
     state = again.with_name(f"{again.name}-{os.environ['RANK']}.safetensors")
     torch_convert.read(experiment, run / "checkpoints" / CHECKPOINT, state)
     prepare(run, again)
@@ -104,24 +138,35 @@ def go_on(experiment: Experiment, run: pathlib.Path, again: pathlib.Path) -> Non
 def prepare(run: pathlib.Path, again: pathlib.Path) -> None:
     if os.environ["RANK"] == "0":
         again.mkdir()
-        artifacts.write_text(again / artifacts.METRICS, handoff.metrics_until(run, HANDED))
+        artifacts.write_text(
+            again / artifacts.METRICS, handoff.metrics_until(run, HANDED)
+        )
         shutil.copy(run / artifacts.FLAGS, again)
 
 
 def jax_run(folder: pathlib.Path, name: str) -> None:
-    """A run of jaxnn's, its trace, and the state at its checkpoint, as parity.convert makes it."""
+    """A run of jaxnn's, its trace, and the state at its checkpoint, as parity.convert
+    makes it."""
     workdir = folder / f"{name}-jax"
-    experiment = of(name, f"--workdir={workdir}", "--record=full", f"--checkpoint_every={HANDED}")
+    experiment = of(
+        name, f"--workdir={workdir}", "--record=full", f"--checkpoint_every={HANDED}"
+    )
     train.main(experiment)
     state = checkpoint.restore(workdir, fresh(experiment))
-    artifacts.write_arrays(workdir / "state.safetensors",
-                         jax_state.to_handoff(experiment, jax.tree.map(np.asarray, state)))
+    artifacts.write_arrays(
+        workdir / "state.safetensors",
+        jax_state.to_handoff(experiment, jax.tree.map(np.asarray, state)),
+    )
 
 
 def fresh(experiment: Experiment):
     signature = load_dataset(experiment).signature
-    return train.start(experiment, models.build(experiment, signature), OPTIMIZERS[experiment.optimizer](experiment),
-                       signature)
+    return train.start(
+        experiment,
+        models.build(experiment, signature),
+        OPTIMIZERS[experiment.optimizer](experiment),
+        signature,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -131,19 +176,41 @@ def runs(tmp_path_factory) -> pathlib.Path:
     jax_run(folder, "stage1")
     running = []
     for names, world_size in ((ALONE, 1), (TOGETHER, 2)):
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "LOCAL_SIZE": str(world_size),
-                  "WORLD_SIZE": str(world_size)}
-        running += [subprocess.Popen(
-            [sys.executable, "-m", "tests.parity.convert_test", str(folder), ",".join(names)], text=True,
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT) for rank in range(world_size)]
+        shared = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free_port()),
+            "LOCAL_SIZE": str(world_size),
+            "WORLD_SIZE": str(world_size),
+        }
+        running += [
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "tests.parity.convert_test",
+                    str(folder),
+                    ",".join(names),
+                ],
+                text=True,
+                env={
+                    **os.environ,
+                    **shared,
+                    "RANK": str(rank),
+                    "LOCAL_RANK": str(rank),
+                },
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+            for rank in range(world_size)
+        ]
     said = [process.communicate()[0] for process in running]
     assert not any(process.returncode for process in running), "\n".join(said)
     return folder
 
 
 class TestDeepSpeedsFiles:
-    """Read back without DeepSpeed, they hold what its own readers said while it trained."""
+    """Read back without DeepSpeed, they hold what its own readers said while it
+    trained."""
 
     @pytest.mark.parametrize("name", CASES)
     def test_hold_the_state_to_the_bit(self, runs, name):
@@ -153,19 +220,37 @@ class TestDeepSpeedsFiles:
         for kind in ("params", "moments", "batch_stats"):
             assert select(arrays, kind).keys() == select(step, kind).keys()
             for tensor, array in select(step, kind).items():
-                np.testing.assert_array_equal(arrays[f"{kind}/{tensor}"], array, strict=True)
-        skipped = [bool(trace.read(number)["skipped"]) for number in range(STEPS * HANDED)]
+                np.testing.assert_array_equal(
+                    arrays[f"{kind}/{tensor}"], array, strict=True
+                )
+        skipped = [
+            bool(trace.read(number)["skipped"]) for number in range(STEPS * HANDED)
+        ]
         assert arrays["optimizer_step"] == step["optimizer_step"]
-        assert (arrays["step"], arrays["updates"]) == (len(skipped), skipped.count(False))
+        assert (arrays["step"], arrays["updates"]) == (
+            len(skipped),
+            skipped.count(False),
+        )
         assert arrays["loss_scale"] == step["loss_scale"]
-        assert any(skipped) == (of(name).precision == "fp16" and of(name).zero_stage > 0)
-        assert arrays["clean_steps"] == (0 if of(name).precision != "fp16" else [*skipped[::-1], True].index(True))
+        assert any(skipped) == (
+            of(name).precision == "fp16" and of(name).zero_stage > 0
+        )
+        assert arrays["clean_steps"] == (
+            0 if of(name).precision != "fp16" else [*skipped[::-1], True].index(True)
+        )
 
-    @pytest.mark.parametrize(("name", "again"), [*((name, "again") for name in CASES),
-                                                 *((name, "resumed") for name in RESUMED)])
+    @pytest.mark.parametrize(
+        ("name", "again"),
+        [
+            *((name, "again") for name in CASES),
+            *((name, "resumed") for name in RESUMED),
+        ],
+    )
     def test_resumed_or_filled_in_it_trains_on_to_the_bit(self, runs, name, again):
         for file in (artifacts.PARAMS, artifacts.BATCH_STATS, artifacts.METRICS):
-            assert (runs / name / file).read_bytes() == (runs / f"{name}-{again}" / file).read_bytes()
+            assert (runs / name / file).read_bytes() == (
+                runs / f"{name}-{again}" / file
+            ).read_bytes()
 
 
 class TestState:
@@ -175,10 +260,14 @@ class TestState:
         state, like = jax_state.from_handoff(of(name), arrays), fresh(of(name))
         assert jax.tree.structure(state) == jax.tree.structure(like)
         assert [(x.shape, x.dtype) for x in jax.tree.leaves(state)] == [
-            (x.shape, x.dtype) for x in jax.tree.leaves(like)]
+            (x.shape, x.dtype) for x in jax.tree.leaves(like)
+        ]
         again = jax_state.to_handoff(of(name), state)
         assert again.keys() == arrays.keys()
-        assert all(again[tensor].tobytes() == array.tobytes() for tensor, array in arrays.items())
+        assert all(
+            again[tensor].tobytes() == array.tobytes()
+            for tensor, array in arrays.items()
+        )
 
 
 class TestTraining:
@@ -186,35 +275,62 @@ class TestTraining:
 
     def test_deepspeed_then_jax(self, runs, run, tmp_path):
         target = tmp_path / "handed"
-        done = run("parity.convert", f"--from={runs / 'stage1' / 'checkpoints' / CHECKPOINT}",
-                   f"--to={target}")
+        done = run(
+            "parity.convert",
+            f"--from={runs / 'stage1' / 'checkpoints' / CHECKPOINT}",
+            f"--to={target}",
+        )
         assert done.returncode == 0, done.stderr
-        assert "DeepSpeed -> jaxnn\ntensors: 10 params, 20 moments, 4 batch_stats; step 6, updates" in done.stdout
-        command = done.stdout.splitlines()[-1].removeprefix("go on with: python -m ").split()
+        assert (
+            "DeepSpeed -> jaxnn\ntensors: 10 params, 20 moments, 4 batch_stats; step "
+            "6, updates" in done.stdout
+        )
+        command = (
+            done.stdout.splitlines()[-1].removeprefix("go on with: python -m ").split()
+        )
         again = run(*command, "--record=full")
         assert again.returncode == 0, again.stderr
         assert_one_run("stage1", Reader(runs / "stage1" / "trace"), target / "trace")
 
     def test_jax_then_deepspeed(self, runs):
-        assert_one_run("stage1", Reader(runs / "stage1-jax" / "trace"), runs / "stage1-from-jax" / "trace")
+        assert_one_run(
+            "stage1",
+            Reader(runs / "stage1-jax" / "trace"),
+            runs / "stage1-from-jax" / "trace",
+        )
 
     def test_jaxnns_checkpoint_becomes_deepspeeds(self, runs, capsys, tmp_path):
         target = tmp_path / "deepspeed"
         converted(runs / "stage1-jax", target)
-        assert f"python -m torch_ref.train --flagfile={target / artifacts.FLAGS}" in capsys.readouterr().out
+        assert (
+            f"python -m torch_ref.train --flagfile={target / artifacts.FLAGS}"
+            in capsys.readouterr().out
+        )
         assert [path.name for path in tmp_path.iterdir()] == ["deepspeed"]
-        torch_convert.read(of("stage1"), target / "checkpoints" / CHECKPOINT, tmp_path / "back")
-        arrays, expected = (artifacts.read_arrays(path, "") for path in (
-            tmp_path / "back", runs / "stage1-jax" / "state.safetensors"))
+        torch_convert.read(
+            of("stage1"), target / "checkpoints" / CHECKPOINT, tmp_path / "back"
+        )
+        arrays, expected = (
+            artifacts.read_arrays(path, "")
+            for path in (tmp_path / "back", runs / "stage1-jax" / "state.safetensors")
+        )
         assert arrays.keys() == expected.keys()
-        assert all(arrays[tensor].tobytes() == array.tobytes() for tensor, array in expected.items())
+        assert all(
+            arrays[tensor].tobytes() == array.tobytes()
+            for tensor, array in expected.items()
+        )
 
 
 class TestBadInput:
     """One line, and nothing where the run was to be."""
 
-    @pytest.mark.parametrize(("source", "message"), [
-        ("", "--from: not given is neither a run"), ("nowhere", "--from: nowhere is neither a run")])
+    @pytest.mark.parametrize(
+        ("source", "message"),
+        [
+            ("", "--from: not given is neither a run"),
+            ("nowhere", "--from: nowhere is neither a run"),
+        ],
+    )
     def test_no_run_there(self, tmp_path, source, message):
         with pytest.raises(UserError, match=message):
             converted(source, tmp_path / "new")
@@ -228,79 +344,139 @@ class TestBadInput:
     def test_to_is_not_given_or_there(self, runs, tmp_path):
         with pytest.raises(UserError, match="--to: not given"):
             converted(runs / "stage1", "")
-        with pytest.raises(UserError, match=r"--to: .* exists already; name a folder that does not"):
+        with pytest.raises(
+            UserError, match=r"--to: .* exists already; name a folder that does not"
+        ):
             converted(runs / "stage1", tmp_path)
 
     def test_a_rank_is_missing(self, runs, tmp_path):
         shutil.copytree(runs / "stage3", tmp_path / "run")
-        path = tmp_path / "run" / "checkpoints" / CHECKPOINT / "zero_pp_rank_1_mp_rank_00_optim_states.pt"
+        path = (
+            tmp_path
+            / "run"
+            / "checkpoints"
+            / CHECKPOINT
+            / "zero_pp_rank_1_mp_rank_00_optim_states.pt"
+        )
         path.unlink()
-        with pytest.raises(UserError, match=f"^--from: {path} of rank 1 is missing; take another checkpoint$"):
+        with pytest.raises(
+            UserError,
+            match=f"^--from: {path} of rank 1 is missing; take another checkpoint$",
+        ):
             converted(tmp_path / "run", tmp_path / "new")
         assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
     def test_of_another_model(self, runs):
-        found = deepspeed_files.open_checkpoint(runs / "stage0" / "checkpoints" / CHECKPOINT)
+        found = deepspeed_files.open_checkpoint(
+            runs / "stage0" / "checkpoints" / CHECKPOINT
+        )
         experiment = of("stage0", "--hidden_sizes=5,4")
         model = torch_models.build(experiment, load_dataset(experiment).signature)
-        with pytest.raises(UserError, match=r"^hidden_1\.weight is \(3, 5\) in .*, \(4, 5\) in the experiment's model"):
+        with pytest.raises(
+            UserError,
+            match=r"^hidden_1\.weight is \(3, 5\) in .*, \(4, 5\) in the experiment's model",
+        ):
             deepspeed_files.check(found, model)
 
     def test_within_an_epoch(self):
         assert handoff.epochs_done(of("stage1"), 455, 6) == 2
-        with pytest.raises(UserError, match="--from: step 7 is not the end of an epoch, which are at 3, 6"):
+        with pytest.raises(
+            UserError,
+            match="--from: step 7 is not the end of an epoch, which are at 3, 6",
+        ):
             handoff.epochs_done(of("stage1"), 455, 7)
 
     def test_not_finite(self):
         with pytest.raises(UserError, match="--from: params/a of here is not finite"):
-            handoff.require_finite({"params/a": np.float32([1, np.nan])}, pathlib.Path("here"))
+            handoff.require_finite(
+                {"params/a": np.float32([1, np.nan])}, pathlib.Path("here")
+            )
         handoff.require_finite({"loss_scale": np.float32(np.inf)}, pathlib.Path("here"))
 
     def test_rows_of_metrics_are_missing(self, tmp_path):
         (tmp_path / artifacts.METRICS).write_text("epoch,step\n1,3\n")
         assert handoff.metrics_until(tmp_path, 1) == "epoch,step\n1,3\n"
-        with pytest.raises(UserError, match=r"--from: .*metrics\.csv holds 1 of 2 epochs done"):
+        with pytest.raises(
+            UserError, match=r"--from: .*metrics\.csv holds 1 of 2 epochs done"
+        ):
             handoff.metrics_until(tmp_path, 2)
 
 
 def converted(source, target) -> None:
-    values = command_line.parse_values(["", f"--from={source}", f"--to={target}"], convert.define_flags)
+    values = command_line.parse_values(
+        ["", f"--from={source}", f"--to={target}"], convert.define_flags
+    )
     convert.main(values)
 
 
 def assert_one_run(name: str, whole: Reader, folder: pathlib.Path) -> None:
-    """The steps after the handover start where those of the whole run do, and are as right as any."""
+    """The steps after the handover start where those of the whole run do, and are as
+    right as any."""
     experiment, handed = of(name), Continued(folder, whole)
     data, first = load_dataset(experiment), handed.first
-    assert (first, len(handed), len(whole)) == (STEPS * HANDED, EPOCHS * STEPS, EPOCHS * STEPS)
+    assert (first, len(handed), len(whole)) == (
+        STEPS * HANDED,
+        EPOCHS * STEPS,
+        EPOCHS * STEPS,
+    )
     expected, found = whole.read(first), handed.read(first)
     for tensor in (tensor for tensor in expected if tensor.split("/")[0] in STARTS):
-        np.testing.assert_array_equal(found[tensor], expected[tensor], strict=True, err_msg=tensor)
+        np.testing.assert_array_equal(
+            found[tensor], expected[tensor], strict=True, err_msg=tensor
+        )
     assert_within_noise(Replay(experiment, data), first, expected, found)
     judged = judge_recording(Replays(experiment, data), handed, None, THRESHOLD)
     assert judged.verdict["first_divergence"] is None, judged.verdict
 
 
 def assert_within_noise(replay: Replay, number: int, expected, found) -> None:
-    """Both end the step within 8 noise units of the whole step: gradients in FP16, then the update in float32."""
+    """Both end the step within 8 noise units of the whole step: gradients in FP16, then
+    the update in float32."""
     inputs = replay.inputs(number, expected)
 
     def step(moved, dtype, wide):
         outputs = replay.gradients(inputs._replace(compute=moved), dtype)
-        grads = {tensor: array.astype(np.float32) for tensor, array in outputs.items() if tensor.startswith("grads/")}
-        return outputs | replay.update(inputs._replace(master=inputs.master | grads), wide)
+        grads = {
+            tensor: array.astype(np.float32)
+            for tensor, array in outputs.items()
+            if tensor.startswith("grads/")
+        }
+        return outputs | replay.update(
+            inputs._replace(master=inputs.master | grads), wide
+        )
 
     def rounding(moved):
-        low, exact = step(moved, replay.compute, np.dtype(np.float32)), step(moved, FLOAT64, FLOAT64)
+        low, exact = (
+            step(moved, replay.compute, np.dtype(np.float32)),
+            step(moved, FLOAT64, FLOAT64),
+        )
         return {tensor: norm(low[tensor] - exact[tensor]) for tensor in low}
 
     units = Noise(rounding, inputs.compute, number).units(16)
     judged = [tensor for tensor in units if tensor in expected]
-    assert {tensor.split("/")[0] for tensor in judged} >= {"loss", "grads", "updated", "updated_moments"}
+    assert {tensor.split("/")[0] for tensor in judged} >= {
+        "loss",
+        "grads",
+        "updated",
+        "updated_moments",
+    }
     for tensor in judged:
-        ulp = norm(np.spacing(np.abs(expected[tensor].astype(replay.compute if "/" in tensor else np.float32))))
+        ulp = norm(
+            np.spacing(
+                np.abs(
+                    expected[tensor].astype(
+                        replay.compute if "/" in tensor else np.float32
+                    )
+                )
+            )
+        )
         distance = norm(found[tensor].astype(np.float64) - expected[tensor])
-        assert distance <= THRESHOLD * max(units[tensor], ulp), (tensor, distance, units[tensor], ulp)
+        assert distance <= THRESHOLD * max(units[tensor], ulp), (
+            tensor,
+            distance,
+            units[tensor],
+            ulp,
+        )
 
 
 if __name__ == "__main__":

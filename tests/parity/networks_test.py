@@ -1,4 +1,5 @@
-"""Both stacks for real on every network, every optimizer and some of DeepSpeed's variants: judged equal."""
+"""Both stacks for real on every network, every optimizer and some of DeepSpeed's
+variants: judged equal."""
 
 import pathlib
 
@@ -8,7 +9,12 @@ from tests.parity import recorded
 
 EXPERIMENTS = pathlib.Path("launch/experiments")
 STEPS, MANY_STEPS = 4, 20
-SERIES = ("--sequence_length=10", "--num_samples=400", "--hidden_sizes=8,8", "--dropout_rates=0.2,0")
+SERIES = (
+    "--sequence_length=10",
+    "--num_samples=400",
+    "--hidden_sizes=8,8",
+    "--dropout_rates=0.2,0",
+)
 NETWORKS = {
     "mlp, batch norm": ("breast_cancer", "--normalization=batch", "--batch_size=24"),
     "mlp, layer norm": ("breast_cancer", "--normalization=layer", "--activation=gelu"),
@@ -17,15 +23,33 @@ NETWORKS = {
     "rnn": ("rnn_sine", *SERIES),
     "lstm": ("lstm_sine", *SERIES),
     "gru": ("gru_sine", *SERIES),
-    "transformer": ("transformer_text", "--width=16", "--num_heads=2", "--sequence_length=16", "--batch_size=8",
-                    "--dropout_rates=0.1", "--data_path=pyproject.toml"),
-    "transformer_encoder": ("digits", "--model=transformer_encoder", "--hidden_sizes=", "--width=16", "--num_heads=2",
-                            "--initializer=glorot_uniform"),
+    "transformer": (
+        "transformer_text",
+        "--width=16",
+        "--num_heads=2",
+        "--sequence_length=16",
+        "--batch_size=8",
+        "--dropout_rates=0.1",
+        "--data_path=pyproject.toml",
+    ),
+    "transformer_encoder": (
+        "digits",
+        "--model=transformer_encoder",
+        "--hidden_sizes=",
+        "--width=16",
+        "--num_heads=2",
+        "--initializer=glorot_uniform",
+    ),
 }
 OPTIMIZERS = {
-    "sgd": ("--l2=0.01",), "momentum": ("--l2=0.01", "--nodecay_all"), "nesterov": ("--clip_norm=0.5",),
-    "ema_momentum": (), "adam": ("--l2=0.01", "--clip_norm=0.5"), "adamw": ("--weight_decay=0.1", "--nodecay_all"),
-    "rmsprop": ("--l1=0.001",), "adagrad": ("--l2=0.01",),
+    "sgd": ("--l2=0.01",),
+    "momentum": ("--l2=0.01", "--nodecay_all"),
+    "nesterov": ("--clip_norm=0.5",),
+    "ema_momentum": (),
+    "adam": ("--l2=0.01", "--clip_norm=0.5"),
+    "adamw": ("--weight_decay=0.1", "--nodecay_all"),
+    "rmsprop": ("--l1=0.001",),
+    "adagrad": ("--l2=0.01",),
 }
 LONGER = ("linear_regression", "digits")
 VARIANTS = ("--zero_stage=2", "--nofused_adam", "--optimizer=sgd")
@@ -33,24 +57,47 @@ VARIANTS = ("--zero_stage=2", "--nofused_adam", "--optimizer=sgd")
 
 
 def network(name, precision):
-    """Flags of a network, from a loss scale at which none overflows: every step has gradients to compare."""
+    """Flags of a network, from a loss scale at which none overflows: every step has
+    gradients to compare."""
     base, *flags = NETWORKS[name]
     return flags_of(base, precision, *flags, "--initial_scale_power=8")
 
 
 def flags_of(base, precision, *flags, steps=STEPS):
-    return (f"--flagfile={EXPERIMENTS / base}.flags", f"--precision={precision}", f"--max_steps={steps}",
-            f"--record_steps={steps}", *flags)
+    return (
+        f"--flagfile={EXPERIMENTS / base}.flags",
+        f"--precision={precision}",
+        f"--max_steps={steps}",
+        f"--record_steps={steps}",
+        *flags,
+    )
 
 
-IN_PRECISIONS = [*((name, precision) for name in NETWORKS for precision in ("fp32", "fp16")),
-                 ("resnet", "bf16"), ("lstm", "bf16"), ("transformer", "bf16")]
-CASES = {f"{name} {precision}": network(name, precision) for name, precision in IN_PRECISIONS} | {
-    optimizer: flags_of("breast_cancer", "fp32", f"--optimizer={optimizer}", *flags)
-    for optimizer, flags in OPTIMIZERS.items()} | {
-    f"{name} {precision}": flags_of(name, precision, steps=MANY_STEPS)
-    for name in LONGER for precision in ("fp32", "fp16", "bf16")} | {
-    flag: flags_of("breast_cancer", "fp16", flag, steps=MANY_STEPS) for flag in VARIANTS}
+IN_PRECISIONS = [
+    *((name, precision) for name in NETWORKS for precision in ("fp32", "fp16")),
+    ("resnet", "bf16"),
+    ("lstm", "bf16"),
+    ("transformer", "bf16"),
+]
+CASES = (
+    {
+        f"{name} {precision}": network(name, precision)
+        for name, precision in IN_PRECISIONS
+    }
+    | {
+        optimizer: flags_of("breast_cancer", "fp32", f"--optimizer={optimizer}", *flags)
+        for optimizer, flags in OPTIMIZERS.items()
+    }
+    | {
+        f"{name} {precision}": flags_of(name, precision, steps=MANY_STEPS)
+        for name in LONGER
+        for precision in ("fp32", "fp16", "bf16")
+    }
+    | {
+        flag: flags_of("breast_cancer", "fp16", flag, steps=MANY_STEPS)
+        for flag in VARIANTS
+    }
+)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +115,9 @@ def assert_parity(recordings, tmp_path, case, steps=STEPS):
         assert verdict["max_z"] <= verdict["threshold"] == 8
         assert verdict["quantities"]["loss"]["compared"] == steps
         assert verdict["quantities"]["grads"]["compared"] >= STEPS
-    assert verdicts["torch"]["max_z"] > 0, "two stacks that agree to the bit were not two stacks"
+    assert verdicts["torch"]["max_z"] > 0, (
+        "two stacks that agree to the bit were not two stacks"
+    )
     return verdicts["torch"]
 
 

@@ -1,4 +1,5 @@
-"""Experiments recorded by both stacks: the torch side of all of them in one process, the JAX side in the test's own."""
+"""Experiments recorded by both stacks: the torch side of all of them in one process,
+the JAX side in the test's own."""
 
 import pathlib
 import time
@@ -24,7 +25,9 @@ PATIENCE = 500
 
 def of(name: str, flags: Sequence[str]) -> Experiment:
     """The experiment of a case, to be recorded in full."""
-    return command_line.parse(["", *flags, "--noplots", "--record=full", f"--name={name}"], "fp16")[0]
+    return command_line.parse(
+        ["", *flags, "--noplots", "--record=full", f"--name={name}"], "fp16"
+    )[0]
 
 
 class Recorded:
@@ -42,8 +45,16 @@ class Recorded:
     def _job(self, name: str) -> dict:
         experiment = of(name, self._cases[name])
         params = start(experiment, load_dataset(experiment)).params
-        artifacts.write_params(self._initial(name), {key: np.asarray(x, np.float32) for key, x in params.items()})
-        arguments = (*self._cases[name], "--noplots", "--record=full", f"--init_params={self._initial(name)}")
+        artifacts.write_params(
+            self._initial(name),
+            {key: np.asarray(x, np.float32) for key, x in params.items()},
+        )
+        arguments = (
+            *self._cases[name],
+            "--noplots",
+            "--record=full",
+            f"--init_params={self._initial(name)}",
+        )
         return jobs.job(arguments, self._folder / name)
 
     def _initial(self, name: str) -> pathlib.Path:
@@ -51,12 +62,21 @@ class Recorded:
 
     def verdict(self, name: str, workdir: pathlib.Path) -> dict:
         """stack -> the verdict on its recording of a case."""
-        experiment = of(name, self._cases[name]).replace(init_params=str(self._initial(name)),
-                                                         workdir=str(workdir / "jax"))
+        experiment = of(name, self._cases[name]).replace(
+            init_params=str(self._initial(name)), workdir=str(workdir / "jax")
+        )
         train.main(experiment)
-        traces = {"jax": Reader(workdir / "jax" / "trace"), "torch": self.trace(name, experiment.record_steps)}
-        judgements = judge_traces(experiment, load_dataset(experiment), traces,
-                                  artifacts.read_arrays(self._initial(name), "--init_params"), THRESHOLD)
+        traces = {
+            "jax": Reader(workdir / "jax" / "trace"),
+            "torch": self.trace(name, experiment.record_steps),
+        }
+        judgements = judge_traces(
+            experiment,
+            load_dataset(experiment),
+            traces,
+            artifacts.read_arrays(self._initial(name), "--init_params"),
+            THRESHOLD,
+        )
         return {stack: judged.verdict for stack, judged in judgements.items()}
 
     def trace(self, name: str, steps: int) -> Reader:

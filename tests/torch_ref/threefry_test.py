@@ -37,12 +37,17 @@ class TestFoldIn:
     def test_is_jaxs(self, seed, data):
         ours, theirs = threefry.key(seed), jax.random.key(seed)
         for number in data:
-            ours, theirs = threefry.fold_in(ours, number), jax.random.fold_in(theirs, number)
+            ours, theirs = (
+                threefry.fold_in(ours, number),
+                jax.random.fold_in(theirs, number),
+            )
             assert unsigned(ours) == words(theirs)
 
 
 class TestBernoulli:
-    @pytest.mark.parametrize("shape", [(), (1,), (0, 3), (32, 64), (3, 5, 7), (2, 3, 4, 5)])
+    @pytest.mark.parametrize(
+        "shape", [(), (1,), (0, 3), (32, 64), (3, 5, 7), (2, 3, 4, 5)]
+    )
     @given(WORD, st.integers(0, 3), st.floats(0, 1, width=32))
     @example(2**31 - 1, 0, 1.0)
     @example(0, 1, 0.0)
@@ -50,24 +55,48 @@ class TestBernoulli:
     @example(0, 3, float(np.nextafter(np.float32(1), np.float32(0))))
     @settings(fast, max_examples=10)
     def test_is_jaxs(self, shape, seed, layer, p):
-        ours = threefry.bernoulli(threefry.fold_in(threefry.key(seed), layer), np.float32(p), shape)
-        theirs = jax.random.bernoulli(jax.random.fold_in(jax.random.key(seed), layer), np.float32(p), shape)
+        ours = threefry.bernoulli(
+            threefry.fold_in(threefry.key(seed), layer), np.float32(p), shape
+        )
+        theirs = jax.random.bernoulli(
+            jax.random.fold_in(jax.random.key(seed), layer), np.float32(p), shape
+        )
         np.testing.assert_array_equal(ours.numpy(), theirs, strict=True)
 
     def test_a_draw_equal_to_p_is_false_and_one_step_below_p_is_true(self):
         draws = np.asarray(jax.random.uniform(jax.random.key(0), (64,)))
         for place, p in enumerate(draws):
             for edge, expected in ((p, False), (np.nextafter(p, np.float32(1)), True)):
-                assert bool(threefry.bernoulli(threefry.key(0), edge, (64,))[place]) == expected
+                assert (
+                    bool(threefry.bernoulli(threefry.key(0), edge, (64,))[place])
+                    == expected
+                )
 
 
 class TestThreefry2x32:
-    @pytest.mark.parametrize(("key", "counter", "expected"), [
-        ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
-        ((0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF), (0x1CB996FC, 0xBB002BE7)),
-        ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
-    ])
+    @pytest.mark.parametrize(
+        ("key", "counter", "expected"),
+        [
+            ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
+            (
+                (0xFFFFFFFF, 0xFFFFFFFF),
+                (0xFFFFFFFF, 0xFFFFFFFF),
+                (0x1CB996FC, 0xBB002BE7),
+            ),
+            (
+                (0x13198A2E, 0x03707344),
+                (0x243F6A88, 0x85A308D3),
+                (0xC4923A9C, 0x483DF7A0),
+            ),
+        ],
+    )
     def test_known_answers(self, key, counter, expected):
         """Random123's kat_vectors, threefry2x32 with 20 rounds."""
-        high, low = (torch.from_numpy(np.array([word], np.uint32).view(np.int32)) for word in counter)
-        assert unsigned(int(word) for word in threefry.threefry_2x32(key, high, low)) == expected
+        high, low = (
+            torch.from_numpy(np.array([word], np.uint32).view(np.int32))
+            for word in counter
+        )
+        assert (
+            unsigned(int(word) for word in threefry.threefry_2x32(key, high, low))
+            == expected
+        )

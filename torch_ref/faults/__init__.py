@@ -1,10 +1,14 @@
 """Known semantic faults, planted in the real run: what the judge is measured by.
 
-Each has the name of the switch in parity/semantics that undoes it; the two are written apart from each other.
+Each has the name of the switch in parity/semantics that undoes it; the two are written
+apart from each other.
 """
 
 from torch_ref.faults import layers, objective, optimizer, schedule
 from torch_ref.faults.fault import Fault
 
-FAULTS: dict[str, Fault] = {fault.name: fault for module in (schedule, objective, layers, optimizer)
-                            for fault in module.FAULTS}
+FAULTS: dict[str, Fault] = {
+    fault.name: fault
+    for module in (schedule, objective, layers, optimizer)
+    for fault in module.FAULTS
+}

@@ -10,7 +10,8 @@ from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch
 
 START, STEP, EVENT = "start", "step", "event"
-"""When a fault begins: with the run; with a step, to stay; right before a step, once."""
+"""When a fault begins: with the run; with a step, to stay; right before a step, once.
+"""
 
 
 @dataclasses.dataclass
@@ -48,7 +49,8 @@ class Fault(NamedTuple):
       needs: what an experiment must have, in words.
       applies: whether it has.
       plant: what is done when the fault begins; returns the patches that stay.
-      watches: steps before the first that `plant` must see; its patches then ask `Scene.has_begun` themselves.
+      watches: steps before the first that `plant` must see; its patches then ask
+        `Scene.has_begun` themselves.
     """
 
     name: str

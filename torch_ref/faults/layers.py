@@ -1,4 +1,5 @@
-"""Faults in layers: activations, normalization, recurrence, convolution, attention, embedding."""
+"""Faults in layers: activations, normalization, recurrence, convolution, attention,
+embedding."""
 
 import itertools
 from collections.abc import Callable
@@ -12,7 +13,13 @@ from jaxnn.experiment.flags.consistency import RECURRENT, TRANSFORMERS
 from jaxnn.experiment.patches import Patch
 from torch_ref.activations import gelu_tanh
 from torch_ref.faults.fault import STEP, Fault, Scene
-from torch_ref.faults.recurrence import flipped_update, recurrent, remembering, reordered, without_second_bias
+from torch_ref.faults.recurrence import (
+    flipped_update,
+    recurrent,
+    remembering,
+    reordered,
+    without_second_bias,
+)
 from torch_ref.models import attention, normalization, transformer
 
 KERAS_BATCH_NORM_EPSILON = 1e-3
@@ -20,28 +27,45 @@ FLAX_LAYER_NORM_EPSILON = 1e-6
 
 
 def _gelu_tanh(scene: Scene) -> tuple[Patch, ...]:
-    holder, name = ((transformer, "gelu") if scene.experiment.model in TRANSFORMERS
-                    else (scene.engine.module, "activation"))
+    holder, name = (
+        (transformer, "gelu")
+        if scene.experiment.model in TRANSFORMERS
+        else (scene.engine.module, "activation")
+    )
     return (Patch(holder, name, lambda plain: gelu_tanh),)
 
 
 def _batch_norm_by_running(scene: Scene) -> tuple[Patch, ...]:
     del scene
-    return (Patch(normalization.BatchNorm, "forward", lambda plain: lambda layer, x, masks=None: plain(layer, x)),)
+    return (
+        Patch(
+            normalization.BatchNorm,
+            "forward",
+            lambda plain: lambda layer, x, masks=None: plain(layer, x),
+        ),
+    )
 
 
 def _layer_norm_epsilon(scene: Scene) -> tuple[Patch, ...]:
-    return tuple(Patch(layer, "eps", lambda plain: FLAX_LAYER_NORM_EPSILON)
-                 for layer in scene.engine.module.modules() if isinstance(layer, nn.LayerNorm))
+    return tuple(
+        Patch(layer, "eps", lambda plain: FLAX_LAYER_NORM_EPSILON)
+        for layer in scene.engine.module.modules()
+        if isinstance(layer, nn.LayerNorm)
+    )
 
 
 def _flatten_order(scene: Scene) -> tuple[Patch, ...]:
-    """The first Linear layer is given what a channels-first image would have been flattened to."""
+    """The first Linear layer is given what a channels-first image would have been
+    flattened to."""
     channels = scene.experiment.channels[-1]
-    layer = next(layer for layer in scene.engine.module.modules() if isinstance(layer, nn.Linear))
+    layer = next(
+        layer for layer in scene.engine.module.modules() if isinstance(layer, nn.Linear)
+    )
 
     def make(plain):
-        return lambda x: plain(x.unflatten(1, (-1, channels)).transpose(1, 2).flatten(1))
+        return lambda x: plain(
+            x.unflatten(1, (-1, channels)).transpose(1, 2).flatten(1)
+        )
 
     return (Patch(layer, "forward", make),)
 
@@ -50,8 +74,11 @@ def _kernel_transposed(scene: Scene) -> tuple[Patch, ...]:
     def make_for(layer: nn.Linear):
         return lambda plain: lambda x: functional.linear(x, layer.weight.T, layer.bias)
 
-    return tuple(Patch(layer, "forward", make_for(layer)) for layer in scene.engine.module.modules()
-                 if isinstance(layer, nn.Linear) and layer.in_features == layer.out_features)
+    return tuple(
+        Patch(layer, "forward", make_for(layer))
+        for layer in scene.engine.module.modules()
+        if isinstance(layer, nn.Linear) and layer.in_features == layer.out_features
+    )
 
 
 def _kernel_flipped(scene: Scene) -> tuple[Patch, ...]:
@@ -64,7 +91,8 @@ def _kernel_flipped(scene: Scene) -> tuple[Patch, ...]:
 
 
 def _padding_asymmetric(scene: Scene) -> tuple[Patch, ...]:
-    """TensorFlow's: as many rows and columns as windows at every second position need, the odd one at the end."""
+    """TensorFlow's: as many rows and columns as windows at every second position need,
+    the odd one at the end."""
     del scene
 
     def make(plain):
@@ -72,8 +100,15 @@ def _padding_asymmetric(scene: Scene) -> tuple[Patch, ...]:
             (padding, _), (stride, _) = layer.padding, layer.stride
             if stride == 1 or not padding:
                 return plain(layer, x, weight, bias)
-            needed = [max(layer.kernel_size[0] - stride + -size % stride, 0) for size in x.shape[2:]]
-            sides = [side for rows in reversed(needed) for side in (rows // 2, rows - rows // 2)]
+            needed = [
+                max(layer.kernel_size[0] - stride + -size % stride, 0)
+                for size in x.shape[2:]
+            ]
+            sides = [
+                side
+                for rows in reversed(needed)
+                for side in (rows // 2, rows - rows // 2)
+            ]
             return functional.conv2d(functional.pad(x, sides), weight, bias, stride)
 
         return conv_forward
@@ -113,7 +148,9 @@ def _positions_missing(scene: Scene) -> tuple[Patch, ...]:
     def make(plain):
         def embed(model, x):
             positions = model.positions.weight[: x.shape[1]]
-            return model.embedding(x if model.num_tokens else x.flatten(2)) + 0 * positions
+            return (
+                model.embedding(x if model.num_tokens else x.flatten(2)) + 0 * positions
+            )
 
         return embed
 
@@ -135,42 +172,135 @@ def _is(*models: str):
 
 
 def _uses_gelu(experiment: Experiment) -> bool:
-    return experiment.model in TRANSFORMERS or (experiment.activation == "gelu" and experiment.model in ("mlp", "cnn"))
+    return experiment.model in TRANSFORMERS or (
+        experiment.activation == "gelu" and experiment.model in ("mlp", "cnn")
+    )
 
 
 def _has_square_kernel(experiment: Experiment) -> bool:
     sizes = experiment.hidden_sizes
     return experiment.model in TRANSFORMERS or (
-        experiment.model in ("mlp", "cnn") and any(a == b for a, b in itertools.pairwise(sizes)))
+        experiment.model in ("mlp", "cnn")
+        and any(a == b for a, b in itertools.pairwise(sizes))
+    )
 
 
-_BATCH, _LAYER = "--normalization=batch or --model=resnet", "--normalization=layer or a transformer"
+_BATCH, _LAYER = (
+    "--normalization=batch or --model=resnet",
+    "--normalization=layer or a transformer",
+)
 _ANY_TRANSFORMER = "--model=transformer or transformer_encoder"
 
 FAULTS = [
-    Fault("gelu_tanh", STEP, "--activation=gelu or a transformer", _uses_gelu, _gelu_tanh),
-    Fault("batch_norm_momentum_flipped", STEP, _BATCH, _normalizes("batch"),
-          _normalization("MOMENTUM", lambda plain: 1 - plain)),
-    Fault("batch_norm_biased_variance", STEP, _BATCH, _normalizes("batch"),
-          _normalization("unbiased", lambda plain: lambda var, count: var)),
-    Fault("batch_norm_by_running", STEP, _BATCH, _normalizes("batch"), _batch_norm_by_running),
-    Fault("batch_norm_epsilon", STEP, _BATCH, _normalizes("batch"),
-          _normalization("EPSILON", lambda plain: KERAS_BATCH_NORM_EPSILON)),
-    Fault("layer_norm_epsilon", STEP, _LAYER, _normalizes("layer"), _layer_norm_epsilon),
+    Fault(
+        "gelu_tanh", STEP, "--activation=gelu or a transformer", _uses_gelu, _gelu_tanh
+    ),
+    Fault(
+        "batch_norm_momentum_flipped",
+        STEP,
+        _BATCH,
+        _normalizes("batch"),
+        _normalization("MOMENTUM", lambda plain: 1 - plain),
+    ),
+    Fault(
+        "batch_norm_biased_variance",
+        STEP,
+        _BATCH,
+        _normalizes("batch"),
+        _normalization("unbiased", lambda plain: lambda var, count: var),
+    ),
+    Fault(
+        "batch_norm_by_running",
+        STEP,
+        _BATCH,
+        _normalizes("batch"),
+        _batch_norm_by_running,
+    ),
+    Fault(
+        "batch_norm_epsilon",
+        STEP,
+        _BATCH,
+        _normalizes("batch"),
+        _normalization("EPSILON", lambda plain: KERAS_BATCH_NORM_EPSILON),
+    ),
+    Fault(
+        "layer_norm_epsilon", STEP, _LAYER, _normalizes("layer"), _layer_norm_epsilon
+    ),
     Fault("lstm_gate_order", STEP, "--model=lstm", _is("lstm"), recurrent(reordered)),
-    Fault("lstm_forget_bias", STEP, "--model=lstm", _is("lstm"), recurrent(remembering)),
-    Fault("gru_update_gate_flipped", STEP, "--model=gru", _is("gru"), recurrent(flipped_update)),
-    Fault("one_recurrent_bias", STEP, "--model=rnn, lstm or gru", _is(*RECURRENT), recurrent(without_second_bias)),
-    Fault("flatten_order", STEP, "--model=cnn whose last convolution has several channels",
-          lambda e: e.model == "cnn" and e.channels[-1] > 1, _flatten_order),
-    Fault("kernel_transposed", STEP, "two equal --hidden_sizes in a row or a transformer", _has_square_kernel,
-          _kernel_transposed),
-    Fault("kernel_flipped", STEP, "--model=cnn or resnet", _is("cnn", "resnet"), _kernel_flipped),
-    Fault("padding_asymmetric", STEP, "--model=resnet", _is("resnet"), _padding_asymmetric),
-    Fault("causal_mask_off_by_one", STEP, "--model=transformer", _is("transformer"),
-          _visible(lambda seen: seen.tril(diagonal=1))),
-    Fault("causal_mask_missing", STEP, "--model=transformer", _is("transformer"), _visible(lambda seen: seen)),
-    Fault("attention_unscaled", STEP, _ANY_TRANSFORMER, _is(*TRANSFORMERS), _attention_unscaled),
-    Fault("embedding_scaled", STEP, _ANY_TRANSFORMER, _is(*TRANSFORMERS), _embedding_scaled),
-    Fault("positions_missing", STEP, _ANY_TRANSFORMER, _is(*TRANSFORMERS), _positions_missing),
+    Fault(
+        "lstm_forget_bias", STEP, "--model=lstm", _is("lstm"), recurrent(remembering)
+    ),
+    Fault(
+        "gru_update_gate_flipped",
+        STEP,
+        "--model=gru",
+        _is("gru"),
+        recurrent(flipped_update),
+    ),
+    Fault(
+        "one_recurrent_bias",
+        STEP,
+        "--model=rnn, lstm or gru",
+        _is(*RECURRENT),
+        recurrent(without_second_bias),
+    ),
+    Fault(
+        "flatten_order",
+        STEP,
+        "--model=cnn whose last convolution has several channels",
+        lambda e: e.model == "cnn" and e.channels[-1] > 1,
+        _flatten_order,
+    ),
+    Fault(
+        "kernel_transposed",
+        STEP,
+        "two equal --hidden_sizes in a row or a transformer",
+        _has_square_kernel,
+        _kernel_transposed,
+    ),
+    Fault(
+        "kernel_flipped",
+        STEP,
+        "--model=cnn or resnet",
+        _is("cnn", "resnet"),
+        _kernel_flipped,
+    ),
+    Fault(
+        "padding_asymmetric", STEP, "--model=resnet", _is("resnet"), _padding_asymmetric
+    ),
+    Fault(
+        "causal_mask_off_by_one",
+        STEP,
+        "--model=transformer",
+        _is("transformer"),
+        _visible(lambda seen: seen.tril(diagonal=1)),
+    ),
+    Fault(
+        "causal_mask_missing",
+        STEP,
+        "--model=transformer",
+        _is("transformer"),
+        _visible(lambda seen: seen),
+    ),
+    Fault(
+        "attention_unscaled",
+        STEP,
+        _ANY_TRANSFORMER,
+        _is(*TRANSFORMERS),
+        _attention_unscaled,
+    ),
+    Fault(
+        "embedding_scaled",
+        STEP,
+        _ANY_TRANSFORMER,
+        _is(*TRANSFORMERS),
+        _embedding_scaled,
+    ),
+    Fault(
+        "positions_missing",
+        STEP,
+        _ANY_TRANSFORMER,
+        _is(*TRANSFORMERS),
+        _positions_missing,
+    ),
 ]

@@ -1,4 +1,5 @@
-"""Faults in the loss and its gradients: scale, reduction, accumulation, dropout, what the forward pass starts from."""
+"""Faults in the loss and its gradients: scale, reduction, accumulation, dropout, what
+the forward pass starts from."""
 
 import os
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from torch_ref.models import cnn, mlp, rnn, transformer
 
 
 def _unscaled_twice(scene: Scene) -> tuple[Patch, ...]:
-    """By the scale that the loss had, before DeepSpeed may raise it and before it clips."""
+    """By the scale that the loss had, before DeepSpeed may raise it and before it
+    clips."""
     optimizer, held = scene.engine.optimizer, {}
 
     def make_step(plain):
@@ -29,15 +31,20 @@ def _unscaled_twice(scene: Scene) -> tuple[Patch, ...]:
 
     def make_unscale(plain):
         def unscale(flat_grads, norm):
-            return plain([flat.div_(held["scale"]) for flat in flat_grads], norm / held["scale"])
+            return plain(
+                [flat.div_(held["scale"]) for flat in flat_grads], norm / held["scale"]
+            )
 
         return unscale
 
-    return Patch(engines, "step", make_step), Patch(optimizer, "unscale_and_clip_grads", make_unscale)
+    return Patch(engines, "step", make_step), Patch(
+        optimizer, "unscale_and_clip_grads", make_unscale
+    )
 
 
 def _loss_times(factor: Callable[[Experiment, torch.Tensor], float]):
-    """Plants a loss that is multiplied by factor(experiment, samples of the global batch)."""
+    """Plants a loss that is multiplied by factor(experiment, samples of the global
+    batch)."""
 
     def make(plain):
         def objective(experiment, model, batch, step, rank, world_size, part=0):
@@ -60,7 +67,13 @@ def _gradients_times(factor: Callable[[Experiment, bool], float]):
     def plant(scene: Scene) -> tuple[Patch, ...]:
         def make(plain):
             def backward(engine, loss):
-                plain(engine, loss * factor(scene.experiment, engine.is_gradient_accumulation_boundary()))
+                plain(
+                    engine,
+                    loss
+                    * factor(
+                        scene.experiment, engine.is_gradient_accumulation_boundary()
+                    ),
+                )
 
             return backward
 
@@ -77,9 +90,15 @@ def _gradients_not_zeroed(scene: Scene) -> tuple[Patch, ...]:
     def make(plain):
         def backward(experiment, engine, *args):
             loss, scale = plain(experiment, engine, *args), engines.loss_scale(engine)
-            for name, grad in engines.gradients(engine).items() if held and scene.has_begun else ():
-                safe_set_full_grad(engine.module.get_parameter(name), (grad + held[name]) * scale)
-            held.update({name: grad.clone() for name, grad in engines.gradients(engine).items()})
+            for name, grad in (
+                engines.gradients(engine).items() if held and scene.has_begun else ()
+            ):
+                safe_set_full_grad(
+                    engine.module.get_parameter(name), (grad + held[name]) * scale
+                )
+            held.update(
+                {name: grad.clone() for name, grad in engines.gradients(engine).items()}
+            )
             return loss
 
         return backward
@@ -117,16 +136,26 @@ def _dropout_not_divided(scene: Scene) -> tuple[Patch, ...]:
     def make(plain):
         def dropout(x, rate, layer, source):
             kept = plain(x, rate, layer, source)
-            return kept if source is None or rate == 0 else kept * x.new_tensor(1 - rate)
+            return (
+                kept if source is None or rate == 0 else kept * x.new_tensor(1 - rate)
+            )
 
         return dropout
 
-    return tuple(Patch(module, "dropout", make) for module in (mlp, cnn, rnn, transformer))
+    return tuple(
+        Patch(module, "dropout", make) for module in (mlp, cnn, rnn, transformer)
+    )
 
 
 def _dropout_mask_reused(scene: Scene) -> tuple[Patch, ...]:
     del scene
-    return (Patch(train_step, "mask_source", lambda plain: lambda seed, step, *args: plain(seed, 0, *args)),)
+    return (
+        Patch(
+            train_step,
+            "mask_source",
+            lambda plain: lambda seed, step, *args: plain(seed, 0, *args),
+        ),
+    )
 
 
 def _probabilities_as_logits(scene: Scene) -> tuple[Patch, ...]:
@@ -137,7 +166,9 @@ def _probabilities_as_logits(scene: Scene) -> tuple[Patch, ...]:
             loss = plain(name, label_smoothing)
             if name == "binary_cross_entropy":
                 return lambda outputs, targets: loss(torch.sigmoid(outputs), targets)
-            return lambda outputs, targets: loss(torch.softmax(outputs, dim=-1), targets)
+            return lambda outputs, targets: loss(
+                torch.softmax(outputs, dim=-1), targets
+            )
 
         return build
 
@@ -145,12 +176,16 @@ def _probabilities_as_logits(scene: Scene) -> tuple[Patch, ...]:
 
 
 def _in_bf16(scene: Scene) -> tuple[Patch, ...]:
-    """What autocast does: matrix products and convolutions in bfloat16, everything else as it was."""
+    """What autocast does: matrix products and convolutions in bfloat16, everything else
+    as it was."""
     del scene
 
     def make(plain):
         def product(x, weight, bias=None, *args):
-            low = [None if tensor is None else tensor.bfloat16() for tensor in (x, weight, bias)]
+            low = [
+                None if tensor is None else tensor.bfloat16()
+                for tensor in (x, weight, bias)
+            ]
             return plain(*low, *args).to(x.dtype)
 
         return product
@@ -173,23 +208,83 @@ def world_size() -> int:
 
 FAULTS = [
     Fault("unscaled_twice", STEP, "--precision=fp16", is_fp16, _unscaled_twice),
-    Fault("loss_summed", STEP, "nothing", always, _loss_times(lambda experiment, samples: samples)),
-    Fault("half_factor", STEP, "--loss=mse", lambda e: e.loss == "mse",
-          _loss_times(lambda experiment, samples: 0.5)),
-    Fault("padding_counted", STEP, "nothing", always,
-          _loss_times(lambda experiment, samples: samples / experiment.batch_size)),
-    Fault("accumulation_not_averaged", STEP, "--accumulation_steps", _accumulates,
-          _gradients_times(lambda experiment, is_last: experiment.accumulation_steps)),
-    Fault("last_part_only", STEP, "--accumulation_steps", _accumulates,
-          _gradients_times(lambda experiment, is_last: float(is_last))),
-    Fault("ranks_summed", STEP, "several ranks: run it under the deepspeed launcher", lambda e: world_size() > 1,
-          _gradients_times(lambda experiment, is_last: world_size())),
-    Fault("gradients_not_zeroed", STEP, "nothing", always, _gradients_not_zeroed, watches=1),
+    Fault(
+        "loss_summed",
+        STEP,
+        "nothing",
+        always,
+        _loss_times(lambda experiment, samples: samples),
+    ),
+    Fault(
+        "half_factor",
+        STEP,
+        "--loss=mse",
+        lambda e: e.loss == "mse",
+        _loss_times(lambda experiment, samples: 0.5),
+    ),
+    Fault(
+        "padding_counted",
+        STEP,
+        "nothing",
+        always,
+        _loss_times(lambda experiment, samples: samples / experiment.batch_size),
+    ),
+    Fault(
+        "accumulation_not_averaged",
+        STEP,
+        "--accumulation_steps",
+        _accumulates,
+        _gradients_times(lambda experiment, is_last: experiment.accumulation_steps),
+    ),
+    Fault(
+        "last_part_only",
+        STEP,
+        "--accumulation_steps",
+        _accumulates,
+        _gradients_times(lambda experiment, is_last: float(is_last)),
+    ),
+    Fault(
+        "ranks_summed",
+        STEP,
+        "several ranks: run it under the deepspeed launcher",
+        lambda e: world_size() > 1,
+        _gradients_times(lambda experiment, is_last: world_size()),
+    ),
+    Fault(
+        "gradients_not_zeroed",
+        STEP,
+        "nothing",
+        always,
+        _gradients_not_zeroed,
+        watches=1,
+    ),
     Fault("stale_parameters", STEP, "nothing", always, _stale_parameters, watches=1),
-    Fault("dropout_not_divided", STEP, "--dropout_rates", _has_dropout, _dropout_not_divided),
-    Fault("dropout_mask_reused", STEP, "--dropout_rates", _has_dropout, _dropout_mask_reused),
-    Fault("computed_in_bf16", STEP, "--precision=fp32 and a model that is not recurrent",
-          lambda e: e.precision == "fp32" and e.model not in RECURRENT, _in_bf16),
-    Fault("probabilities_as_logits", STEP, "--loss=cross_entropy or binary_cross_entropy",
-          lambda e: e.loss in ("cross_entropy", "binary_cross_entropy"), _probabilities_as_logits),
+    Fault(
+        "dropout_not_divided",
+        STEP,
+        "--dropout_rates",
+        _has_dropout,
+        _dropout_not_divided,
+    ),
+    Fault(
+        "dropout_mask_reused",
+        STEP,
+        "--dropout_rates",
+        _has_dropout,
+        _dropout_mask_reused,
+    ),
+    Fault(
+        "computed_in_bf16",
+        STEP,
+        "--precision=fp32 and a model that is not recurrent",
+        lambda e: e.precision == "fp32" and e.model not in RECURRENT,
+        _in_bf16,
+    ),
+    Fault(
+        "probabilities_as_logits",
+        STEP,
+        "--loss=cross_entropy or binary_cross_entropy",
+        lambda e: e.loss in ("cross_entropy", "binary_cross_entropy"),
+        _probabilities_as_logits,
+    ),
 ]

@@ -18,14 +18,21 @@ ADAM = ("adam", "adamw")
 CLIP_EPS = 1e-6
 
 Direction = Callable[[Experiment, torch.Tensor, dict[str, Any]], torch.Tensor]
-"""(experiment, gradient with the penalties, the optimizer's state after its update) -> direction."""
+"""(experiment, gradient with the penalties, the optimizer's state after its update) ->
+direction."""
 
 
-def _after_step(change: Callable[[Scene, dict[str, Any], torch.nn.Parameter, torch.Tensor], torch.Tensor]):
-    """Plants an optimizer that updates its state as ever, and its parameters in another way.
+def _after_step(
+    change: Callable[
+        [Scene, dict[str, Any], torch.nn.Parameter, torch.Tensor], torch.Tensor
+    ],
+):
+    """Plants an optimizer that updates its state as ever, and its parameters in another
+    way.
 
     Args:
-      change: (scene, parameter group, parameter after the step, its value before) -> its value after.
+      change: (scene, parameter group, parameter after the step, its value before) ->
+        its value after.
     """
 
     def plant(scene: Scene) -> tuple[Patch, ...]:
@@ -34,8 +41,12 @@ def _after_step(change: Callable[[Scene, dict[str, Any], torch.nn.Parameter, tor
         def make(plain):
             @torch.no_grad()
             def step(*args, **kwargs):
-                pairs = [(group, param) for group in optimizer.param_groups for param in group["params"]
-                         if param.grad is not None]
+                pairs = [
+                    (group, param)
+                    for group in optimizer.param_groups
+                    for param in group["params"]
+                    if param.grad is not None
+                ]
                 before = [param.clone() for _, param in pairs]
                 plain(*args, **kwargs)
                 for (group, param), start in zip(pairs, before):
@@ -55,13 +66,19 @@ def _along(direction: Direction):
         experiment, decay = scene.experiment, group["weight_decay"]
         is_decoupled = experiment.optimizer == "adamw"
         grad = param.grad if is_decoupled else param.grad + decay * start
-        towards = direction(experiment, grad, engines.wrapped(scene.engine).state[param])
-        return start - group["lr"] * (towards + decay * start if is_decoupled else towards)
+        towards = direction(
+            experiment, grad, engines.wrapped(scene.engine).state[param]
+        )
+        return start - group["lr"] * (
+            towards + decay * start if is_decoupled else towards
+        )
 
     return _after_step(change)
 
 
-def _eps_inside(experiment: Experiment, grad: torch.Tensor, state: dict[str, Any]) -> torch.Tensor:
+def _eps_inside(
+    experiment: Experiment, grad: torch.Tensor, state: dict[str, Any]
+) -> torch.Tensor:
     if experiment.optimizer in ADAM:
         first, second = _corrected(experiment, state, int(state["step"]))
         return first / torch.sqrt(second + _adam_settings(experiment)[2])
@@ -71,18 +88,26 @@ def _eps_inside(experiment: Experiment, grad: torch.Tensor, state: dict[str, Any
     return torch.where(total > 0, grad / torch.sqrt(total + experiment.adagrad_eps), 0)
 
 
-def _uncorrected(experiment: Experiment, grad: torch.Tensor, state: dict[str, Any]) -> torch.Tensor:
+def _uncorrected(
+    experiment: Experiment, grad: torch.Tensor, state: dict[str, Any]
+) -> torch.Tensor:
     del grad
-    return state["exp_avg"] / (torch.sqrt(state["exp_avg_sq"]) + _adam_settings(experiment)[2])
+    return state["exp_avg"] / (
+        torch.sqrt(state["exp_avg_sq"]) + _adam_settings(experiment)[2]
+    )
 
 
-def _corrected_late(experiment: Experiment, grad: torch.Tensor, state: dict[str, Any]) -> torch.Tensor:
+def _corrected_late(
+    experiment: Experiment, grad: torch.Tensor, state: dict[str, Any]
+) -> torch.Tensor:
     del grad
     first, second = _corrected(experiment, state, int(state["step"]) + 1)
     return first / (torch.sqrt(second) + _adam_settings(experiment)[2])
 
 
-def _corrected(experiment: Experiment, state: dict[str, Any], updates: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _corrected(
+    experiment: Experiment, state: dict[str, Any], updates: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     b1, b2, _ = _adam_settings(experiment)
     return state["exp_avg"] / (1 - b1**updates), state["exp_avg_sq"] / (1 - b2**updates)
 
@@ -90,7 +115,10 @@ def _corrected(experiment: Experiment, state: dict[str, Any], updates: int) -> t
 def _adam_settings(experiment: Experiment) -> tuple[float, float, float]:
     """Adam's two decays and eps, as FusedAdam rounds them."""
     rounded = np.float32 if experiment.fused_adam else float
-    return tuple(float(rounded(x)) for x in (experiment.adam_b1, experiment.adam_b2, experiment.adam_eps))
+    return tuple(
+        float(rounded(x))
+        for x in (experiment.adam_b1, experiment.adam_b2, experiment.adam_eps)
+    )
 
 
 def _decay_without_rate(scene, group, param, start) -> torch.Tensor:
@@ -111,7 +139,8 @@ def _clipping(clip: Callable[[torch.Tensor, torch.Tensor, float, float], torch.T
     """Plants another clipping in place of DeepSpeed's `unscale_and_clip_grads`.
 
     Args:
-      clip: (unscaled gradient of one parameter, norm of all of them, largest norm, loss scale) -> clipped.
+      clip: (unscaled gradient of one parameter, norm of all of them, largest norm, loss
+        scale) -> clipped.
     """
 
     def plant(scene: Scene) -> tuple[Patch, ...]:
@@ -119,19 +148,33 @@ def _clipping(clip: Callable[[torch.Tensor, torch.Tensor, float, float], torch.T
 
         def unscale_and_clip(flat_grads, scaled_norm):
             scale = optimizer.loss_scale
-            for grad in (part for flat in flat_grads for part in _by_parameter(optimizer, flat)):
+            for grad in (
+                part for flat in flat_grads for part in _by_parameter(optimizer, flat)
+            ):
                 grad.copy_(clip(grad / scale, scaled_norm / scale, largest, scale))
 
-        return (Patch(optimizer, "unscale_and_clip_grads", lambda plain: unscale_and_clip),)
+        return (
+            Patch(optimizer, "unscale_and_clip_grads", lambda plain: unscale_and_clip),
+        )
 
     return plant
 
 
 def _by_parameter(optimizer: Any, flat: torch.Tensor) -> list[torch.Tensor]:
-    """The parts of a group's flat gradients that belong to one parameter each, as views; padding is left out."""
-    group = next(params for params, masters in zip(optimizer.bit16_groups, optimizer.single_partition_of_fp32_groups)
-                 if masters.grad is flat)
-    places = [param._hp_mapping.get_hp_fragment_address() for param in group if param._hp_mapping]
+    """The parts of a group's flat gradients that belong to one parameter each, as
+    views; padding is left out."""
+    group = next(
+        params
+        for params, masters in zip(
+            optimizer.bit16_groups, optimizer.single_partition_of_fp32_groups
+        )
+        if masters.grad is flat
+    )
+    places = [
+        param._hp_mapping.get_hp_fragment_address()
+        for param in group
+        if param._hp_mapping
+    ]
     return [flat.narrow(0, place.start, place.numel) for place in places]
 
 
@@ -141,23 +184,84 @@ def _clipped(grad: torch.Tensor, norm: torch.Tensor, largest: float) -> torch.Te
 
 
 FAULTS = [
-    Fault("eps_inside_root", STEP, "--optimizer=adam, adamw, rmsprop or adagrad",
-          lambda e: e.optimizer in (*ADAM, "rmsprop", "adagrad"), _along(_eps_inside)),
-    Fault("bias_correction_missing", STEP, "--optimizer=adam or adamw", lambda e: e.optimizer in ADAM,
-          _along(_uncorrected)),
-    Fault("bias_correction_late", STEP, "--optimizer=adam or adamw", lambda e: e.optimizer in ADAM,
-          _along(_corrected_late)),
-    Fault("decay_not_times_rate", STEP, "--optimizer=adamw and --weight_decay",
-          lambda e: e.optimizer == "adamw" and e.weight_decay > 0, _after_step(_decay_without_rate)),
-    Fault("clip_without_eps", STEP, "--clip_norm", _clips,
-          _clipping(lambda grad, norm, largest, scale: grad / torch.clamp(norm / largest, min=1))),
-    Fault("clip_before_unscale", STEP, "--precision=fp16 and --clip_norm", lambda e: is_fp16(e) and _clips(e),
-          _clipping(lambda grad, norm, largest, scale: _clipped(grad, norm * scale, largest))),
-    Fault("clip_by_tensor", STEP, "--clip_norm and a single rank", lambda e: _clips(e) and world_size() == 1,
-          _clipping(lambda grad, norm, largest, scale: _clipped(grad, torch.linalg.vector_norm(grad), largest))),
-    Fault("clip_by_value", STEP, "--clip_norm", _clips,
-          _clipping(lambda grad, norm, largest, scale: grad.clamp(-largest, largest))),
-    Fault("clip_normalizes", STEP, "--clip_norm", _clips,
-          _clipping(lambda grad, norm, largest, scale: grad / ((norm + CLIP_EPS) / largest))),
-    Fault("half_precision_masters", STEP, "--precision=fp16 or bf16", is_half, _after_step(_rounded)),
+    Fault(
+        "eps_inside_root",
+        STEP,
+        "--optimizer=adam, adamw, rmsprop or adagrad",
+        lambda e: e.optimizer in (*ADAM, "rmsprop", "adagrad"),
+        _along(_eps_inside),
+    ),
+    Fault(
+        "bias_correction_missing",
+        STEP,
+        "--optimizer=adam or adamw",
+        lambda e: e.optimizer in ADAM,
+        _along(_uncorrected),
+    ),
+    Fault(
+        "bias_correction_late",
+        STEP,
+        "--optimizer=adam or adamw",
+        lambda e: e.optimizer in ADAM,
+        _along(_corrected_late),
+    ),
+    Fault(
+        "decay_not_times_rate",
+        STEP,
+        "--optimizer=adamw and --weight_decay",
+        lambda e: e.optimizer == "adamw" and e.weight_decay > 0,
+        _after_step(_decay_without_rate),
+    ),
+    Fault(
+        "clip_without_eps",
+        STEP,
+        "--clip_norm",
+        _clips,
+        _clipping(
+            lambda grad, norm, largest, scale: grad / torch.clamp(norm / largest, min=1)
+        ),
+    ),
+    Fault(
+        "clip_before_unscale",
+        STEP,
+        "--precision=fp16 and --clip_norm",
+        lambda e: is_fp16(e) and _clips(e),
+        _clipping(
+            lambda grad, norm, largest, scale: _clipped(grad, norm * scale, largest)
+        ),
+    ),
+    Fault(
+        "clip_by_tensor",
+        STEP,
+        "--clip_norm and a single rank",
+        lambda e: _clips(e) and world_size() == 1,
+        _clipping(
+            lambda grad, norm, largest, scale: _clipped(
+                grad, torch.linalg.vector_norm(grad), largest
+            )
+        ),
+    ),
+    Fault(
+        "clip_by_value",
+        STEP,
+        "--clip_norm",
+        _clips,
+        _clipping(lambda grad, norm, largest, scale: grad.clamp(-largest, largest)),
+    ),
+    Fault(
+        "clip_normalizes",
+        STEP,
+        "--clip_norm",
+        _clips,
+        _clipping(
+            lambda grad, norm, largest, scale: grad / ((norm + CLIP_EPS) / largest)
+        ),
+    ),
+    Fault(
+        "half_precision_masters",
+        STEP,
+        "--precision=fp16 or bf16",
+        is_half,
+        _after_step(_rounded),
+    ),
 ]

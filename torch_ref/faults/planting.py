@@ -30,16 +30,34 @@ def planted(fault: Fault, experiment: Experiment, first_step: int) -> Iterator[N
         if fault.begins == START:
             put(undo, fault.plant(scene))
         else:
-            put(undo, [Patch(train, "train", lambda plain: _watched(plain, fault, scene, undo))])
+            put(
+                undo,
+                [
+                    Patch(
+                        train,
+                        "train",
+                        lambda plain: _watched(plain, fault, scene, undo),
+                    )
+                ],
+            )
         yield
 
 
-def _watched(plain: Callable, fault: Fault, scene: Scene, undo: contextlib.ExitStack) -> Callable:
-    """`train.train`, which asks the recorder at the beginning of every step whether it wants it."""
+def _watched(
+    plain: Callable, fault: Fault, scene: Scene, undo: contextlib.ExitStack
+) -> Callable:
+    """`train.train`, which asks the recorder at the beginning of every step whether it
+    wants it."""
 
     def watched_train(run: train.Run, epochs_done: int) -> train.Kept:
-        _check_reached(scene, sum(batches.plan(run.experiment, len(run.train_set.inputs))))
-        scene.engine, scene.learning_rates, scene.initial = run.engine, run.learning_rates, engines.masters(run.engine)
+        _check_reached(
+            scene, sum(batches.plan(run.experiment, len(run.train_set.inputs)))
+        )
+        scene.engine, scene.learning_rates, scene.initial = (
+            run.engine,
+            run.learning_rates,
+            engines.masters(run.engine),
+        )
         put(undo, [Patch(run.recorder, "wants", begin)])
         return plain(run, epochs_done)
 
@@ -57,4 +75,7 @@ def _watched(plain: Callable, fault: Fault, scene: Scene, undo: contextlib.ExitS
 
 def _check_reached(scene: Scene, steps: int) -> None:
     if scene.first_step >= steps:
-        raise UserError(f"--first_step: the run ends before step {scene.first_step}, after {steps} steps; lower it")
+        raise UserError(
+            f"--first_step: the run ends before step {scene.first_step}, after {steps} "
+            "steps; lower it"
+        )

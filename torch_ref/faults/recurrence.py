@@ -1,4 +1,5 @@
-"""Recurrent layers whose kernels, torch's own, are given other parameters than they hold."""
+"""Recurrent layers whose kernels, torch's own, are given other parameters than they
+hold."""
 
 from collections.abc import Callable
 
@@ -9,10 +10,12 @@ from jaxnn.experiment.patches import Patch
 
 
 def recurrent(change: Callable[[torch.Tensor, str, int], torch.Tensor]):
-    """Plants recurrent layers that compute with changed parameters, through which the gradients flow back.
+    """Plants recurrent layers that compute with changed parameters, through which the
+    gradients flow back.
 
     Args:
-      change: (parameter [gates * hidden, ...], its name, hidden) -> the one that is used.
+      change: (parameter [gates * hidden, ...], its name, hidden) -> the one that is
+        used.
     """
 
     def make_for(layer: nn.RNNBase):
@@ -20,7 +23,10 @@ def recurrent(change: Callable[[torch.Tensor, str, int], torch.Tensor]):
             def forward(x):
                 held = layer._flat_weights
                 names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-                layer._flat_weights = [change(weight, name, layer.hidden_size) for weight, name in zip(held, names)]
+                layer._flat_weights = [
+                    change(weight, name, layer.hidden_size)
+                    for weight, name in zip(held, names)
+                ]
                 try:
                     return plain(x)
                 finally:
@@ -30,8 +36,11 @@ def recurrent(change: Callable[[torch.Tensor, str, int], torch.Tensor]):
 
         return make
 
-    return lambda scene: tuple(Patch(layer, "forward", make_for(layer)) for layer in scene.engine.module.modules()
-                               if isinstance(layer, nn.RNNBase))
+    return lambda scene: tuple(
+        Patch(layer, "forward", make_for(layer))
+        for layer in scene.engine.module.modules()
+        if isinstance(layer, nn.RNNBase)
+    )
 
 
 def reordered(weight: torch.Tensor, name: str, hidden: int) -> torch.Tensor:

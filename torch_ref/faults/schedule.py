@@ -1,4 +1,5 @@
-"""Faults in what follows from the flags alone: learning rates, loss scales, counters, batches, carried state."""
+"""Faults in what follows from the flags alone: learning rates, loss scales, counters,
+batches, carried state."""
 
 from collections.abc import Callable
 
@@ -36,14 +37,19 @@ def _has_schedule(experiment: Experiment) -> bool:
 
 
 def _with_rate(place: Callable[[Scene], int]):
-    """Plants a learning rate from another place of the table, which ends where the table ends."""
+    """Plants a learning rate from another place of the table, which ends where the
+    table ends."""
 
     def plant(scene: Scene) -> tuple[Patch, ...]:
         def make(plain):
-            def train_step(experiment, engine, batch, step, learning_rate, *args, **kwargs):
+            def train_step(
+                experiment, engine, batch, step, learning_rate, *args, **kwargs
+            ):
                 table = scene.learning_rates
                 learning_rate = float(table[np.clip(place(scene), 0, len(table) - 1)])
-                return plain(experiment, engine, batch, step, learning_rate, *args, **kwargs)
+                return plain(
+                    experiment, engine, batch, step, learning_rate, *args, **kwargs
+                )
 
             return train_step
 
@@ -61,7 +67,9 @@ def _masters_not_rounded(scene: Scene) -> tuple[Patch, ...]:
 
     def make(plain):
         def initialize(model, *args):
-            drawn = {name: param.detach().clone() for name, param in model.named_parameters()}
+            drawn = {
+                name: param.detach().clone() for name, param in model.named_parameters()
+            }
             engine = plain(model, *args)
             _set_masters(engine, drawn)
             return engine
@@ -94,15 +102,16 @@ def _moments_reset(scene: Scene) -> tuple[Patch, ...]:
 
 
 def _with_order(order: Callable):
-    """Plants another order of the samples: order(plain) -> a function like `batches.epoch_order`."""
+    """Plants another order of the samples: order(plain) -> a function like
+    `batches.epoch_order`."""
     return lambda scene: (Patch(batches, "epoch_order", order),)
 
 
 def _scale_grows_early(scene: Scene) -> tuple[Patch, ...]:
     """The scaler is told that it has had a clean step more.
 
-    It doubles the scale once the step is over, as others do, so that this step's gradients are not halved
-    (MISMATCHES D3), which is another fault.
+    It doubles the scale once the step is over, as others do, so that this step's
+    gradients are not halved (MISMATCHES D3), which is another fault.
     """
     scaler = scene.engine.optimizer.loss_scaler
     doubled: list[float] = []
@@ -127,25 +136,78 @@ def _scale_grows_early(scene: Scene) -> tuple[Patch, ...]:
 
         return step
 
-    return Patch(scaler, "update_scale", make_update_scale), Patch(engines, "step", make_step)
+    return Patch(scaler, "update_scale", make_update_scale), Patch(
+        engines, "step", make_step
+    )
 
 
 FAULTS = [
-    Fault("learning_rate_early", STEP, "a --schedule", _has_schedule,
-          _with_rate(lambda scene: engines.updates(scene.engine) + 1)),
-    Fault("learning_rate_late", STEP, "a --schedule", _has_schedule,
-          _with_rate(lambda scene: engines.updates(scene.engine) - 1)),
-    Fault("schedule_counts_skipped", STEP, "--precision=fp16 and a --schedule",
-          lambda e: is_fp16(e) and _has_schedule(e), _with_rate(lambda scene: scene.step)),
-    Fault("skipped_steps_counted", STEP, "--precision=fp16", is_fp16, _skipped_steps_counted),
-    Fault("masters_not_rounded", START, "--precision=fp16 or bf16", is_half, _masters_not_rounded),
+    Fault(
+        "learning_rate_early",
+        STEP,
+        "a --schedule",
+        _has_schedule,
+        _with_rate(lambda scene: engines.updates(scene.engine) + 1),
+    ),
+    Fault(
+        "learning_rate_late",
+        STEP,
+        "a --schedule",
+        _has_schedule,
+        _with_rate(lambda scene: engines.updates(scene.engine) - 1),
+    ),
+    Fault(
+        "schedule_counts_skipped",
+        STEP,
+        "--precision=fp16 and a --schedule",
+        lambda e: is_fp16(e) and _has_schedule(e),
+        _with_rate(lambda scene: scene.step),
+    ),
+    Fault(
+        "skipped_steps_counted",
+        STEP,
+        "--precision=fp16",
+        is_fp16,
+        _skipped_steps_counted,
+    ),
+    Fault(
+        "masters_not_rounded",
+        START,
+        "--precision=fp16 or bf16",
+        is_half,
+        _masters_not_rounded,
+    ),
     Fault("weights_reloaded", EVENT, "nothing", always, _weights_reloaded),
-    Fault("moments_reset", EVENT, f"--optimizer={', '.join(STARTS_AT_ZERO)}",
-          lambda e: e.optimizer in STARTS_AT_ZERO, _moments_reset),
-    Fault("not_shuffled", START, "nothing", always,
-          _with_order(lambda plain: lambda samples, seed, epoch: np.arange(samples, dtype=np.int32))),
-    Fault("same_order_every_epoch", START, "nothing", always,
-          _with_order(lambda plain: lambda samples, seed, epoch: plain(samples, seed, 0))),
-    Fault("scale_grows_early", STEP, "--precision=fp16 and a dynamic loss scale",
-          lambda e: is_fp16(e) and not e.static_loss_scale, _scale_grows_early),
+    Fault(
+        "moments_reset",
+        EVENT,
+        f"--optimizer={', '.join(STARTS_AT_ZERO)}",
+        lambda e: e.optimizer in STARTS_AT_ZERO,
+        _moments_reset,
+    ),
+    Fault(
+        "not_shuffled",
+        START,
+        "nothing",
+        always,
+        _with_order(
+            lambda plain: (
+                lambda samples, seed, epoch: np.arange(samples, dtype=np.int32)
+            )
+        ),
+    ),
+    Fault(
+        "same_order_every_epoch",
+        START,
+        "nothing",
+        always,
+        _with_order(lambda plain: lambda samples, seed, epoch: plain(samples, seed, 0)),
+    ),
+    Fault(
+        "scale_grows_early",
+        STEP,
+        "--precision=fp16 and a dynamic loss scale",
+        lambda e: is_fp16(e) and not e.static_loss_scale,
+        _scale_grows_early,
+    ),
 ]

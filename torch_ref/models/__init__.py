@@ -42,33 +42,63 @@ def _linear(experiment: Experiment, signature: Signature) -> nn.Module:
 
 
 def _mlp(experiment: Experiment, signature: Signature) -> nn.Module:
-    return MLP(math.prod(signature.input_shape), experiment.hidden_sizes, signature.num_outputs,
-               _activation(experiment), experiment.dropout_rates, experiment.normalization)
+    return MLP(
+        math.prod(signature.input_shape),
+        experiment.hidden_sizes,
+        signature.num_outputs,
+        _activation(experiment),
+        experiment.dropout_rates,
+        experiment.normalization,
+    )
 
 
 def _cnn(experiment: Experiment, signature: Signature) -> nn.Module:
-    return CNN(signature.input_shape, experiment.channels, experiment.kernel_size, experiment.pool,
-               experiment.hidden_sizes, signature.num_outputs, _activation(experiment), experiment.normalization,
-               experiment.dropout_rates)
+    return CNN(
+        signature.input_shape,
+        experiment.channels,
+        experiment.kernel_size,
+        experiment.pool,
+        experiment.hidden_sizes,
+        signature.num_outputs,
+        _activation(experiment),
+        experiment.normalization,
+        experiment.dropout_rates,
+    )
 
 
 def _resnet(experiment: Experiment, signature: Signature) -> nn.Module:
-    return ResNet(signature.input_shape[-1], experiment.resnet_depth, signature.num_outputs)
+    return ResNet(
+        signature.input_shape[-1], experiment.resnet_depth, signature.num_outputs
+    )
 
 
 def _recurrent(experiment: Experiment, signature: Signature) -> nn.Module:
-    return Recurrent(signature.input_shape[-1], experiment.model, experiment.hidden_sizes, signature.num_outputs,
-                     signature.num_tokens, signature.per_step, experiment.dropout_rates)
+    return Recurrent(
+        signature.input_shape[-1],
+        experiment.model,
+        experiment.hidden_sizes,
+        signature.num_outputs,
+        signature.num_tokens,
+        signature.per_step,
+        experiment.dropout_rates,
+    )
 
 
 def _transformer(experiment: Experiment, signature: Signature) -> nn.Module:
     is_decoder = experiment.model == "transformer"
     return Transformer(
-        num_inputs=math.prod(signature.input_shape[1:]), num_tokens=signature.num_tokens,
-        num_outputs=signature.num_outputs, num_layers=experiment.num_layers, width=experiment.width,
-        num_heads=experiment.num_heads, mlp_width=experiment.mlp_width or 4 * experiment.width,
-        max_length=signature.input_shape[0], causal=is_decoder, per_step=signature.per_step,
-        dropout_rate=experiment.dropout_rates[0] if experiment.dropout_rates else 0.0)
+        num_inputs=math.prod(signature.input_shape[1:]),
+        num_tokens=signature.num_tokens,
+        num_outputs=signature.num_outputs,
+        num_layers=experiment.num_layers,
+        width=experiment.width,
+        num_heads=experiment.num_heads,
+        mlp_width=experiment.mlp_width or 4 * experiment.width,
+        max_length=signature.input_shape[0],
+        causal=is_decoder,
+        per_step=signature.per_step,
+        dropout_rate=experiment.dropout_rates[0] if experiment.dropout_rates else 0.0,
+    )
 
 
 def _activation(experiment: Experiment) -> activations.Activation:
@@ -76,7 +106,15 @@ def _activation(experiment: Experiment) -> activations.Activation:
 
 
 MODELS: dict[str, Callable[[Experiment, Signature], nn.Module]] = {
-    "linear": _linear, "perceptron": _linear, "logistic": _linear, "mlp": _mlp,
-    "cnn": _cnn, "resnet": _resnet, "rnn": _recurrent, "lstm": _recurrent, "gru": _recurrent,
-    "transformer": _transformer, "transformer_encoder": _transformer,
+    "linear": _linear,
+    "perceptron": _linear,
+    "logistic": _linear,
+    "mlp": _mlp,
+    "cnn": _cnn,
+    "resnet": _resnet,
+    "rnn": _recurrent,
+    "lstm": _recurrent,
+    "gru": _recurrent,
+    "transformer": _transformer,
+    "transformer_encoder": _transformer,
 }

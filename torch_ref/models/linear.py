@@ -1,4 +1,5 @@
-"""One Linear layer: linear and logistic regression, the perceptron. Twin of jaxnn/models/linear.py."""
+"""One Linear layer: linear and logistic regression, the perceptron. Twin of
+jaxnn/models/linear.py."""
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ class Linear(nn.Module):
         self.output = nn.Linear(num_inputs, num_outputs)
 
     def forward(self, x: torch.Tensor, masks: MaskSource | None = None) -> torch.Tensor:
-        """[batch, ...] -> [batch, num_outputs]; examples are flattened, `masks` is not used."""
+        """[batch, ...] -> [batch, num_outputs]; examples are flattened, `masks` is not
+        used."""
         del masks
         return self.output(x.flatten(1))

@@ -1,4 +1,5 @@
-"""Transformer with normalization before each part, in the order of GPT-2. Twin of jaxnn/models/transformer.py."""
+"""Transformer with normalization before each part, in the order of GPT-2. Twin of
+jaxnn/models/transformer.py."""
 
 import torch
 from torch import nn
@@ -11,15 +12,17 @@ from torch_ref.models.normalization import LayerNorm
 
 
 class Transformer(nn.Module):
-    """Decoder (causal) or encoder: embedding and learned positions, blocks, a last norm and a Linear head.
+    """Decoder (causal) or encoder: embedding and learned positions, blocks, a last norm
+    and a Linear head.
 
       x = dropout(embed(inputs) + positions)
       each block: x += dropout(attention(norm(x)));  x += dropout(gelu(norm(x) W + b) V + c)
       outputs = norm(x) at each position, its mean over them (encoder) or its last one (causal), through the head
 
-    Vaswani et al. 2017; Radford et al. 2019. Embeddings and positions start as N(0, 0.02^2), GPT-2's way, kernels
-    and biases as the initializer says, norms at scale 1 and bias 0. Dropout layers are counted from 0 in the order
-    in which they are met: the embedding's, then two a block.
+    Vaswani et al. 2017; Radford et al. 2019. Embeddings and positions start as N(0,
+    0.02^2), GPT-2's way, kernels and biases as the initializer says, norms at scale 1
+    and bias 0. Dropout layers are counted from 0 in the order in which they are met:
+    the embedding's, then two a block.
 
     Args:
       num_inputs: numbers of a step of real inputs.
@@ -35,16 +38,45 @@ class Transformer(nn.Module):
       dropout_rate: of every dropout layer.
     """
 
-    def __init__(self, num_inputs: int, num_tokens: int, num_outputs: int, num_layers: int, width: int, num_heads: int,
-                 mlp_width: int, max_length: int, causal: bool, per_step: bool, dropout_rate: float):
+    def __init__(
+        self,
+        num_inputs: int,
+        num_tokens: int,
+        num_outputs: int,
+        num_layers: int,
+        width: int,
+        num_heads: int,
+        mlp_width: int,
+        max_length: int,
+        causal: bool,
+        per_step: bool,
+        dropout_rate: float,
+    ):
         super().__init__()
-        self.num_tokens, self.num_layers, self.max_length = num_tokens, num_layers, max_length
+        self.num_tokens, self.num_layers, self.max_length = (
+            num_tokens,
+            num_layers,
+            max_length,
+        )
         self.causal, self.per_step, self.dropout_rate = causal, per_step, dropout_rate
-        self.embedding = _embedding(num_tokens, width) if num_tokens else nn.Linear(num_inputs, width)
+        self.embedding = (
+            _embedding(num_tokens, width)
+            if num_tokens
+            else nn.Linear(num_inputs, width)
+        )
         self.positions = _embedding(max_length, width)
         for block in range(num_layers):
-            self.add_module(f"block_{block}", Block(width, num_heads, mlp_width, causal, dropout_rate,
-                                                    first_dropout=1 + 2 * block))
+            self.add_module(
+                f"block_{block}",
+                Block(
+                    width,
+                    num_heads,
+                    mlp_width,
+                    causal,
+                    dropout_rate,
+                    first_dropout=1 + 2 * block,
+                ),
+            )
         self.norm_output = LayerNorm(width)
         self.output = nn.Linear(width, num_outputs)
 
@@ -52,7 +84,8 @@ class Transformer(nn.Module):
         """Outputs of each position or of all.
 
         Args:
-          x: [batch, steps] tokens, or [batch, steps, ...] real inputs such as images, whose rows are steps.
+          x: [batch, steps] tokens, or [batch, steps, ...] real inputs such as images,
+            whose rows are steps.
           masks: None outside training.
 
         Returns:
@@ -72,8 +105,11 @@ class Transformer(nn.Module):
     def _embed(self, x: torch.Tensor) -> torch.Tensor:
         steps = x.shape[1]
         if steps > self.max_length:
-            raise UserError(f"--sequence_length: {steps} steps, but the model has {self.max_length} positions; "
-                            "shorten the sequences or train a model of that length")
+            raise UserError(
+                f"--sequence_length: {steps} steps, but the model has "
+                f"{self.max_length} positions; shorten the sequences or train a model "
+                "of that length"
+            )
         x = self.embedding(x if self.num_tokens else x.flatten(2))
         return x + self.positions.weight[:steps]
 
@@ -90,8 +126,15 @@ class Block(nn.Module):
       first_dropout: index of its first dropout layer.
     """
 
-    def __init__(self, width: int, num_heads: int, mlp_width: int, causal: bool, dropout_rate: float,
-                 first_dropout: int):
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        mlp_width: int,
+        causal: bool,
+        dropout_rate: float,
+        first_dropout: int,
+    ):
         super().__init__()
         self.num_heads, self.causal = num_heads, causal
         self.dropout_rate, self.first_dropout = dropout_rate, first_dropout
@@ -104,8 +147,12 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor, masks: MaskSource | None = None) -> torch.Tensor:
         """[batch, steps, width] -> the same."""
-        y = self_attention(self.qkv(self.norm_attention(x)), self.num_heads, self.causal)
-        x = x + dropout(self.attention_output(y), self.dropout_rate, self.first_dropout, masks)
+        y = self_attention(
+            self.qkv(self.norm_attention(x)), self.num_heads, self.causal
+        )
+        x = x + dropout(
+            self.attention_output(y), self.dropout_rate, self.first_dropout, masks
+        )
         y = self.mlp_out(gelu(self.mlp_in(self.norm_mlp(x))))
         return x + dropout(y, self.dropout_rate, self.first_dropout + 1, masks)
 

@@ -1,4 +1,5 @@
-"""Arrays that are kept on disk because making them again is slow: what scikit-learn loads, splits and downloads."""
+"""Arrays that are kept on disk because making them again is slow: what scikit-learn
+loads, splits and downloads."""
 
 import hashlib
 import os
@@ -12,10 +13,14 @@ import numpy as np
 
 def cache_folder() -> pathlib.Path:
     """Where jaxnn keeps what it can make again: `$JAXNN_CACHE`, else `~/.cache/jaxnn`."""
-    return pathlib.Path(os.environ.get("JAXNN_CACHE") or pathlib.Path.home() / ".cache" / "jaxnn")
+    return pathlib.Path(
+        os.environ.get("JAXNN_CACHE") or pathlib.Path.home() / ".cache" / "jaxnn"
+    )
 
 
-def cached(name: str, key: object, make: Callable[[], Sequence[np.ndarray]]) -> list[np.ndarray]:
+def cached(
+    name: str, key: object, make: Callable[[], Sequence[np.ndarray]]
+) -> list[np.ndarray]:
     """The arrays that `make` returns, from the cache where it has them.
 
     Args:
@@ -36,14 +41,21 @@ def _read(path: pathlib.Path) -> list[np.ndarray] | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return [archive[name] for name in archive.files]
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile):  # absent or half-written: load from the source again
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        zipfile.BadZipFile,
+    ):  # absent or half-written: load from the source again
         return None
 
 
 def _write(path: pathlib.Path, arrays: list[np.ndarray]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, suffix=".npz", delete=False
+        ) as file:
             np.savez(file, *arrays)
         os.replace(file.name, path)
     except OSError as error:

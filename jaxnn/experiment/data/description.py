@@ -1,4 +1,5 @@
-"""What it takes to read new rows as the training rows were read: columns, encodings, scaling. Kept as JSON."""
+"""What it takes to read new rows as the training rows were read: columns, encodings,
+scaling. Kept as JSON."""
 
 import json
 import pathlib
@@ -19,7 +20,8 @@ class Column(NamedTuple):
 
     Attributes:
       name: in the header.
-      categories: texts that each became an input, 1 where the cell is that text; empty: the column holds numbers.
+      categories: texts that each became an input, 1 where the cell is that text; empty:
+        the column holds numbers.
     """
 
     name: str
@@ -61,7 +63,10 @@ def to_json(description: Description) -> str:
     entries["columns"] = [column._asdict() for column in description.columns]
     if description.scaling is not None:
         where = "host" if isinstance(description.scaling, HostScaling) else "device"
-        entries["scaling"] = {"where": where, **{k: v.tolist() for k, v in description.scaling._asdict().items()}}
+        entries["scaling"] = {
+            "where": where,
+            **{k: v.tolist() for k, v in description.scaling._asdict().items()},
+        }
     return json.dumps(entries, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -79,33 +84,52 @@ def from_json(text: str, name: str = "data.json") -> Description:
         entries = json.loads(text)
         if entries.pop("format") != FORMAT:
             raise ValueError("of another format")
-        entries = {key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()}
-        columns = tuple(Column(column["name"], tuple(column["categories"])) for column in entries.pop("columns"))
-        return Description(columns=columns, scaling=_scaling(entries.pop("scaling")), **entries)
+        entries = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in entries.items()
+        }
+        columns = tuple(
+            Column(column["name"], tuple(column["categories"]))
+            for column in entries.pop("columns")
+        )
+        return Description(
+            columns=columns, scaling=_scaling(entries.pop("scaling")), **entries
+        )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{name}: does not describe data ({error}); train again to write it anew") from None
+        raise UserError(
+            f"{name}: does not describe data ({error}); train again to write it anew"
+        ) from None
 
 
 def encode_rows(description: Description, path: str | pathlib.Path) -> np.ndarray:
-    """The rows of a CSV file as inputs of the network: [rows, *input_shape] float32, encoded and scaled.
+    """The rows of a CSV file as inputs of the network: [rows, *input_shape] float32,
+    encoded and scaled.
 
-    The columns may be in any order; the target's may be there and is not read. A text that training did not know
-    is 0 in all of its column's inputs.
+    The columns may be in any order; the target's may be there and is not read. A text
+    that training did not know is 0 in all of its column's inputs.
 
     Args:
       description: of the training data.
       path: the file.
 
     Raises:
-      UserError: the data were no table, a column is missing or unknown, or a cell cannot be read.
+      UserError: the data were no table, a column is missing or unknown, or a cell
+        cannot be read.
     """
     if not description.columns:
-        raise UserError("--data_path: these inputs are not rows of a table; a CSV file cannot hold them")
+        raise UserError(
+            "--data_path: these inputs are not rows of a table; a CSV file cannot "
+            "hold them"
+        )
     table = table_file.read(pathlib.Path(path))
     _check_columns(description, table)
     inputs = encode(table, description.columns)
     inputs = inputs.reshape(-1, *description.input_shape)
-    return inputs if description.scaling is None else _scaled(table, description.scaling, inputs)
+    return (
+        inputs
+        if description.scaling is None
+        else _scaled(table, description.scaling, inputs)
+    )
 
 
 def encode(table: TableFile, columns: tuple[Column, ...]) -> np.ndarray:
@@ -120,26 +144,39 @@ def encode(table: TableFile, columns: tuple[Column, ...]) -> np.ndarray:
 def _check_columns(description: Description, table: TableFile) -> None:
     known = [column.name for column in description.columns]
     missing = [name for name in known if name not in table.columns]
-    unknown = [name for name in table.columns if name not in known and name not in description.ignored]
+    unknown = [
+        name
+        for name in table.columns
+        if name not in known and name not in description.ignored
+    ]
     for names, problem in ((missing, "missing"), (unknown, "unknown")):
         if names:
-            raise UserError(f"--data_path: {table.path}: column {names[0]!r} is {problem}; the network was trained on "
-                            f"{', '.join(known)}")
+            raise UserError(
+                f"--data_path: {table.path}: column {names[0]!r} is {problem}; the "
+                f"network was trained on {', '.join(known)}"
+            )
 
 
 def _encode_column(table: TableFile, column: Column) -> np.ndarray:
     if not column.categories:
         return table_file.numbers(table, column.name)[:, None]
     if "" in table.columns[column.name]:
-        raise table.error(table.columns[column.name].index(""), column.name, table_file.EMPTY)
+        raise table.error(
+            table.columns[column.name].index(""), column.name, table_file.EMPTY
+        )
     return table_file.one_hot(table, column.name, column.categories)
 
 
-def _scaled(table: TableFile, scaling: Scaling | HostScaling, inputs: np.ndarray) -> np.ndarray:
+def _scaled(
+    table: TableFile, scaling: Scaling | HostScaling, inputs: np.ndarray
+) -> np.ndarray:
     scaled = scaling.apply(inputs)
     bad = ~np.isfinite(scaled.reshape(len(scaled), -1)).all(axis=1)
     if bad.any():
-        raise UserError(f"--data_path: {table.path}:{table.lines[bad.argmax()]}: is beyond float32's range once scaled")
+        raise UserError(
+            f"--data_path: {table.path}:{table.lines[bad.argmax()]}: is beyond "
+            "float32's range once scaled"
+        )
     return scaled
 
 
@@ -147,5 +184,7 @@ def _scaling(entry: dict[str, Any] | None) -> Scaling | HostScaling | None:
     if entry is None:
         return None
     where = entry.pop("where")
-    kind, dtype = {"host": (HostScaling, np.float64), "device": (Scaling, np.float32)}[where]
+    kind, dtype = {"host": (HostScaling, np.float64), "device": (Scaling, np.float32)}[
+        where
+    ]
     return kind(**{name: np.asarray(values, dtype) for name, values in entry.items()})

@@ -23,7 +23,13 @@ from jaxnn.experiment.data.sources.images import cifar10, fashion_mnist, mnist
 from jaxnn.experiment.data.sources.labels import one_against_all
 from jaxnn.experiment.data.sources.npz_file import npz
 from jaxnn.experiment.data.sources.series import sine
-from jaxnn.experiment.data.sources.sklearn_tables import breast_cancer, diabetes, digits, iris, wine
+from jaxnn.experiment.data.sources.sklearn_tables import (
+    breast_cancer,
+    diabetes,
+    digits,
+    iris,
+    wine,
+)
 from jaxnn.experiment.data.sources.text import text
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
@@ -35,16 +41,25 @@ LOSSES = {
     LANGUAGE: ("cross_entropy",),
 }
 NEEDS = {
-    "cnn": (IMAGE,), "resnet": (IMAGE,), "rnn": (SEQUENCE, TOKENS), "lstm": (SEQUENCE, TOKENS),
-    "gru": (SEQUENCE, TOKENS), "transformer": (TOKENS,), "transformer_encoder": (SEQUENCE, IMAGE),
+    "cnn": (IMAGE,),
+    "resnet": (IMAGE,),
+    "rnn": (SEQUENCE, TOKENS),
+    "lstm": (SEQUENCE, TOKENS),
+    "gru": (SEQUENCE, TOKENS),
+    "transformer": (TOKENS,),
+    "transformer_encoder": (SEQUENCE, IMAGE),
 }
-"""Model -> kinds of example that it takes; the others take rows, and all but tokens as rows of their numbers."""
+"""Model -> kinds of example that it takes; the others take rows, and all but tokens as
+rows of their numbers."""
 KINDS = {
-    TABLE: "rows of a table", IMAGE: "images (digits, mnist, fashion_mnist, cifar10, npz)",
-    SEQUENCE: "sequences (sine, npz)", TOKENS: "text (text)",
+    TABLE: "rows of a table",
+    IMAGE: "images (digits, mnist, fashion_mnist, cifar10, npz)",
+    SEQUENCE: "sequences (sine, npz)",
+    TOKENS: "text (text)",
 }
 USED_BY = {
-    "data_path": ("text", "csv", "npz", "mnist", "fashion_mnist", "cifar10"), "target": ("csv",),
+    "data_path": ("text", "csv", "npz", "mnist", "fashion_mnist", "cifar10"),
+    "target": ("csv",),
     "features": ("iris", "breast_cancer", "wine", "diabetes", "csv", "npz"),
 }
 """Flag that means nothing unless it is given -> the data sets that it is for."""
@@ -54,8 +69,8 @@ def load_dataset(experiment: Experiment) -> Dataset:
     """The experiment's data, split and preprocessed.
 
     Raises:
-      UserError: the data cannot be had as the flags say, the loss or the model does not fit them, or the batch is
-        larger than the training split.
+      UserError: the data cannot be had as the flags say, the loss or the model does not
+        fit them, or the batch is larger than the training split.
     """
     _refuse_idle_flags(experiment)
     data = DATASETS[experiment.dataset](experiment)
@@ -71,40 +86,58 @@ def load_dataset(experiment: Experiment) -> Dataset:
 def _refuse_idle_flags(experiment: Experiment) -> None:
     for flag, users in USED_BY.items():
         if getattr(experiment, flag) and experiment.dataset not in users:
-            raise UserError(f"--{flag}: is for --dataset={', '.join(users)}; leave it out for {experiment.dataset}")
+            raise UserError(
+                f"--{flag}: is for --dataset={', '.join(users)}; leave it out for "
+                f"{experiment.dataset}"
+            )
 
 
 def _with_positive_class(experiment: Experiment, data: Dataset) -> Dataset:
     positive = experiment.positive_class
     if data.task not in (BINARY, MULTICLASS):
-        raise UserError(f"--positive_class: --dataset={experiment.dataset} has no classes ({data.task}); leave it out")
+        raise UserError(
+            f"--positive_class: --dataset={experiment.dataset} has no classes "
+            f"({data.task}); leave it out"
+        )
     binary = data.map_targets(one_against_all(data.class_names, positive))
-    return dataclasses.replace(binary, task=BINARY, class_names=(f"not {positive}", positive))
+    return dataclasses.replace(
+        binary, task=BINARY, class_names=(f"not {positive}", positive)
+    )
 
 
 def _check_loss(experiment: Experiment, data: Dataset) -> None:
     if experiment.loss not in LOSSES[data.task]:
-        raise UserError(f"--loss: {experiment.loss} does not fit --dataset={experiment.dataset} "
-                        f"({data.task}); use {' or '.join(LOSSES[data.task])}")
+        raise UserError(
+            f"--loss: {experiment.loss} does not fit --dataset={experiment.dataset} "
+            f"({data.task}); use {' or '.join(LOSSES[data.task])}"
+        )
 
 
 def _check_model(experiment: Experiment, data: Dataset) -> None:
     needs = NEEDS.get(experiment.model, (TABLE, SEQUENCE, IMAGE))
     if data.kind not in needs:
-        raise UserError(f"--model: {experiment.model} needs {' or '.join(KINDS[kind] for kind in needs)}; "
-                        f"--dataset={experiment.dataset} has {KINDS[data.kind].split(' (')[0]}")
+        raise UserError(
+            f"--model: {experiment.model} needs "
+            f"{' or '.join(KINDS[kind] for kind in needs)}; "
+            f"--dataset={experiment.dataset} has {KINDS[data.kind].split(' (')[0]}"
+        )
 
 
 def _check_batch(experiment: Experiment, data: Dataset) -> None:
     if experiment.batch_size > len(data.train_inputs):
-        raise UserError(f"--batch_size: {experiment.batch_size} is larger than the "
-                        f"{len(data.train_inputs)} training samples of --dataset={experiment.dataset}")
+        raise UserError(
+            f"--batch_size: {experiment.batch_size} is larger than the "
+            f"{len(data.train_inputs)} training samples of "
+            f"--dataset={experiment.dataset}"
+        )
 
 
 def _scaled(experiment: Experiment, data: Dataset) -> Dataset:
     if experiment.preprocess != "none" and data.kind == TOKENS:
-        raise UserError(f"--preprocess: {experiment.preprocess} scales numbers, and --dataset={experiment.dataset} has "
-                        "characters; leave it out")
+        raise UserError(
+            f"--preprocess: {experiment.preprocess} scales numbers, and "
+            f"--dataset={experiment.dataset} has characters; leave it out"
+        )
     scaling = preprocessing.fit(experiment.preprocess, data.train_inputs)
     data = dataclasses.replace(data, scaling=scaling)
     if not data.scaled_on_host:
@@ -113,21 +146,41 @@ def _scaled(experiment: Experiment, data: Dataset) -> Dataset:
     def scaled(inputs: np.ndarray) -> np.ndarray:
         inputs = scaling.apply(inputs)
         if not np.isfinite(inputs).all():
-            raise UserError(f"--preprocess: {experiment.preprocess} takes --dataset={experiment.dataset} beyond "
-                            "float32's range; leave it out")
+            raise UserError(
+                f"--preprocess: {experiment.preprocess} takes "
+                f"--dataset={experiment.dataset} beyond float32's range; leave it out"
+            )
         return inputs
 
     return data.map_inputs(scaled)
 
 
 def _description(data: Dataset) -> Description:
-    description = data.description or Description(data.task, columns=tuple(map(Column, data.feature_names)))
-    return description._replace(task=data.task, class_names=data.class_names, scaling=data.scaling,
-                                input_shape=data.train_inputs.shape[1:])
+    description = data.description or Description(
+        data.task, columns=tuple(map(Column, data.feature_names))
+    )
+    return description._replace(
+        task=data.task,
+        class_names=data.class_names,
+        scaling=data.scaling,
+        input_shape=data.train_inputs.shape[1:],
+    )
 
 
 DATASETS = {
-    "linear": linear, "gates": gates, "approximation": approximation, "iris": iris, "breast_cancer": breast_cancer,
-    "wine": wine, "diabetes": diabetes, "digits": digits, "sine": sine, "text": text, "csv": csv, "npz": npz,
-    "mnist": mnist, "fashion_mnist": fashion_mnist, "cifar10": cifar10,
+    "linear": linear,
+    "gates": gates,
+    "approximation": approximation,
+    "iris": iris,
+    "breast_cancer": breast_cancer,
+    "wine": wine,
+    "diabetes": diabetes,
+    "digits": digits,
+    "sine": sine,
+    "text": text,
+    "csv": csv,
+    "npz": npz,
+    "mnist": mnist,
+    "fashion_mnist": fashion_mnist,
+    "cifar10": cifar10,
 }

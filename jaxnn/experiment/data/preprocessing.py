@@ -1,4 +1,5 @@
-"""Input scaling, fitted on the training split alone, and kept so that new data can be scaled alike."""
+"""Input scaling, fitted on the training split alone, and kept so that new data can be
+scaled alike."""
 
 import math
 from typing import NamedTuple
@@ -9,7 +10,8 @@ from jaxnn.experiment.data.lazy_rows import Rows, parts
 
 
 class Scaling(NamedTuple):
-    """x' = (x - offset) * scale in float32: of images of bytes, which stay bytes until a device uses them.
+    """x' = (x - offset) * scale in float32: of images of bytes, which stay bytes until
+    a device uses them.
 
     Attributes:
       offset: [channels] float32.
@@ -29,7 +31,8 @@ class Scaling(NamedTuple):
 
 
 class HostScaling(NamedTuple):
-    """x' = (x - offset) / divisor in float64, rounded to float32: of all else, before it leaves the host.
+    """x' = (x - offset) / divisor in float64, rounded to float32: of all else, before
+    it leaves the host.
 
     Attributes:
       offset: float64, broadcastable to an example.
@@ -52,12 +55,13 @@ class HostScaling(NamedTuple):
 def fit(method: str, inputs: np.ndarray | Rows) -> Scaling | HostScaling | None:
     """The scaling that a training split asks for; None: leave the inputs as they are.
 
-    Images of bytes share one offset and scale a channel, sequences one a feature; tables and images of floats have
-    one for each of their numbers.
+    Images of bytes share one offset and scale a channel, sequences one a feature;
+    tables and images of floats have one for each of their numbers.
 
     Args:
       method: a name in `METHODS`.
-      inputs: [n, ...] training inputs, not tokens unless the method is "none"; gone through a part at a time.
+      inputs: [n, ...] training inputs, not tokens unless the method is "none"; gone
+        through a part at a time.
     """
     return METHODS[method](inputs)
 
@@ -69,12 +73,20 @@ def standardize(inputs: np.ndarray | Rows) -> Scaling | HostScaling:
 
 
 def min_max(inputs: np.ndarray | Rows) -> Scaling | HostScaling:
-    """[0, 1]: from the smallest to the largest value, of bytes from 0 to 255; a constant feature becomes 0."""
+    """[0, 1]: from the smallest to the largest value, of bytes from 0 to 255; a
+    constant feature becomes 0."""
     if inputs.dtype == np.uint8:
-        return _scaling(inputs, np.zeros(inputs.shape[-1]), np.full(inputs.shape[-1], 255.0))
+        return _scaling(
+            inputs, np.zeros(inputs.shape[-1]), np.full(inputs.shape[-1], 255.0)
+        )
     axes = _axes(inputs)
-    lows, highs = zip(*((part.min(axis=axes), part.max(axis=axes)) for part in parts(inputs)))
-    low, high = np.min(lows, axis=0).astype(np.float64), np.max(highs, axis=0).astype(np.float64)
+    lows, highs = zip(
+        *((part.min(axis=axes), part.max(axis=axes)) for part in parts(inputs))
+    )
+    low, high = (
+        np.min(lows, axis=0).astype(np.float64),
+        np.max(highs, axis=0).astype(np.float64),
+    )
     return _scaling(inputs, low, high - low)
 
 
@@ -83,26 +95,42 @@ def _axes(inputs: np.ndarray | Rows) -> tuple[int, ...]:
     return tuple(range(inputs.ndim - 1)) if pooled else (0,)
 
 
-def _moments(inputs: np.ndarray | Rows, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(mean, deviation) in float64, of bytes from exact sums; never with a wider copy of all."""
+def _moments(
+    inputs: np.ndarray | Rows, axes: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(mean, deviation) in float64, of bytes from exact sums; never with a wider copy
+    of all."""
     count = math.prod(inputs.shape[axis] for axis in axes)
     if inputs.dtype == np.uint8:
         return _byte_moments(inputs, axes, count)
     mean = sum(part.sum(axis=axes, dtype=np.float64) for part in parts(inputs)) / count
-    return mean, np.sqrt(sum(np.square(part - mean).sum(axis=axes) for part in parts(inputs)) / count)
+    return mean, np.sqrt(
+        sum(np.square(part - mean).sum(axis=axes) for part in parts(inputs)) / count
+    )
 
 
-def _byte_moments(inputs: np.ndarray | Rows, axes: tuple[int, ...], count: int) -> tuple[np.ndarray, np.ndarray]:
-    sums = [(part.sum(axis=axes, dtype=np.uint64), np.square(part, dtype=np.uint16).sum(axis=axes, dtype=np.uint64))
-            for part in parts(inputs)]
+def _byte_moments(
+    inputs: np.ndarray | Rows, axes: tuple[int, ...], count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    sums = [
+        (
+            part.sum(axis=axes, dtype=np.uint64),
+            np.square(part, dtype=np.uint16).sum(axis=axes, dtype=np.uint64),
+        )
+        for part in parts(inputs)
+    ]
     totals, squares = (np.sum(of_parts, axis=0).tolist() for of_parts in zip(*sums))
-    moments = [(total / count, math.sqrt((count * square - total * total) / count**2))
-               for total, square in zip(totals, squares)]  # in whole numbers of any size
+    moments = [
+        (total / count, math.sqrt((count * square - total * total) / count**2))
+        for total, square in zip(totals, squares)
+    ]  # in whole numbers of any size
     mean, deviation = np.array(moments).T
     return mean, deviation
 
 
-def _scaling(inputs: np.ndarray | Rows, offset: np.ndarray, divisor: np.ndarray) -> Scaling | HostScaling:
+def _scaling(
+    inputs: np.ndarray | Rows, offset: np.ndarray, divisor: np.ndarray
+) -> Scaling | HostScaling:
     divisor = np.where(divisor == 0, 1.0, divisor)
     if inputs.dtype == np.uint8:
         return Scaling(offset.astype(np.float32), (1 / divisor).astype(np.float32))

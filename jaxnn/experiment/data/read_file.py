@@ -1,4 +1,5 @@
-"""Files that hold data, read whole; what is wrong with one is said in one line that names it."""
+"""Files that hold data, read whole; what is wrong with one is said in one line that
+names it."""
 
 import gzip
 import pathlib
@@ -17,7 +18,9 @@ def read_bytes(path: pathlib.Path) -> bytes:
         content = path.read_bytes()
         return gzip.decompress(content) if path.suffix == ".gz" else content
     except (gzip.BadGzipFile, EOFError, zlib.error):
-        raise UserError(f"--data_path: {path}: not a whole gzip file; fetch it again") from None
+        raise UserError(
+            f"--data_path: {path}: not a whole gzip file; fetch it again"
+        ) from None
     except OSError as error:
         raise UserError(f"--data_path: cannot read {path}: {error.strerror}") from None
 
@@ -32,4 +35,6 @@ def read_text(path: pathlib.Path) -> str:
     try:
         return content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise UserError(f"--data_path: {path}: not UTF-8 at byte {error.start}; convert it to UTF-8") from None
+        raise UserError(
+            f"--data_path: {path}: not UTF-8 at byte {error.start}; convert it to UTF-8"
+        ) from None

@@ -1,4 +1,5 @@
-"""Which samples are for training, validation and testing: index arrays, from the seed and the labels alone."""
+"""Which samples are for training, validation and testing: index arrays, from the seed
+and the labels alone."""
 
 import hashlib
 import importlib.metadata
@@ -25,8 +26,11 @@ class Split(NamedTuple):
     test: np.ndarray
 
 
-def shuffled(experiment: Experiment, num_samples: int, labels: np.ndarray | None = None) -> Split:
-    """A seeded split of independent samples: by `--test_fraction`, or one fold of `--num_folds`.
+def shuffled(
+    experiment: Experiment, num_samples: int, labels: np.ndarray | None = None
+) -> Split:
+    """A seeded split of independent samples: by `--test_fraction`, or one fold of
+    `--num_folds`.
 
     Args:
       experiment: its data flags.
@@ -39,14 +43,19 @@ def shuffled(experiment: Experiment, num_samples: int, labels: np.ndarray | None
     flag = "--num_folds" if experiment.num_folds else "--test_fraction"
 
     def make() -> list[np.ndarray]:
-        train, test = (_fold if experiment.num_folds else _hold_out_test)(experiment, num_samples, labels)
+        train, test = (_fold if experiment.num_folds else _hold_out_test)(
+            experiment, num_samples, labels
+        )
         return [*_validation(experiment, train, labels), test]
 
     return _cached(experiment, flag, num_samples, labels, make)
 
 
-def held_out(experiment: Experiment, num_samples: int, labels: np.ndarray | None = None) -> Split:
-    """The training and validation split of data that have a test split of their own; `test` is empty.
+def held_out(
+    experiment: Experiment, num_samples: int, labels: np.ndarray | None = None
+) -> Split:
+    """The training and validation split of data that have a test split of their own;
+    `test` is empty.
 
     Args:
       experiment: its data flags.
@@ -60,8 +69,13 @@ def held_out(experiment: Experiment, num_samples: int, labels: np.ndarray | None
     train, none = np.arange(num_samples), np.arange(0)
     if not experiment.validation_fraction:
         return Split(train, none, none)
-    return _cached(experiment, "held out", num_samples, labels,
-                   lambda: [*_validation(experiment, train, labels), none])
+    return _cached(
+        experiment,
+        "held out",
+        num_samples,
+        labels,
+        lambda: [*_validation(experiment, train, labels), none],
+    )
 
 
 def contiguous(experiment: Experiment, length: int) -> tuple[slice, slice, slice]:
@@ -78,56 +92,103 @@ def contiguous(experiment: Experiment, length: int) -> tuple[slice, slice, slice
     num_test = round(length * experiment.test_fraction)
     num_validation = round((length - num_test) * experiment.validation_fraction)
     train = length - num_test - num_validation
-    return slice(0, train), slice(train, length - num_test), slice(length - num_test, length)
+    return (
+        slice(0, train),
+        slice(train, length - num_test),
+        slice(length - num_test, length),
+    )
 
 
 def refuse_folds(experiment: Experiment, reason: str) -> None:
-    """Raises UserError if k-fold cross-validation is asked for, which these data do not allow."""
+    """Raises UserError if k-fold cross-validation is asked for, which these data do not
+    allow."""
     if experiment.num_folds:
-        raise UserError(f"--num_folds: --dataset={experiment.dataset} {reason}; leave out --num_folds and --fold")
+        raise UserError(
+            f"--num_folds: --dataset={experiment.dataset} {reason}; leave out "
+            "--num_folds and --fold"
+        )
 
 
-def _cached(experiment: Experiment, kind: str, num_samples: int, labels: np.ndarray | None, make) -> Split:
-    digest = "" if labels is None else hashlib.sha256(np.ascontiguousarray(labels).tobytes()).hexdigest()
-    key = (kind, num_samples, digest, experiment.test_fraction, experiment.validation_fraction, experiment.num_folds,
-           experiment.fold, experiment.split_seed, importlib.metadata.version("scikit-learn"))
+def _cached(
+    experiment: Experiment, kind: str, num_samples: int, labels: np.ndarray | None, make
+) -> Split:
+    digest = (
+        ""
+        if labels is None
+        else hashlib.sha256(np.ascontiguousarray(labels).tobytes()).hexdigest()
+    )
+    key = (
+        kind,
+        num_samples,
+        digest,
+        experiment.test_fraction,
+        experiment.validation_fraction,
+        experiment.num_folds,
+        experiment.fold,
+        experiment.split_seed,
+        importlib.metadata.version("scikit-learn"),
+    )
     return Split(*cached("split", key, make))
 
 
-def _hold_out_test(experiment: Experiment, num_samples: int, labels: np.ndarray | None) -> list[np.ndarray]:
-    return _train_test_split(experiment, "test_fraction", np.arange(num_samples), labels)
+def _hold_out_test(
+    experiment: Experiment, num_samples: int, labels: np.ndarray | None
+) -> list[np.ndarray]:
+    return _train_test_split(
+        experiment, "test_fraction", np.arange(num_samples), labels
+    )
 
 
-def _validation(experiment: Experiment, train: np.ndarray, labels: np.ndarray | None) -> list[np.ndarray]:
+def _validation(
+    experiment: Experiment, train: np.ndarray, labels: np.ndarray | None
+) -> list[np.ndarray]:
     if not experiment.validation_fraction:
         return [train, train[:0]]
-    return _train_test_split(experiment, "validation_fraction", train, None if labels is None else labels[train])
+    return _train_test_split(
+        experiment,
+        "validation_fraction",
+        train,
+        None if labels is None else labels[train],
+    )
 
 
-def _train_test_split(experiment: Experiment, flag: str, indices: np.ndarray,
-                      labels: np.ndarray | None) -> list[np.ndarray]:
+def _train_test_split(
+    experiment: Experiment, flag: str, indices: np.ndarray, labels: np.ndarray | None
+) -> list[np.ndarray]:
     from sklearn.model_selection import train_test_split
 
     try:
-        return train_test_split(indices, test_size=getattr(experiment, flag), random_state=experiment.split_seed,
-                                stratify=labels)
+        return train_test_split(
+            indices,
+            test_size=getattr(experiment, flag),
+            random_state=experiment.split_seed,
+            stratify=labels,
+        )
     except ValueError as error:
         raise _cannot_split(experiment, flag, error) from None
 
 
-def _fold(experiment: Experiment, num_samples: int, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _fold(
+    experiment: Experiment, num_samples: int, labels: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     import warnings
 
     from sklearn.model_selection import KFold, StratifiedKFold
 
     folds = (KFold if labels is None else StratifiedKFold)(
-        experiment.num_folds, shuffle=True, random_state=experiment.split_seed)
+        experiment.num_folds, shuffle=True, random_state=experiment.split_seed
+    )
     try:
-        with warnings.catch_warnings(action="error"):  # a class with fewer samples than there are folds only warns
+        with warnings.catch_warnings(
+            action="error"
+        ):  # a class with fewer samples than there are folds only warns
             return list(folds.split(np.zeros(num_samples), labels))[experiment.fold]
     except (ValueError, UserWarning) as error:
         raise _cannot_split(experiment, "num_folds", error) from None
 
 
 def _cannot_split(experiment: Experiment, flag: str, error: Exception) -> UserError:
-    return UserError(f"--{flag}: cannot split --dataset={experiment.dataset}: {' '.join(str(error).split())}")
+    return UserError(
+        f"--{flag}: cannot split --dataset={experiment.dataset}: "
+        f"{' '.join(str(error).split())}"
+    )

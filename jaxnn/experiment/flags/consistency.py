@@ -14,84 +14,162 @@ RESNET_DEPTHS = (18, 20, 32, 50)
 def check(experiment: Experiment) -> None:
     """Raises UserError on the first flag that is out of range or at odds with another."""
     options.check_ranges(experiment)
-    for rule in (_network, _dropout, _objective, _schedule, _data, _batch, _run, _hosts):
+    for rule in (
+        _network,
+        _dropout,
+        _objective,
+        _schedule,
+        _data,
+        _batch,
+        _run,
+        _hosts,
+    ):
         rule(experiment)
 
 
 def _network(experiment: Experiment) -> None:
     model, layers = experiment.model, len(experiment.hidden_sizes)
     if model not in MAY_HIDE and layers:
-        hint = "use --width and --num_layers" if model in TRANSFORMERS else "use --model=mlp"
-        raise UserError(f"--hidden_sizes: --model={model} has no hidden layers, got {layers}; {hint}")
+        hint = (
+            "use --width and --num_layers"
+            if model in TRANSFORMERS
+            else "use --model=mlp"
+        )
+        raise UserError(
+            f"--hidden_sizes: --model={model} has no hidden layers, got {layers}; "
+            f"{hint}"
+        )
     if model in HIDDEN and not layers:
-        raise UserError(f"--hidden_sizes: --model={model} needs at least one hidden layer, e.g. --hidden_sizes=64,32")
+        raise UserError(
+            f"--hidden_sizes: --model={model} needs at least one hidden layer, e.g. "
+            "--hidden_sizes=64,32"
+        )
     if model == "cnn" and not experiment.channels:
-        raise UserError("--channels: --model=cnn needs at least one convolution, e.g. --channels=32,64")
+        raise UserError(
+            "--channels: --model=cnn needs at least one convolution, e.g. "
+            "--channels=32,64"
+        )
     if model == "cnn" and experiment.kernel_size % 2 == 0:
         raise UserError(f"--kernel_size: must be odd, got {experiment.kernel_size}")
     if model == "resnet" and experiment.resnet_depth not in RESNET_DEPTHS:
-        raise UserError(f"--resnet_depth: {experiment.resnet_depth} is not one of {', '.join(map(str, RESNET_DEPTHS))}")
+        raise UserError(
+            f"--resnet_depth: {experiment.resnet_depth} is not one of "
+            f"{', '.join(map(str, RESNET_DEPTHS))}"
+        )
     if model in TRANSFORMERS and experiment.width % experiment.num_heads:
-        raise UserError(f"--width: {experiment.width} is not divisible by --num_heads={experiment.num_heads}")
+        raise UserError(
+            f"--width: {experiment.width} is not divisible by "
+            f"--num_heads={experiment.num_heads}"
+        )
     if experiment.normalization != "none" and model not in ("mlp", "cnn"):
-        raise UserError(f"--normalization: is for --model=mlp and cnn; leave it out for {model}")
+        raise UserError(
+            f"--normalization: is for --model=mlp and cnn; leave it out for {model}"
+        )
 
 
 def _dropout(experiment: Experiment) -> None:
-    model, layers, rates = experiment.model, len(experiment.hidden_sizes), len(experiment.dropout_rates)
+    model, layers, rates = (
+        experiment.model,
+        len(experiment.hidden_sizes),
+        len(experiment.dropout_rates),
+    )
     if model in TRANSFORMERS and rates > 1:
         raise UserError(f"--dropout_rates: --model={model} takes one rate, got {rates}")
     if model not in TRANSFORMERS and rates not in (0, layers):
-        raise UserError(f"--dropout_rates: {rates} rates for {layers} hidden layers; give one for each, or none")
+        raise UserError(
+            f"--dropout_rates: {rates} rates for {layers} hidden layers; give one for "
+            "each, or none"
+        )
 
 
 def _objective(experiment: Experiment) -> None:
     if experiment.weight_decay and experiment.optimizer != "adamw":
-        raise UserError(f"--weight_decay: is decoupled and belongs to --optimizer=adamw; with "
-                        f"{experiment.optimizer} use --l2")
+        raise UserError(
+            f"--weight_decay: is decoupled and belongs to --optimizer=adamw; with "
+            f"{experiment.optimizer} use --l2"
+        )
     if experiment.label_smoothing and experiment.loss != "cross_entropy":
-        raise UserError(f"--label_smoothing: belongs to --loss=cross_entropy, got {experiment.loss}")
+        raise UserError(
+            f"--label_smoothing: belongs to --loss=cross_entropy, got {experiment.loss}"
+        )
     if experiment.patience and not experiment.validation_fraction:
-        raise UserError("--patience: early stopping needs a validation split; set --validation_fraction, e.g. to 0.1")
-    if experiment.patience and experiment.resume and (experiment.coordinator_address or experiment.distributed):
-        raise UserError("--patience: a run of several processes that may stop early cannot be resumed; go on in one")
+        raise UserError(
+            "--patience: early stopping needs a validation split; set "
+            "--validation_fraction, e.g. to 0.1"
+        )
+    if (
+        experiment.patience
+        and experiment.resume
+        and (experiment.coordinator_address or experiment.distributed)
+    ):
+        raise UserError(
+            "--patience: a run of several processes that may stop early cannot be "
+            "resumed; go on in one"
+        )
 
 
 def _schedule(experiment: Experiment) -> None:
     if not 1e-37 < experiment.learning_rate < 1e37:
-        raise UserError(f"--learning_rate: {experiment.learning_rate:g} is outside float32's range, 1e-37 to 1e37")
+        raise UserError(
+            f"--learning_rate: {experiment.learning_rate:g} is outside float32's "
+            "range, 1e-37 to 1e37"
+        )
     if experiment.min_learning_rate > experiment.learning_rate:
-        raise UserError(f"--min_learning_rate: {experiment.min_learning_rate:g} is above "
-                        f"--learning_rate={experiment.learning_rate:g}")
-    if experiment.warmup_steps and "warmup" not in experiment.schedule and experiment.schedule != "one_cycle":
-        raise UserError(f"--warmup_steps: --schedule={experiment.schedule} has no warm-up")
+        raise UserError(
+            f"--min_learning_rate: {experiment.min_learning_rate:g} is above "
+            f"--learning_rate={experiment.learning_rate:g}"
+        )
+    if (
+        experiment.warmup_steps
+        and "warmup" not in experiment.schedule
+        and experiment.schedule != "one_cycle"
+    ):
+        raise UserError(
+            f"--warmup_steps: --schedule={experiment.schedule} has no warm-up"
+        )
 
 
 def _data(experiment: Experiment) -> None:
     if experiment.num_folds == 1:
         raise UserError("--num_folds: cross-validation needs at least 2 folds, got 1")
     if experiment.fold >= max(experiment.num_folds, 1):
-        raise UserError(f"--fold: {experiment.fold} asked for, --num_folds={experiment.num_folds}; folds count from 0")
+        raise UserError(
+            f"--fold: {experiment.fold} asked for, --num_folds={experiment.num_folds}; "
+            "folds count from 0"
+        )
     if experiment.dataset in ("csv", "npz") and not experiment.data_path:
-        raise UserError(f"--data_path: --dataset={experiment.dataset} needs the file to read")
+        raise UserError(
+            f"--data_path: --dataset={experiment.dataset} needs the file to read"
+        )
     if experiment.seed >= 2**31 or experiment.split_seed >= 2**31:
         raise UserError("--seed, --split_seed: must be less than 2147483648")
 
 
 def _batch(experiment: Experiment) -> None:
-    parts = (("--num_devices", max(experiment.num_devices, 1)), ("--accumulation_steps", experiment.accumulation_steps))
+    parts = (
+        ("--num_devices", max(experiment.num_devices, 1)),
+        ("--accumulation_steps", experiment.accumulation_steps),
+    )
     product = parts[0][1] * parts[1][1]
     if experiment.batch_size % product:
         named = " times ".join(f"{flag}={count}" for flag, count in parts if count > 1)
-        raise UserError(f"--batch_size: {experiment.batch_size} is not divisible by {named}; change one of them")
+        raise UserError(
+            f"--batch_size: {experiment.batch_size} is not divisible by {named}; "
+            "change one of them"
+        )
 
 
 def _run(experiment: Experiment) -> None:
     if experiment.min_loss_scale > 2.0**experiment.initial_scale_power:
-        raise UserError(f"--min_loss_scale: {experiment.min_loss_scale:g} is above the scale to start with, "
-                        f"2 to the --initial_scale_power={experiment.initial_scale_power}")
+        raise UserError(
+            f"--min_loss_scale: {experiment.min_loss_scale:g} is above the scale to "
+            "start with, 2 to the "
+            f"--initial_scale_power={experiment.initial_scale_power}"
+        )
     if experiment.resume and experiment.overwrite:
-        raise UserError("--resume: continues a run, --overwrite replaces it; give one of them")
+        raise UserError(
+            "--resume: continues a run, --overwrite replaces it; give one of them"
+        )
 
 
 def _hosts(experiment: Experiment) -> None:
@@ -99,9 +177,17 @@ def _hosts(experiment: Experiment) -> None:
     if address and not address.rpartition(":")[2].isdigit():
         raise UserError(f"--coordinator_address: {address!r} is not HOST:PORT")
     if bool(address) != bool(processes):
-        raise UserError("--coordinator_address, --num_processes: give both, and each process its --process_id")
+        raise UserError(
+            "--coordinator_address, --num_processes: give both, and each process its "
+            "--process_id"
+        )
     if experiment.process_id >= max(processes, 1):
-        raise UserError(f"--process_id: {experiment.process_id} is not below --num_processes={processes}")
+        raise UserError(
+            f"--process_id: {experiment.process_id} is not below "
+            f"--num_processes={processes}"
+        )
     if experiment.record != "off" and (address or experiment.distributed):
-        raise UserError("--record: one process can be recorded, not several; leave out --coordinator_address and "
-                        "--distributed")
+        raise UserError(
+            "--record: one process can be recorded, not several; leave out "
+            "--coordinator_address and --distributed"
+        )

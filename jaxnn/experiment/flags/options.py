@@ -1,4 +1,5 @@
-"""Dataclass fields that are flags: definition, conversion, range checks, and back to a flagfile."""
+"""Dataclass fields that are flags: definition, conversion, range checks, and back to a
+flagfile."""
 
 import dataclasses
 import math
@@ -10,12 +11,21 @@ from absl import flags
 from jaxnn.experiment.errors import UserError
 
 
-def option(default: Any, help: str, *, choices: Sequence[str] = (), minimum: float | None = None,
-           above: float | None = None, below: float | None = None, run_only: bool = False) -> Any:
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] = (),
+    minimum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    run_only: bool = False,
+) -> Any:
     """Returns a dataclass field that is also a flag.
 
     Args:
-      default: value without the flag; its type (bool, int, float, str, tuple) is the flag's.
+      default: value without the flag; its type (bool, int, float, str, tuple) is the
+        flag's.
       help: what it does, with units.
       choices: the allowed strings; empty means any.
       minimum: smallest allowed value, inclusive.
@@ -24,8 +34,14 @@ def option(default: Any, help: str, *, choices: Sequence[str] = (), minimum: flo
       run_only: True for what belongs to one run and not to the experiment;
         such flags are left out of `experiment.flags`.
     """
-    metadata = dict(help=help, choices=tuple(choices), minimum=minimum, above=above, below=below,
-                    run_only=run_only)
+    metadata = dict(
+        help=help,
+        choices=tuple(choices),
+        minimum=minimum,
+        above=above,
+        below=below,
+        run_only=run_only,
+    )
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -33,18 +49,29 @@ def define_flags(fields: Sequence[dataclasses.Field], values: flags.FlagValues) 
     """Defines one absl flag per field on `values`."""
     for field in fields:
         define = _DEFINERS[type(field.default)]
-        default = list(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        default = (
+            list(map(str, field.default))
+            if isinstance(field.default, tuple)
+            else field.default
+        )
         text = field.metadata["help"]
         if any(field.metadata["choices"]):
             text += f" One of: {', '.join(filter(None, field.metadata['choices']))}."
         define(field.name, default, text, flag_values=values)
 
 
-_DEFINERS = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float,
-             str: flags.DEFINE_string, tuple: flags.DEFINE_list}
+_DEFINERS = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+    tuple: flags.DEFINE_list,
+}
 
 
-def read_flags(fields: Sequence[dataclasses.Field], values: flags.FlagValues) -> dict[str, Any]:
+def read_flags(
+    fields: Sequence[dataclasses.Field], values: flags.FlagValues
+) -> dict[str, Any]:
     """Field name -> value of its parsed flag.
 
     Raises:
@@ -54,7 +81,8 @@ def read_flags(fields: Sequence[dataclasses.Field], values: flags.FlagValues) ->
 
 
 def check_ranges(instance: Any) -> None:
-    """Raises UserError on the first field of a dataclass that is out of range or unknown."""
+    """Raises UserError on the first field of a dataclass that is out of range or
+    unknown."""
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
         for item in value if isinstance(value, tuple) else (value,):
@@ -62,14 +90,17 @@ def check_ranges(instance: Any) -> None:
 
 
 def to_flagfile(instance: Any) -> str:
-    """The text of a flagfile that gives a dataclass its values again, without what belongs to one run."""
+    """The text of a flagfile that gives a dataclass its values again, without what
+    belongs to one run."""
     lines = []
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
         if isinstance(value, tuple):
             value = ",".join(map(str, value))
         if not field.metadata["run_only"]:
-            lines.append(f"--{field.name}={str(value).lower() if isinstance(value, bool) else value}\n")
+            lines.append(
+                f"--{field.name}={str(value).lower() if isinstance(value, bool) else value}\n"
+            )
     return "".join(lines)
 
 
@@ -81,13 +112,18 @@ def _convert(field: dataclasses.Field, value: Any) -> Any:
         return tuple(element(item) for item in value if item)
     except ValueError:
         kind = {int: "whole numbers", float: "numbers"}[element]
-        raise UserError(f"--{field.name}: takes {kind} separated by commas, got {','.join(value)!r}") from None
+        raise UserError(
+            f"--{field.name}: takes {kind} separated by commas, got {','.join(value)!r}"
+        ) from None
 
 
 def _check_value(field: dataclasses.Field, value: Any) -> None:
     rules, flag = field.metadata, f"--{field.name}"
     if any(rules["choices"]) and value not in rules["choices"]:
-        raise UserError(f"{flag}: unknown value {value!r}; known: {', '.join(filter(None, rules['choices']))}")
+        raise UserError(
+            f"{flag}: unknown value {value!r}; known: "
+            f"{', '.join(filter(None, rules['choices']))}"
+        )
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{flag}: must be a finite number, got {value}")
     if rules["minimum"] is not None and value < rules["minimum"]:

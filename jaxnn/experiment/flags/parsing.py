@@ -23,7 +23,9 @@ def from_flags(values: flags.FlagValues, default_precision: str) -> Experiment:
     Raises:
       UserError: a value out of range, unknown, or at odds with another flag.
     """
-    experiment = Experiment(**options.read_flags(dataclasses.fields(Experiment), values))
+    experiment = Experiment(
+        **options.read_flags(dataclasses.fields(Experiment), values)
+    )
     experiment = experiment.replace(precision=experiment.precision or default_precision)
     consistency.check(experiment)
     return experiment

@@ -36,13 +36,21 @@ class Progress:
 
 
 def _losses(row: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name.startswith(("train_", "test_")))
+    return "  ".join(
+        f"{name} {value:.4g}"
+        for name, value in row.items()
+        if name.startswith(("train_", "test_"))
+    )
 
 
 def _bar(epochs: int):
     from rich import progress
 
-    bar = progress.Progress(progress.TextColumn("epoch"), progress.MofNCompleteColumn(), progress.BarColumn(8),
-                            progress.TextColumn("{task.fields[losses]}"))
+    bar = progress.Progress(
+        progress.TextColumn("epoch"),
+        progress.MofNCompleteColumn(),
+        progress.BarColumn(8),
+        progress.TextColumn("{task.fields[losses]}"),
+    )
     bar.add_task("", total=epochs, losses="")
     return bar

@@ -4,7 +4,8 @@
     # Expect: weight_error < 0.01, bias_error < 0.01
     # Expect: loss_gap < regularization_digits_none.loss_gap
 
-Metrics are those of the `final` entry of summary.json; NAME.METRIC is that of another experiment.
+Metrics are those of the `final` entry of summary.json; NAME.METRIC is that of another
+experiment.
 """
 
 import operator
@@ -48,7 +49,9 @@ class Promise(NamedTuple):
         except ValueError:
             other, _, metric = self.bound.partition(".")
             bound = finals.get(other, {}).get(metric, float("nan"))
-        return RELATIONS[self.relation](finals[name].get(self.metric, float("nan")), bound)
+        return RELATIONS[self.relation](
+            finals[name].get(self.metric, float("nan")), bound
+        )
 
 
 def read_promises(flagfile: pathlib.Path) -> list[Promise]:
@@ -61,5 +64,8 @@ def read_promises(flagfile: pathlib.Path) -> list[Promise]:
     promises = line.group(1).split(", ") if line else []
     matches = [_PROMISE.fullmatch(promise) for promise in promises]
     if not matches or not all(matches):
-        raise UserError(f"--flagfile: {flagfile} has no line such as '# Expect: accuracy >= 0.95' in its head")
+        raise UserError(
+            f"--flagfile: {flagfile} has no line such as '# Expect: accuracy >= 0.95' "
+            "in its head"
+        )
     return [Promise(*match.groups()) for match in matches if match]

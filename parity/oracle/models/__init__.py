@@ -1,4 +1,5 @@
-"""Networks by name: a forward pass each, with the parameter names and layouts of jaxnn/models."""
+"""Networks by name: a forward pass each, with the parameter names and layouts of
+jaxnn/models."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,9 @@ from parity.oracle.scope import Scope
 from parity.oracle.tensor import Tensor, lift
 
 
-def forward(scope: Scope, experiment: Experiment, signature: Signature, inputs: np.ndarray) -> Tensor:
+def forward(
+    scope: Scope, experiment: Experiment, signature: Signature, inputs: np.ndarray
+) -> Tensor:
     """The network's outputs.
 
     Args:
@@ -25,15 +28,30 @@ def forward(scope: Scope, experiment: Experiment, signature: Signature, inputs: 
     return MODELS[experiment.model](scope, experiment, signature, x)
 
 
-def initial(experiment: Experiment, signature: Signature) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Fresh parameters and running statistics by name, float64; each parameter's draw depends on seed and name."""
+def initial(
+    experiment: Experiment, signature: Signature
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Fresh parameters and running statistics by name, float64; each parameter's draw
+    depends on seed and name."""
     scope = Scope({}, {}, seed=experiment.seed)
-    forward(scope, experiment, signature, np.zeros((1, *signature.input_shape), np.int32))
-    return {name: tensor.value for name, tensor in sorted(scope.params.items())}, scope.batch_stats
+    forward(
+        scope, experiment, signature, np.zeros((1, *signature.input_shape), np.int32)
+    )
+    return {
+        name: tensor.value for name, tensor in sorted(scope.params.items())
+    }, scope.batch_stats
 
 
 MODELS: dict[str, Callable[[Scope, Experiment, Signature, Any], Tensor]] = {
-    "linear": dense.linear, "perceptron": dense.linear, "logistic": dense.linear, "mlp": dense.mlp,
-    "cnn": cnn.forward, "resnet": resnet.forward, "rnn": rnn.forward, "lstm": rnn.forward, "gru": rnn.forward,
-    "transformer": transformer.forward, "transformer_encoder": transformer.forward,
+    "linear": dense.linear,
+    "perceptron": dense.linear,
+    "logistic": dense.linear,
+    "mlp": dense.mlp,
+    "cnn": cnn.forward,
+    "resnet": resnet.forward,
+    "rnn": rnn.forward,
+    "lstm": rnn.forward,
+    "gru": rnn.forward,
+    "transformer": transformer.forward,
+    "transformer_encoder": transformer.forward,
 }

@@ -11,8 +11,11 @@ from parity.oracle.scope import Scope
 from parity.oracle.tensor import Tensor
 
 
-def forward(scope: Scope, experiment: Experiment, signature: Signature, x: Tensor) -> Tensor:
-    """pool(activation(normalize(conv(x)))) for each of `--channels`, then an MLP of the flattened image.
+def forward(
+    scope: Scope, experiment: Experiment, signature: Signature, x: Tensor
+) -> Tensor:
+    """pool(activation(normalize(conv(x)))) for each of `--channels`, then an MLP of the
+    flattened image.
 
     A pooling halves height and width and is left out once one of them is 1.
     """

@@ -11,18 +11,32 @@ from parity.oracle.scope import Scope
 from parity.oracle.tensor import Tensor
 
 
-def linear(scope: Scope, experiment: Experiment, signature: Signature, x: Tensor) -> Tensor:
+def linear(
+    scope: Scope, experiment: Experiment, signature: Signature, x: Tensor
+) -> Tensor:
     """One Dense layer `output`: [batch, ...] -> [batch, outputs]."""
-    return dense(scope, "output", signature.num_outputs, _flat(x), INITIALIZERS[experiment.initializer])
+    return dense(
+        scope,
+        "output",
+        signature.num_outputs,
+        _flat(x),
+        INITIALIZERS[experiment.initializer],
+    )
 
 
-def mlp(scope: Scope, experiment: Experiment, signature: Signature, x: Tensor) -> Tensor:
-    """Hidden layers of `--hidden_sizes`, then `output`: [batch, ...] -> [batch, outputs]."""
+def mlp(
+    scope: Scope, experiment: Experiment, signature: Signature, x: Tensor
+) -> Tensor:
+    """Hidden layers of `--hidden_sizes`, then `output`: [batch, ...] -> [batch,
+    outputs]."""
     return hide(scope, experiment, signature, x, norms="norm")
 
 
-def hide(scope: Scope, experiment: Experiment, signature: Signature, x: Tensor, norms: str) -> Tensor:
-    """a_l = dropout(activation(normalize(a_{l-1} W_l + b_l))) for each hidden layer, then one Dense layer.
+def hide(
+    scope: Scope, experiment: Experiment, signature: Signature, x: Tensor, norms: str
+) -> Tensor:
+    """a_l = dropout(activation(normalize(a_{l-1} W_l + b_l))) for each hidden layer,
+    then one Dense layer.
 
     Args:
       scope, experiment, signature: of the pass.
@@ -34,7 +48,9 @@ def hide(scope: Scope, experiment: Experiment, signature: Signature, x: Tensor, 
     x = _flat(x)
     for layer, size in enumerate(experiment.hidden_sizes):
         x = dense(scope, f"hidden_{layer}", size, x, start)
-        x = activation(normalize(experiment.normalization, scope, f"{norms}_{layer}", x))
+        x = activation(
+            normalize(experiment.normalization, scope, f"{norms}_{layer}", x)
+        )
         x = dropout(x, rates[layer] if rates else 0.0, layer, scope.masks)
     return dense(scope, "output", signature.num_outputs, x, start)
 

@@ -17,11 +17,14 @@ class Layout(NamedTuple):
     """What one depth is built of.
 
     Attributes:
-      stem_size, stem_stride, stem_pool: the first convolution, and whether a 3x3 max pooling of stride 2 follows.
-      blocks: residual blocks of each stage; every stage but the first halves height and width.
+      stem_size, stem_stride, stem_pool: the first convolution, and whether a 3x3 max
+        pooling of stride 2 follows.
+      blocks: residual blocks of each stage; every stage but the first halves height and
+        width.
       channels: of the first stage; each stage doubles them.
       bottleneck: blocks of 1x1, 3x3, 1x1 convolutions instead of two 3x3.
-      projection: shortcuts that change shape are convolutions, instead of every second pixel and zero channels.
+      projection: shortcuts that change shape are convolutions, instead of every second
+        pixel and zero channels.
     """
 
     stem_size: int
@@ -33,34 +36,85 @@ class Layout(NamedTuple):
     projection: bool
 
 
-def forward(scope: Scope, experiment: Experiment, signature: Signature, x: Tensor) -> Tensor:
+def forward(
+    scope: Scope, experiment: Experiment, signature: Signature, x: Tensor
+) -> Tensor:
     """Stem, stages of residual blocks, average over all positions, `output`."""
-    layout, start = LAYOUTS[experiment.resnet_depth], INITIALIZERS[experiment.initializer]
-    x = conv_layer(scope, "stem_conv", layout.channels, layout.stem_size, x, start, layout.stem_stride, use_bias=False)
+    layout, start = (
+        LAYOUTS[experiment.resnet_depth],
+        INITIALIZERS[experiment.initializer],
+    )
+    x = conv_layer(
+        scope,
+        "stem_conv",
+        layout.channels,
+        layout.stem_size,
+        x,
+        start,
+        layout.stem_stride,
+        use_bias=False,
+    )
     x = relu(batch_norm(scope, "stem_norm", x))
     x = max_pool(x, 3, stride=2, padding=1) if layout.stem_pool else x
     for stage, count in enumerate(layout.blocks):
         for index in range(count):
             stride = 2 if stage and not index else 1
-            x = _block(scope, f"stage_{stage}_block_{index}", layout, stage, stride, x, experiment.initializer)
+            x = _block(
+                scope,
+                f"stage_{stage}_block_{index}",
+                layout,
+                stage,
+                stride,
+                x,
+                experiment.initializer,
+            )
     return dense(scope, "output", signature.num_outputs, global_average_pool(x), start)
 
 
-def _block(scope: Scope, name: str, layout: Layout, stage: int, stride: int, x: Tensor, initializer: str) -> Tensor:
-    """relu(shortcut(x) + F(x)), F being `conv_i` and `norm_i` in turn with ReLU between them."""
+def _block(
+    scope: Scope,
+    name: str,
+    layout: Layout,
+    stage: int,
+    stride: int,
+    x: Tensor,
+    initializer: str,
+) -> Tensor:
+    """relu(shortcut(x) + F(x)), F being `conv_i` and `norm_i` in turn with ReLU between
+    them."""
     width, start = layout.channels * 2**stage, INITIALIZERS[initializer]
-    layers = (((width, 1, 1), (width, 3, stride), (4 * width, 1, 1)) if layout.bottleneck
-              else ((width, 3, stride), (width, 3, 1)))
+    layers = (
+        ((width, 1, 1), (width, 3, stride), (4 * width, 1, 1))
+        if layout.bottleneck
+        else ((width, 3, stride), (width, 3, 1))
+    )
     y = x
     for layer, (channels, size, step) in enumerate(layers):
-        y = conv_layer(scope, f"{name}/conv_{layer}", channels, size, relu(y) if layer else y, start, step,
-                       use_bias=False)
+        y = conv_layer(
+            scope,
+            f"{name}/conv_{layer}",
+            channels,
+            size,
+            relu(y) if layer else y,
+            start,
+            step,
+            use_bias=False,
+        )
         y = batch_norm(scope, f"{name}/norm_{layer}", y)
     channels = y.shape[-1]
     if stride == 1 and x.shape[-1] == channels:
         shortcut = x
     elif layout.projection:
-        shortcut = conv_layer(scope, f"{name}/shortcut_conv", channels, 1, x, start, stride, use_bias=False)
+        shortcut = conv_layer(
+            scope,
+            f"{name}/shortcut_conv",
+            channels,
+            1,
+            x,
+            start,
+            stride,
+            use_bias=False,
+        )
         shortcut = batch_norm(scope, f"{name}/shortcut_norm", shortcut)
     else:
         shortcut = pad(x[:, ::stride, ::stride], 0, channels - x.shape[-1], axis=3)

@@ -18,10 +18,19 @@ def run(losses, patience, min_delta=0.0):
 
 
 class TestEarlyStopping:
-    @pytest.mark.parametrize(("losses", "patience", "taken", "best"), [
-        ([3, 2, 1], 1, 3, 2), ([1, 2, 0], 1, 2, 0), ([1, 2, 0.5, 2, 2], 2, 5, 2), ([1, 1, 1, 1], 3, 4, 0),
-        ([2, float("nan"), 1], 2, 3, 2)])
-    def test_stops_after_patience_epochs_without_a_better_one(self, losses, patience, taken, best):
+    @pytest.mark.parametrize(
+        ("losses", "patience", "taken", "best"),
+        [
+            ([3, 2, 1], 1, 3, 2),
+            ([1, 2, 0], 1, 2, 0),
+            ([1, 2, 0.5, 2, 2], 2, 5, 2),
+            ([1, 1, 1, 1], 3, 4, 0),
+            ([2, float("nan"), 1], 2, 3, 2),
+        ],
+    )
+    def test_stops_after_patience_epochs_without_a_better_one(
+        self, losses, patience, taken, best
+    ):
         assert run(losses, patience) == (taken, best)
 
     def test_min_delta_is_how_much_better(self):

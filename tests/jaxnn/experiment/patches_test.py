@@ -16,11 +16,23 @@ def doubled(value):
     return 2 * value
 
 
-@pytest.mark.parametrize(("holder", "read"), [
-    (Plain, lambda: Plain.rate), (rates := {"rate": 1}, lambda: rates["rate"]), (plain := Plain(), lambda: plain.rate)])
+@pytest.mark.parametrize(
+    ("holder", "read"),
+    [
+        (Plain, lambda: Plain.rate),
+        (rates := {"rate": 1}, lambda: rates["rate"]),
+        (plain := Plain(), lambda: plain.rate),
+    ],
+)
 def test_replacements_hold_until_undone_the_last_on_top(holder, read):
     with contextlib.ExitStack() as undo:
-        put(undo, [Patch(holder, "rate", doubled), Patch(holder, "rate", lambda value: value + 1)])
+        put(
+            undo,
+            [
+                Patch(holder, "rate", doubled),
+                Patch(holder, "rate", lambda value: value + 1),
+            ],
+        )
         assert read() == 3
     assert read() == 1
 

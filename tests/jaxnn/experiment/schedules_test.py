@@ -1,6 +1,8 @@
-"""Tests of jaxnn/experiment/schedules.py, entry for entry against torch's, DeepSpeed's and optax's schedulers.
+"""Tests of jaxnn/experiment/schedules.py, entry for entry against torch's, DeepSpeed's
+and optax's schedulers.
 
-One float32 ulp allows for the last float64 bit of two libraries, which may turn the rounding.
+One float32 ulp allows for the last float64 bit of two libraries, which may turn the
+rounding.
 """
 
 import math
@@ -28,12 +30,15 @@ def deepspeed_schedules():
         warnings.simplefilter("ignore")
         from deepspeed.runtime import lr_schedules
 
-        patch.setattr(lr_schedules.logger, "warning", lambda message: None)  # "before it has started"
+        patch.setattr(
+            lr_schedules.logger, "warning", lambda message: None
+        )  # "before it has started"
         yield lr_schedules
 
 
 def used(make_scheduler, rate: float, steps: int) -> np.ndarray:
-    """What the optimizer really uses at each step when it is stepped before its scheduler, as engines do."""
+    """What the optimizer really uses at each step when it is stepped before its
+    scheduler, as engines do."""
     optimizer, rates = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=rate), []
     scheduler = make_scheduler(optimizer)
     for _ in range(steps):
@@ -45,13 +50,17 @@ def used(make_scheduler, rate: float, steps: int) -> np.ndarray:
 
 
 def evaluated(schedule, steps: int) -> np.ndarray:
-    """An optax schedule in float64, rounded once; it is built for jit, where its types are promoted."""
+    """An optax schedule in float64, rounded once; it is built for jit, where its types
+    are promoted."""
     with jax.numpy_dtype_promotion("standard"):
-        return np.array([schedule(np.float64(step)) for step in range(steps)]).astype(np.float32)
+        return np.array([schedule(np.float64(step)) for step in range(steps)]).astype(
+            np.float32
+        )
 
 
 def check(experiment: Experiment, steps: int, theirs: np.ndarray) -> None:
-    """To a float32 ulp, and to four float64 ulps of the peak: rates near zero are differences of larger ones."""
+    """To a float32 ulp, and to four float64 ulps of the peak: rates near zero are
+    differences of larger ones."""
     atol = 4 * np.finfo(np.float64).eps * experiment.learning_rate
     ours = schedules.learning_rates(experiment, steps)
     np.testing.assert_allclose(ours, theirs, rtol=np.finfo(np.float32).eps, atol=atol)
@@ -67,40 +76,95 @@ def warmups(draw, shortest=1):
 
 class TestLearningRates:
     def test_names_are_the_flags_choices(self):
-        assert tuple(schedules.SCHEDULES) == Experiment.__dataclass_fields__["schedule"].metadata["choices"]
+        assert (
+            tuple(schedules.SCHEDULES)
+            == Experiment.__dataclass_fields__["schedule"].metadata["choices"]
+        )
 
     @given(RATES, STEPS)
     @fast
     def test_constant_is_the_rate_rounded_once(self, rate, steps):
         table = schedules.learning_rates(Experiment(learning_rate=rate), steps)
-        np.testing.assert_array_equal(table, np.full(steps, rate, np.float32), strict=True)
+        np.testing.assert_array_equal(
+            table, np.full(steps, rate, np.float32), strict=True
+        )
 
     @pytest.mark.parametrize("schedule", schedules.SCHEDULES)
     def test_every_table_is_float32_of_the_runs_length(self, schedule):
         warmup = 3 if schedule in schedules.WITH_WARMUP else 0
-        table = schedules.learning_rates(Experiment(schedule=schedule, warmup_steps=warmup), 10)
+        table = schedules.learning_rates(
+            Experiment(schedule=schedule, warmup_steps=warmup), 10
+        )
         assert (table.dtype, table.shape) == (np.float32, (10,))
         assert table.max() <= np.float32(1e-3)
 
     @pytest.mark.parametrize("schedule", schedules.WITH_END)
     def test_schedule_steps_is_the_table_of_a_longer_run(self, schedule):
-        experiment = Experiment(schedule=schedule, warmup_steps=3 if "warmup" in schedule else 0)
+        experiment = Experiment(
+            schedule=schedule, warmup_steps=3 if "warmup" in schedule else 0
+        )
         longer = schedules.learning_rates(experiment, 20)
-        np.testing.assert_array_equal(schedules.learning_rates(experiment.replace(schedule_steps=20), 10), longer[:10])
+        np.testing.assert_array_equal(
+            schedules.learning_rates(experiment.replace(schedule_steps=20), 10),
+            longer[:10],
+        )
         assert (schedules.learning_rates(experiment, 10) != longer[:10]).any()
 
-    @pytest.mark.parametrize(("flags", "steps", "line"), [
-        (dict(schedule="linear_warmup"), 10, "--warmup_steps: --schedule=linear_warmup needs the number"),
-        (dict(schedule="warmup_lr"), 10, "--warmup_steps: --schedule=warmup_lr needs the number"),
-        (dict(schedule="warmup_cosine", warmup_steps=10), 10, "--warmup_steps: 10 steps until the peak do not fit"),
-        (dict(schedule="one_cycle", warmup_steps=11), 10, "--warmup_steps: 11 steps until the peak do not fit"),
-        (dict(schedule="one_cycle", warmup_steps=1), 10, "--warmup_steps: --schedule=one_cycle needs at least 2"),
-        (dict(schedule="one_cycle", min_learning_rate=1e-4), 10, "--min_learning_rate: --schedule=one_cycle has no"),
-        (dict(schedule="cosine", schedule_steps=9), 10, "--schedule_steps: the schedule ends after 9 of the run's 10 "),
-        (dict(schedule_steps=9), 5, "--schedule_steps: --schedule=constant has no end; leave it out"),
-        (dict(final_learning_rate=1e-4), 5, "--final_learning_rate: --schedule=constant has no use for it"),
-        (dict(schedule="step", decay_rate=10.0, decay_steps=1), 1000, "--decay_rate: 10 every 1 steps .* at step 42 "),
-    ])
+    @pytest.mark.parametrize(
+        ("flags", "steps", "line"),
+        [
+            (
+                dict(schedule="linear_warmup"),
+                10,
+                "--warmup_steps: --schedule=linear_warmup needs the number",
+            ),
+            (
+                dict(schedule="warmup_lr"),
+                10,
+                "--warmup_steps: --schedule=warmup_lr needs the number",
+            ),
+            (
+                dict(schedule="warmup_cosine", warmup_steps=10),
+                10,
+                "--warmup_steps: 10 steps until the peak do not fit",
+            ),
+            (
+                dict(schedule="one_cycle", warmup_steps=11),
+                10,
+                "--warmup_steps: 11 steps until the peak do not fit",
+            ),
+            (
+                dict(schedule="one_cycle", warmup_steps=1),
+                10,
+                "--warmup_steps: --schedule=one_cycle needs at least 2",
+            ),
+            (
+                dict(schedule="one_cycle", min_learning_rate=1e-4),
+                10,
+                "--min_learning_rate: --schedule=one_cycle has no",
+            ),
+            (
+                dict(schedule="cosine", schedule_steps=9),
+                10,
+                "--schedule_steps: the schedule ends after 9 of the run's 10 ",
+            ),
+            (
+                dict(schedule_steps=9),
+                5,
+                "--schedule_steps: --schedule=constant has no end; leave it out",
+            ),
+            (
+                dict(final_learning_rate=1e-4),
+                5,
+                "--final_learning_rate: --schedule=constant has no use for it",
+            ),
+            (
+                dict(schedule="step", decay_rate=10.0, decay_steps=1),
+                1000,
+                "--decay_rate: 10 every 1 steps .* at step 42 ",
+            ),
+        ],
+    )
     def test_a_schedule_that_cannot_be_is_refused_in_one_line(self, flags, steps, line):
         with pytest.raises(UserError, match=f"^{line}[^\n]*$"):
             schedules.learning_rates(Experiment(**flags), steps)
@@ -110,10 +174,17 @@ class TestStep:
     @given(RATES, st.floats(0.05, 1.5), st.integers(1, 100), STEPS)
     @fast
     def test_is_torchs_step_lr(self, peak, factor, every, steps):
-        """At most twenty drops keep the rates within float32; torch multiplies where we raise to a power."""
+        """At most twenty drops keep the rates within float32; torch multiplies where we
+        raise to a power."""
         every = max(every, steps // 20 + 1)
-        experiment = Experiment(schedule="step", learning_rate=peak, decay_rate=factor, decay_steps=every)
-        theirs = used(lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, every, factor), peak, steps)
+        experiment = Experiment(
+            schedule="step", learning_rate=peak, decay_rate=factor, decay_steps=every
+        )
+        theirs = used(
+            lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, every, factor),
+            peak,
+            steps,
+        )
         check(experiment, steps, theirs)
 
 
@@ -121,14 +192,25 @@ class TestExponential:
     @given(RATES, st.floats(0.9, 1.1), STEPS)
     @fast
     def test_is_torchs_exponential_lr(self, peak, factor, steps):
-        experiment = Experiment(schedule="exponential", learning_rate=peak, decay_rate=factor, decay_steps=1)
-        theirs = used(lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, factor), peak, steps)
+        experiment = Experiment(
+            schedule="exponential", learning_rate=peak, decay_rate=factor, decay_steps=1
+        )
+        theirs = used(
+            lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, factor),
+            peak,
+            steps,
+        )
         check(experiment, steps, theirs)
 
     @given(RATES, st.floats(0.05, 2), st.integers(10, 500), STEPS)
     @fast
     def test_is_optaxs_without_stairs(self, peak, factor, every, steps):
-        experiment = Experiment(schedule="exponential", learning_rate=peak, decay_rate=factor, decay_steps=every)
+        experiment = Experiment(
+            schedule="exponential",
+            learning_rate=peak,
+            decay_rate=factor,
+            decay_steps=every,
+        )
         with jax.enable_x64(True):
             theirs = evaluated(optax.exponential_decay(peak, every, factor), steps)
         check(experiment, steps, theirs)
@@ -138,13 +220,21 @@ class TestCosine:
     @given(RATES, STEPS)
     @fast
     def test_is_the_formula(self, rate, steps):
-        formula = [rate * 0.5 * (1 + math.cos(math.pi * step / steps)) for step in range(steps)]
-        check(Experiment(learning_rate=rate, schedule="cosine"), steps, np.array(formula, np.float32))
+        formula = [
+            rate * 0.5 * (1 + math.cos(math.pi * step / steps)) for step in range(steps)
+        ]
+        check(
+            Experiment(learning_rate=rate, schedule="cosine"),
+            steps,
+            np.array(formula, np.float32),
+        )
 
     @given(RATES, FLOORS, STEPS)
     @fast
     def test_is_optaxs(self, rate, share, steps):
-        experiment = Experiment(learning_rate=rate, min_learning_rate=rate * share, schedule="cosine")
+        experiment = Experiment(
+            learning_rate=rate, min_learning_rate=rate * share, schedule="cosine"
+        )
         with jax.enable_x64(True):
             theirs = evaluated(optax.cosine_decay_schedule(rate, steps, share), steps)
         check(experiment, steps, theirs)
@@ -152,7 +242,9 @@ class TestCosine:
     @given(RATES, FLOORS, STEPS)
     @fast
     def test_falls_from_the_peak_and_stays_above_the_floor(self, rate, share, steps):
-        experiment = Experiment(learning_rate=rate, min_learning_rate=rate * share, schedule="cosine")
+        experiment = Experiment(
+            learning_rate=rate, min_learning_rate=rate * share, schedule="cosine"
+        )
         table = schedules.learning_rates(experiment, steps)
         assert table[0] == np.float32(rate)
         assert (np.diff(table) <= 0).all()
@@ -165,8 +257,12 @@ class TestLinearWarmup:
     @fast
     def test_is_optaxs(self, drawn):
         peak, floor, warmup, steps = drawn
-        experiment = Experiment(schedule="linear_warmup", learning_rate=peak, min_learning_rate=floor,
-                                warmup_steps=warmup)
+        experiment = Experiment(
+            schedule="linear_warmup",
+            learning_rate=peak,
+            min_learning_rate=floor,
+            warmup_steps=warmup,
+        )
         with jax.enable_x64(True):
             theirs = evaluated(optax.linear_schedule(floor, peak, warmup), steps)
         check(experiment, steps, theirs)
@@ -177,10 +273,17 @@ class TestWarmupCosine:
     @fast
     def test_is_optaxs(self, drawn):
         peak, floor, warmup, steps = drawn
-        experiment = Experiment(schedule="warmup_cosine", learning_rate=peak, min_learning_rate=floor,
-                                warmup_steps=warmup)
+        experiment = Experiment(
+            schedule="warmup_cosine",
+            learning_rate=peak,
+            min_learning_rate=floor,
+            warmup_steps=warmup,
+        )
         with jax.enable_x64(True):
-            theirs = evaluated(optax.warmup_cosine_decay_schedule(floor, peak, warmup, steps, floor), steps)
+            theirs = evaluated(
+                optax.warmup_cosine_decay_schedule(floor, peak, warmup, steps, floor),
+                steps,
+            )
         check(experiment, steps, theirs)
 
 
@@ -189,7 +292,9 @@ class TestOneCycle:
     @fast
     def test_is_torchs(self, drawn):
         peak, _, warmup, steps = drawn
-        experiment = Experiment(schedule="one_cycle", learning_rate=peak, warmup_steps=warmup)
+        experiment = Experiment(
+            schedule="one_cycle", learning_rate=peak, warmup_steps=warmup
+        )
         check(experiment, steps, self.torchs(peak, steps, warmup / steps))
 
     @given(RATES, STEPS)
@@ -199,8 +304,17 @@ class TestOneCycle:
         check(experiment, steps, self.torchs(peak, steps, 0.3))
 
     def torchs(self, peak, steps, share):
-        return used(lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, peak, total_steps=steps, pct_start=share, cycle_momentum=False), peak, steps)
+        return used(
+            lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(
+                optimizer,
+                peak,
+                total_steps=steps,
+                pct_start=share,
+                cycle_momentum=False,
+            ),
+            peak,
+            steps,
+        )
 
 
 @pytest.mark.parametrize("curve", ["log", "linear"])
@@ -217,7 +331,9 @@ class TestDeepSpeeds:
     @fast
     def test_warmup_decay_lr(self, deepspeed_schedules, curve, drawn):
         def theirs(optimizer, floor, peak, warmup, steps):
-            return deepspeed_schedules.WarmupDecayLR(optimizer, steps, floor, peak, warmup, curve)
+            return deepspeed_schedules.WarmupDecayLR(
+                optimizer, steps, floor, peak, warmup, curve
+            )
 
         self.compare("warmup_decay_lr", curve, drawn, theirs)
 
@@ -225,22 +341,38 @@ class TestDeepSpeeds:
     @fast
     def test_warmup_cosine_lr(self, deepspeed_schedules, curve, drawn):
         def theirs(optimizer, floor, peak, warmup, steps):
-            return deepspeed_schedules.WarmupCosineLR(optimizer, steps, floor / peak, warmup, floor / peak, curve)
+            return deepspeed_schedules.WarmupCosineLR(
+                optimizer, steps, floor / peak, warmup, floor / peak, curve
+            )
 
         self.compare("warmup_cosine_lr", curve, drawn, theirs)
 
-    @pytest.mark.parametrize(("schedule", "first"), [("warmup_lr", 0.1), ("warmup_decay_lr", 0.1),
-                                                     ("warmup_cosine_lr", 0)])
+    @pytest.mark.parametrize(
+        ("schedule", "first"),
+        [("warmup_lr", 0.1), ("warmup_decay_lr", 0.1), ("warmup_cosine_lr", 0)],
+    )
     def test_two_steps_pass_before_it_rises(self, curve, schedule, first):
-        experiment = Experiment(schedule=schedule, learning_rate=1.0, min_learning_rate=0.1, warmup_steps=5,
-                                warmup_type=curve)
+        experiment = Experiment(
+            schedule=schedule,
+            learning_rate=1.0,
+            min_learning_rate=0.1,
+            warmup_steps=5,
+            warmup_type=curve,
+        )
         table = schedules.learning_rates(experiment, 20)
         np.testing.assert_array_equal(table[:2], np.float32([first, 0.1]))
         assert table[2] > table[1]
 
     def compare(self, schedule, curve, drawn, make):
         peak, floor, warmup, steps = drawn
-        experiment = Experiment(schedule=schedule, learning_rate=peak, min_learning_rate=floor, warmup_steps=warmup,
-                                warmup_type=curve)
-        theirs = used(lambda optimizer: make(optimizer, floor, peak, warmup, steps), peak, steps)
+        experiment = Experiment(
+            schedule=schedule,
+            learning_rate=peak,
+            min_learning_rate=floor,
+            warmup_steps=warmup,
+            warmup_type=curve,
+        )
+        theirs = used(
+            lambda optimizer: make(optimizer, floor, peak, warmup, steps), peak, steps
+        )
         check(experiment, steps, theirs)

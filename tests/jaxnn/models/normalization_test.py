@@ -1,4 +1,5 @@
-"""Tests of jaxnn/models/normalization.py: against torch in float64, padded rows, any number of devices."""
+"""Tests of jaxnn/models/normalization.py: against torch in float64, padded rows, any
+number of devices."""
 
 import functools
 import os
@@ -21,7 +22,8 @@ SHAPES = [(6, 3), (4, 3, 2, 3), (4, 5, 3)]
 SCALE, BIAS = np.array([0.5, -2.0, 1.5]), np.array([1.0, 0.25, -3.0])
 PARAMS = {"scale": SCALE, "bias": BIAS}
 ULPS = 64 * EPS
-"""Sums of at most 24 numbers below 8 and a dozen operations more: well within 64 roundings of 8 or the result."""
+"""Sums of at most 24 numbers below 8 and a dozen operations more: well within 64
+roundings of 8 or the result."""
 
 
 def normal(*shape, seed=0):
@@ -37,21 +39,30 @@ def masks(rows, weights=None):
 
 
 @functools.partial(jax.jit, static_argnums=(5, 6))
-def train(params, stats, x, cotangent, weights=None, axis_name=None, sync_batch_norm=True):
-    """(y, statistics, gradients of the sum of y * cotangent by params and x) in training."""
+def train(
+    params, stats, x, cotangent, weights=None, axis_name=None, sync_batch_norm=True
+):
+    """(y, statistics, gradients of the sum of y * cotangent by params and x) in
+    training."""
 
     def forward(params, x):
-        variables, source = {"params": params, "batch_stats": stats}, mask_source(
-            0, 0, 0, len(x), weights, axis_name, sync_batch_norm)
+        variables, source = (
+            {"params": params, "batch_stats": stats},
+            mask_source(0, 0, 0, len(x), weights, axis_name, sync_batch_norm),
+        )
         y, updated = BatchNorm().apply(variables, x, source, mutable=["batch_stats"])
         return jnp.sum(y * cotangent), (y, updated["batch_stats"])
 
-    (_, (y, stats)), gradients = jax.value_and_grad(forward, (0, 1), has_aux=True)(params, x)
+    (_, (y, stats)), gradients = jax.value_and_grad(forward, (0, 1), has_aux=True)(
+        params, x
+    )
     return y, stats, gradients
 
 
 def torch_layer(ndim):
-    layer = {2: torch.nn.BatchNorm1d, 3: torch.nn.BatchNorm1d, 4: torch.nn.BatchNorm2d}[ndim](3).double()
+    layer = {2: torch.nn.BatchNorm1d, 3: torch.nn.BatchNorm1d, 4: torch.nn.BatchNorm2d}[
+        ndim
+    ](3).double()
     layer.weight.data, layer.bias.data = torch.tensor(SCALE), torch.tensor(BIAS)
     return layer
 
@@ -70,9 +81,13 @@ def assert_close(actual, expected):
 
 class TestBatchNorm:
     def test_starts_as_the_standardized_input(self):
-        variables = jax.jit(BatchNorm().init)(jax.random.key(0), np.zeros((1, 3), np.float32))
-        expected = {"params": {"scale": [1, 1, 1], "bias": [0, 0, 0]},
-                    "batch_stats": {"mean": [0, 0, 0], "var": [1, 1, 1]}}
+        variables = jax.jit(BatchNorm().init)(
+            jax.random.key(0), np.zeros((1, 3), np.float32)
+        )
+        expected = {
+            "params": {"scale": [1, 1, 1], "bias": [0, 0, 0]},
+            "batch_stats": {"mean": [0, 0, 0], "var": [1, 1, 1]},
+        }
         assert jax.tree.map(lambda x: x.tolist(), variables) == expected
         assert {x.dtype for x in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
 
@@ -81,7 +96,10 @@ class TestBatchNorm:
         layer, stats = torch_layer(len(shape)), start()
         with jax.enable_x64(True):
             for step in range(3):
-                x, cotangent = 1 + 2 * normal(*shape, seed=step), normal(*shape, seed=9 - step)
+                x, cotangent = (
+                    1 + 2 * normal(*shape, seed=step),
+                    normal(*shape, seed=9 - step),
+                )
                 y, stats, (by_params, by_x) = train(PARAMS, stats, x, cotangent)
                 layer.zero_grad()
                 image = channels_first(x)
@@ -102,12 +120,16 @@ class TestBatchNorm:
         weights = np.ones(len(x) + 2, np.float32)
         weights[[1, -1]] = 0
         real = weights > 0
-        padded_x, padded_cotangent = 100 + normal(len(x) + 2, *shape[1:], seed=2), np.zeros((len(x) + 2, *shape[1:]))
+        padded_x, padded_cotangent = (
+            100 + normal(len(x) + 2, *shape[1:], seed=2),
+            np.zeros((len(x) + 2, *shape[1:])),
+        )
         padded_x[real], padded_cotangent[real] = x, cotangent
         with jax.enable_x64(True):
             y, stats, (by_params, by_x) = train(PARAMS, start(), x, cotangent)
             padded_y, padded_stats, (padded_by_params, padded_by_x) = train(
-                PARAMS, start(), padded_x, padded_cotangent, weights)
+                PARAMS, start(), padded_x, padded_cotangent, weights
+            )
         assert_close(padded_y[real], y)
         assert_close(padded_by_x[real], by_x)
         assert not padded_by_x[~real].any()
@@ -118,16 +140,28 @@ class TestBatchNorm:
 
     def test_a_part_of_padding_alone_changes_nothing(self):
         with jax.enable_x64(True):
-            y, stats, gradients = train(PARAMS, start(), normal(4, 3), np.zeros((4, 3)), np.zeros(4, np.float32))
+            y, stats, gradients = train(
+                PARAMS, start(), normal(4, 3), np.zeros((4, 3)), np.zeros(4, np.float32)
+            )
         assert np.isfinite(y).all()
         assert stats["mean"].tolist() == [0, 0, 0]
         assert stats["var"].tolist() == [1, 1, 1]
         assert not any(g.any() for g in jax.tree.leaves(gradients))
 
     def test_padding_alone_does_not_overflow(self):
-        """500 over the root of a variance of 0 and eps would be beyond float16, and no number once weighed by 0."""
-        x, params = jnp.full((4, 3), 500, jnp.float16), jax.tree.map(jnp.float16, PARAMS)
-        y, _, gradients = train(params, start(np.float32), x, jnp.zeros((4, 3), jnp.float16), np.zeros(4, np.float32))
+        """500 over the root of a variance of 0 and eps would be beyond float16, and no
+        number once weighed by 0."""
+        x, params = (
+            jnp.full((4, 3), 500, jnp.float16),
+            jax.tree.map(jnp.float16, PARAMS),
+        )
+        y, _, gradients = train(
+            params,
+            start(np.float32),
+            x,
+            jnp.zeros((4, 3), jnp.float16),
+            np.zeros(4, np.float32),
+        )
         assert np.isfinite(y).all()
         assert not any(g.any() for g in jax.tree.leaves(gradients))
 
@@ -139,28 +173,44 @@ class TestBatchNorm:
         np.testing.assert_array_equal(stats["var"], [0.9] * 3)
 
     def test_a_large_mean_does_not_cancel(self):
-        """E[x^2] - E[x]^2 of 4096 +- 1/4 in float32 would be wrong by 1; x, mean and deviations are exact here."""
+        """E[x^2] - E[x]^2 of 4096 +- 1/4 in float32 would be wrong by 1; x, mean and
+        deviations are exact here."""
         x = np.repeat(4096 + np.array([[0.25], [-0.25]], np.float32), 3, axis=1)
         params = {"scale": np.ones(3, np.float32), "bias": np.zeros(3, np.float32)}
         y, stats, _ = train(params, start(np.float32), x, np.zeros_like(x))
-        np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * 0.125, rtol=4 * np.finfo(np.float32).eps)
+        np.testing.assert_allclose(
+            stats["var"], 0.9 + 0.1 * 0.125, rtol=4 * np.finfo(np.float32).eps
+        )
         expected = np.array([[1.0], [-1.0]]) * 0.25 / np.sqrt(0.0625 + 1e-5)
-        np.testing.assert_allclose(y, np.repeat(expected, 3, axis=1), rtol=4 * np.finfo(np.float32).eps)
+        np.testing.assert_allclose(
+            y, np.repeat(expected, 3, axis=1), rtol=4 * np.finfo(np.float32).eps
+        )
 
     @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
     def test_half_precision_keeps_its_statistics_in_float32(self, dtype):
-        """The mean of 1 and 1 + 2^-7 needs more digits than bfloat16 has, 300 squared more range than float16."""
+        """The mean of 1 and 1 + 2^-7 needs more digits than bfloat16 has, 300 squared
+        more range than float16."""
         params = jax.tree.map(lambda p: jnp.asarray(p, dtype), PARAMS)
         x = jnp.asarray([[1, 300, 0], [1 + 2**-7, -300, 0]], dtype)
         y, stats, _ = train(params, start(np.float32), x, jnp.zeros((2, 3), dtype))
         assert y.dtype == dtype
         assert stats["mean"].dtype == stats["var"].dtype == jnp.float32
-        expected = [0.1 * (1 + 2**-8), 0, 0], [0.9 + 0.1 * 2**-15, 0.9 + 0.1 * 180000, 0.9]
-        np.testing.assert_allclose(stats["mean"], expected[0], rtol=4 * np.finfo(np.float32).eps)
-        np.testing.assert_allclose(stats["var"], expected[1], rtol=4 * np.finfo(np.float32).eps)
+        expected = (
+            [0.1 * (1 + 2**-8), 0, 0],
+            [0.9 + 0.1 * 2**-15, 0.9 + 0.1 * 180000, 0.9],
+        )
+        np.testing.assert_allclose(
+            stats["mean"], expected[0], rtol=4 * np.finfo(np.float32).eps
+        )
+        np.testing.assert_allclose(
+            stats["var"], expected[1], rtol=4 * np.finfo(np.float32).eps
+        )
 
     def test_statistics_stay_where_they_may_not_change(self):
-        variables = {"params": jax.tree.map(np.float32, PARAMS), "batch_stats": start(np.float32)}
+        variables = {
+            "params": jax.tree.map(np.float32, PARAMS),
+            "batch_stats": start(np.float32),
+        }
         x = normal(4, 3).astype(np.float32)
         y = BatchNorm().apply(variables, x, masks(4))
         expected, _ = BatchNorm().apply(variables, x, masks(4), mutable=["batch_stats"])
@@ -205,8 +255,14 @@ jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=8 * 64 *
 class TestDevices:
     def test_four_devices_are_one(self):
         """One device has padding alone: rows 6 and 7."""
-        env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
-        done = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True, env=env)
+        env = {
+            **os.environ,
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+            "JAX_PLATFORMS": "cpu",
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", DEVICES], capture_output=True, text=True, env=env
+        )
         assert done.returncode == 0, done.stderr
 
 
@@ -217,14 +273,27 @@ class TestOwnStatistics:
         weights = np.array([[1, 1, 1, 1], [1, 1, 1, 0], [0, 0, 0, 0]], np.float32)
         before = {"mean": np.array([1.0, 2.0, 3.0]), "var": np.array([4.0, 5.0, 6.0])}
         with jax.enable_x64(True):
-            y, stats, grads = jax.vmap(lambda *rows: train(PARAMS, before, *rows, "devices", False),
-                                       axis_name="devices")(x, cotangent, weights)
-            alone = [train(PARAMS, before, *rows) for rows in zip(x, cotangent, weights)]
+            y, stats, grads = jax.vmap(
+                lambda *rows: train(PARAMS, before, *rows, "devices", False),
+                axis_name="devices",
+            )(x, cotangent, weights)
+            alone = [
+                train(PARAMS, before, *rows) for rows in zip(x, cotangent, weights)
+            ]
         for device, (expected, _, expected_grads) in enumerate(alone):
             assert_close(y[device], expected)
-            jax.tree.map(lambda ours, theirs, number=device: assert_close(ours[number], theirs), grads, expected_grads)
+            jax.tree.map(
+                lambda ours, theirs, number=device: assert_close(ours[number], theirs),
+                grads,
+                expected_grads,
+            )
         for name in before:
-            assert_close(stats[name], np.broadcast_to(np.mean([own[name] for _, own, _ in alone], axis=0), (3, 3)))
+            assert_close(
+                stats[name],
+                np.broadcast_to(
+                    np.mean([own[name] for _, own, _ in alone], axis=0), (3, 3)
+                ),
+            )
         assert np.isfinite(y).all()
 
 
@@ -232,12 +301,17 @@ class TestLayerNorm:
     @pytest.mark.parametrize("shape", SHAPES, ids=str)
     def test_value_and_gradients_are_torchs(self, shape):
         x, cotangent = 1 + 2 * normal(*shape), normal(*shape, seed=1)
-        layer, tensor = torch.nn.LayerNorm(3).double(), torch.tensor(x, requires_grad=True)
+        layer, tensor = (
+            torch.nn.LayerNorm(3).double(),
+            torch.tensor(x, requires_grad=True),
+        )
         layer.weight.data, layer.bias.data = torch.tensor(SCALE), torch.tensor(BIAS)
         theirs = layer(tensor)
         theirs.backward(torch.tensor(cotangent))
         with jax.enable_x64(True):
-            y, pullback = jax.vjp(lambda p, x: LayerNorm().apply({"params": p}, x), PARAMS, jnp.asarray(x))
+            y, pullback = jax.vjp(
+                lambda p, x: LayerNorm().apply({"params": p}, x), PARAMS, jnp.asarray(x)
+            )
             by_params, by_x = pullback(jnp.asarray(cotangent))
         assert_close(y, theirs.detach())
         assert_close(by_x, tensor.grad)
@@ -246,11 +320,14 @@ class TestLayerNorm:
 
     @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
     def test_computes_in_the_format_it_is_given(self, dtype):
-        """Deviations of +-300 are 1 once divided by their root mean square; their squares are beyond float16."""
+        """Deviations of +-300 are 1 once divided by their root mean square; their
+        squares are beyond float16."""
         params = {"scale": jnp.ones(2, dtype), "bias": jnp.zeros(2, dtype)}
         y = LayerNorm().apply({"params": params}, jnp.asarray([[300, -300]], dtype))
         assert y.dtype == dtype
-        np.testing.assert_allclose(y.astype(jnp.float32), [[1, -1]], rtol=float(jnp.finfo(dtype).eps))
+        np.testing.assert_allclose(
+            y.astype(jnp.float32), [[1, -1]], rtol=float(jnp.finfo(dtype).eps)
+        )
 
 
 class Network(nn.Module):
@@ -262,13 +339,28 @@ class Network(nn.Module):
 
 
 class TestNormalize:
-    @pytest.mark.parametrize(("kind", "collections"), [
-        ("none", {}), ("layer", {"params": {"norm_0": {"scale", "bias"}}}),
-        ("batch", {"params": {"norm_0": {"scale", "bias"}}, "batch_stats": {"norm_0": {"mean", "var"}}})])
+    @pytest.mark.parametrize(
+        ("kind", "collections"),
+        [
+            ("none", {}),
+            ("layer", {"params": {"norm_0": {"scale", "bias"}}}),
+            (
+                "batch",
+                {
+                    "params": {"norm_0": {"scale", "bias"}},
+                    "batch_stats": {"norm_0": {"mean", "var"}},
+                },
+            ),
+        ],
+    )
     def test_names(self, kind, collections):
-        variables = jax.eval_shape(Network(kind).init, jax.random.key(0), np.zeros((1, 3), np.float32))
-        assert {c: {name: set(leaves) for name, leaves in layers.items()} for c, layers in variables.items()
-                } == collections
+        variables = jax.eval_shape(
+            Network(kind).init, jax.random.key(0), np.zeros((1, 3), np.float32)
+        )
+        assert {
+            c: {name: set(leaves) for name, leaves in layers.items()}
+            for c, layers in variables.items()
+        } == collections
         assert kind in normalization.NORMALIZATIONS
 
     def test_none_is_the_input(self):

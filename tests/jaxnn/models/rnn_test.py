@@ -17,24 +17,48 @@ from jaxnn.models.rnn import Recurrent, RecurrentLayer
 
 BATCH, STEPS, FEATURES, HIDDEN = 3, 5, 2, (4, 4)
 TORCH = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
-LAYER = {"input_kernel": "weight_ih", "recurrent_kernel": "weight_hh", "input_bias": "bias_ih",
-         "recurrent_bias": "bias_hh"}
+LAYER = {
+    "input_kernel": "weight_ih",
+    "recurrent_kernel": "weight_hh",
+    "input_bias": "bias_ih",
+    "recurrent_bias": "bias_hh",
+}
 X = np.random.default_rng(0).standard_normal((BATCH, STEPS, FEATURES))
 TOKENS = np.random.default_rng(1).integers(0, 7, (BATCH, STEPS)).astype(np.int32)
 
 
-def network(cell, hidden_sizes=HIDDEN, num_tokens=0, per_step=False, dropout_rates=(), initializer="torch_default"):
-    return Recurrent(cell, hidden_sizes, 2, num_tokens, per_step, dropout_rates, INITIALIZERS[initializer])
+def network(
+    cell,
+    hidden_sizes=HIDDEN,
+    num_tokens=0,
+    per_step=False,
+    dropout_rates=(),
+    initializer="torch_default",
+):
+    return Recurrent(
+        cell,
+        hidden_sizes,
+        2,
+        num_tokens,
+        per_step,
+        dropout_rates,
+        INITIALIZERS[initializer],
+    )
 
 
 def shapes(model, tokens=False):
-    return jax.eval_shape(model.init, jax.random.key(0), TOKENS if tokens else X.astype(np.float32))["params"]
+    return jax.eval_shape(
+        model.init, jax.random.key(0), TOKENS if tokens else X.astype(np.float32)
+    )["params"]
 
 
 def start(model, tokens=False):
     """Parameters within 1/2, drawn without compiling anything."""
     draw = np.random.default_rng(3)
-    return jax.tree.map(lambda p: draw.uniform(-0.5, 0.5, p.shape).astype(np.float32), shapes(model, tokens))
+    return jax.tree.map(
+        lambda p: draw.uniform(-0.5, 0.5, p.shape).astype(np.float32),
+        shapes(model, tokens),
+    )
 
 
 def assert_close(actual, expected, ulps, name=""):
@@ -50,11 +74,13 @@ def float64():
 
 
 class TestAgainstTorch:
-    """Two layers and a head, in float64, against torch's own modules with the same parameters.
+    """Two layers and a head, in float64, against torch's own modules with the same
+    parameters.
 
-    The longest path forward is 5 + 1 sums of at most 4 + 3 terms and their activations, below 60 roundings, and as
-    long backward; a parameter's gradient adds up 15 positions. That is 135 half ulps of the largest value met, 1 or
-    the tensor's own; parameters within 1/2 do not enlarge an error on its way.
+    The longest path forward is 5 + 1 sums of at most 4 + 3 terms and their activations,
+    below 60 roundings, and as long backward; a parameter's gradient adds up 15
+    positions. That is 135 half ulps of the largest value met, 1 or the tensor's own;
+    parameters within 1/2 do not enlarge an error on its way.
     """
 
     ULPS = 70
@@ -75,18 +101,25 @@ class TestAgainstTorch:
     def ours(self, model, params):
         @jax.jit
         def evaluate(params):
-            outputs, pullback = jax.vjp(lambda params, x: model.apply({"params": params}, x), params, X)
+            outputs, pullback = jax.vjp(
+                lambda params, x: model.apply({"params": params}, x), params, X
+            )
             return outputs, pullback(jnp.ones_like(outputs))
 
         outputs, (gradients, dx) = evaluate(params)
         return outputs, {**trace.flatten(gradients), "x": dx}
 
     def theirs(self, cell, params, per_step):
-        module = TORCH[cell](FEATURES, HIDDEN[0], len(HIDDEN), batch_first=True, dtype=torch.float64)
+        module = TORCH[cell](
+            FEATURES, HIDDEN[0], len(HIDDEN), batch_first=True, dtype=torch.float64
+        )
         head = torch.nn.Linear(HIDDEN[-1], 2, dtype=torch.float64)
         tensors = dict(module.named_parameters())
-        named = {f"layer_{layer}/{ours}": tensors[f"{theirs}_l{layer}"]
-                 for layer in range(len(HIDDEN)) for ours, theirs in LAYER.items()}
+        named = {
+            f"layer_{layer}/{ours}": tensors[f"{theirs}_l{layer}"]
+            for layer in range(len(HIDDEN))
+            for ours, theirs in LAYER.items()
+        }
         named |= {"output/kernel": head.weight, "output/bias": head.bias}
         with torch.no_grad():
             for name, array in trace.flatten(params).items():
@@ -95,7 +128,10 @@ class TestAgainstTorch:
         outputs = module(x)[0]
         outputs = head(outputs if per_step else outputs[:, -1])
         outputs.sum().backward()
-        return outputs.detach(), {**{name: tensor.grad.numpy().T for name, tensor in named.items()}, "x": x.grad}
+        return outputs.detach(), {
+            **{name: tensor.grad.numpy().T for name, tensor in named.items()},
+            "x": x.grad,
+        }
 
 
 class TestRecur:
@@ -106,13 +142,21 @@ class TestRecur:
 
         def plainly(from_input, kernel, bias):
             def step(state, gates):
-                state, _ = CELLS[cell].forward(gates, state[0] @ kernel + bias[None], state)
+                state, _ = CELLS[cell].forward(
+                    gates, state[0] @ kernel + bias[None], state
+                )
                 return state, state[0]
 
-            return lax.scan(step, (jnp.zeros((BATCH, 4)),) * CELLS[cell].states, from_input)[1]
+            return lax.scan(
+                step, (jnp.zeros((BATCH, 4)),) * CELLS[cell].states, from_input
+            )[1]
 
-        gradients = [jax.jit(jax.grad(lambda *a, f=f: jnp.sum(jnp.sin(f(*a))), (0, 1, 2)))(*arguments)
-                     for f in (functools.partial(recur, CELLS[cell]), plainly)]
+        gradients = [
+            jax.jit(jax.grad(lambda *a, f=f: jnp.sum(jnp.sin(f(*a))), (0, 1, 2)))(
+                *arguments
+            )
+            for f in (functools.partial(recur, CELLS[cell]), plainly)
+        ]
         for ours, automatic in zip(*gradients):
             assert_close(ours, automatic, TestAgainstTorch.ULPS)
 
@@ -120,14 +164,23 @@ class TestRecur:
     def test_one_step_is_the_cell_at_a_state_of_zeros(self, cell):
         from_input, kernel, bias = self.arguments(CELLS[cell].gates)
         zeros = (np.zeros((BATCH, 4)),) * CELLS[cell].states
-        expected, _ = jax.jit(CELLS[cell].forward)(from_input[0], np.broadcast_to(bias, from_input[0].shape), zeros)
-        np.testing.assert_array_equal(jax.jit(functools.partial(recur, CELLS[cell]))(from_input[:1], kernel, bias)[0],
-                                      expected[0])
+        expected, _ = jax.jit(CELLS[cell].forward)(
+            from_input[0], np.broadcast_to(bias, from_input[0].shape), zeros
+        )
+        np.testing.assert_array_equal(
+            jax.jit(functools.partial(recur, CELLS[cell]))(
+                from_input[:1], kernel, bias
+            )[0],
+            expected[0],
+        )
 
     def arguments(self, gates):
         draw = np.random.default_rng(2)
-        return draw.standard_normal((STEPS, BATCH, gates * 4)), draw.uniform(-.5, .5, (4, gates * 4)), draw.uniform(
-            -.5, .5, gates * 4)
+        return (
+            draw.standard_normal((STEPS, BATCH, gates * 4)),
+            draw.uniform(-0.5, 0.5, (4, gates * 4)),
+            draw.uniform(-0.5, 0.5, gates * 4),
+        )
 
 
 class TestInitialParameters:
@@ -136,19 +189,27 @@ class TestInitialParameters:
         params = shapes(network(cell, (4, 6), num_tokens=7), tokens=True)
         assert {name: array.shape for name, array in trace.flatten(params).items()} == {
             "embedding/embedding": (7, 4),
-            "layer_0/input_kernel": (4, gates * 4), "layer_0/recurrent_kernel": (4, gates * 4),
-            "layer_0/input_bias": (gates * 4,), "layer_0/recurrent_bias": (gates * 4,),
-            "layer_1/input_kernel": (4, gates * 6), "layer_1/recurrent_kernel": (6, gates * 6),
-            "layer_1/input_bias": (gates * 6,), "layer_1/recurrent_bias": (gates * 6,),
-            "output/kernel": (6, 2), "output/bias": (2,)}
+            "layer_0/input_kernel": (4, gates * 4),
+            "layer_0/recurrent_kernel": (4, gates * 4),
+            "layer_0/input_bias": (gates * 4,),
+            "layer_0/recurrent_bias": (gates * 4,),
+            "layer_1/input_kernel": (4, gates * 6),
+            "layer_1/recurrent_kernel": (6, gates * 6),
+            "layer_1/input_bias": (gates * 6,),
+            "layer_1/recurrent_bias": (gates * 6,),
+            "output/kernel": (6, 2),
+            "output/bias": (2,),
+        }
 
     def test_torch_default_bounds_every_tensor_by_the_hidden_size(self):
-        """U(-b, b) with b = 1/8: none of 256 or more draws beyond b; 256 below 0.97 b have chance 4e-4."""
+        """U(-b, b) with b = 1/8: none of 256 or more draws beyond b; 256 below 0.97 b
+        have chance 4e-4."""
         for name, array in self.drawn("torch_default").items():
             assert 0.97 / 8 < np.abs(array).max() <= 1 / 8, name
 
     def test_glorot_counts_the_fans_of_one_gate(self):
-        """Bound sqrt(6 / (64 + 64)) for each gate; with all four side by side it would be sqrt(6 / (64 + 256))."""
+        """Bound sqrt(6 / (64 + 64)) for each gate; with all four side by side it would
+        be sqrt(6 / (64 + 256))."""
         params = self.drawn("glorot_uniform")
         gates = np.split(params["recurrent_kernel"], 4, axis=1)
         assert len({gate.tobytes() for gate in gates}) == 4
@@ -170,16 +231,23 @@ class TestRecurrent:
         layers = {name: value for name, value in params.items() if name != "embedding"}
         rows = params["embedding"]["embedding"][TOKENS]
         real = jax.jit(network("gru", per_step=True).apply)({"params": layers}, rows)
-        np.testing.assert_array_equal(jax.jit(tokens.apply)({"params": params}, TOKENS), real)
+        np.testing.assert_array_equal(
+            jax.jit(tokens.apply)({"params": params}, TOKENS), real
+        )
 
     def test_last_of_the_steps(self):
         params = start(network("lstm"))
         x = X.astype(np.float32)
         every = jax.jit(network("lstm", per_step=True).apply)({"params": params}, x)
         assert every.shape == (BATCH, STEPS, 2)
-        # The head multiplies 3 rows or 15: at most 5 roundings in another order, of sums below 4.
-        np.testing.assert_allclose(jax.jit(network("lstm").apply)({"params": params}, x), every[:, -1], rtol=0,
-                                   atol=5 * 4 * np.finfo(np.float32).eps)
+        # The head multiplies 3 rows or 15: at most 5 roundings in another order, of
+        # sums below 4.
+        np.testing.assert_allclose(
+            jax.jit(network("lstm").apply)({"params": params}, x),
+            every[:, -1],
+            rtol=0,
+            atol=5 * 4 * np.finfo(np.float32).eps,
+        )
 
     def test_later_inputs_do_not_reach_earlier_outputs(self):
         model = network("lstm", per_step=True)
@@ -187,7 +255,9 @@ class TestRecurrent:
         x = X.astype(np.float32)
         changed = x.copy()
         changed[:, 3:] += 1
-        first, second = (apply({"params": start(model)}, inputs) for inputs in (x, changed))
+        first, second = (
+            apply({"params": start(model)}, inputs) for inputs in (x, changed)
+        )
         np.testing.assert_array_equal(first[:, :3], second[:, :3])
         assert (first[:, 3:] != second[:, 3:]).any()
 
@@ -199,7 +269,9 @@ class TestRecurrent:
         head = {"kernel": jnp.eye(4, 2), "bias": jnp.zeros(2)}
 
         def run(masks):
-            return jax.jit(lambda: model.apply({"params": {**params, "output": head}}, x, masks))()
+            return jax.jit(
+                lambda: model.apply({"params": {**params, "output": head}}, x, masks)
+            )()
 
         kept = dropout(jnp.ones((BATCH, STEPS, 4)), 0.5, 1, masks)[..., :2]
         np.testing.assert_array_equal(run(masks), run(None) * kept)
@@ -210,14 +282,22 @@ class TestRecurrent:
     def test_computes_in_the_format_it_is_given(self, cell, dtype):
         model = network(cell, dropout_rates=(0.5, 0.5))
         params = jax.tree.map(lambda p: p.astype(dtype), start(model))
-        results = jax.eval_shape(jax.value_and_grad(
-            lambda params: model.apply({"params": params}, X.astype(dtype), mask_source(0, 0, 0, BATCH)).sum()), params)
+        results = jax.eval_shape(
+            jax.value_and_grad(
+                lambda params: model.apply(
+                    {"params": params}, X.astype(dtype), mask_source(0, 0, 0, BATCH)
+                ).sum()
+            ),
+            params,
+        )
         assert {array.dtype for array in jax.tree.leaves(results)} == {jnp.dtype(dtype)}
 
     @pytest.mark.parametrize("cell", CELLS)
     def test_large_inputs_stay_finite_in_fp16(self, cell):
         model = network(cell)
         params = jax.tree.map(lambda p: p.astype(jnp.float16), start(model))
-        run = jax.jit(jax.grad(lambda params, x: model.apply({"params": params}, x).sum()))
+        run = jax.jit(
+            jax.grad(lambda params, x: model.apply({"params": params}, x).sum())
+        )
         for array in jax.tree.leaves(run(params, np.full(X.shape, 3e4, np.float16))):
             assert jnp.isfinite(array).all()

@@ -15,27 +15,50 @@ from jaxnn.models.attention import self_attention
 from jaxnn.models.transformer import Transformer
 
 BATCH, STEPS, WIDTH, HEADS, VOCABULARY = 3, 5, 8, 2, 7
-TOKENS = np.random.default_rng(0).integers(0, VOCABULARY, (BATCH, STEPS)).astype(np.int32)
-IMAGES = np.random.default_rng(1).standard_normal((BATCH, STEPS, 2, 3)).astype(np.float32)
+TOKENS = (
+    np.random.default_rng(0).integers(0, VOCABULARY, (BATCH, STEPS)).astype(np.int32)
+)
+IMAGES = (
+    np.random.default_rng(1).standard_normal((BATCH, STEPS, 2, 3)).astype(np.float32)
+)
 
 
-def network(causal=True, per_step=True, num_tokens=VOCABULARY, dropout_rate=0.0, num_layers=2):
-    return Transformer(num_tokens, VOCABULARY, num_layers, WIDTH, HEADS, 12, STEPS + 1, causal, per_step, dropout_rate,
-                       INITIALIZERS["torch_default"])
+def network(
+    causal=True, per_step=True, num_tokens=VOCABULARY, dropout_rate=0.0, num_layers=2
+):
+    return Transformer(
+        num_tokens,
+        VOCABULARY,
+        num_layers,
+        WIDTH,
+        HEADS,
+        12,
+        STEPS + 1,
+        causal,
+        per_step,
+        dropout_rate,
+        INITIALIZERS["torch_default"],
+    )
 
 
 def shapes(model):
-    return jax.eval_shape(model.init, jax.random.key(0), TOKENS if model.num_tokens else IMAGES)["params"]
+    return jax.eval_shape(
+        model.init, jax.random.key(0), TOKENS if model.num_tokens else IMAGES
+    )["params"]
 
 
 def start(model, dtype=np.float32):
     """Parameters within 1/2, drawn without compiling anything."""
     draw = np.random.default_rng(3)
-    return jax.tree.map(lambda p: draw.uniform(-0.5, 0.5, p.shape).astype(dtype), shapes(model))
+    return jax.tree.map(
+        lambda p: draw.uniform(-0.5, 0.5, p.shape).astype(dtype), shapes(model)
+    )
 
 
 def apply(model, params, x, masks=None):
-    return np.asarray(jax.jit(lambda params, x: model.apply({"params": params}, x, masks))(params, x))
+    return np.asarray(
+        jax.jit(lambda params, x: model.apply({"params": params}, x, masks))(params, x)
+    )
 
 
 def assert_close(actual, expected, ulps, name=""):
@@ -52,20 +75,38 @@ def float64():
 
 def by_torch(params, x, causal, per_step):
     """The same network out of torch's own functions, from a flat {name: tensor}."""
+
     def linear(name, x):
         return F.linear(x, params[f"{name}/kernel"].T, params[f"{name}/bias"])
 
     def norm(name, x):
-        return F.layer_norm(x, (WIDTH,), params[f"{name}/scale"], params[f"{name}/bias"], 1e-5)
+        return F.layer_norm(
+            x, (WIDTH,), params[f"{name}/scale"], params[f"{name}/bias"], 1e-5
+        )
 
-    x = F.embedding(x, params["embedding/embedding"]) if x.ndim == 2 else linear("embedding", x.flatten(2))
+    x = (
+        F.embedding(x, params["embedding/embedding"])
+        if x.ndim == 2
+        else linear("embedding", x.flatten(2))
+    )
     x = x + params["positions/embedding"][:STEPS]
     for block in ("block_0", "block_1"):
-        q, k, v = linear(f"{block}/qkv", norm(f"{block}/norm_attention", x)).chunk(3, -1)
-        q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in (q, k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)
+        q, k, v = linear(f"{block}/qkv", norm(f"{block}/norm_attention", x)).chunk(
+            3, -1
+        )
+        q, k, v = (
+            part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in (q, k, v)
+        )
+        mixed = (
+            F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+            .transpose(1, 2)
+            .flatten(2)
+        )
         x = x + linear(f"{block}/attention_output", mixed)
-        x = x + linear(f"{block}/mlp_out", F.gelu(linear(f"{block}/mlp_in", norm(f"{block}/norm_mlp", x))))
+        x = x + linear(
+            f"{block}/mlp_out",
+            F.gelu(linear(f"{block}/mlp_in", norm(f"{block}/norm_mlp", x))),
+        )
     x = norm("norm_output", x)
     return linear("output", x if per_step else x[:, -1] if causal else x.mean(1))
 
@@ -73,21 +114,37 @@ def by_torch(params, x, causal, per_step):
 class TestAgainstTorch:
     """In float64 against torch's functions with the same parameters.
 
-    Forward, a block is two norms (two sums of eight and a few operations, 20 roundings each), matrix products of at
-    most 13 terms, scores, softmax and mixture: below 95 roundings; two blocks, a norm and the head: below 220. As
-    many again backward, and a parameter's gradient adds up 15 positions: 230 ulps of the largest value, or of 1.
+    Forward, a block is two norms (two sums of eight and a few operations, 20 roundings
+    each), matrix products of at most 13 terms, scores, softmax and mixture: below 95
+    roundings; two blocks, a norm and the head: below 220. As many again backward, and a
+    parameter's gradient adds up 15 positions: 230 ulps of the largest value, or of 1.
     """
 
     ULPS = 230
 
-    @pytest.mark.parametrize(("causal", "per_step", "num_tokens"), [
-        (True, True, VOCABULARY), (True, False, 0), (False, False, 0), (False, True, VOCABULARY)])
+    @pytest.mark.parametrize(
+        ("causal", "per_step", "num_tokens"),
+        [
+            (True, True, VOCABULARY),
+            (True, False, 0),
+            (False, False, 0),
+            (False, True, VOCABULARY),
+        ],
+    )
     def test_outputs_and_gradients(self, causal, per_step, num_tokens, float64):
         model = network(causal, per_step, num_tokens)
         x = TOKENS if num_tokens else IMAGES.astype(np.float64)
         params = start(model, np.float64)
-        leaves = {name: torch.tensor(array, requires_grad=True) for name, array in trace.flatten(params).items()}
-        torch_outputs = by_torch(leaves, torch.tensor(x).long() if num_tokens else torch.tensor(x), causal, per_step)
+        leaves = {
+            name: torch.tensor(array, requires_grad=True)
+            for name, array in trace.flatten(params).items()
+        }
+        torch_outputs = by_torch(
+            leaves,
+            torch.tensor(x).long() if num_tokens else torch.tensor(x),
+            causal,
+            per_step,
+        )
         torch_outputs.sin().sum().backward()
 
         outputs, gradients = self.ours(model, params, x)
@@ -113,7 +170,9 @@ class TestSelfAttention:
         weights = np.exp(q @ k.T / np.sqrt(8)) * np.tri(STEPS)
         expected = weights / weights.sum(1, keepdims=True) @ v
         ours = jax.jit(self_attention, static_argnums=(1, 2))(qkv, 1, True)
-        np.testing.assert_allclose(ours[0], expected, rtol=0, atol=2 * 8 * 16 * np.finfo(np.float64).eps)
+        np.testing.assert_allclose(
+            ours[0], expected, rtol=0, atol=2 * 8 * 16 * np.finfo(np.float64).eps
+        )
 
     @pytest.mark.parametrize("causal", [True, False])
     def test_large_scores_stay_finite_in_fp16(self, causal):
@@ -127,44 +186,80 @@ class TestSelfAttention:
 class TestTransformer:
     @pytest.mark.parametrize("num_tokens", [0, VOCABULARY])
     def test_names_and_shapes(self, num_tokens):
-        embedding = {"embedding/embedding": (7, 8)} if num_tokens else {
-            "embedding/kernel": (6, 8), "embedding/bias": (8,)}
-        block = {"norm_attention/scale": (8,), "norm_attention/bias": (8,), "qkv/kernel": (8, 24), "qkv/bias": (24,),
-                 "attention_output/kernel": (8, 8), "attention_output/bias": (8,), "norm_mlp/scale": (8,),
-                 "norm_mlp/bias": (8,), "mlp_in/kernel": (8, 12), "mlp_in/bias": (12,), "mlp_out/kernel": (12, 8),
-                 "mlp_out/bias": (8,)}
+        embedding = (
+            {"embedding/embedding": (7, 8)}
+            if num_tokens
+            else {"embedding/kernel": (6, 8), "embedding/bias": (8,)}
+        )
+        block = {
+            "norm_attention/scale": (8,),
+            "norm_attention/bias": (8,),
+            "qkv/kernel": (8, 24),
+            "qkv/bias": (24,),
+            "attention_output/kernel": (8, 8),
+            "attention_output/bias": (8,),
+            "norm_mlp/scale": (8,),
+            "norm_mlp/bias": (8,),
+            "mlp_in/kernel": (8, 12),
+            "mlp_in/bias": (12,),
+            "mlp_out/kernel": (12, 8),
+            "mlp_out/bias": (8,),
+        }
         params = trace.flatten(shapes(network(num_tokens=num_tokens, num_layers=1)))
         assert {name: array.shape for name, array in params.items()} == {
-            **embedding, "positions/embedding": (6, 8), **{f"block_0/{name}": shape for name, shape in block.items()},
-            "norm_output/scale": (8,), "norm_output/bias": (8,), "output/kernel": (8, 7), "output/bias": (7,)}
+            **embedding,
+            "positions/embedding": (6, 8),
+            **{f"block_0/{name}": shape for name, shape in block.items()},
+            "norm_output/scale": (8,),
+            "norm_output/bias": (8,),
+            "output/kernel": (8, 7),
+            "output/bias": (7,),
+        }
 
     def test_later_tokens_do_not_reach_earlier_outputs(self):
         model, changed = network(), TOKENS.copy()
         changed[:, 3:] = (changed[:, 3:] + 1) % VOCABULARY
-        first, second = (apply(model, start(model), tokens) for tokens in (TOKENS, changed))
+        first, second = (
+            apply(model, start(model), tokens) for tokens in (TOKENS, changed)
+        )
         np.testing.assert_array_equal(first[:, :3], second[:, :3])
         assert (first[:, 3:] != second[:, 3:]).any()
 
     def test_encoder_tells_orders_apart_by_positions_alone(self, float64):
-        """Without positions the same sums run in another order: the bound is the one against torch."""
+        """Without positions the same sums run in another order: the bound is the one
+        against torch."""
         model = network(causal=False, per_step=False)
         params = start(model, np.float64)
         shuffled = TOKENS[:, [3, 0, 4, 1, 2]]
-        assert np.abs(apply(model, params, TOKENS) - apply(model, params, shuffled)).max() > 1e-3
+        assert (
+            np.abs(apply(model, params, TOKENS) - apply(model, params, shuffled)).max()
+            > 1e-3
+        )
         params["positions"]["embedding"][:] = 0
-        assert_close(apply(model, params, TOKENS), apply(model, params, shuffled), TestAgainstTorch.ULPS)
+        assert_close(
+            apply(model, params, TOKENS),
+            apply(model, params, shuffled),
+            TestAgainstTorch.ULPS,
+        )
 
     @pytest.mark.parametrize("num_tokens", [0, VOCABULARY])
     @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
     def test_computes_in_the_format_it_is_given(self, num_tokens, dtype):
         model = network(num_tokens=num_tokens, dropout_rate=0.5, num_layers=1)
         x = TOKENS if num_tokens else IMAGES.astype(dtype)
-        results = jax.eval_shape(jax.value_and_grad(
-            lambda params: model.apply({"params": params}, x, mask_source(0, 0, 0, BATCH)).sum()), start(model, dtype))
+        results = jax.eval_shape(
+            jax.value_and_grad(
+                lambda params: model.apply(
+                    {"params": params}, x, mask_source(0, 0, 0, BATCH)
+                ).sum()
+            ),
+            start(model, dtype),
+        )
         assert {array.dtype for array in jax.tree.leaves(results)} == {jnp.dtype(dtype)}
 
     def test_dropout_layers_are_counted_through_the_blocks(self):
-        """Attention and MLP of block 1 are biases alone: the stream is what dropout layers 3 and 4 keep of them."""
+        """Attention and MLP of block 1 are biases alone: the stream is what dropout
+        layers 3 and 4 keep of them."""
         model = network(dropout_rate=0.5)
         params = jax.tree.map(np.zeros_like, start(model))
         params["block_1"]["attention_output"]["bias"][:] = 1
@@ -173,20 +268,33 @@ class TestTransformer:
         params["output"]["kernel"] = np.eye(WIDTH, VOCABULARY, dtype=np.float32)
         masks = mask_source(5, 2, 0, BATCH)
         ones = jnp.ones((BATCH, STEPS, WIDTH))
-        stream = np.asarray(dropout(ones, 0.5, 3, masks) + 2 * dropout(ones, 0.5, 4, masks))
+        stream = np.asarray(
+            dropout(ones, 0.5, 3, masks) + 2 * dropout(ones, 0.5, 4, masks)
+        )
         expected = stream - stream.mean(-1, keepdims=True)
         expected /= np.sqrt((expected**2).mean(-1, keepdims=True) + np.float32(1e-5))
         # A norm of eight numbers rounds some 20 times.
-        np.testing.assert_allclose(apply(model, params, TOKENS, masks), expected[..., :VOCABULARY], rtol=0,
-                                   atol=20 * 4 * np.finfo(np.float32).eps)
+        np.testing.assert_allclose(
+            apply(model, params, TOKENS, masks),
+            expected[..., :VOCABULARY],
+            rtol=0,
+            atol=20 * 4 * np.finfo(np.float32).eps,
+        )
 
     def test_embeddings_start_small(self):
-        """N(0, 0.02^2): the deviation of 48 draws or more lies within 40% of it, 4 standard errors."""
-        params = jax.jit(network(num_layers=1).init)(jax.random.key(0), TOKENS)["params"]
+        """N(0, 0.02^2): the deviation of 48 draws or more lies within 40% of it, 4
+        standard errors."""
+        params = jax.jit(network(num_layers=1).init)(jax.random.key(0), TOKENS)[
+            "params"
+        ]
         for name in ("embedding", "positions"):
             assert 0.6 < params[name]["embedding"].std() / 0.02 < 1.4
 
     def test_too_long_a_sequence_is_refused(self):
         model = network()
-        with pytest.raises(UserError, match="--sequence_length: 7 steps, but the model has 6 positions"):
-            jax.eval_shape(model.init, jax.random.key(0), np.zeros((BATCH, STEPS + 2), np.int32))
+        with pytest.raises(
+            UserError, match="--sequence_length: 7 steps, but the model has 6 positions"
+        ):
+            jax.eval_shape(
+                model.init, jax.random.key(0), np.zeros((BATCH, STEPS + 2), np.int32)
+            )

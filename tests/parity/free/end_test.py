@@ -7,8 +7,14 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from parity.free.end import outcome, read
 
-SUMMARY = {"train_loss": 0.5, "test_loss": 0.25, "steps": 8, "skipped_steps": 1, "train_seconds": 1.0,
-           "final": {"accuracy": 0.75, "correct": 3, "positive_class": "a", "perplexity": 3.0}}
+SUMMARY = {
+    "train_loss": 0.5,
+    "test_loss": 0.25,
+    "steps": 8,
+    "skipped_steps": 1,
+    "train_seconds": 1.0,
+    "final": {"accuracy": 0.75, "correct": 3, "positive_class": "a", "perplexity": 3.0},
+}
 PARAMS = {"output/kernel": np.ones((2, 1), np.float32)}
 
 
@@ -17,8 +23,14 @@ class TestOutcome:
         """Not what restates another entry, nor what is no number, nor seconds."""
         found = outcome(PARAMS, {"norm/mean": np.zeros(2, np.float32)}, SUMMARY)
         assert {name: array.tolist() for name, array in found.items()} == {
-            "train_loss": 0.5, "test_loss": 0.25, "steps": 8, "skipped_steps": 1, "final/accuracy": 0.75,
-            "params/output/kernel": [[1], [1]], "batch_stats/norm/mean": [0, 0]}
+            "train_loss": 0.5,
+            "test_loss": 0.25,
+            "steps": 8,
+            "skipped_steps": 1,
+            "final/accuracy": 0.75,
+            "params/output/kernel": [[1], [1]],
+            "batch_stats/norm/mean": [0, 0],
+        }
         assert {array.dtype.name for array in found.values()} == {"float64"}
 
 
@@ -46,5 +58,7 @@ class TestRead:
     def test_names_a_summary_that_lacks_something(self, tmp_path):
         self.write(tmp_path)
         artifacts.write_summary(tmp_path, {"final": {}})
-        with pytest.raises(UserError, match=r"cannot judge: .*summary\.json lacks 'train_loss'"):
+        with pytest.raises(
+            UserError, match=r"cannot judge: .*summary\.json lacks 'train_loss'"
+        ):
             read(tmp_path)

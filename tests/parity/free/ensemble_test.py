@@ -1,4 +1,5 @@
-"""Several runs in one program: each is jaxnn.train's, whatever the others do; named updates are left out."""
+"""Several runs in one program: each is jaxnn.train's, whatever the others do; named
+updates are left out."""
 
 import jax
 import numpy as np
@@ -12,18 +13,44 @@ from jaxnn.experiment.flags.config import Experiment
 from parity.free.end import read
 from parity.free.ensemble import Runs
 
-FLAGS = ("--dataset=iris", "--model=mlp", "--hidden_sizes=4", "--dropout_rates=0.25", "--loss=cross_entropy",
-         "--preprocess=standardize", "--epochs=2", "--batch_size=32")
-MLP = Experiment(dataset="iris", model="mlp", hidden_sizes=(4,), dropout_rates=(0.25,), loss="cross_entropy",
-                 preprocess="standardize", epochs=2, batch_size=32, num_devices=1, precision="fp32")
+FLAGS = (
+    "--dataset=iris",
+    "--model=mlp",
+    "--hidden_sizes=4",
+    "--dropout_rates=0.25",
+    "--loss=cross_entropy",
+    "--preprocess=standardize",
+    "--epochs=2",
+    "--batch_size=32",
+)
+MLP = Experiment(
+    dataset="iris",
+    model="mlp",
+    hidden_sizes=(4,),
+    dropout_rates=(0.25,),
+    loss="cross_entropy",
+    preprocess="standardize",
+    epochs=2,
+    batch_size=32,
+    num_devices=1,
+    precision="fp32",
+)
 IRIS = load_dataset(MLP)
 STEPS = 8  # two epochs of 120 samples in batches of 32
 
 
 def params(seed):
     rng = np.random.default_rng(seed)
-    shapes = {"hidden_0/kernel": (4, 4), "hidden_0/bias": (4,), "output/kernel": (4, 3), "output/bias": (3,)}
-    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    shapes = {
+        "hidden_0/kernel": (4, 4),
+        "hidden_0/bias": (4,),
+        "output/kernel": (4, 3),
+        "output/bias": (3,),
+    }
+    return {
+        name: rng.normal(size=shape).astype(np.float32)
+        for name, shape in shapes.items()
+    }
 
 
 def trained(runs, *seeds):
@@ -39,20 +66,29 @@ class TestTrain:
         return trained(Runs(MLP, IRIS), 0, 1)[0]
 
     def test_each_run_is_that_of_jaxnn_train(self, ends, run, tmp_path):
-        """In a process of its own, by the program that is not vmapped: equal but for rounding, an ulp of float32 a
-        step at most in the norm of so small a network."""
+        """In a process of its own, by the program that is not vmapped: equal but for
+        rounding, an ulp of float32 a step at most in the norm of so small a network."""
         artifacts.write_params(tmp_path / "initial.safetensors", params(1))
-        done = run("jaxnn.train", *FLAGS, "--noplots", f"--init_params={tmp_path / 'initial.safetensors'}",
-                   f"--workdir={tmp_path / 'run'}")
+        done = run(
+            "jaxnn.train",
+            *FLAGS,
+            "--noplots",
+            f"--init_params={tmp_path / 'initial.safetensors'}",
+            f"--workdir={tmp_path / 'run'}",
+        )
         assert done.returncode == 0, done.stderr
         theirs = read(tmp_path / "run")
         assert theirs.keys() == ends.keys()
         for name, value in theirs.items():
-            np.testing.assert_allclose(ends[name][1], value, rtol=STEPS * 2.0**-23, atol=STEPS * 2.0**-23)
+            np.testing.assert_allclose(
+                ends[name][1], value, rtol=STEPS * 2.0**-23, atol=STEPS * 2.0**-23
+            )
 
     def test_runs_are_not_mixed(self, ends):
         assert ends["params/hidden_0/kernel"].shape == (2, 4, 4)
-        assert (ends["params/hidden_0/kernel"][0] != ends["params/hidden_0/kernel"][1]).all()
+        assert (
+            ends["params/hidden_0/kernel"][0] != ends["params/hidden_0/kernel"][1]
+        ).all()
 
     def test_counts(self, ends):
         assert (ends["steps"] == STEPS).all()
@@ -76,17 +112,33 @@ class TestTrainEpoch:
 class TestSkipped:
     def test_overflow_is_told(self):
         """A scale of 2^40 overflows FP16; it is halved until it does not."""
-        _, skipped = trained(Runs(MLP.replace(precision="fp16", initial_scale_power=40, hysteresis=1), IRIS), 0)
+        _, skipped = trained(
+            Runs(
+                MLP.replace(precision="fp16", initial_scale_power=40, hysteresis=1),
+                IRIS,
+            ),
+            0,
+        )
         assert skipped.shape == (1, STEPS)
         assert skipped[0, 0]
 
     def test_updates_that_are_named_are_left_out(self):
-        """All but the second of one epoch: the same parameters as before and after the others."""
-        runs = Runs(MLP.replace(epochs=1), IRIS, skipped=np.array([True, False, True, True]))
+        """All but the second of one epoch: the same parameters as before and after the
+        others."""
+        runs = Runs(
+            MLP.replace(epochs=1), IRIS, skipped=np.array([True, False, True, True])
+        )
         state = runs.start([params(0)])
         after, _ = runs.train_epoch(state, 0)
         assert (after.updates.item(), after.step.item()) == (1, 4)
-        everything, _ = Runs(MLP.replace(epochs=1), IRIS, skipped=np.ones(4, bool)).train_epoch(state, 0)
+        everything, _ = Runs(
+            MLP.replace(epochs=1), IRIS, skipped=np.ones(4, bool)
+        ).train_epoch(state, 0)
         jax.tree.map(np.testing.assert_array_equal, everything.params, state.params)
-        moved = [(new != old).any() for new, old in zip(flatten(after.params).values(), flatten(state.params).values())]
+        moved = [
+            (new != old).any()
+            for new, old in zip(
+                flatten(after.params).values(), flatten(state.params).values()
+            )
+        ]
         assert all(moved)

@@ -1,4 +1,5 @@
-"""The diagnosis on made-up measurements: what it tries, what it calls an explanation, in which order."""
+"""The diagnosis on made-up measurements: what it tries, what it calls an explanation,
+in which order."""
 
 import math
 
@@ -13,7 +14,14 @@ THRESHOLD = 8.0
 
 def switch(name, *parts, applies=True, place=None):
     patches = (Patch(place, "x", lambda plain: plain),) if place is not None else ()
-    return Switch(name, parts, f"{name} is so", f"paper on {name}", lambda experiment: applies, patches=patches)
+    return Switch(
+        name,
+        parts,
+        f"{name} is so",
+        f"paper on {name}",
+        lambda experiment: applies,
+        patches=patches,
+    )
 
 
 def catalogue(*switches):
@@ -21,7 +29,8 @@ def catalogue(*switches):
 
 
 class Step:
-    """A step whose z of each quantity depends on the switches that are on; remembers what was asked."""
+    """A step whose z of each quantity depends on the switches that are on; remembers
+    what was asked."""
 
     def __init__(self, **z):
         self.z, self.asked = z, []
@@ -29,8 +38,15 @@ class Step:
     def __call__(self, part, step, switches):
         names = tuple(switch.name for switch in switches)
         self.asked.append((part, step, names))
-        quantities = {RULES: ("learning_rate",), GRADIENTS: ("grads",), UPDATE: ("updated",)}[part]
-        return [Measurement(step, quantity, "w", *self._z(quantity, names, step)) for quantity in quantities]
+        quantities = {
+            RULES: ("learning_rate",),
+            GRADIENTS: ("grads",),
+            UPDATE: ("updated",),
+        }[part]
+        return [
+            Measurement(step, quantity, "w", *self._z(quantity, names, step))
+            for quantity in quantities
+        ]
 
     def _z(self, quantity, names, step):
         found = self.z.get(quantity, lambda names, step: 1.0)(names, step)
@@ -50,7 +66,12 @@ class TestDiagnose:
 
     def test_tries_only_what_applies_and_acts_on_what_failed(self):
         step = Step(grads=lambda names, number: 500.0)
-        run(step, switch("update", UPDATE), switch("not_here", GRADIENTS, applies=False), switch("tried", GRADIENTS))
+        run(
+            step,
+            switch("update", UPDATE),
+            switch("not_here", GRADIENTS, applies=False),
+            switch("tried", GRADIENTS),
+        )
         assert {names for _, _, names in step.asked} == {(), ("tried",)}
 
     def test_a_part_without_a_switch_is_measured_once(self):
@@ -59,15 +80,25 @@ class TestDiagnose:
         assert sum(part == UPDATE for part, _, _ in step.asked) == 1
 
     def test_a_pair_explains_what_two_parts_need(self):
-        step = Step(grads=lambda names, number: 1.0 if "a" in names else BROKEN,
-                    learning_rate=lambda names, number: 0.0 if "b" in names else BROKEN)
-        (found,) = run(step, switch("a", GRADIENTS), switch("b", RULES), switch("c", RULES))
+        step = Step(
+            grads=lambda names, number: 1.0 if "a" in names else BROKEN,
+            learning_rate=lambda names, number: 0.0 if "b" in names else BROKEN,
+        )
+        (found,) = run(
+            step, switch("a", GRADIENTS), switch("b", RULES), switch("c", RULES)
+        )
         assert found.names == ("a", "b")
         assert found.explains
 
     def test_a_pair_explains_what_one_part_needs(self):
-        step = Step(updated=lambda names, number: {0: 900.0, 1: 300.0, 2: 2.0}[len({"a", "b"} & set(names))])
-        (found,) = run(step, switch("a", UPDATE), switch("b", UPDATE), switch("c", UPDATE))
+        step = Step(
+            updated=lambda names, number: {0: 900.0, 1: 300.0, 2: 2.0}[
+                len({"a", "b"} & set(names))
+            ]
+        )
+        (found,) = run(
+            step, switch("a", UPDATE), switch("b", UPDATE), switch("c", UPDATE)
+        )
         assert found.names == ("a", "b")
 
     def test_no_pair_patches_one_place_twice(self):
@@ -77,51 +108,104 @@ class TestDiagnose:
         assert ("update", 4, ("a", "b")) not in step.asked
 
     def test_the_sharper_of_two_explanations_comes_first(self):
-        """Both pass; under one the noise is a thousand times larger, so that it would let almost anything pass."""
-        step = Step(grads=lambda names, number: {(): 500.0, ("blunt",): (0.5, 1.0), ("sharp",): (1.5, 1e-3)}[names])
-        assert [found.names for found in run(step, switch("blunt", GRADIENTS), switch("sharp", GRADIENTS))] == [
-            ("sharp",), ("blunt",)]
+        """Both pass; under one the noise is a thousand times larger, so that it would
+        let almost anything pass."""
+        step = Step(
+            grads=lambda names, number: {
+                (): 500.0,
+                ("blunt",): (0.5, 1.0),
+                ("sharp",): (1.5, 1e-3),
+            }[names]
+        )
+        assert [
+            found.names
+            for found in run(
+                step, switch("blunt", GRADIENTS), switch("sharp", GRADIENTS)
+            )
+        ] == [("sharp",), ("blunt",)]
 
     def test_later_steps_choose_between_equals(self):
         def z(names, number):
-            return 1.0 if names == ("right",) or (names == ("lucky",) and number == 4) else 500.0
+            return (
+                1.0
+                if names == ("right",) or (names == ("lucky",) and number == 4)
+                else 500.0
+            )
 
-        found = run(Step(grads=z), switch("lucky", GRADIENTS), switch("right", GRADIENTS), steps=(4, 5))
+        found = run(
+            Step(grads=z),
+            switch("lucky", GRADIENTS),
+            switch("right", GRADIENTS),
+            steps=(4, 5),
+        )
         assert [explanation.names for explanation in found] == [("right",), ("lucky",)]
 
     def test_a_single_explanation_is_not_asked_again(self):
         """A fault that comes once explains its step and not the next one."""
-        step = Step(grads=lambda names, number: 1.0 if names == ("once",) and number == 4 else 500.0)
-        (found,) = run(step, switch("once", GRADIENTS), switch("other", GRADIENTS), steps=(4, 5))
+        step = Step(
+            grads=lambda names, number: (
+                1.0 if names == ("once",) and number == 4 else 500.0
+            )
+        )
+        (found,) = run(
+            step, switch("once", GRADIENTS), switch("other", GRADIENTS), steps=(4, 5)
+        )
         assert found.names == ("once",)
         assert all(number == 4 for _, number, _ in step.asked)
 
     def test_what_nothing_explains_gets_the_nearest_three(self):
-        step = Step(updated=lambda names, number: {"": 1000.0, "a": 100.0, "b": 10.0, "c": 2000.0, "d": 50.0}.get(
-            "".join(names), 5000.0))
+        step = Step(
+            updated=lambda names, number: {
+                "": 1000.0,
+                "a": 100.0,
+                "b": 10.0,
+                "c": 2000.0,
+                "d": 50.0,
+            }.get("".join(names), 5000.0)
+        )
         found = run(step, *(switch(name, UPDATE) for name in "abcd"))
         assert [explanation.names for explanation in found] == [("b",), ("d",), ("a",)]
         assert not any(explanation.explains for explanation in found)
 
     def test_a_switch_that_breaks_another_part_does_not_explain(self):
-        step = Step(grads=lambda names, number: 1.0 if names else 500.0,
-                    learning_rate=lambda names, number: BROKEN if names else 0.0)
+        step = Step(
+            grads=lambda names, number: 1.0 if names else 500.0,
+            learning_rate=lambda names, number: BROKEN if names else 0.0,
+        )
         assert not run(step, switch("both", GRADIENTS, RULES))[0].explains
 
     def test_what_is_not_a_number_costs_most(self):
-        step = Step(updated=lambda names, number: math.nan if names == ("nan",) else 500.0)
-        assert run(step, switch("nan", UPDATE), switch("plain", UPDATE))[-1].names != ("plain",)
+        step = Step(
+            updated=lambda names, number: math.nan if names == ("nan",) else 500.0
+        )
+        assert run(step, switch("nan", UPDATE), switch("plain", UPDATE))[-1].names != (
+            "plain",
+        )
 
 
 class TestWords:
     def test_an_explanation(self):
         step = Step(learning_rate=lambda names, number: 0.0 if names else BROKEN)
         found = run(step, switch("late", RULES))
-        assert diagnose.sentence(found) == "explained by late (z unequal -> 1.00): late is so [paper on late]"
-        assert diagnose.as_json(found) == [{"name": "late", "explanation": "late is so", "reference": "paper on late",
-                                            "before": BROKEN, "after": 1.0, "explained": True}]
+        assert (
+            diagnose.sentence(found)
+            == "explained by late (z unequal -> 1.00): late is so [paper on late]"
+        )
+        assert diagnose.as_json(found) == [
+            {
+                "name": "late",
+                "explanation": "late is so",
+                "reference": "paper on late",
+                "before": BROKEN,
+                "after": 1.0,
+                "explained": True,
+            }
+        ]
 
     def test_no_explanation(self):
         found = run(Step(grads=lambda names, number: 500.0), switch("a", GRADIENTS))
-        assert diagnose.sentence(found) == "no known difference explains it; nearest: a (5.0e+02 -> 5.0e+02)"
+        assert (
+            diagnose.sentence(found)
+            == "no known difference explains it; nearest: a (5.0e+02 -> 5.0e+02)"
+        )
         assert diagnose.sentence([]) == "no known difference applies to what failed"

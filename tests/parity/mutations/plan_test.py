@@ -13,15 +13,25 @@ PRECISIONS = ("fp16", "fp32")
 
 
 def mutants(base, precision):
-    experiment, _ = command_line.parse(["", *BASES[base], f"--precision={precision}"], precision)
+    experiment, _ = command_line.parse(
+        ["", *BASES[base], f"--precision={precision}"], precision
+    )
     return list(plan.mutants(experiment))
 
 
 class TestMutants:
     def test_every_switch_is_planted_somewhere(self):
-        planted = {name for base in BASES for precision in PRECISIONS for mutant in mutants(base, precision)
-                   if set(mutant.switches) & set(ONLY.get(base, SWITCHES)) for name in mutant.switches}
-        assert planted == SWITCHES.keys() - {"ranks_summed"}  # which needs several ranks
+        planted = {
+            name
+            for base in BASES
+            for precision in PRECISIONS
+            for mutant in mutants(base, precision)
+            if set(mutant.switches) & set(ONLY.get(base, SWITCHES))
+            for name in mutant.switches
+        }
+        assert planted == SWITCHES.keys() - {
+            "ranks_summed"
+        }  # which needs several ranks
 
     @pytest.mark.parametrize("base", BASES)
     @pytest.mark.parametrize("precision", PRECISIONS)
@@ -29,12 +39,18 @@ class TestMutants:
         for mutant in mutants(base, precision):
             if mutant.fault:
                 assert FAULTS[mutant.fault].applies(mutant.experiment)
-                assert (FAULTS[mutant.fault].begins == START) == (mutant.first_step == 0)
-                assert (FAULTS[mutant.fault].begins == EVENT) == (len(mutant.steps) == 1)
+                assert (FAULTS[mutant.fault].begins == START) == (
+                    mutant.first_step == 0
+                )
+                assert (FAULTS[mutant.fault].begins == EVENT) == (
+                    len(mutant.steps) == 1
+                )
 
     @pytest.mark.parametrize("base", BASES)
     def test_what_flags_plant_are_other_flags_that_hold_together(self, base):
-        experiment, _ = command_line.parse(["", *BASES[base], "--precision=fp32"], "fp32")
+        experiment, _ = command_line.parse(
+            ["", *BASES[base], "--precision=fp32"], "fp32"
+        )
         for mutant in plan.mutants(experiment):
             if not mutant.fault:
                 assert mutant.experiment != experiment

@@ -26,7 +26,9 @@ def test_values_and_derivatives_are_jaxnns(name):
     x = variable(X)
     ours = activations.build(name, leaky_relu_alpha=0.2)(x)
     np.testing.assert_allclose(ours.value, values, rtol=0, atol=ATOL)
-    np.testing.assert_allclose(gradients(total(ours * WEIGHTS), [x])[0], slope, rtol=0, atol=ATOL)
+    np.testing.assert_allclose(
+        gradients(total(ours * WEIGHTS), [x])[0], slope, rtol=0, atol=ATOL
+    )
 
 
 def test_none_is_left_out():

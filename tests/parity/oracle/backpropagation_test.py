@@ -1,4 +1,5 @@
-"""Tests of parity/oracle/backpropagation.py: against the tape, jax.grad and torch.autograd, in float64."""
+"""Tests of parity/oracle/backpropagation.py: against the tape, jax.grad and
+torch.autograd, in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -19,22 +20,42 @@ ROWS = 8
 RNG = np.random.default_rng(0)
 INPUTS = RNG.standard_normal((ROWS, 5))
 VALUES, CLASSES = RNG.standard_normal((ROWS, 3)), RNG.integers(0, 3, ROWS)
-TARGETS = {"mse": VALUES, "binary_cross_entropy": (VALUES > 0) * 1.0, "cross_entropy": CLASSES,
-           "hinge": (VALUES > 0) * 1.0, "multiclass_hinge": CLASSES, "perceptron": CLASSES}
+TARGETS = {
+    "mse": VALUES,
+    "binary_cross_entropy": (VALUES > 0) * 1.0,
+    "cross_entropy": CLASSES,
+    "hinge": (VALUES > 0) * 1.0,
+    "multiclass_hinge": CLASSES,
+    "perceptron": CLASSES,
+}
 RTOL = 256 * np.finfo(np.float64).eps
-"""Three layers of sums of at most 8 numbers, each through functions of some roundings."""
+"""Three layers of sums of at most 8 numbers, each through functions of some roundings.
+"""
 
-PLAIN = Experiment(model="mlp", hidden_sizes=(7, 6), loss="cross_entropy", activation="tanh", leaky_relu_alpha=0.2,
-                   batch_size=ROWS)
+PLAIN = Experiment(
+    model="mlp",
+    hidden_sizes=(7, 6),
+    loss="cross_entropy",
+    activation="tanh",
+    leaky_relu_alpha=0.2,
+    batch_size=ROWS,
+)
 TORCHS = {
-    "linear": lambda z: z, "step": lambda z: torch.heaviside(z.detach(), torch.ones(1, dtype=z.dtype)),
-    "relu": torch.relu, "leaky_relu": lambda z: functional.leaky_relu(z, 0.2), "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh, "softmax": lambda z: torch.softmax(z, -1), "gelu": functional.gelu,
+    "linear": lambda z: z,
+    "step": lambda z: torch.heaviside(z.detach(), torch.ones(1, dtype=z.dtype)),
+    "relu": torch.relu,
+    "leaky_relu": lambda z: functional.leaky_relu(z, 0.2),
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "softmax": lambda z: torch.softmax(z, -1),
+    "gelu": functional.gelu,
     "gelu_tanh": lambda z: functional.gelu(z, approximate="tanh"),
 }
 TORCH_LOSSES = {
-    "mse": functional.mse_loss, "binary_cross_entropy": functional.binary_cross_entropy_with_logits,
-    "cross_entropy": functional.cross_entropy, "multiclass_hinge": functional.multi_margin_loss,
+    "mse": functional.mse_loss,
+    "binary_cross_entropy": functional.binary_cross_entropy_with_logits,
+    "cross_entropy": functional.cross_entropy,
+    "multiclass_hinge": functional.multi_margin_loss,
     "hinge": lambda z, t: torch.relu(1 - (2 * t - 1) * z).mean(),
     "perceptron": lambda z, t: (z.max(1).values - z.gather(1, t[:, None])[:, 0]).mean(),
 }
@@ -42,47 +63,78 @@ TORCH_LOSSES = {
 
 def params_of(experiment):
     rng = np.random.default_rng(1)
-    return {name: array + 0.3 * rng.standard_normal(array.shape)
-            for name, array in models.initial(experiment, SIGNATURE)[0].items()}
+    return {
+        name: array + 0.3 * rng.standard_normal(array.shape)
+        for name, array in models.initial(experiment, SIGNATURE)[0].items()
+    }
 
 
 def layer_by_layer(experiment, number=0):
-    return backpropagation.gradients(experiment, params_of(experiment), INPUTS, TARGETS[experiment.loss], number)
+    return backpropagation.gradients(
+        experiment, params_of(experiment), INPUTS, TARGETS[experiment.loss], number
+    )
 
 
 def by_tape(experiment, number=0):
-    found = step.gradients(experiment, SIGNATURE, params_of(experiment), {}, INPUTS, TARGETS[experiment.loss], number)
-    return {name: array for name, array in found.items() if not name.startswith("activations/")}
+    found = step.gradients(
+        experiment,
+        SIGNATURE,
+        params_of(experiment),
+        {},
+        INPUTS,
+        TARGETS[experiment.loss],
+        number,
+    )
+    return {
+        name: array
+        for name, array in found.items()
+        if not name.startswith("activations/")
+    }
 
 
 def by_jax(experiment):
     """jax.grad of the network written out."""
-    activation = jaxnn.activations.build(experiment.activation, experiment.leaky_relu_alpha)
+    activation = jaxnn.activations.build(
+        experiment.activation, experiment.leaky_relu_alpha
+    )
     loss = jaxnn.losses.build(experiment.loss, experiment.label_smoothing)
 
     def objective(params):
         a = jnp.asarray(INPUTS)
         for layer in ("hidden_0", "hidden_1"):
-            a = activation(a @ params[f"{layer}/kernel"] + params[f"{layer}/bias"][None])
+            a = activation(
+                a @ params[f"{layer}/kernel"] + params[f"{layer}/bias"][None]
+            )
         z = a @ params["output/kernel"] + params["output/bias"][None]
         return loss(z, jnp.asarray(TARGETS[experiment.loss])).mean()
 
     with jax.enable_x64(True):
-        value, grads = jax.value_and_grad(objective)({name: jnp.asarray(array)
-                                                      for name, array in params_of(experiment).items()})
+        value, grads = jax.value_and_grad(objective)(
+            {name: jnp.asarray(array) for name, array in params_of(experiment).items()}
+        )
     return {"loss": value, **{f"grads/{name}": array for name, array in grads.items()}}
 
 
 def by_torch(experiment):
     """torch.autograd of the network written out."""
-    params = {name: torch.tensor(array, requires_grad=True) for name, array in params_of(experiment).items()}
+    params = {
+        name: torch.tensor(array, requires_grad=True)
+        for name, array in params_of(experiment).items()
+    }
     a = torch.tensor(INPUTS)
     for layer in ("hidden_0", "hidden_1"):
-        a = TORCHS[experiment.activation](a @ params[f"{layer}/kernel"] + params[f"{layer}/bias"])
+        a = TORCHS[experiment.activation](
+            a @ params[f"{layer}/kernel"] + params[f"{layer}/bias"]
+        )
     z = a @ params["output/kernel"] + params["output/bias"]
     loss = TORCH_LOSSES[experiment.loss](z, torch.tensor(TARGETS[experiment.loss]))
-    grads = torch.autograd.grad(loss, list(params.values()), allow_unused=True, materialize_grads=True)
-    return {"loss": loss.item(), **{f"grads/{name}": grad.numpy() for name, grad in zip(params, grads)}}
+    grads = torch.autograd.grad(
+        loss, list(params.values()), allow_unused=True, materialize_grads=True
+    )
+    return {
+        "loss": loss.item(),
+        **{f"grads/{name}": grad.numpy() for name, grad in zip(params, grads)},
+    }
 
 
 def assert_equal_but_for_rounding(ours, theirs):
@@ -90,7 +142,9 @@ def assert_equal_but_for_rounding(ours, theirs):
     for name, array in theirs.items():
         array = np.asarray(array, np.float64)
         assert ours[name].shape == array.shape
-        assert np.linalg.norm(ours[name] - array) <= RTOL * max(np.linalg.norm(array), 1e-3), name
+        assert np.linalg.norm(ours[name] - array) <= RTOL * max(
+            np.linalg.norm(array), 1e-3
+        ), name
 
 
 @pytest.mark.parametrize("reference", [by_tape, by_jax, by_torch])
@@ -109,15 +163,26 @@ class TestGradients:
 class TestAgainstTheTape:
     def test_with_dropout(self):
         experiment = PLAIN.replace(dropout_rates=(0.5, 0.3))
-        assert_equal_but_for_rounding(layer_by_layer(experiment, 3), by_tape(experiment, 3))
-        assert layer_by_layer(experiment, 3)["loss"] != layer_by_layer(experiment, 4)["loss"]
+        assert_equal_but_for_rounding(
+            layer_by_layer(experiment, 3), by_tape(experiment, 3)
+        )
+        assert (
+            layer_by_layer(experiment, 3)["loss"]
+            != layer_by_layer(experiment, 4)["loss"]
+        )
 
     def test_with_label_smoothing(self):
         experiment = PLAIN.replace(label_smoothing=0.2)
         assert_equal_but_for_rounding(layer_by_layer(experiment), by_tape(experiment))
 
-    @pytest.mark.parametrize(("model", "loss"), [("linear", "mse"), ("perceptron", "perceptron"),
-                                                 ("logistic", "binary_cross_entropy")])
+    @pytest.mark.parametrize(
+        ("model", "loss"),
+        [
+            ("linear", "mse"),
+            ("perceptron", "perceptron"),
+            ("logistic", "binary_cross_entropy"),
+        ],
+    )
     def test_of_one_layer(self, model, loss):
         experiment = PLAIN.replace(model=model, loss=loss, hidden_sizes=())
         assert_equal_but_for_rounding(layer_by_layer(experiment), by_tape(experiment))
@@ -131,11 +196,23 @@ class TestAgainstTheTape:
         """One unit, two examples, whole numbers: delta = 2 (z - t) / n, dW = delta x^T."""
         experiment = Experiment(model="linear", loss="mse")
         params = {"output/kernel": np.array([[2.0]]), "output/bias": np.array([1.0])}
-        found = backpropagation.gradients(experiment, params, np.array([[1.0], [3.0]]), np.array([[0.0], [5.0]]), 0)
-        assert found == {"loss": (9 + 4) / 2, "grads/output/kernel": 3 + 2 * 3, "grads/output/bias": 3 + 2}
+        found = backpropagation.gradients(
+            experiment, params, np.array([[1.0], [3.0]]), np.array([[0.0], [5.0]]), 0
+        )
+        assert found == {
+            "loss": (9 + 4) / 2,
+            "grads/output/kernel": 3 + 2 * 3,
+            "grads/output/bias": 3 + 2,
+        }
 
 
-@pytest.mark.parametrize("flags", [dict(model="cnn"), dict(normalization="batch"), dict(normalization="layer")])
+@pytest.mark.parametrize(
+    "flags",
+    [dict(model="cnn"), dict(normalization="batch"), dict(normalization="layer")],
+)
 def test_refuses_other_layers(flags):
-    with pytest.raises(UserError, match=r"--model: .* beyond layer-wise backpropagation; it knows linear, "):
+    with pytest.raises(
+        UserError,
+        match=r"--model: .* beyond layer-wise backpropagation; it knows linear, ",
+    ):
         layer_by_layer(PLAIN.replace(**flags))

@@ -9,10 +9,12 @@ STEP = np.finfo(np.float64).eps ** (1 / 3)
 
 
 def check_derivatives(function, shapes, seed, low=0.5, high=2.0):
-    """A function of tensors against differences along a random direction of each argument.
+    """A function of tensors against differences along a random direction of each
+    argument.
 
-    The truncation is STEP^2 f''' / 6 and the rounding eps f / STEP = STEP^2 f; on [1/2, 2] the third derivatives of
-    what is tested are below 100 times the sum of the values' sizes.
+    The truncation is STEP^2 f''' / 6 and the rounding eps f / STEP = STEP^2 f; on [1/2,
+    2] the third derivatives of what is tested are below 100 times the sum of the
+    values' sizes.
     """
     rng = np.random.default_rng(seed)
     values = [rng.uniform(low, high, shape) for shape in shapes]
@@ -27,7 +29,15 @@ def check_derivatives(function, shapes, seed, low=0.5, high=2.0):
     for number, derivative in enumerate(gradients(output, tensors)):
         assert derivative.shape == shapes[number]
         direction = rng.uniform(-1, 1, shapes[number])
-        ends = [objective([*values[:number], values[number] + sign * STEP * direction, *values[number + 1 :]])
-                for sign in (1, -1)]
+        ends = [
+            objective(
+                [
+                    *values[:number],
+                    values[number] + sign * STEP * direction,
+                    *values[number + 1 :],
+                ]
+            )
+            for sign in (1, -1)
+        ]
         difference = (ends[0][0].value - ends[1][0].value) / (2 * STEP)
         assert abs(np.sum(derivative * direction) - difference) <= 100 * STEP**2 * size

@@ -1,18 +1,37 @@
-"""The third opinion is one of its own: neither stack's libraries, nor jaxnn's beyond what both stacks share."""
+"""The third opinion is one of its own: neither stack's libraries, nor jaxnn's beyond
+what both stacks share."""
 
 import pathlib
 import subprocess
 import sys
 
 ALLOWED = {"absl", "numpy", "safetensors", "jaxnn", "parity"}
-MODULES = sorted(".".join(path.with_suffix("").parts) for path in pathlib.Path("parity/oracle").rglob("*.py"))
+MODULES = sorted(
+    ".".join(path.with_suffix("").parts)
+    for path in pathlib.Path("parity/oracle").rglob("*.py")
+)
 
 
 def test_numpy_and_the_shared_part_alone():
     code = f"import sys\nfor name in {MODULES}: __import__(name)\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     loaded = set(done.stdout.split())
-    assert loaded & {"jax", "flax", "optax", "torch", "deepspeed", "scipy", "sklearn", "matplotlib"} == set()
+    assert (
+        loaded
+        & {
+            "jax",
+            "flax",
+            "optax",
+            "torch",
+            "deepspeed",
+            "scipy",
+            "sklearn",
+            "matplotlib",
+        }
+        == set()
+    )
     ours = {name for name in loaded if name.startswith(("jaxnn.", "parity."))}
     assert all(name.startswith(("jaxnn.experiment", "parity.oracle")) for name in ours)
     assert "parity.oracle.backpropagation" in ours

@@ -19,20 +19,35 @@ def test_none_is_left_out():
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", INITIALIZERS)
 def test_kernels_and_biases_have_jaxnns_distribution(name, shape):
-    """Kolmogorov & Smirnov: a chance of 1e-4 for each of these fixed draws, had they been free."""
+    """Kolmogorov & Smirnov: a chance of 1e-4 for each of these fixed draws, had they
+    been free."""
     rng, key, shape = np.random.default_rng(0), jax.random.key(0), SHAPES[shape]
     ours, theirs = INITIALIZERS[name], jaxnn.initializers.INITIALIZERS[name]
-    for draw, other, size in ((ours.kernel, theirs.kernel, shape), (ours.bias(25), theirs.bias(25), (2000,))):
+    for draw, other, size in (
+        (ours.kernel, theirs.kernel, shape),
+        (ours.bias(25), theirs.bias(25), (2000,)),
+    ):
         left, right = draw(rng, size), np.asarray(other(key, size))
         assert left.shape == size
         assert scipy.stats.ks_2samp(left.ravel(), right.ravel()).pvalue > 1e-4
-        if name not in UNBOUNDED:  # these draws come as near to the cut; a fan_in off by one moves it by 0.0018
-            np.testing.assert_allclose(np.abs(left).max(), np.abs(right).max(), rtol=0.001)
+        if (
+            name not in UNBOUNDED
+            # these draws come as near to the cut; a fan_in off by one moves it by 0.0018
+        ):
+            np.testing.assert_allclose(
+                np.abs(left).max(), np.abs(right).max(), rtol=0.001
+            )
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (2, 2, 3, 4)])
 def test_orthogonal_is(shape):
     """Columns, or rows of a wide matrix, to some roundings."""
-    q = INITIALIZERS["orthogonal"].kernel(np.random.default_rng(0), shape).reshape(-1, shape[-1])
+    q = (
+        INITIALIZERS["orthogonal"]
+        .kernel(np.random.default_rng(0), shape)
+        .reshape(-1, shape[-1])
+    )
     product = q.T @ q if len(q) >= shape[-1] else q @ q.T
-    np.testing.assert_allclose(product, np.eye(len(product)), rtol=0, atol=32 * np.finfo(np.float64).eps)
+    np.testing.assert_allclose(
+        product, np.eye(len(product)), rtol=0, atol=32 * np.finfo(np.float64).eps
+    )

@@ -12,7 +12,9 @@ from parity.oracle.operations import total
 from parity.oracle.tensor import gradients, lift, variable
 
 RNG = np.random.default_rng(0)
-SCORES = np.concatenate([RNG.normal(0, 3, (20, 4)), 40 * np.eye(4), np.zeros((1, 4)), [[800.0, -800, 0, 1]]])
+SCORES = np.concatenate(
+    [RNG.normal(0, 3, (20, 4)), 40 * np.eye(4), np.zeros((1, 4)), [[800.0, -800, 0, 1]]]
+)
 CLASSES = RNG.integers(0, 4, len(SCORES)).astype(np.int32)
 CLASSES[20:24] = np.arange(4)  # confident and right
 LABELS = RNG.integers(0, 2, SCORES.shape).astype(np.float64)
@@ -35,29 +37,47 @@ CASES = {
 
 
 def test_none_is_left_out():
-    assert losses.LOSSES.keys() == jaxnn.losses.LOSSES.keys() == {case[0] for case in CASES.values()}
+    assert (
+        losses.LOSSES.keys()
+        == jaxnn.losses.LOSSES.keys()
+        == {case[0] for case in CASES.values()}
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_derivatives_are_jaxnns(case):
-    """To some roundings of its own size, confident examples (e^-40) too: both keep their digits. The exponents are up
-    to 50, which costs 50 eps; the exponentials beyond vanish."""
+    """To some roundings of its own size, confident examples (e^-40) too: both keep
+    their digits. The exponents are up to 50, which costs 50 eps; the exponentials
+    beyond vanish."""
     name, scores, targets, smoothing = CASES[case]
     weights = WEIGHTS[: len(scores)]
     with jax.enable_x64(True):
         theirs = jaxnn.losses.build(name, smoothing)
         values = np.asarray(theirs(jnp.asarray(scores), jnp.asarray(targets)))
-        slope = jax.grad(lambda x: jnp.sum(theirs(x, jnp.asarray(targets)) * weights))(jnp.asarray(scores))
+        slope = jax.grad(lambda x: jnp.sum(theirs(x, jnp.asarray(targets)) * weights))(
+            jnp.asarray(scores)
+        )
     x = variable(scores)
     ours = losses.build(name, smoothing)(x, targets)
     np.testing.assert_allclose(ours.value, values, rtol=1e-13, atol=1e-300)
-    np.testing.assert_allclose(gradients(total(ours * weights), [x])[0], slope, rtol=1e-13, atol=1e-16)
+    np.testing.assert_allclose(
+        gradients(total(ours * weights), [x])[0], slope, rtol=1e-13, atol=1e-16
+    )
 
 
-@pytest.mark.parametrize(("name", "targets"), [
-    ("mse", np.zeros(3)), ("binary_cross_entropy", np.zeros((3, 1))), ("hinge", np.zeros(2)),
-    ("cross_entropy", np.zeros(3)), ("cross_entropy", np.zeros(2, np.int32)), ("multiclass_hinge", np.zeros((3, 2))),
-    ("cross_entropy", np.zeros((3, 1))), ("perceptron", np.zeros((3, 1)))])
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        ("mse", np.zeros(3)),
+        ("binary_cross_entropy", np.zeros((3, 1))),
+        ("hinge", np.zeros(2)),
+        ("cross_entropy", np.zeros(3)),
+        ("cross_entropy", np.zeros(2, np.int32)),
+        ("multiclass_hinge", np.zeros((3, 2))),
+        ("cross_entropy", np.zeros((3, 1))),
+        ("perceptron", np.zeros((3, 1))),
+    ],
+)
 def test_refuses_what_would_broadcast(name, targets):
     with pytest.raises(UserError, match=f"--loss: {name} takes"):
         losses.build(name)(lift(np.zeros((3, 2))), targets)

@@ -17,9 +17,17 @@ from tests.parity.oracle.networks import NETWORKS
 every_network = pytest.mark.parametrize("name", NETWORKS)
 LAYOUTS = {
     **{name: networks.build(name) for name in NETWORKS},
-    **{f"resnet {depth}": (Experiment(model="resnet", resnet_depth=depth), Signature((32, 32, 3), 10))
-       for depth in (18, 32, 50)},
-    "transformer of numbers": (Experiment(model="transformer", width=8, num_heads=2), Signature((6, 3), 2)),
+    **{
+        f"resnet {depth}": (
+            Experiment(model="resnet", resnet_depth=depth),
+            Signature((32, 32, 3), 10),
+        )
+        for depth in (18, 32, 50)
+    },
+    "transformer of numbers": (
+        Experiment(model="transformer", width=8, num_heads=2),
+        Signature((6, 3), 2),
+    ),
 }
 
 
@@ -31,10 +39,13 @@ def test_no_network_is_left_out():
 class TestForward:
     @pytest.fixture(autouse=True)
     def small_resnets(self, monkeypatch):
-        """One block a stage, as the block's repetition takes seconds to compile and adds nothing."""
+        """One block a stage, as the block's repetition takes seconds to compile and
+        adds nothing."""
         for layouts in (jaxnn.models.resnet.LAYOUTS, resnet.LAYOUTS):
             for depth, blocks in ((20, (1, 1, 1)), (50, (1, 1))):
-                monkeypatch.setitem(layouts, depth, layouts[depth]._replace(blocks=blocks, channels=4))
+                monkeypatch.setitem(
+                    layouts, depth, layouts[depth]._replace(blocks=blocks, channels=4)
+                )
 
     @every_network
     def test_activations_loss_gradients_and_statistics_are_jaxnns(self, name):
@@ -42,10 +53,17 @@ class TestForward:
         experiment, signature = networks.build(name)
         params, batch_stats = networks.variables(experiment, signature)
         inputs, targets = networks.batch(experiment, signature, 7)
-        ours = step.gradients(experiment, signature, params, batch_stats, inputs, targets, networks.STEP)
-        theirs = networks.by_jaxnn(experiment, signature, params, batch_stats, inputs, targets)
+        ours = step.gradients(
+            experiment, signature, params, batch_stats, inputs, targets, networks.STEP
+        )
+        theirs = networks.by_jaxnn(
+            experiment, signature, params, batch_stats, inputs, targets
+        )
         networks.assert_near(ours, theirs)
-        layers = [[name for name in found if name.startswith("activations/")] for found in (ours, theirs)]
+        layers = [
+            [name for name in found if name.startswith("activations/")]
+            for found in (ours, theirs)
+        ]
         assert layers[0] == layers[1] != []
 
     @every_network
@@ -55,10 +73,15 @@ class TestForward:
         params, batch_stats = networks.variables(experiment, signature)
         inputs, _ = networks.batch(experiment, signature, 3)
         with jax.enable_x64(True):
-            forward = train_step.make_forward(experiment.replace(precision="fp64"),
-                                              jaxnn.models.build(experiment, signature))
-            theirs = np.asarray(networks.compiled(forward)(trace.unflatten(params), trace.unflatten(batch_stats),
-                                                           inputs))
+            forward = train_step.make_forward(
+                experiment.replace(precision="fp64"),
+                jaxnn.models.build(experiment, signature),
+            )
+            theirs = np.asarray(
+                networks.compiled(forward)(
+                    trace.unflatten(params), trace.unflatten(batch_stats), inputs
+                )
+            )
         ours = step.outputs(experiment, signature, params, batch_stats, inputs)
         assert ours.shape == theirs.shape
         assert np.linalg.norm(ours - theirs) <= 1e-12 * np.linalg.norm(theirs)
@@ -70,25 +93,42 @@ class TestInitial:
         experiment, signature = LAYOUTS[name]
         params, batch_stats = models.initial(experiment, signature)
         model = jaxnn.models.build(experiment, signature)
-        theirs = jax.eval_shape(lambda: train_step.initial_variables(model, 0, signature))
+        theirs = jax.eval_shape(
+            lambda: train_step.initial_variables(model, 0, signature)
+        )
         for ours, kind in ((params, "params"), (batch_stats, "batch_stats")):
             assert {name: array.shape for name, array in ours.items()} == {
-                name: array.shape for name, array in trace.flatten(theirs[kind]).items()}
+                name: array.shape for name, array in trace.flatten(theirs[kind]).items()
+            }
 
     def test_is_the_seeds_and_each_parameter_its_own(self):
         experiment, signature = networks.build("gru")
         experiment = experiment.replace(hidden_sizes=(5, 5))
-        first, again, other = (models.initial(experiment.replace(seed=seed), signature)[0] for seed in (0, 0, 1))
+        first, again, other = (
+            models.initial(experiment.replace(seed=seed), signature)[0]
+            for seed in (0, 0, 1)
+        )
         for name, array in first.items():
             np.testing.assert_array_equal(array, again[name])
             assert (array == other[name]).all() == name.endswith("bias")
-        assert (first["layer_0/recurrent_kernel"] != first["layer_1/recurrent_kernel"]).all()
+        assert (
+            first["layer_0/recurrent_kernel"] != first["layer_1/recurrent_kernel"]
+        ).all()
         gates = np.split(first["layer_0/recurrent_kernel"], 3, axis=1)
         assert (gates[0] != gates[1]).all()
 
     def test_under_torch_default_a_recurrence_starts_within_its_hidden_size(self):
         experiment, signature = networks.build("lstm")
-        params, _ = models.initial(experiment.replace(initializer="torch_default", hidden_sizes=(100,),
-                                                      dropout_rates=()), signature)
-        for leaf in ("input_kernel", "recurrent_kernel", "input_bias", "recurrent_bias"):
+        params, _ = models.initial(
+            experiment.replace(
+                initializer="torch_default", hidden_sizes=(100,), dropout_rates=()
+            ),
+            signature,
+        )
+        for leaf in (
+            "input_kernel",
+            "recurrent_kernel",
+            "input_bias",
+            "recurrent_bias",
+        ):
             assert 0.09 < np.abs(params[f"layer_0/{leaf}"]).max() <= 0.1

@@ -19,38 +19,104 @@ STEP = 5
 NETWORKS = {
     "linear": (dict(model="linear", loss="mse"), ROW),
     "perceptron": (dict(model="perceptron", loss="perceptron"), ROW),
-    "logistic": (dict(model="logistic", loss="binary_cross_entropy"), Signature((5,), 1)),
-    "mlp": (dict(model="mlp", hidden_sizes=(7, 6), dropout_rates=(0.3, 0.2), label_smoothing=0.1), ROW),
-    "mlp, batch norm in parts": (dict(model="mlp", hidden_sizes=(7, 6), normalization="batch", dropout_rates=(0, 0.2),
-                                      accumulation_steps=4), ROW),
-    "mlp, layer norm": (dict(model="mlp", hidden_sizes=(7, 6), normalization="layer", activation="gelu_tanh"), ROW),
-    "cnn": (dict(model="cnn", channels=(3, 4), hidden_sizes=(5,), normalization="batch", dropout_rates=(0.5,)), IMAGE),
-    "cnn, average": (dict(model="cnn", channels=(3, 4, 5, 6), kernel_size=5, pool="average", normalization="layer",
-                          activation="tanh"), IMAGE),
+    "logistic": (
+        dict(model="logistic", loss="binary_cross_entropy"),
+        Signature((5,), 1),
+    ),
+    "mlp": (
+        dict(
+            model="mlp",
+            hidden_sizes=(7, 6),
+            dropout_rates=(0.3, 0.2),
+            label_smoothing=0.1,
+        ),
+        ROW,
+    ),
+    "mlp, batch norm in parts": (
+        dict(
+            model="mlp",
+            hidden_sizes=(7, 6),
+            normalization="batch",
+            dropout_rates=(0, 0.2),
+            accumulation_steps=4,
+        ),
+        ROW,
+    ),
+    "mlp, layer norm": (
+        dict(
+            model="mlp",
+            hidden_sizes=(7, 6),
+            normalization="layer",
+            activation="gelu_tanh",
+        ),
+        ROW,
+    ),
+    "cnn": (
+        dict(
+            model="cnn",
+            channels=(3, 4),
+            hidden_sizes=(5,),
+            normalization="batch",
+            dropout_rates=(0.5,),
+        ),
+        IMAGE,
+    ),
+    "cnn, average": (
+        dict(
+            model="cnn",
+            channels=(3, 4, 5, 6),
+            kernel_size=5,
+            pool="average",
+            normalization="layer",
+            activation="tanh",
+        ),
+        IMAGE,
+    ),
     "resnet": (dict(model="resnet"), Signature((8, 8, 1), 3)),
-    "resnet, bottlenecks": (dict(model="resnet", resnet_depth=50), Signature((16, 15, 1), 3)),
+    "resnet, bottlenecks": (
+        dict(model="resnet", resnet_depth=50),
+        Signature((16, 15, 1), 3),
+    ),
     "rnn": (dict(model="rnn", **RECURRENT), SERIES),
     "rnn, text": (dict(model="rnn", **RECURRENT), TEXT),
     "lstm": (dict(model="lstm", **RECURRENT), SERIES),
     "gru": (dict(model="gru", **RECURRENT), SERIES),
     "transformer": (dict(model="transformer", **TRANSFORMER), TEXT),
-    "transformer_encoder": (dict(model="transformer_encoder", **TRANSFORMER), Signature((6, 3, 2), 4)),
+    "transformer_encoder": (
+        dict(model="transformer_encoder", **TRANSFORMER),
+        Signature((6, 3, 2), 4),
+    ),
 }
 
 
 def build(name):
-    """(experiment, signature) of a network; jaxnn's convolutions are the compiler's own."""
+    """(experiment, signature) of a network; jaxnn's convolutions are the compiler's
+    own."""
     flags, signature = NETWORKS[name]
-    experiment = Experiment(**{"loss": "cross_entropy", **flags}, batch_size=BATCH_SIZE, seed=3, convolution="direct")
+    experiment = Experiment(
+        **{"loss": "cross_entropy", **flags},
+        batch_size=BATCH_SIZE,
+        seed=3,
+        convolution="direct",
+    )
     return experiment, signature
 
 
 def variables(experiment, signature):
-    """Parameters and running statistics by name: the oracle's own, moved so that none is a special value."""
+    """Parameters and running statistics by name: the oracle's own, moved so that none
+    is a special value."""
     rng = np.random.default_rng(1)
     params, batch_stats = initial(experiment, signature)
-    return ({name: array + 0.1 * rng.standard_normal(array.shape) for name, array in params.items()},
-            {name: array + rng.uniform(0, 0.1, array.shape) for name, array in batch_stats.items()})
+    return (
+        {
+            name: array + 0.1 * rng.standard_normal(array.shape)
+            for name, array in params.items()
+        },
+        {
+            name: array + rng.uniform(0, 0.1, array.shape)
+            for name, array in batch_stats.items()
+        },
+    )
 
 
 def batch(experiment, signature, rows):
@@ -61,24 +127,44 @@ def batch(experiment, signature, rows):
         inputs = rng.integers(0, signature.num_tokens, inputs.shape).astype(np.int32)
     if experiment.loss in ("mse", "binary_cross_entropy"):
         values = rng.standard_normal((rows, signature.num_outputs))
-        return inputs, values if experiment.loss == "mse" else (values > 0).astype(np.float64)
+        return inputs, values if experiment.loss == "mse" else (values > 0).astype(
+            np.float64
+        )
     shape = inputs.shape if signature.per_step else (rows,)
     return inputs, rng.integers(0, signature.num_outputs, shape).astype(np.int32)
 
 
 def by_jaxnn(experiment, signature, params, batch_stats, inputs, targets):
-    """{"activations/LAYER", "loss", "grads/NAME", "updated_batch_stats/NAME"} of `jaxnn.train_step` in float64."""
+    """{"activations/LAYER", "loss", "grads/NAME", "updated_batch_stats/NAME"} of
+    `jaxnn.train_step` in float64."""
     padding = experiment.batch_size - len(inputs)
-    rows = [np.pad(array, [(0, padding)] + [(0, 0)] * (array.ndim - 1), mode="edge") for array in (inputs, targets)]
+    rows = [
+        np.pad(array, [(0, padding)] + [(0, 0)] * (array.ndim - 1), mode="edge")
+        for array in (inputs, targets)
+    ]
     weights = np.pad(np.ones(len(inputs), np.float32), (0, padding))
     with jax.enable_x64(True):
-        gradients = train_step.make_gradients(experiment, models.build(experiment, signature), with_activations=True)
+        gradients = train_step.make_gradients(
+            experiment, models.build(experiment, signature), with_activations=True
+        )
         loss, grads, stats, activations = compiled(gradients)(
-            trace.unflatten(params), trace.unflatten(batch_stats), train_step.Batch(*rows, weights), np.int32(STEP),
-            np.float32(1))
+            trace.unflatten(params),
+            trace.unflatten(batch_stats),
+            train_step.Batch(*rows, weights),
+            np.int32(STEP),
+            np.float32(1),
+        )
     activations = {layer: rows[: len(inputs)] for layer, rows in activations.items()}
-    found = {"activations": activations, "loss": loss, "grads": grads, "updated_batch_stats": stats}
-    return {name: np.asarray(array, np.float64) for name, array in trace.flatten(found).items()}
+    found = {
+        "activations": activations,
+        "loss": loss,
+        "grads": grads,
+        "updated_batch_stats": stats,
+    }
+    return {
+        name: np.asarray(array, np.float64)
+        for name, array in trace.flatten(found).items()
+    }
 
 
 def compiled(function):
@@ -87,10 +173,16 @@ def compiled(function):
 
 
 def assert_near(ours, theirs, relative=1e-10):
-    """The same names, and each tensor near in norm. A tensor that is 0 but for rounding (the bias before a
-    normalization) is measured by all gradients together."""
+    """The same names, and each tensor near in norm. A tensor that is 0 but for rounding
+    (the bias before a normalization) is measured by all gradients together."""
     assert ours.keys() == theirs.keys()
-    whole = np.sqrt(sum(np.sum(np.square(theirs[name])) for name in theirs if name.startswith("grads/")))
+    whole = np.sqrt(
+        sum(
+            np.sum(np.square(theirs[name]))
+            for name in theirs
+            if name.startswith("grads/")
+        )
+    )
     for name, array in theirs.items():
         size = np.linalg.norm(array)
         size = whole if name.startswith("grads/") and size < 1e-10 * whole else size

@@ -4,15 +4,24 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import BroadcastableShapes, array_shapes, mutually_broadcastable_shapes
+from hypothesis.extra.numpy import (
+    BroadcastableShapes,
+    array_shapes,
+    mutually_broadcastable_shapes,
+)
 
 from parity.oracle import tensor
 from parity.oracle.operations import total
 from parity.oracle.tensor import Tensor, gradients, lift, variable
 from tests.parity.oracle.differences import check_derivatives
 
-BINARY = {"add": tensor.add, "multiply": tensor.multiply, "power": tensor.power, "subtract": lambda x, y: x - y,
-          "divide": lambda x, y: x / y}
+BINARY = {
+    "add": tensor.add,
+    "multiply": tensor.multiply,
+    "power": tensor.power,
+    "subtract": lambda x, y: x - y,
+    "divide": lambda x, y: x / y,
+}
 few = settings(max_examples=30, deadline=None)
 pairs = mutually_broadcastable_shapes(num_shapes=2, max_dims=3, max_side=3)
 seeds = st.integers(0, 2**16)
@@ -22,7 +31,9 @@ class TestPrimitives:
     @pytest.mark.parametrize("name", BINARY)
     @given(shapes=pairs, seed=seeds)
     @few
-    def test_broadcasting_against_differences(self, name, shapes: BroadcastableShapes, seed):
+    def test_broadcasting_against_differences(
+        self, name, shapes: BroadcastableShapes, seed
+    ):
         check_derivatives(BINARY[name], shapes.input_shapes, seed)
 
     @given(sizes=st.tuples(*[st.integers(1, 3)] * 3), batch=pairs, seed=seeds)
@@ -38,8 +49,18 @@ class TestPrimitives:
         places = np.random.default_rng(seed).integers(0, shape[0], (2, 5))
         check_derivatives(lambda x: tensor.take(x, places), (shape,), seed)
 
-    @pytest.mark.parametrize("key", [0, -1, slice(1, None), (slice(None), 2), (slice(None, None, 2), slice(0, 3, 2)),
-                                     (slice(None), np.array([0, 0, 2]))], ids=str)
+    @pytest.mark.parametrize(
+        "key",
+        [
+            0,
+            -1,
+            slice(1, None),
+            (slice(None), 2),
+            (slice(None, None, 2), slice(0, 3, 2)),
+            (slice(None), np.array([0, 0, 2])),
+        ],
+        ids=str,
+    )
     def test_slices_against_differences(self, key):
         check_derivatives(lambda x: tensor.take(x, key), ((3, 4),), 0)
 
@@ -49,16 +70,24 @@ class TestPrimitives:
             x = variable(0.0)
             assert gradients(x ** float(exponent), [x])[0] == slope
 
-    @pytest.mark.parametrize(("compute", "derivatives"), [
-        (lambda a, b: a * b + a, (4, 2)),
-        (lambda a, b: a - b, (1, -1)),
-        (lambda a, b: 1 - a * a, (-4, 0)),
-        (lambda a, b: 12 / b, (0, -12 / 9)),
-        (lambda a, b: b / a, (-3 / 4, 1 / 2)),
-        (lambda a, b: -(a**b), (-12, -8 * np.log(2)))])
+    @pytest.mark.parametrize(
+        ("compute", "derivatives"),
+        [
+            (lambda a, b: a * b + a, (4, 2)),
+            (lambda a, b: a - b, (1, -1)),
+            (lambda a, b: 1 - a * a, (-4, 0)),
+            (lambda a, b: 12 / b, (0, -12 / 9)),
+            (lambda a, b: b / a, (-3 / 4, 1 / 2)),
+            (lambda a, b: -(a**b), (-12, -8 * np.log(2))),
+        ],
+    )
     def test_operators_by_hand(self, compute, derivatives):
         a, b = variable(2.0), variable(3.0)
-        np.testing.assert_allclose(gradients(compute(a, b), [a, b]), derivatives, rtol=4 * np.finfo(np.float64).eps)
+        np.testing.assert_allclose(
+            gradients(compute(a, b), [a, b]),
+            derivatives,
+            rtol=4 * np.finfo(np.float64).eps,
+        )
 
     def test_an_array_on_the_left_is_left_to_the_tensor(self):
         x = variable(np.ones(2))
@@ -101,7 +130,8 @@ class TestGradients:
         assert gradients(y, [x]) == [1]
 
     def test_does_not_change_what_it_was_given(self):
-        """An operation's derivative may be the very array that came in: adding up must not write into it."""
+        """An operation's derivative may be the very array that came in: adding up must
+        not write into it."""
         x = variable(np.array([1.0, 2.0]))
         y = x + 0.0
         z = y * 3.0
@@ -112,7 +142,11 @@ class TestGradients:
 
 
 class TestTopological:
-    @given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)), min_size=1, max_size=40))
+    @given(
+        st.lists(
+            st.tuples(st.integers(0, 100), st.integers(0, 100)), min_size=1, max_size=40
+        )
+    )
     @few
     def test_arguments_come_before_results(self, edges):
         nodes = [variable(1.0)]
@@ -122,4 +156,8 @@ class TestTopological:
         place = {id(node): number for number, node in enumerate(order)}
         assert len(place) == len(order)
         assert order[-1] is nodes[-1]
-        assert all(place[id(parent)] < place[id(node)] for node in order for parent, _ in node.parents)
+        assert all(
+            place[id(parent)] < place[id(node)]
+            for node in order
+            for parent, _ in node.parents
+        )

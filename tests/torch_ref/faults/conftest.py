@@ -16,7 +16,13 @@ def folder(tmp_path_factory) -> pathlib.Path:
     """Where the cases were trained."""
     folder = tmp_path_factory.mktemp("faults")
     runs = jobs_of(folder).items()
-    jobs.run([jobs.job(case.flag_values, workdir, case.fault, FIRST) for workdir, case in runs], folder)
+    jobs.run(
+        [
+            jobs.job(case.flag_values, workdir, case.fault, FIRST)
+            for workdir, case in runs
+        ],
+        folder,
+    )
     return folder
 
 

@@ -22,22 +22,34 @@ def pair(steps, name: str, number: int = FIRST):
 
 
 def wide(step: dict[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
-    return {name: array.astype(np.float64) for name, array in select(step, kind).items()}
+    return {
+        name: array.astype(np.float64) for name, array in select(step, kind).items()
+    }
 
 
-def assert_within(actual: dict[str, np.ndarray], wanted: dict[str, np.ndarray], units: float,
-                  sizes: dict[str, np.ndarray]) -> None:
+def assert_within(
+    actual: dict[str, np.ndarray],
+    wanted: dict[str, np.ndarray],
+    units: float,
+    sizes: dict[str, np.ndarray],
+) -> None:
     """Within so many roundings to float32 of numbers of these sizes."""
     assert actual.keys() == wanted.keys() != set()
     for name, array in wanted.items():
         assert (abs(actual[name] - array) <= units * UNIT * sizes[name]).all(), name
 
 
-def assert_updated(step: dict[str, np.ndarray], directions: dict[str, np.ndarray]) -> None:
-    """updated = params - lr direction: 16 roundings of the direction, 2 of the difference."""
+def assert_updated(
+    step: dict[str, np.ndarray], directions: dict[str, np.ndarray]
+) -> None:
+    """updated = params - lr direction: 16 roundings of the direction, 2 of the
+    difference."""
     rate, params = float(step["learning_rate"]), wide(step, "params")
     wanted = {name: array - rate * directions[name] for name, array in params.items()}
-    sizes = {name: 16 * rate * abs(directions[name]) + 2 * abs(array) for name, array in params.items()}
+    sizes = {
+        name: 16 * rate * abs(directions[name]) + 2 * abs(array)
+        for name, array in params.items()
+    }
     assert_within(wide(step, "updated"), wanted, 1, sizes)
 
 

@@ -1,4 +1,5 @@
-"""Tests of torch_ref/faults/layers.py, and of clipping, on bare modules in float64: what each fault computes."""
+"""Tests of torch_ref/faults/layers.py, and of clipping, on bare modules in float64:
+what each fault computes."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -26,9 +27,15 @@ TIGHT = dict(rtol=1e-12, atol=1e-12)
 
 
 @contextlib.contextmanager
-def planted(name: str, module: Any = None, optimizer: Any = None, **flags) -> Iterator[None]:
+def planted(
+    name: str, module: Any = None, optimizer: Any = None, **flags
+) -> Iterator[None]:
     """The fault in a module or an optimizer of DeepSpeed's, from the first step on."""
-    scene = Scene(Experiment(**flags), 0, engine=SimpleNamespace(module=module, optimizer=optimizer))
+    scene = Scene(
+        Experiment(**flags),
+        0,
+        engine=SimpleNamespace(module=module, optimizer=optimizer),
+    )
     with contextlib.ExitStack() as undo:
         put(undo, FAULTS[name].plant(scene))
         yield
@@ -40,21 +47,36 @@ def drawn(*shape: int) -> torch.Tensor:
 
 def fill(module: nn.Module) -> nn.Module:
     for number, param in enumerate(module.double().parameters()):
-        param.data = torch.from_numpy(np.random.default_rng(number).normal(size=tuple(param.shape)))
+        param.data = torch.from_numpy(
+            np.random.default_rng(number).normal(size=tuple(param.shape))
+        )
     return module
 
 
-def check(name: str, module: nn.Module, x: torch.Tensor, wanted: Callable[[], torch.Tensor], **flags) -> None:
-    """Planted, the module computes what is wanted, with gradients; without it something else, before and after."""
+def check(
+    name: str,
+    module: nn.Module,
+    x: torch.Tensor,
+    wanted: Callable[[], torch.Tensor],
+    **flags,
+) -> None:
+    """Planted, the module computes what is wanted, with gradients; without it something
+    else, before and after."""
     before = module(x)
     with planted(name, module, **flags):
         output, expected = module(x), wanted()
-        grads, expected_grads = (torch.autograd.grad(y.sum(), list(module.parameters()), allow_unused=True)
-                                 for y in (torch.sin(output), torch.sin(expected)))
+        grads, expected_grads = (
+            torch.autograd.grad(y.sum(), list(module.parameters()), allow_unused=True)
+            for y in (torch.sin(output), torch.sin(expected))
+        )
     torch.testing.assert_close(output, expected, **TIGHT)
     assert all(grad is not None for grad in grads)
     for grad, expected_grad in zip(grads, expected_grads):
-        torch.testing.assert_close(grad, torch.zeros_like(grad) if expected_grad is None else expected_grad, **TIGHT)
+        torch.testing.assert_close(
+            grad,
+            torch.zeros_like(grad) if expected_grad is None else expected_grad,
+            **TIGHT,
+        )
     assert not torch.allclose(output, before)
     torch.testing.assert_close(module(x), before, rtol=0, atol=0)
 
@@ -67,23 +89,34 @@ class TestRecurrence:
         return Sequence(fill(kind(FEATURES, HIDDEN, batch_first=True)))
 
     @staticmethod
-    def run(layer: nn.Module, x: torch.Tensor, cell: Callable, second_bias: float = 1.0) -> torch.Tensor:
+    def run(
+        layer: nn.Module, x: torch.Tensor, cell: Callable, second_bias: float = 1.0
+    ) -> torch.Tensor:
         inner = layer.inner
         state, outputs = (torch.zeros(len(x), HIDDEN).double(),) * 2, []
         for step in range(x.shape[1]):
             from_input = x[:, step] @ inner.weight_ih_l0.T + inner.bias_ih_l0
-            from_hidden = state[0] @ inner.weight_hh_l0.T + second_bias * inner.bias_hh_l0
-            state = cell(from_input.chunk(len(inner.bias_ih_l0) // HIDDEN, 1),
-                         from_hidden.chunk(len(inner.bias_ih_l0) // HIDDEN, 1), state)
+            from_hidden = (
+                state[0] @ inner.weight_hh_l0.T + second_bias * inner.bias_hh_l0
+            )
+            state = cell(
+                from_input.chunk(len(inner.bias_ih_l0) // HIDDEN, 1),
+                from_hidden.chunk(len(inner.bias_ih_l0) // HIDDEN, 1),
+                state,
+            )
             outputs.append(state[0])
         return torch.stack(outputs, 1)
 
-    @pytest.mark.parametrize(("name", "order", "forget_bias"), [
-        ("lstm_gate_order", (0, 1, 3, 2), 0), ("lstm_forget_bias", (0, 1, 2, 3), 1)])
+    @pytest.mark.parametrize(
+        ("name", "order", "forget_bias"),
+        [("lstm_gate_order", (0, 1, 3, 2), 0), ("lstm_forget_bias", (0, 1, 2, 3), 1)],
+    )
     def test_lstm(self, name, order, forget_bias):
         def cell(from_input, from_hidden, state):
             i, f, g, o = ((from_input[k] + from_hidden[k]) for k in order)
-            memory = torch.sigmoid(f + forget_bias) * state[1] + torch.sigmoid(i) * torch.tanh(g)
+            memory = torch.sigmoid(f + forget_bias) * state[1] + torch.sigmoid(
+                i
+            ) * torch.tanh(g)
             return torch.sigmoid(o) * torch.tanh(memory), memory
 
         layer, x = self.layer(nn.LSTM), drawn(2, STEPS, FEATURES)
@@ -103,7 +136,12 @@ class TestRecurrence:
             return torch.tanh(from_input[0] + from_hidden[0]), None
 
         layer, x = self.layer(nn.RNN), drawn(2, STEPS, FEATURES)
-        check("one_recurrent_bias", layer, x, lambda: self.run(layer, x, cell, second_bias=0.0))
+        check(
+            "one_recurrent_bias",
+            layer,
+            x,
+            lambda: self.run(layer, x, cell, second_bias=0.0),
+        )
 
 
 class Sequence(nn.Module):
@@ -124,19 +162,38 @@ class TestConvolution:
         with planted("kernel_flipped", conv):
             output = conv(x)[0, :, :, 0].detach().numpy()
         kernel, bias = conv.weight[0, 0].detach().numpy(), conv.bias.item()
-        np.testing.assert_allclose(output, signal.convolve2d(x[0, :, :, 0].numpy(), kernel, "same") + bias, **TIGHT)
-        np.testing.assert_allclose(conv(x)[0, :, :, 0].detach().numpy(),
-                                   signal.correlate2d(x[0, :, :, 0].numpy(), kernel, "same") + bias, **TIGHT)
+        np.testing.assert_allclose(
+            output,
+            signal.convolve2d(x[0, :, :, 0].numpy(), kernel, "same") + bias,
+            **TIGHT,
+        )
+        np.testing.assert_allclose(
+            conv(x)[0, :, :, 0].detach().numpy(),
+            signal.correlate2d(x[0, :, :, 0].numpy(), kernel, "same") + bias,
+            **TIGHT,
+        )
 
-    @pytest.mark.parametrize(("size", "sides", "kernel_size"), [
-        ((6, 8), ((0, 1), (0, 1)), 3), ((5, 8), ((1, 1), (0, 1)), 3), ((8, 7), ((2, 3), (3, 3)), 7)])
+    @pytest.mark.parametrize(
+        ("size", "sides", "kernel_size"),
+        [
+            ((6, 8), ((0, 1), (0, 1)), 3),
+            ((5, 8), ((1, 1), (0, 1)), 3),
+            ((8, 7), ((2, 3), (3, 3)), 7),
+        ],
+    )
     def test_padding_asymmetric(self, size, sides, kernel_size):
-        """An even length needs one row less than torch's padding adds; it is the first that is left out."""
-        conv, x = fill(Conv(1, 1, kernel_size, stride=2, use_bias=False)), drawn(1, *size, 1)
+        """An even length needs one row less than torch's padding adds; it is the first
+        that is left out."""
+        conv, x = (
+            fill(Conv(1, 1, kernel_size, stride=2, use_bias=False)),
+            drawn(1, *size, 1),
+        )
         with planted("padding_asymmetric", conv):
             output = conv(x)[0, :, :, 0].detach().numpy()
         padded = np.pad(x[0, :, :, 0].numpy(), sides)
-        wanted = signal.correlate2d(padded, conv.weight[0, 0].detach().numpy(), "valid")[::2, ::2]
+        wanted = signal.correlate2d(
+            padded, conv.weight[0, 0].detach().numpy(), "valid"
+        )[::2, ::2]
         np.testing.assert_allclose(output, wanted, **TIGHT)
 
     @pytest.mark.parametrize(("kernel_size", "stride"), [(3, 1), (1, 2)])
@@ -147,10 +204,18 @@ class TestConvolution:
         torch.testing.assert_close(output, conv(x), rtol=0, atol=0)
 
     def test_flatten_order(self):
-        """The layer's rows meet the image as torch's own layout, channels first, would lay it out."""
+        """The layer's rows meet the image as torch's own layout, channels first, would
+        lay it out."""
         layer, image = fill(nn.Linear(2 * 3 * 4, 2)), drawn(5, 2, 3, 4)
-        check("flatten_order", layer, image.flatten(1), channels=(7, 4),
-              wanted=lambda: image.permute(0, 3, 1, 2).flatten(1) @ layer.weight.T + layer.bias)
+        check(
+            "flatten_order",
+            layer,
+            image.flatten(1),
+            channels=(7, 4),
+            wanted=lambda: (
+                image.permute(0, 3, 1, 2).flatten(1) @ layer.weight.T + layer.bias
+            ),
+        )
 
 
 class TestLinear:
@@ -161,13 +226,19 @@ class TestLinear:
     def test_others_are_left_alone(self):
         layer, x = fill(nn.Linear(3, 2)), drawn(5, 3)
         with planted("kernel_transposed", layer):
-            torch.testing.assert_close(layer(x), x @ layer.weight.T + layer.bias, **TIGHT)
+            torch.testing.assert_close(
+                layer(x), x @ layer.weight.T + layer.bias, **TIGHT
+            )
 
 
 class TestNormalization:
-    @pytest.mark.parametrize(("name", "layer", "axis", "eps"), [
-        ("batch_norm_epsilon", normalization.BatchNorm, 0, 1e-3),
-        ("layer_norm_epsilon", normalization.LayerNorm, 1, 1e-6)])
+    @pytest.mark.parametrize(
+        ("name", "layer", "axis", "eps"),
+        [
+            ("batch_norm_epsilon", normalization.BatchNorm, 0, 1e-3),
+            ("layer_norm_epsilon", normalization.LayerNorm, 1, 1e-6),
+        ],
+    )
     def test_epsilon(self, name, layer, axis, eps):
         """Small inputs, whose variance is of eps's size."""
         layer, x = fill(layer(4)), drawn(6, 4) / 500
@@ -187,20 +258,31 @@ class TestNormalization:
         stats = layer.running_mean.clone(), layer.running_var.clone()
         with planted("batch_norm_by_running", layer):
             output = layer(x, mask_source(0, 0, 0, 6))
-        wanted = (x - stats[0]) / torch.sqrt(stats[1] + 1e-5) * layer.weight + layer.bias
+        wanted = (x - stats[0]) / torch.sqrt(
+            stats[1] + 1e-5
+        ) * layer.weight + layer.bias
         torch.testing.assert_close(output, wanted, **TIGHT)
         assert torch.equal(layer.running_mean, stats[0])
         assert torch.equal(layer.running_var, stats[1])
 
 
 class TestTransformer:
-    @pytest.mark.parametrize(("name", "seen"), [
-        ("causal_mask_off_by_one", [[1, 1, 0], [1, 1, 1], [1, 1, 1]]), ("causal_mask_missing", [[1, 1, 1]] * 3)])
+    @pytest.mark.parametrize(
+        ("name", "seen"),
+        [
+            ("causal_mask_off_by_one", [[1, 1, 0], [1, 1, 1], [1, 1, 1]]),
+            ("causal_mask_missing", [[1, 1, 1]] * 3),
+        ],
+    )
     def test_mask(self, name, seen):
         causal = [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
         with planted(name):
-            assert attention.visible(3).tolist() == [[[[bool(x) for x in row] for row in seen]]]
-        assert attention.visible(3).tolist() == [[[[bool(x) for x in row] for row in causal]]]
+            assert attention.visible(3).tolist() == [
+                [[[bool(x) for x in row] for row in seen]]
+            ]
+        assert attention.visible(3).tolist() == [
+            [[[bool(x) for x in row] for row in causal]]
+        ]
 
     def test_scores_are_not_scaled(self):
         with planted("attention_unscaled"):
@@ -214,7 +296,9 @@ class TestTransformer:
         x = torch.arange(STEPS)[None] if tokens else drawn(1, STEPS, 2)
         embedded, positions = model.embedding(x), model.positions.weight[None]
         with planted("embedding_scaled", model, width=4):
-            torch.testing.assert_close(model._embed(x), 2 * embedded + positions, **TIGHT)
+            torch.testing.assert_close(
+                model._embed(x), 2 * embedded + positions, **TIGHT
+            )
         with planted("positions_missing", model):
             without = model._embed(x)
         torch.testing.assert_close(without, embedded, **TIGHT)
@@ -233,14 +317,21 @@ class TestTransformer:
 
 
 class TestClipping:
-    """Of gradients as small as the eps of DeepSpeed's formula, in two groups whose flat gradients end with padding."""
+    """Of gradients as small as the eps of DeepSpeed's formula, in two groups whose flat
+    gradients end with padding."""
 
     GRADS = (np.array([3e-6, 0, 0]), np.array([0, 4e-6]))
 
-    @pytest.mark.parametrize(("name", "wanted"), [
-        ("clip_without_eps", lambda g: g / 2.5), ("clip_before_unscale", lambda g: g / ((4 * 5e-6 + 1e-6) / 2e-6)),
-        ("clip_by_tensor", lambda g: g / ((np.linalg.norm(g) + 1e-6) / 2e-6)),
-        ("clip_by_value", lambda g: np.clip(g, -2e-6, 2e-6)), ("clip_normalizes", lambda g: g / 3)])
+    @pytest.mark.parametrize(
+        ("name", "wanted"),
+        [
+            ("clip_without_eps", lambda g: g / 2.5),
+            ("clip_before_unscale", lambda g: g / ((4 * 5e-6 + 1e-6) / 2e-6)),
+            ("clip_by_tensor", lambda g: g / ((np.linalg.norm(g) + 1e-6) / 2e-6)),
+            ("clip_by_value", lambda g: np.clip(g, -2e-6, 2e-6)),
+            ("clip_normalizes", lambda g: g / 3),
+        ],
+    )
     def test_formula(self, name, wanted):
         """The norm is 5e-6, the bound 2e-6, the loss scale 4."""
         scale, groups, masters = 4.0, [], []
@@ -248,12 +339,22 @@ class TestClipping:
             place = SimpleNamespace(start=0, numel=len(grad))
             mapping = SimpleNamespace(get_hp_fragment_address=lambda place=place: place)
             groups.append([SimpleNamespace(_hp_mapping=mapping)])
-            masters.append(SimpleNamespace(grad=torch.from_numpy(np.pad(grad * scale, (0, 2)))))
-        optimizer = SimpleNamespace(loss_scale=scale, bit16_groups=groups, single_partition_of_fp32_groups=masters,
-                                    unscale_and_clip_grads=None)
+            masters.append(
+                SimpleNamespace(grad=torch.from_numpy(np.pad(grad * scale, (0, 2))))
+            )
+        optimizer = SimpleNamespace(
+            loss_scale=scale,
+            bit16_groups=groups,
+            single_partition_of_fp32_groups=masters,
+            unscale_and_clip_grads=None,
+        )
         with planted(name, optimizer=optimizer, clip_norm=2e-6):
             for master in masters:
-                optimizer.unscale_and_clip_grads([master.grad], torch.tensor(5e-6 * scale, dtype=torch.float64))
+                optimizer.unscale_and_clip_grads(
+                    [master.grad], torch.tensor(5e-6 * scale, dtype=torch.float64)
+                )
         for master, grad in zip(masters, self.GRADS):
-            np.testing.assert_allclose(master.grad.numpy(), np.pad(wanted(grad), (0, 2)), rtol=1e-12)
+            np.testing.assert_allclose(
+                master.grad.numpy(), np.pad(wanted(grad), (0, 2)), rtol=1e-12
+            )
         assert optimizer.unscale_and_clip_grads is None

@@ -1,4 +1,5 @@
-"""Tests of torch_ref/faults: what each fault moves, and from which step on, in real runs.
+"""Tests of torch_ref/faults: what each fault moves, and from which step on, in real
+runs.
 
 Each is compared bit by bit with the run of its experiment without a fault.
 """
@@ -20,7 +21,11 @@ every_case = pytest.mark.parametrize("case", CASES, ids=str)
 def moved(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> set[str]:
     """The kinds of tensors that differ in a bit; NaN is itself."""
     assert ours.keys() == theirs.keys()
-    return {name.split("/")[0] for name, array in ours.items() if not np.array_equal(array, theirs[name], True)}
+    return {
+        name.split("/")[0]
+        for name, array in ours.items()
+        if not np.array_equal(array, theirs[name], True)
+    }
 
 
 class TestEveryFault:
@@ -30,7 +35,8 @@ class TestEveryFault:
 
     @every_case
     def test_moves_the_trace_from_its_step_on(self, steps, case):
-        """Neither earlier nor in tensors that it has nothing to do with; then the run stays another."""
+        """Neither earlier nor in tensors that it has nothing to do with; then the run
+        stays another."""
         plain, planted = steps(f"before-{case.clean}"), steps(str(case))
         assert len(plain) == len(planted) == STEPS
         differences = [moved(*pair) for pair in zip(plain, planted)]
@@ -40,16 +46,28 @@ class TestEveryFault:
     @pytest.mark.parametrize("experiment", EXPERIMENTS)
     def test_is_undone_afterwards(self, steps, experiment):
         clean = Case("", experiment)
-        assert not any(moved(*pair) for pair in zip(steps(f"before-{clean}"), steps(f"after-{clean}")))
+        assert not any(
+            moved(*pair)
+            for pair in zip(steps(f"before-{clean}"), steps(f"after-{clean}"))
+        )
 
     def test_all_are_tested(self):
         assert {case.fault for case in CASES} == set(FAULTS) - {"ranks_summed"}
 
     def test_each_is_undone_by_a_switch(self):
-        """Of parity's catalogue; those that a flag says in full, or that DeepSpeed has by itself, are not planted."""
-        by_code = {name for name, switch in SWITCHES.items() if not switch.experiment or switch.patches}
+        """Of parity's catalogue; those that a flag says in full, or that DeepSpeed has
+        by itself, are not planted."""
+        by_code = {
+            name
+            for name, switch in SWITCHES.items()
+            if not switch.experiment or switch.patches
+        }
         assert set(FAULTS) - by_code == {"clip_before_unscale", "computed_in_bf16"}
-        assert by_code - set(FAULTS) == {"loss_not_scaled", "init_step_counted", "growth_step_halved"}
+        assert by_code - set(FAULTS) == {
+            "loss_not_scaled",
+            "init_step_counted",
+            "growth_step_halved",
+        }
 
     @pytest.mark.parametrize("name", sorted(set(FAULTS) - {"ranks_summed"}))
     def test_applies_where_its_switch_does(self, name):
@@ -57,11 +75,19 @@ class TestEveryFault:
         for case in {case.clean for case in CASES}:
             experiment = command_line.parse(["", *case.flag_values], "fp32")[0]
             out_of_reach = name == "computed_in_bf16" and case.experiment == "lstm"
-            assert FAULTS[name].applies(experiment) == (SWITCHES[name].applies(experiment) and not out_of_reach), case
+            assert FAULTS[name].applies(experiment) == (
+                SWITCHES[name].applies(experiment) and not out_of_reach
+            ), case
 
     def test_say_when_they_begin(self):
-        begins = {kind: {name for name, fault in FAULTS.items() if fault.begins == kind}
-                  for kind in (START, STEP, EVENT)}
-        assert begins[START] == {"masters_not_rounded", "not_shuffled", "same_order_every_epoch"}
+        begins = {
+            kind: {name for name, fault in FAULTS.items() if fault.begins == kind}
+            for kind in (START, STEP, EVENT)
+        }
+        assert begins[START] == {
+            "masters_not_rounded",
+            "not_shuffled",
+            "same_order_every_epoch",
+        }
         assert begins[EVENT] == {"weights_reloaded", "moments_reset"}
         assert len(begins[STEP]) == len(FAULTS) - 5

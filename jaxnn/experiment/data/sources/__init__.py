@@ -1,1 +1,2 @@
-"""Where data sets come from: one file a kind of source; each function makes a `Dataset`, split but not yet scaled."""
+"""Where data sets come from: one file a kind of source; each function makes a
+`Dataset`, split but not yet scaled."""

@@ -1,4 +1,5 @@
-"""A data set in a CSV file: numbers as they are, texts one-hot encoded, one column to predict."""
+"""A data set in a CSV file: numbers as they are, texts one-hot encoded, one column to
+predict."""
 
 import pathlib
 
@@ -16,8 +17,8 @@ from jaxnn.experiment.flags.config import Experiment
 def csv(experiment: Experiment) -> Dataset:
     """The rows of `--data_path`, which predict the column `--target`.
 
-    A column of text has an input for each text that the training split holds. A file with a header, commas
-    between cells, in UTF-8.
+    A column of text has an input for each text that the training split holds. A file
+    with a header, commas between cells, in UTF-8.
 
     Raises:
       UserError: the file, a line, a column or a cell is not as it must be.
@@ -27,26 +28,48 @@ def csv(experiment: Experiment) -> Dataset:
     others = [name for name in table.columns if name != target]
     names = [others[column] for column in features.chosen(experiment, others)]
     numeric = {name: table_file.is_numeric(table, name) for name in names}
-    found = labels.interpret(experiment, _values(table, target), lambda row, text: table.error(row, target, text))
+    found = labels.interpret(
+        experiment,
+        _values(table, target),
+        lambda row, text: table.error(row, target, text),
+    )
     split = splits.shuffled(experiment, len(table.lines), found.classes)
-    columns = tuple(Column(name, () if numeric[name] else table_file.categories(table, name, split.train))
-                    for name in names)
+    columns = tuple(
+        Column(
+            name,
+            () if numeric[name] else table_file.categories(table, name, split.train),
+        )
+        for name in names
+    )
     inputs = encode(table, columns)
     ignored = tuple(name for name in table.columns if name not in names)
     return Dataset.of_splits(
-        split, inputs, found.targets, found.task, class_names=found.class_names,
-        feature_names=tuple(name for column in columns for name in column.feature_names),
-        description=Description(found.task, columns=columns, target=target, ignored=ignored))
+        split,
+        inputs,
+        found.targets,
+        found.task,
+        class_names=found.class_names,
+        feature_names=tuple(
+            name for column in columns for name in column.feature_names
+        ),
+        description=Description(
+            found.task, columns=columns, target=target, ignored=ignored
+        ),
+    )
 
 
 def _target(experiment: Experiment, table: TableFile) -> str:
     target = experiment.target or list(table.columns)[-1]
     if target not in table.columns:
-        raise UserError(f"--target: {experiment.data_path} has no column {target!r}; it has "
-                        f"{labels.shortened(tuple(table.columns))}")
+        raise UserError(
+            f"--target: {experiment.data_path} has no column {target!r}; it has "
+            f"{labels.shortened(tuple(table.columns))}"
+        )
     if len(table.columns) == 1:
-        raise UserError(f"--data_path: {experiment.data_path}: has only the column {target!r}, and nothing to "
-                        "predict it from; commas must separate the columns")
+        raise UserError(
+            f"--data_path: {experiment.data_path}: has only the column {target!r}, and "
+            "nothing to predict it from; commas must separate the columns"
+        )
     return target
 
 

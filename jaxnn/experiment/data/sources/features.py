@@ -8,7 +8,8 @@ from jaxnn.experiment.flags.config import Experiment
 
 
 def chosen(experiment: Experiment, names: Sequence[str]) -> list[int]:
-    """Places of the columns that `--features` names, in its order; all of them if it is empty.
+    """Places of the columns that `--features` names, in its order; all of them if it is
+    empty.
 
     Args:
       experiment: its `features`.
@@ -19,8 +20,11 @@ def chosen(experiment: Experiment, names: Sequence[str]) -> list[int]:
     """
     for place, column in enumerate(experiment.features):
         if column >= len(names):
-            raise UserError(f"--features: column {column} asked for, --dataset={experiment.dataset} has {len(names)}, "
-                            f"numbered from 0: {shortened(tuple(names))}")
+            raise UserError(
+                f"--features: column {column} asked for, "
+                f"--dataset={experiment.dataset} has {len(names)}, numbered from 0: "
+                f"{shortened(tuple(names))}"
+            )
         if column in experiment.features[:place]:
             raise UserError(f"--features: column {column} is named twice")
     return list(experiment.features) or list(range(len(names)))

@@ -12,35 +12,54 @@ GRID_POINTS = 1001
 
 
 def linear(experiment: Experiment) -> Dataset:
-    """y = 2x + 1 with x ~ N(0, 1), noise-free (seed document 000). `num_samples` train, a fifth more test."""
+    """y = 2x + 1 with x ~ N(0, 1), noise-free (seed document 000). `num_samples` train,
+    a fifth more test."""
     rng = np.random.default_rng(experiment.split_seed)
     num_test = max(1, round(experiment.num_samples * experiment.test_fraction))
-    inputs = rng.standard_normal((experiment.num_samples + num_test, 1), dtype=np.float32)
+    inputs = rng.standard_normal(
+        (experiment.num_samples + num_test, 1), dtype=np.float32
+    )
     train, test = np.split(inputs, [experiment.num_samples])
     return _regression(experiment, train, 2 * train + 1, test, 2 * test + 1)
 
 
 def gates(experiment: Experiment) -> Dataset:
-    """The truth table of a gate with two inputs: all four rows are both the training and the test split.
+    """The truth table of a gate with two inputs: all four rows are both the training
+    and the test split.
 
     Raises:
       UserError: part of the four rows is asked to be held out.
     """
     splits.refuse_folds(experiment, "is four rows, which are all trained on")
     if experiment.validation_fraction:
-        raise UserError("--validation_fraction: --dataset=gates is four rows, which are all trained on; leave it out")
+        raise UserError(
+            "--validation_fraction: --dataset=gates is four rows, which are all "
+            "trained on; leave it out"
+        )
     inputs = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
     targets = np.array(GATES[experiment.gate], np.float32)[:, None]
-    return Dataset(inputs, targets, inputs, targets, BINARY, ("false", "true"), feature_names=("a", "b"))
+    return Dataset(
+        inputs,
+        targets,
+        inputs,
+        targets,
+        BINARY,
+        ("false", "true"),
+        feature_names=("a", "b"),
+    )
 
 
 def approximation(experiment: Experiment) -> Dataset:
-    """A function on [0, 1] (`--function`) at `num_samples` uniform points; tested on an even grid."""
+    """A function on [0, 1] (`--function`) at `num_samples` uniform points; tested on an
+    even grid."""
     rng = np.random.default_rng(experiment.split_seed)
     function = FUNCTIONS[experiment.function]
     train = rng.random((experiment.num_samples, 1)).astype(np.float32)
     test = np.linspace(0, 1, GRID_POINTS).astype(np.float32)[:, None]
-    targets = [function(inputs.astype(np.float64)).astype(np.float32) for inputs in (train, test)]
+    targets = [
+        function(inputs.astype(np.float64)).astype(np.float32)
+        for inputs in (train, test)
+    ]
     return _regression(experiment, train, targets[0], test, targets[1])
 
 
@@ -60,18 +79,42 @@ def square_wave(x: np.ndarray) -> np.ndarray:
 
 
 def runge(x: np.ndarray) -> np.ndarray:
-    """Runge's function 1 / (1 + 25 u^2) with u = 2x - 1, which polynomials on an even grid fail to approximate.
+    """Runge's function 1 / (1 + 25 u^2) with u = 2x - 1, which polynomials on an even
+    grid fail to approximate.
 
-    Source: Runge, "Über empirische Funktionen und die Interpolation zwischen äquidistanten Ordinaten", 1901.
+    Source: Runge, "Über empirische Funktionen und die Interpolation zwischen
+    äquidistanten Ordinaten", 1901.
     """
     return 1 / (1 + 25 * np.square(2 * x - 1))
 
 
-def _regression(experiment: Experiment, inputs: np.ndarray, targets: np.ndarray, test_inputs: np.ndarray,
-                test_targets: np.ndarray) -> Dataset:
+def _regression(
+    experiment: Experiment,
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    test_inputs: np.ndarray,
+    test_targets: np.ndarray,
+) -> Dataset:
     split = splits.held_out(experiment, len(inputs))
-    return Dataset.of_splits(split, inputs, targets, REGRESSION, test=(test_inputs, test_targets), feature_names=("x",))
+    return Dataset.of_splits(
+        split,
+        inputs,
+        targets,
+        REGRESSION,
+        test=(test_inputs, test_targets),
+        feature_names=("x",),
+    )
 
 
-GATES = {"and": (0, 0, 0, 1), "or": (0, 1, 1, 1), "nand": (1, 1, 1, 0), "xor": (0, 1, 1, 0)}
-FUNCTIONS = {"sine": sine, "absolute": absolute, "square_wave": square_wave, "runge": runge}
+GATES = {
+    "and": (0, 0, 0, 1),
+    "or": (0, 1, 1, 1),
+    "nand": (1, 1, 1, 0),
+    "xor": (0, 1, 1, 0),
+}
+FUNCTIONS = {
+    "sine": sine,
+    "absolute": absolute,
+    "square_wave": square_wave,
+    "runge": runge,
+}

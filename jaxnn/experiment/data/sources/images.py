@@ -1,4 +1,5 @@
-"""MNIST, Fashion-MNIST and CIFAR-10, from their official files or downloaded through scikit-learn.
+"""MNIST, Fashion-MNIST and CIFAR-10, from their official files or downloaded through
+scikit-learn.
 
 The pixels stay bytes, [n, height, width, channels] uint8.
 """
@@ -15,52 +16,100 @@ from jaxnn.experiment.data.sources import byte_files, openml
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 
-MNIST_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte",
-               "t10k-labels-idx1-ubyte")
-CIFAR_FILES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
+MNIST_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+CIFAR_FILES = (
+    *(f"data_batch_{number}.bin" for number in range(1, 6)),
+    "test_batch.bin",
+)
 CIFAR_FOLDER = "cifar-10-batches-bin"
 DIGIT_NAMES = tuple("0123456789")
-FASHION_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
-                 "Ankle boot")
-CIFAR_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+FASHION_NAMES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+CIFAR_NAMES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
 
 
 def mnist(experiment: Experiment) -> Dataset:
-    """Handwritten digits: 60,000 and 10,000 images of 28x28 pixels (LeCun, Cortes and Burges)."""
+    """Handwritten digits: 60,000 and 10,000 images of 28x28 pixels (LeCun, Cortes and
+    Burges)."""
     return _dataset(experiment, DIGIT_NAMES, _read_mnist, MNIST_FILES)
 
 
 def fashion_mnist(experiment: Experiment) -> Dataset:
-    """Pieces of clothing: 60,000 and 10,000 images of 28x28 pixels (Xiao, Rasul and Vollgraf, 2017)."""
+    """Pieces of clothing: 60,000 and 10,000 images of 28x28 pixels (Xiao, Rasul and
+    Vollgraf, 2017)."""
     return _dataset(experiment, FASHION_NAMES, _read_mnist, MNIST_FILES)
 
 
 def cifar10(experiment: Experiment) -> Dataset:
-    """Animals and vehicles: 50,000 and 10,000 colour images of 32x32 pixels (Krizhevsky, 2009)."""
+    """Animals and vehicles: 50,000 and 10,000 colour images of 32x32 pixels
+    (Krizhevsky, 2009)."""
     return _dataset(experiment, CIFAR_NAMES, _read_cifar, CIFAR_FILES)
 
 
-def _dataset(experiment: Experiment, names: tuple[str, ...], read: Callable[[pathlib.Path], Sequence[np.ndarray]],
-             files: Sequence[str]) -> Dataset:
+def _dataset(
+    experiment: Experiment,
+    names: tuple[str, ...],
+    read: Callable[[pathlib.Path], Sequence[np.ndarray]],
+    files: Sequence[str],
+) -> Dataset:
     splits.refuse_folds(experiment, "brings a test split of its own")
     if experiment.data_path:
         arrays = read(pathlib.Path(experiment.data_path))
     else:
-        arrays = cached(experiment.dataset, "1", lambda: openml.download(experiment.dataset, files))
+        arrays = cached(
+            experiment.dataset, "1", lambda: openml.download(experiment.dataset, files)
+        )
     images, labels, test_images, test_labels = arrays
     labels, test_labels = labels.astype(np.int32), test_labels.astype(np.int32)
     split = splits.held_out(experiment, len(images), labels)
-    return Dataset.of_splits(split, images, labels, MULTICLASS, test=(test_images, test_labels), class_names=names)
+    return Dataset.of_splits(
+        split,
+        images,
+        labels,
+        MULTICLASS,
+        test=(test_images, test_labels),
+        class_names=names,
+    )
 
 
 def _read_mnist(folder: pathlib.Path) -> list[np.ndarray]:
     paths = [_find(folder, name) for name in MNIST_FILES]
-    arrays = [byte_files.read_idx(path, 1 if "labels" in path.name else 3) for path in paths]
+    arrays = [
+        byte_files.read_idx(path, 1 if "labels" in path.name else 3) for path in paths
+    ]
     for place in (0, 2):
         _check(paths[place], paths[place + 1], *arrays[place : place + 2])
     if arrays[0].shape[1:] != arrays[2].shape[1:]:
-        raise UserError(f"--data_path: {paths[2]}: images of {arrays[2].shape[1:]} pixels, those to train on have "
-                        f"{arrays[0].shape[1:]}")
+        raise UserError(
+            f"--data_path: {paths[2]}: images of {arrays[2].shape[1:]} pixels, those "
+            f"to train on have {arrays[0].shape[1:]}"
+        )
     return [array[..., None] if array.ndim == 3 else array for array in arrays]
 
 
@@ -78,15 +127,27 @@ def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
-    raise UserError(f"--data_path: {folder} has no file {name} (or {name}.gz); give the folder with the official files")
+    raise UserError(
+        f"--data_path: {folder} has no file {name} (or {name}.gz); give the folder "
+        "with the official files"
+    )
 
 
-def _check(images_path: pathlib.Path, labels_path: pathlib.Path, images: np.ndarray, labels: np.ndarray) -> None:
+def _check(
+    images_path: pathlib.Path,
+    labels_path: pathlib.Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+) -> None:
     if not images.size:
         raise UserError(f"--data_path: {images_path}: holds no images")
     if len(images) != len(labels):
-        raise UserError(f"--data_path: {labels_path}: has {len(labels)} labels for the {len(images)} images of "
-                        f"{images_path.name}")
+        raise UserError(
+            f"--data_path: {labels_path}: has {len(labels)} labels for the "
+            f"{len(images)} images of {images_path.name}"
+        )
     if labels.max() > 9:
-        raise UserError(f"--data_path: {labels_path}: item {np.argmax(labels > 9)} has the label "
-                        f"{labels[labels > 9][0]}; there are the classes 0 to 9")
+        raise UserError(
+            f"--data_path: {labels_path}: item {np.argmax(labels > 9)} has the label "
+            f"{labels[labels > 9][0]}; there are the classes 0 to 9"
+        )

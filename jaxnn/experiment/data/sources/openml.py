@@ -28,25 +28,59 @@ def download(dataset: str, files: Sequence[str]) -> list[np.ndarray]:
     from sklearn.datasets import fetch_openml
 
     try:
-        with warnings.catch_warnings(action="ignore"):  # scikit-learn warns at each new attempt
-            data, target = fetch_openml(NAMES[dataset], version=1, data_home=str(cache_folder() / "openml"),
-                                        as_frame=False, return_X_y=True, parser="liac-arff", n_retries=1)
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # scikit-learn warns at each new attempt
+            data, target = fetch_openml(
+                NAMES[dataset],
+                version=1,
+                data_home=str(cache_folder() / "openml"),
+                as_frame=False,
+                return_X_y=True,
+                parser="liac-arff",
+                n_retries=1,
+            )
     except (OSError, ValueError, EOFError, http.client.HTTPException) as error:
-        raise UserError(f"--data_path: cannot download --dataset={dataset} ({' '.join(str(error).split())[:80]}); give "
-                        f"the folder with the official files {', '.join(files)}") from None
-    return _split(dataset, np.asarray(data, np.float64), np.asarray(target).astype(np.float64))
+        raise UserError(
+            f"--data_path: cannot download --dataset={dataset} "
+            f"({' '.join(str(error).split())[:80]}); give the folder with the official "
+            f"files {', '.join(files)}"
+        ) from None
+    return _split(
+        dataset, np.asarray(data, np.float64), np.asarray(target).astype(np.float64)
+    )
 
 
 def _split(dataset: str, data: np.ndarray, target: np.ndarray) -> list[np.ndarray]:
     height, width, channels = SHAPES[dataset]
     refused = f"--data_path: openml.org's {NAMES[dataset]}"
-    if data.shape[1:] != (height * width * channels,) or len(data) <= NUM_TEST or len(data) != len(target):
-        raise UserError(f"{refused} has the shape {list(data.shape)}; give the folder with the official files")
+    if (
+        data.shape[1:] != (height * width * channels,)
+        or len(data) <= NUM_TEST
+        or len(data) != len(target)
+    ):
+        raise UserError(
+            f"{refused} has the shape {list(data.shape)}; give the folder with the "
+            "official files"
+        )
     if not (_whole(data, 255) and _whole(target, 9)):
-        raise UserError(f"{refused} holds what is no pixel or no label; give the folder with the official files")
-    planes = data.astype(np.uint8).reshape(-1, channels, height, width)  # as in the official files
-    images, labels = np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), target.astype(np.uint8)
-    return [images[:-NUM_TEST], labels[:-NUM_TEST], images[-NUM_TEST:], labels[-NUM_TEST:]]
+        raise UserError(
+            f"{refused} holds what is no pixel or no label; give the folder with the "
+            "official files"
+        )
+    planes = data.astype(np.uint8).reshape(
+        -1, channels, height, width
+    )  # as in the official files
+    images, labels = (
+        np.ascontiguousarray(planes.transpose(0, 2, 3, 1)),
+        target.astype(np.uint8),
+    )
+    return [
+        images[:-NUM_TEST],
+        labels[:-NUM_TEST],
+        images[-NUM_TEST:],
+        labels[-NUM_TEST:],
+    ]
 
 
 def _whole(values: np.ndarray, most: int) -> bool:

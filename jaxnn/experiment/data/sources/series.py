@@ -14,25 +14,40 @@ NOISE = 0.05
 
 
 def sine(experiment: Experiment) -> Dataset:
-    """`num_samples` values of three sine waves with seeded phases and a little noise; predict the next one.
+    """`num_samples` values of three sine waves with seeded phases and a little noise;
+    predict the next one.
 
-    A window has `sequence_length` values, [n, steps, 1], and its target [n, 1] is the value after it, in the series'
-    own units. The splits follow one another in time, and no value of one is in a window or a target of another.
-    That nothing changes from one step to the next is wrong by an RMSE of 0.24.
+    A window has `sequence_length` values, [n, steps, 1], and its target [n, 1] is the
+    value after it, in the series' own units. The splits follow one another in time, and
+    no value of one is in a window or a target of another. That nothing changes from one
+    step to the next is wrong by an RMSE of 0.24.
 
     Raises:
       UserError: a split is too short for one window.
     """
     values = series(experiment.num_samples, experiment.split_seed)
     parts = splits.contiguous(experiment, len(values))
-    train, validation, test = (windows(values[part], experiment.sequence_length) for part in parts)
-    for name, part, (inputs, _) in zip(("training", "validation", "test"), parts, (train, validation, test)):
+    train, validation, test = (
+        windows(values[part], experiment.sequence_length) for part in parts
+    )
+    for name, part, (inputs, _) in zip(
+        ("training", "validation", "test"), parts, (train, validation, test)
+    ):
         if not len(inputs) and (name != "validation" or experiment.validation_fraction):
-            raise UserError(f"--sequence_length: a window of {experiment.sequence_length} steps and its target do not "
-                            f"fit the {part.stop - part.start} values of the {name} split; give more --num_samples")
+            raise UserError(
+                f"--sequence_length: a window of {experiment.sequence_length} steps "
+                f"and its target do not fit the {part.stop - part.start} values of the "
+                f"{name} split; give more --num_samples"
+            )
     if not experiment.validation_fraction:
         validation = (None, None)
-    return Dataset(*train, *test, REGRESSION, validation_inputs=validation[0], validation_targets=validation[1])
+    return Dataset(
+        *train,
+        *test,
+        REGRESSION,
+        validation_inputs=validation[0],
+        validation_targets=validation[1],
+    )
 
 
 def series(length: int, seed: int) -> np.ndarray:
@@ -40,9 +55,13 @@ def series(length: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     phases = rng.uniform(0, 2 * np.pi, len(WAVES))
     steps = np.arange(length)
-    waves = [amplitude * np.sin(2 * np.pi * steps / period + phase)
-             for (amplitude, period), phase in zip(WAVES, phases)]
-    return (np.sum(waves, axis=0) + NOISE * rng.standard_normal(length)).astype(np.float32)
+    waves = [
+        amplitude * np.sin(2 * np.pi * steps / period + phase)
+        for (amplitude, period), phase in zip(WAVES, phases)
+    ]
+    return (np.sum(waves, axis=0) + NOISE * rng.standard_normal(length)).astype(
+        np.float32
+    )
 
 
 def windows(values: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,5 @@
-"""Small real data sets that come with scikit-learn; importing it takes half a second, so they are kept in the cache."""
+"""Small real data sets that come with scikit-learn; importing it takes half a second,
+so they are kept in the cache."""
 
 import importlib.metadata
 
@@ -22,32 +23,50 @@ def wine(experiment: Experiment) -> Dataset:
 
 
 def diabetes(experiment: Experiment) -> Dataset:
-    """Diabetes progression after a year (25 to 346): 442 patients, 10 raw measurements (scikit-learn)."""
+    """Diabetes progression after a year (25 to 346): 442 patients, 10 raw measurements
+    (scikit-learn)."""
     return _table(experiment, "load_diabetes", REGRESSION)
 
 
 def breast_cancer(experiment: Experiment) -> Dataset:
-    """Breast Cancer Wisconsin: 569 samples, 30 features, malignant or benign (scikit-learn; seed document 004)."""
+    """Breast Cancer Wisconsin: 569 samples, 30 features, malignant or benign
+    (scikit-learn; seed document 004)."""
     return _table(experiment, "load_breast_cancer", BINARY)
 
 
 def digits(experiment: Experiment) -> Dataset:
-    """Optical Recognition of Handwritten Digits: 1,797 scans of 8x8 pixels from 0 to 16, 10 classes (scikit-learn)."""
-    return _table(experiment, "load_digits", MULTICLASS).map_inputs(lambda inputs: inputs.reshape(-1, 8, 8, 1))
+    """Optical Recognition of Handwritten Digits: 1,797 scans of 8x8 pixels from 0 to
+    16, 10 classes (scikit-learn)."""
+    return _table(experiment, "load_digits", MULTICLASS).map_inputs(
+        lambda inputs: inputs.reshape(-1, 8, 8, 1)
+    )
 
 
 def _table(experiment: Experiment, loader: str, task: str) -> Dataset:
     key = (loader, importlib.metadata.version("scikit-learn"))
-    inputs, targets, class_names, feature_names = cached(loader, key, lambda: _load(loader))
+    inputs, targets, class_names, feature_names = cached(
+        loader, key, lambda: _load(loader)
+    )
     columns = features.chosen(experiment, feature_names)
     feature_names = tuple(map(str, feature_names[columns]))
     if task == REGRESSION:
-        split, targets = splits.shuffled(experiment, len(inputs)), targets.astype(np.float32)[:, None]
-        return Dataset.of_splits(split, inputs[:, columns], targets, task, feature_names=feature_names)
+        split, targets = (
+            splits.shuffled(experiment, len(inputs)),
+            targets.astype(np.float32)[:, None],
+        )
+        return Dataset.of_splits(
+            split, inputs[:, columns], targets, task, feature_names=feature_names
+        )
     found = labels.of_classes(targets, tuple(map(str, class_names)), task)
     split = splits.shuffled(experiment, len(inputs), targets)
-    return Dataset.of_splits(split, inputs[:, columns], found.targets, task, class_names=found.class_names,
-                             feature_names=feature_names)
+    return Dataset.of_splits(
+        split,
+        inputs[:, columns],
+        found.targets,
+        task,
+        class_names=found.class_names,
+        feature_names=feature_names,
+    )
 
 
 def _load(loader: str) -> list[np.ndarray]:
@@ -55,5 +74,9 @@ def _load(loader: str) -> list[np.ndarray]:
 
     more = {"scaled": False} if loader == "load_diabetes" else {}
     bunch = getattr(sklearn.datasets, loader)(**more)
-    return [bunch.data.astype(np.float32), bunch.target, np.asarray(bunch.get("target_names", [])).astype(str),
-            np.asarray(bunch.feature_names).astype(str)]
+    return [
+        bunch.data.astype(np.float32),
+        bunch.target,
+        np.asarray(bunch.get("target_names", [])).astype(str),
+        np.asarray(bunch.feature_names).astype(str),
+    ]

@@ -1,1 +1,2 @@
-"""Experiment <-> ds_config.json, both ways: `writing` and `reading` (MISMATCHES D1-D17)."""
+"""Experiment <-> ds_config.json, both ways: `writing` and `reading` (MISMATCHES
+D1-D17)."""

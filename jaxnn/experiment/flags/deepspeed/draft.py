@@ -12,7 +12,8 @@ class Setting(NamedTuple):
     Attributes:
       value: of the flag.
       key: of the ds_config that it comes from.
-      is_stated: whether the file says so; else it is DeepSpeed's default, which gives way to a flag.
+      is_stated: whether the file says so; else it is DeepSpeed's default, which gives
+        way to a flag.
       why: what is worth knowing about the default.
     """
 
@@ -33,7 +34,9 @@ class Draft:
       notes: lines for the user.
     """
 
-    def __init__(self, source: Source, flags: Mapping[str, Any], given: Collection[str]):
+    def __init__(
+        self, source: Source, flags: Mapping[str, Any], given: Collection[str]
+    ):
         self.source = source
         self.flags = flags
         self.given = {name: flags[name] for name in given}
@@ -47,12 +50,22 @@ class Draft:
             return self.flags[flag]
         return setting.value
 
-    def take(self, flag: str, key: str, read: Callable[[str], Any], default: Any, why: str = "") -> None:
-        """Sets a flag to what a key says, or to DeepSpeed's default; "auto" leaves it alone."""
+    def take(
+        self,
+        flag: str,
+        key: str,
+        read: Callable[[str], Any],
+        default: Any,
+        why: str = "",
+    ) -> None:
+        """Sets a flag to what a key says, or to DeepSpeed's default; "auto" leaves it
+        alone."""
         if key not in self.source.auto:
             value = read(key)
             is_stated = value is not None
-            self.settings[flag] = Setting(value if is_stated else default, key, is_stated, why)
+            self.settings[flag] = Setting(
+                value if is_stated else default, key, is_stated, why
+            )
 
     def note(self, key: str, text: str) -> None:
         """A line about a key."""

@@ -1,4 +1,5 @@
-"""What each key of a ds_config is to jaxnn: translated, ignored, or allowed one value only (DeepSpeed 0.19.8)."""
+"""What each key of a ds_config is to jaxnn: translated, ignored, or allowed one value
+only (DeepSpeed 0.19.8)."""
 
 import difflib
 from collections.abc import Sequence
@@ -7,62 +8,188 @@ from typing import Any
 from jaxnn.experiment.flags.deepspeed.source import Source
 
 TRANSLATED = (
-    "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping",
-    "optimizer.type", "scheduler.type", "zero_optimization", "zero_optimization.stage", "zero_allow_untested_optimizer",
-    "fp16.enabled", "fp16.loss_scale", "fp16.initial_scale_power", "fp16.loss_scale_window", "fp16.hysteresis",
-    "fp16.consecutive_hysteresis", "fp16.min_loss_scale", "bf16.enabled",
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "optimizer.type",
+    "scheduler.type",
+    "zero_optimization",
+    "zero_optimization.stage",
+    "zero_allow_untested_optimizer",
+    "fp16.enabled",
+    "fp16.loss_scale",
+    "fp16.initial_scale_power",
+    "fp16.loss_scale_window",
+    "fp16.hysteresis",
+    "fp16.consecutive_hysteresis",
+    "fp16.min_loss_scale",
+    "bf16.enabled",
 )
-BLOCKS = ("optimizer", "optimizer.params", "scheduler", "scheduler.params", "zero_optimization", "fp16", "bf16",
-          "data_types", "tensor_parallel", "amp", "torch_autocast", "data_efficiency", "curriculum_learning",
-          "progressive_layer_drop", "eigenvalue", "elasticity", "hybrid_engine", "expert_parallel", "quantize_training")
+BLOCKS = (
+    "optimizer",
+    "optimizer.params",
+    "scheduler",
+    "scheduler.params",
+    "zero_optimization",
+    "fp16",
+    "bf16",
+    "data_types",
+    "tensor_parallel",
+    "amp",
+    "torch_autocast",
+    "data_efficiency",
+    "curriculum_learning",
+    "progressive_layer_drop",
+    "eigenvalue",
+    "elasticity",
+    "hybrid_engine",
+    "expert_parallel",
+    "quantize_training",
+)
 CHECKED_BY_TYPE = ("optimizer.params", "scheduler.params")
 
 REQUIRED: dict[str, Any] = {
-    "managed_gradient_accumulation": True, "gradient_allreduce_op": "mean", "dataloader_drop_last": False,
-    "sequence_parallel_size": 1, "sparse_gradients": False,
-    "fp16.auto_cast": False, "fp16.fp16_master_weights_and_grads": False,
-    "bf16.bf16_master_weights_and_grads": False, "bf16.bf16_optimizer_states": False,
-    "zero_optimization.zero_quantized_weights": False, "zero_optimization.zero_quantized_nontrainable_weights": False,
-    "zero_optimization.zero_quantized_gradients": False, "tensor_parallel.autotp_size": 0,
-    "amp.enabled": False, "torch_autocast.enabled": False, "data_efficiency.enabled": False,
-    "curriculum_learning.enabled": False, "progressive_layer_drop.enabled": False, "eigenvalue.enabled": False,
-    "elasticity.enabled": False, "hybrid_engine.enabled": False, "expert_parallel.enabled": False,
+    "managed_gradient_accumulation": True,
+    "gradient_allreduce_op": "mean",
+    "dataloader_drop_last": False,
+    "sequence_parallel_size": 1,
+    "sparse_gradients": False,
+    "fp16.auto_cast": False,
+    "fp16.fp16_master_weights_and_grads": False,
+    "bf16.bf16_master_weights_and_grads": False,
+    "bf16.bf16_optimizer_states": False,
+    "zero_optimization.zero_quantized_weights": False,
+    "zero_optimization.zero_quantized_nontrainable_weights": False,
+    "zero_optimization.zero_quantized_gradients": False,
+    "tensor_parallel.autotp_size": 0,
+    "amp.enabled": False,
+    "torch_autocast.enabled": False,
+    "data_efficiency.enabled": False,
+    "curriculum_learning.enabled": False,
+    "progressive_layer_drop.enabled": False,
+    "eigenvalue.enabled": False,
+    "elasticity.enabled": False,
+    "hybrid_engine.enabled": False,
+    "expert_parallel.enabled": False,
     "quantize_training.enabled": False,
 }
 """Key -> the only value with which DeepSpeed computes what jaxnn does."""
 
-REFUSED = ("compression_training", "sparse_attention", "weight_quantization", "zero_optimization.zenflow",
-           "zero_optimization.zeropp_loco_param", "data_types.param_dtype", "data_types.buffer_dtype",
-           "data_types.keep_in_fp32_modules")
+REFUSED = (
+    "compression_training",
+    "sparse_attention",
+    "weight_quantization",
+    "zero_optimization.zenflow",
+    "zero_optimization.zeropp_loco_param",
+    "data_types.param_dtype",
+    "data_types.buffer_dtype",
+    "data_types.keep_in_fp32_modules",
+)
 """Keys and blocks that change the mathematics by being there."""
 
 IGNORED = (
-    "steps_per_print", "wall_clock_breakdown", "memory_breakdown", "dump_state", "disable_python_gc", "log_level",
-    "vocabulary_size", "disable_allgather", "allgather_size", "communication_data_type",
-    "seq_parallel_communication_data_type", "prescale_gradients", "gradient_predivide_factor",
-    "zero_force_ds_cpu_optimizer", "use_data_before_expert_parallelism", "graph_harvesting",
-    "activation_checkpointing", "aio", "autotuning", "checkpoint", "comms_logger", "compile", "csv_monitor", "comet",
-    "datastates", "flops_profiler", "nebula", "pipeline", "tensorboard", "timers", "wandb", "optimizer.legacy_fusion",
-    "data_types.grad_accum_dtype", "bf16.immediate_grad_update", "bf16.check_grad_overflow",
-    "tensor_parallel", "amp", "torch_autocast", "data_efficiency", "curriculum_learning", "progressive_layer_drop",
-    "eigenvalue", "elasticity", "hybrid_engine", "expert_parallel", "quantize_training",
-    *(f"zero_optimization.{name}" for name in (
-        "allgather_bucket_size", "allgather_partitions", "compute_grad_norm", "contiguous_gradients", "cpu_offload",
-        "cpu_offload_param", "cpu_offload_use_pin_memory", "elastic_checkpoint", "enable_sanity_checks",
-        "gather_16bit_weights_on_model_save", "ignore_unused_parameters", "leaf_module", "load_from_fp32_weights",
-        "log_trace_cache_warnings", "max_live_parameters", "max_reuse_distance", "memory_efficient_linear",
-        "mics_hierarchical_params_gather", "mics_shard_size", "model_persistence_threshold",
-        "module_granularity_threshold", "offload_optimizer", "offload_param", "overlap_comm", "override_module_apply",
-        "param_persistence_threshold", "parameter_alignment", "pipeline_loading_checkpoint", "prefetch_bucket_size",
-        "reduce_bucket_size", "reduce_scatter", "round_robin_gradients", "save_muon_momentum_buffer_in_memory",
-        "stage3_allgather_sequential", "stage3_gather_16bit_weights_on_model_save",
-        "stage3_gather_fp16_weights_on_model_save", "stage3_max_live_parameters", "stage3_max_reuse_distance",
-        "stage3_model_persistence_threshold", "stage3_module_granularity_threshold",
-        "stage3_param_persistence_threshold", "stage3_prefetch_bucket_size", "stage3_use_all_reduce_for_fetch_params",
-        "sub_group_size", "use_all_reduce_for_fetch_params", "use_multi_rank_bucket_allreduce",
-        "zero_hpz_partition_size")),
+    "steps_per_print",
+    "wall_clock_breakdown",
+    "memory_breakdown",
+    "dump_state",
+    "disable_python_gc",
+    "log_level",
+    "vocabulary_size",
+    "disable_allgather",
+    "allgather_size",
+    "communication_data_type",
+    "seq_parallel_communication_data_type",
+    "prescale_gradients",
+    "gradient_predivide_factor",
+    "zero_force_ds_cpu_optimizer",
+    "use_data_before_expert_parallelism",
+    "graph_harvesting",
+    "activation_checkpointing",
+    "aio",
+    "autotuning",
+    "checkpoint",
+    "comms_logger",
+    "compile",
+    "csv_monitor",
+    "comet",
+    "datastates",
+    "flops_profiler",
+    "nebula",
+    "pipeline",
+    "tensorboard",
+    "timers",
+    "wandb",
+    "optimizer.legacy_fusion",
+    "data_types.grad_accum_dtype",
+    "bf16.immediate_grad_update",
+    "bf16.check_grad_overflow",
+    "tensor_parallel",
+    "amp",
+    "torch_autocast",
+    "data_efficiency",
+    "curriculum_learning",
+    "progressive_layer_drop",
+    "eigenvalue",
+    "elasticity",
+    "hybrid_engine",
+    "expert_parallel",
+    "quantize_training",
+    *(
+        f"zero_optimization.{name}"
+        for name in (
+            "allgather_bucket_size",
+            "allgather_partitions",
+            "compute_grad_norm",
+            "contiguous_gradients",
+            "cpu_offload",
+            "cpu_offload_param",
+            "cpu_offload_use_pin_memory",
+            "elastic_checkpoint",
+            "enable_sanity_checks",
+            "gather_16bit_weights_on_model_save",
+            "ignore_unused_parameters",
+            "leaf_module",
+            "load_from_fp32_weights",
+            "log_trace_cache_warnings",
+            "max_live_parameters",
+            "max_reuse_distance",
+            "memory_efficient_linear",
+            "mics_hierarchical_params_gather",
+            "mics_shard_size",
+            "model_persistence_threshold",
+            "module_granularity_threshold",
+            "offload_optimizer",
+            "offload_param",
+            "overlap_comm",
+            "override_module_apply",
+            "param_persistence_threshold",
+            "parameter_alignment",
+            "pipeline_loading_checkpoint",
+            "prefetch_bucket_size",
+            "reduce_bucket_size",
+            "reduce_scatter",
+            "round_robin_gradients",
+            "save_muon_momentum_buffer_in_memory",
+            "stage3_allgather_sequential",
+            "stage3_gather_16bit_weights_on_model_save",
+            "stage3_gather_fp16_weights_on_model_save",
+            "stage3_max_live_parameters",
+            "stage3_max_reuse_distance",
+            "stage3_model_persistence_threshold",
+            "stage3_module_granularity_threshold",
+            "stage3_param_persistence_threshold",
+            "stage3_prefetch_bucket_size",
+            "stage3_use_all_reduce_for_fetch_params",
+            "sub_group_size",
+            "use_all_reduce_for_fetch_params",
+            "use_multi_rank_bucket_allreduce",
+            "zero_hpz_partition_size",
+        )
+    ),
 )
-"""Keys and blocks about memory, communication, logs and files: no part of the mathematics."""
+"""Keys and blocks about memory, communication, logs and files: no part of the
+mathematics."""
 
 KNOWN = (*TRANSLATED, *BLOCKS, *REQUIRED, *REFUSED, *IGNORED)
 
@@ -74,29 +201,53 @@ def check(source: Source) -> list[str]:
       UserError: a key is unknown, or asks for what jaxnn does not compute.
     """
     for key in (*source.values, *source.auto):
-        if not (key in TRANSLATED or key in REQUIRED or key in BLOCKS or covering(key, (*CHECKED_BY_TYPE, *REFUSED))
-                or covering(key, IGNORED)):
+        if not (
+            key in TRANSLATED
+            or key in REQUIRED
+            or key in BLOCKS
+            or covering(key, (*CHECKED_BY_TYPE, *REFUSED))
+            or covering(key, IGNORED)
+        ):
             raise source.error(key, f"unknown key{suggestion(key, KNOWN)}")
     for key, value in source.values.items():
         _check_value(source, key, value)
-    ignored = [covering(key, IGNORED) for key in source.values if key not in REQUIRED and key not in BLOCKS]
+    ignored = [
+        covering(key, IGNORED)
+        for key in source.values
+        if key not in REQUIRED and key not in BLOCKS
+    ]
     return list(dict.fromkeys(filter(None, ignored)))
 
 
 def _check_value(source: Source, key: str, value: Any) -> None:
     refused = covering(key, REFUSED)
     if refused and value not in (False, [], {}):
-        raise source.error(refused, "is not supported, and would change what is computed")
+        raise source.error(
+            refused, "is not supported, and would change what is computed"
+        )
     if key in REQUIRED and value != REQUIRED[key]:
-        raise source.error(key, f"{source.show(value)} is not supported, and would change what is computed; "
-                                f"only {source.show(REQUIRED[key])} is")
-    if key in BLOCKS and value != {} and not (key == "zero_optimization" and isinstance(value, bool)):
+        raise source.error(
+            key,
+            f"{source.show(value)} is not supported, and would change what is "
+            f"computed; only {source.show(REQUIRED[key])} is",
+        )
+    if (
+        key in BLOCKS
+        and value != {}
+        and not (key == "zero_optimization" and isinstance(value, bool))
+    ):
         raise source.error(key, f"must be an object, got {source.show(value)}")
 
 
-def check_params(source: Source, block: str, translated: tuple[str, ...], required: dict[str, Any],
-                 ignored: tuple[str, ...]) -> None:
-    """The same for the parameters of an optimizer or a scheduler, whose names depend on its type."""
+def check_params(
+    source: Source,
+    block: str,
+    translated: tuple[str, ...],
+    required: dict[str, Any],
+    ignored: tuple[str, ...],
+) -> None:
+    """The same for the parameters of an optimizer or a scheduler, whose names depend on
+    its type."""
     known = [f"{block}.{name}" for name in (*translated, *required, *ignored)]
     for key in (*source.values, *source.auto):
         if covering(key, (block,)) and key not in (*known, block):
@@ -104,17 +255,25 @@ def check_params(source: Source, block: str, translated: tuple[str, ...], requir
     for name, only in required.items():
         value = source.values.get(f"{block}.{name}", only)
         if value != only:
-            raise source.error(f"{block}.{name}", f"{source.show(value)} is not supported; only {source.show(only)} is")
+            raise source.error(
+                f"{block}.{name}",
+                f"{source.show(value)} is not supported; only {source.show(only)} is",
+            )
 
 
 def covering(key: str, names: Sequence[str]) -> str:
     """The name that is the key or a block around it; empty: none."""
-    return next((name for name in names if key == name or key.startswith(f"{name}.")), "")
+    return next(
+        (name for name in names if key == name or key.startswith(f"{name}.")), ""
+    )
 
 
 def suggestion(key: str, known: Sequence[str]) -> str:
-    """"; did you mean ...?" or nothing: a key with a similar name, or in another block."""
+    """ "; did you mean ...?" or nothing: a key with a similar name, or in another block."""
     last = {name.rpartition(".")[2]: name for name in reversed(known)}
     close = difflib.get_close_matches(key, known, 1, 0.75)
-    close = close or [last[name] for name in difflib.get_close_matches(key.rpartition(".")[2], last, 1, 0.75)]
+    close = close or [
+        last[name]
+        for name in difflib.get_close_matches(key.rpartition(".")[2], last, 1, 0.75)
+    ]
     return f"; did you mean {close[0]}?" if close else ""

@@ -1,8 +1,9 @@
-"""A user's ds_config.json -> flags: `--ds_config=theirs.json` trains what DeepSpeed would have.
+"""A user's ds_config.json -> flags: `--ds_config=theirs.json` trains what DeepSpeed
+would have.
 
-What the file says and a flag says otherwise is a contradiction. Where the file is silent, a flag decides, or
-else DeepSpeed's default, with a note if it is not jaxnn's. What the file leaves to Hugging Face ("auto") is left
-to the flags.
+What the file says and a flag says otherwise is a contradiction. Where the file is
+silent, a flag decides, or else DeepSpeed's default, with a note if it is not jaxnn's.
+What the file leaves to Hugging Face ("auto") is left to the flags.
 """
 
 import math
@@ -16,12 +17,21 @@ from absl import flags
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import parsing
 from jaxnn.experiment.flags.config import Experiment
-from jaxnn.experiment.flags.deepspeed import batch, keys, optimizer, precision_blocks, scheduler
+from jaxnn.experiment.flags.deepspeed import (
+    batch,
+    keys,
+    optimizer,
+    precision_blocks,
+    scheduler,
+)
 from jaxnn.experiment.flags.deepspeed.draft import Draft, Setting
 from jaxnn.experiment.flags.deepspeed.source import load
 
-STAGE_0_FP16 = ("with fp16 and no ZeRO, DeepSpeed 0.19 divides by a loss scale that it never multiplied with "
-                "(its pull request 8393) and has no hysteresis; jaxnn does not copy that, it trains as with ZeRO 1")
+STAGE_0_FP16 = (
+    "with fp16 and no ZeRO, DeepSpeed 0.19 divides by a loss scale that it never "
+    "multiplied with (its pull request 8393) and has no hysteresis; jaxnn does not "
+    "copy that, it trains as with ZeRO 1"
+)
 
 ROUNDING = 1e-12
 """Of ratios that become rates."""
@@ -48,14 +58,19 @@ def read(path: str, flags: Mapping[str, Any], given: Collection[str]) -> Reading
       given: names of those that the user gave.
 
     Raises:
-      UserError: it cannot be read, contradicts itself, or asks for what jaxnn does not compute.
+      UserError: it cannot be read, contradicts itself, or asks for what jaxnn does not
+        compute.
     """
     source = load(path)
     ignored = keys.check(source)
     draft = Draft(source, flags, given)
     for part in (batch, precision_blocks, optimizer, scheduler):
         part.read(draft)
-    left = [key for key in source.auto if not keys.covering(key, keys.IGNORED) and not keys.covering(key, keys.REFUSED)]
+    left = [
+        key
+        for key in source.auto
+        if not keys.covering(key, keys.IGNORED) and not keys.covering(key, keys.REFUSED)
+    ]
     if left:
         draft.notes.append(f'left to the flags, being "auto": {", ".join(left)}')
     if ignored:
@@ -91,18 +106,33 @@ def from_flags(values: flags.FlagValues, default_precision: str) -> Experiment:
 
 
 def _check_agreement(path: str, name: str, given: Any, setting: Setting) -> None:
-    same = math.isclose(given, setting.value, rel_tol=ROUNDING) if isinstance(given, float) else given == setting.value
+    same = (
+        math.isclose(given, setting.value, rel_tol=ROUNDING)
+        if isinstance(given, float)
+        else given == setting.value
+    )
     if setting.is_stated and not same:
-        raise UserError(f"--ds_config: {path}: {setting.key} means --{name}={_text(setting.value)}, the flag says "
-                        f"--{name}={_text(given)}; leave out one of them")
+        raise UserError(
+            f"--ds_config: {path}: {setting.key} means "
+            f"--{name}={_text(setting.value)}, the flag says --{name}={_text(given)}; "
+            "leave out one of them"
+        )
 
 
 def _default_note(path: str, name: str, setting: Setting) -> str:
     why = f"; {setting.why}" if setting.why else ""
-    return f"{setting.key}: not in {path}; DeepSpeed's default: --{name}={_text(setting.value)}{why}"
+    return (
+        f"{setting.key}: not in {path}; DeepSpeed's default: "
+        f"--{name}={_text(setting.value)}{why}"
+    )
 
 
-def _checked(values: flags.FlagValues, default_precision: str, path: str, settings: dict[str, Setting]) -> Experiment:
+def _checked(
+    values: flags.FlagValues,
+    default_precision: str,
+    path: str,
+    settings: dict[str, Setting],
+) -> Experiment:
     """The experiment; an error about a flag that the file has set names the key too."""
     try:
         return parsing.from_flags(values, default_precision)

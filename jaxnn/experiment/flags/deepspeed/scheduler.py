@@ -1,4 +1,5 @@
-"""The scheduler block: DeepSpeed's three warm-ups (lr_schedules.py), whose rates replace the optimizer's."""
+"""The scheduler block: DeepSpeed's three warm-ups (lr_schedules.py), whose rates
+replace the optimizer's."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,12 +9,19 @@ from jaxnn.experiment.flags.deepspeed.draft import Draft, Setting
 
 PARAMS = "scheduler.params"
 RATES = ("warmup_min_lr", "warmup_max_lr", "warmup_num_steps", "warmup_type")
-RATIOS = ("total_num_steps", "warmup_min_ratio", "warmup_num_steps", "cos_min_ratio", "warmup_type")
+RATIOS = (
+    "total_num_steps",
+    "warmup_min_ratio",
+    "warmup_num_steps",
+    "cos_min_ratio",
+    "warmup_type",
+)
 REQUIRED = {"last_batch_iteration": -1}
 
 
 def read(draft: Draft) -> None:
-    """Sets the schedule and its rates, after the optimizer's are known; without a block the flags decide.
+    """Sets the schedule and its rates, after the optimizer's are known; without a block
+    the flags decide.
 
     Raises:
       UserError: a scheduler that jaxnn does not have.
@@ -23,14 +31,23 @@ def read(draft: Draft) -> None:
     if kind is None:
         return source.refuse_without_type("scheduler")
     if kind not in SCHEDULERS:
-        raise source.error("scheduler.type", f"{source.show(kind)} is not supported; known: {', '.join(SCHEDULERS)}")
+        raise source.error(
+            "scheduler.type",
+            f"{source.show(kind)} is not supported; known: {', '.join(SCHEDULERS)}",
+        )
     flag, function = SCHEDULERS[kind]
     draft.settings["schedule"] = Setting(flag, "scheduler.type")
     function(draft)
     draft.take("warmup_steps", f"{PARAMS}.warmup_num_steps", _positive(draft), 1000)
     draft.take("warmup_type", f"{PARAMS}.warmup_type", source.text, "log")
-    if f"{PARAMS}.warmup_type" not in (*source.values, *source.auto) and "warmup_type" not in draft.given:
-        draft.note(f"{PARAMS}.warmup_type", f"not in {source.name}; DeepSpeed's warm-up is a logarithm by default")
+    if (
+        f"{PARAMS}.warmup_type" not in (*source.values, *source.auto)
+        and "warmup_type" not in draft.given
+    ):
+        draft.note(
+            f"{PARAMS}.warmup_type",
+            f"not in {source.name}; DeepSpeed's warm-up is a logarithm by default",
+        )
 
 
 def _warmup_lr(draft: Draft) -> None:
@@ -54,8 +71,12 @@ def _warmup_cosine_lr(draft: Draft) -> None:
     floor, bottom = start or 0.0, 1e-4 if end is None else end
     if floor and not bottom:
         raise source.error(end_key, f"0 is not supported with {start_key} above 0")
-    draft.settings["min_learning_rate"] = Setting(floor * peak, start_key, start is not None)
-    draft.settings["final_learning_rate"] = Setting(0.0 if bottom == floor else bottom * peak, end_key, end is not None)
+    draft.settings["min_learning_rate"] = Setting(
+        floor * peak, start_key, start is not None
+    )
+    draft.settings["final_learning_rate"] = Setting(
+        0.0 if bottom == floor else bottom * peak, end_key, end is not None
+    )
 
 
 def _total_steps(draft: Draft) -> None:
@@ -68,7 +89,8 @@ def _total_steps(draft: Draft) -> None:
 
 
 def _rates(draft: Draft, default: float | None) -> None:
-    """The floor and the peak; the peak is the optimizer's rate where DeepSpeed has no default for it."""
+    """The floor and the peak; the peak is the optimizer's rate where DeepSpeed has no
+    default for it."""
     source, key = draft.source, f"{PARAMS}.warmup_max_lr"
     draft.take("min_learning_rate", f"{PARAMS}.warmup_min_lr", source.number, 0.0)
     peak, unused = source.number(key), draft.settings.get("learning_rate")
@@ -77,8 +99,11 @@ def _rates(draft: Draft, default: float | None) -> None:
     setting = Setting(default if peak is None else peak, key, peak is not None)
     draft.settings["learning_rate"] = setting
     if unused and unused.is_stated and unused.value != setting.value:
-        draft.note(unused.key, f"{unused.value:g} is never used: {key} is the peak, "
-                               f"{'' if setting.is_stated else 'by default '}{setting.value:g}")
+        draft.note(
+            unused.key,
+            f"{unused.value:g} is never used: {key} is the peak, "
+            f"{'' if setting.is_stated else 'by default '}{setting.value:g}",
+        )
 
 
 def _positive(draft: Draft) -> Callable[[str], int | None]:

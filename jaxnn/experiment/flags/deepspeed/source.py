@@ -1,4 +1,5 @@
-"""A user's ds_config.json as flat keys, "optimizer.params.lr", and their values by type."""
+"""A user's ds_config.json as flat keys, "optimizer.params.lr", and their values by
+type."""
 
 import json
 from typing import Any
@@ -14,7 +15,8 @@ class Source:
     Attributes:
       name: of the file.
       values: key -> value; without nulls, which are DeepSpeed's way to say nothing.
-      auto: keys whose value is "auto", which Hugging Face's trainer fills in from its own arguments.
+      auto: keys whose value is "auto", which Hugging Face's trainer fills in from its
+        own arguments.
     """
 
     def __init__(self, name: str, entries: dict[str, Any]):
@@ -35,7 +37,9 @@ class Source:
         """A whole number; 32.0 is one."""
         value = self._typed(key, "a whole number", (int, float), float)
         if value is not None and not value.is_integer():
-            raise self.error(key, f"must be a whole number, got {self.show(self.values[key])}")
+            raise self.error(
+                key, f"must be a whole number, got {self.show(self.values[key])}"
+            )
         return None if value is None else int(value)
 
     def boolean(self, key: str) -> bool | None:
@@ -51,12 +55,17 @@ class Source:
         value = self.values.get(key)
         if value is None:
             return None
-        if not isinstance(value, list) or len(value) != 2 or not all(type(item) in (int, float) for item in value):
+        if (
+            not isinstance(value, list)
+            or len(value) != 2
+            or not all(type(item) in (int, float) for item in value)
+        ):
             raise self.error(key, f"must be two numbers, got {self.show(value)}")
         return float(value[0]), float(value[1])
 
     def refuse_without_type(self, block: str) -> None:
-        """Raises UserError if an optimizer or scheduler block is there and does not say which."""
+        """Raises UserError if an optimizer or scheduler block is there and does not say
+        which."""
         if any(key.startswith(f"{block}.") for key in (*self.values, *self.auto)):
             raise self.error(f"{block}.type", "is missing; say which")
 
@@ -102,11 +111,16 @@ def load(path: str) -> Source:
     except OSError as error:
         raise UserError(f"--ds_config: cannot read {path}: {error.strerror}") from None
     except _DuplicateKeyError as error:
-        raise UserError(f"--ds_config: {path}: {error}: is there twice; keep one of them") from None
+        raise UserError(
+            f"--ds_config: {path}: {error}: is there twice; keep one of them"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"--ds_config: {path}: is not JSON: {error}") from None
     if not isinstance(entries, dict):
-        raise UserError(f"--ds_config: {path}: must hold an object {{...}}, got {Source.show(entries)}")
+        raise UserError(
+            f"--ds_config: {path}: must hold an object {{...}}, got "
+            f"{Source.show(entries)}"
+        )
     return Source(path, entries)
 
 

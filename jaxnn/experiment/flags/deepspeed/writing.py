@@ -1,7 +1,7 @@
 """Experiment -> the ds_config that trains it.
 
-Everything that DeepSpeed would default is written out: its defaults differ between releases
-(gradient clipping is 1.0 since 0.19.3; MISMATCHES D14).
+Everything that DeepSpeed would default is written out: its defaults differ between
+releases (gradient clipping is 1.0 since 0.19.3; MISMATCHES D14).
 """
 
 from collections.abc import Callable
@@ -14,14 +14,17 @@ NEVER = 10**9
 
 
 def ds_config(experiment: Experiment, world_size: int) -> dict[str, Any]:
-    """A ds_config for `deepspeed.initialize` where the caller builds the optimizer and sets the learning rate.
+    """A ds_config for `deepspeed.initialize` where the caller builds the optimizer and
+    sets the learning rate.
 
     Args:
       experiment: what to train.
-      world_size: number of ranks; times the accumulation steps it divides the batch size.
+      world_size: number of ranks; times the accumulation steps it divides the batch
+        size.
 
     Raises:
-      UserError: the batch does not divide, or the smallest loss scale is not a whole number.
+      UserError: the batch does not divide, or the smallest loss scale is not a whole
+        number.
     """
     return {
         **_batch(experiment, world_size),
@@ -34,31 +37,51 @@ def ds_config(experiment: Experiment, world_size: int) -> dict[str, Any]:
     }
 
 
-def file_config(experiment: Experiment, world_size: int, total_steps: int) -> dict[str, Any]:
-    """`ds_config` with an optimizer and a scheduler block where DeepSpeed has the same thing: a user's own file.
+def file_config(
+    experiment: Experiment, world_size: int, total_steps: int
+) -> dict[str, Any]:
+    """`ds_config` with an optimizer and a scheduler block where DeepSpeed has the same
+    thing: a user's own file.
 
-    Not for a caller who sets the learning rate: DeepSpeed would build the scheduler and step it.
+    Not for a caller who sets the learning rate: DeepSpeed would build the scheduler and
+    step it.
 
     Args:
       experiment: what to train.
       world_size: number of ranks.
       total_steps: of the run; where its schedule ends.
     """
-    blocks = {"optimizer": optimizer_block(experiment), "scheduler": scheduler_block(experiment, total_steps)}
-    return {**ds_config(experiment, world_size), **{name: block for name, block in blocks.items() if block}}
+    blocks = {
+        "optimizer": optimizer_block(experiment),
+        "scheduler": scheduler_block(experiment, total_steps),
+    }
+    return {
+        **ds_config(experiment, world_size),
+        **{name: block for name, block in blocks.items() if block},
+    }
 
 
 def optimizer_block(experiment: Experiment) -> dict[str, Any] | None:
-    """The optimizer as DeepSpeed would build it; None: it has no such thing (ema_momentum, l1, partial decay)."""
+    """The optimizer as DeepSpeed would build it; None: it has no such thing
+    (ema_momentum, l1, partial decay)."""
     decays = experiment.l2 or experiment.weight_decay
     is_told_apart = decays and not experiment.decay_all
-    if experiment.l1 or is_told_apart or (experiment.optimizer == "adamw" and experiment.l2):
+    if (
+        experiment.l1
+        or is_told_apart
+        or (experiment.optimizer == "adamw" and experiment.l2)
+    ):
         return None
     if experiment.optimizer not in OPTIMIZERS:
         return None
     kind, params = OPTIMIZERS[experiment.optimizer](experiment)
-    decay = experiment.weight_decay if experiment.optimizer == "adamw" else experiment.l2
-    return {"type": kind, "params": {"lr": experiment.learning_rate, "weight_decay": decay, **params}}
+    decay = (
+        experiment.weight_decay if experiment.optimizer == "adamw" else experiment.l2
+    )
+    return {
+        "type": kind,
+        "params": {"lr": experiment.learning_rate, "weight_decay": decay, **params},
+    }
 
 
 def scheduler_block(experiment: Experiment, total_steps: int) -> dict[str, Any] | None:
@@ -66,7 +89,10 @@ def scheduler_block(experiment: Experiment, total_steps: int) -> dict[str, Any] 
     if experiment.schedule not in SCHEDULERS:
         return None
     total_steps = experiment.schedule_steps or total_steps
-    warmup = {"warmup_num_steps": experiment.warmup_steps, "warmup_type": experiment.warmup_type}
+    warmup = {
+        "warmup_num_steps": experiment.warmup_steps,
+        "warmup_type": experiment.warmup_type,
+    }
     kind, params = SCHEDULERS[experiment.schedule](experiment, total_steps)
     return {"type": kind, "params": warmup | params}
 
@@ -74,8 +100,11 @@ def scheduler_block(experiment: Experiment, total_steps: int) -> dict[str, Any] 
 def _batch(experiment: Experiment, world_size: int) -> dict[str, int]:
     parts = world_size * experiment.accumulation_steps
     if experiment.batch_size % parts:
-        raise UserError(f"--batch_size: {experiment.batch_size} is not divisible by {world_size} ranks times "
-                        f"--accumulation_steps={experiment.accumulation_steps}; change one of them")
+        raise UserError(
+            f"--batch_size: {experiment.batch_size} is not divisible by {world_size} "
+            f"ranks times --accumulation_steps={experiment.accumulation_steps}; change "
+            "one of them"
+        )
     return {
         "train_batch_size": experiment.batch_size,
         "train_micro_batch_size_per_gpu": experiment.batch_size // parts,
@@ -85,7 +114,10 @@ def _batch(experiment: Experiment, world_size: int) -> dict[str, int]:
 
 def _fp16(experiment: Experiment) -> dict[str, Any]:
     if not experiment.min_loss_scale.is_integer():
-        raise UserError(f"--min_loss_scale: DeepSpeed takes whole numbers, got {experiment.min_loss_scale:g}")
+        raise UserError(
+            "--min_loss_scale: DeepSpeed takes whole numbers, got "
+            f"{experiment.min_loss_scale:g}"
+        )
     return {
         "enabled": experiment.precision == "fp16",
         "auto_cast": False,
@@ -98,42 +130,68 @@ def _fp16(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _sgd(experiment: Experiment, momentum: float = 0.0, nesterov: bool = False) -> tuple[str, dict[str, Any]]:
+def _sgd(
+    experiment: Experiment, momentum: float = 0.0, nesterov: bool = False
+) -> tuple[str, dict[str, Any]]:
     return "SGD", {"momentum": momentum, "dampening": 0.0, "nesterov": nesterov}
 
 
 def _adam(experiment: Experiment) -> tuple[str, dict[str, Any]]:
     decoupled = experiment.optimizer == "adamw"
-    params = {"betas": [experiment.adam_b1, experiment.adam_b2], "eps": experiment.adam_eps, "amsgrad": False,
-              "adam_w_mode": decoupled, "torch_adam": not experiment.fused_adam}
+    params = {
+        "betas": [experiment.adam_b1, experiment.adam_b2],
+        "eps": experiment.adam_eps,
+        "amsgrad": False,
+        "adam_w_mode": decoupled,
+        "torch_adam": not experiment.fused_adam,
+    }
     if experiment.fused_adam:
         params["bias_correction"] = True  # torch's own has no such argument
     return "AdamW" if decoupled else "Adam", params
 
 
 def _rmsprop(experiment: Experiment) -> tuple[str, dict[str, Any]]:
-    return "RMSprop", {"alpha": experiment.rmsprop_decay, "eps": experiment.rmsprop_eps, "momentum": 0.0,
-                       "centered": False}
+    return "RMSprop", {
+        "alpha": experiment.rmsprop_decay,
+        "eps": experiment.rmsprop_eps,
+        "momentum": 0.0,
+        "centered": False,
+    }
 
 
 def _adagrad(experiment: Experiment) -> tuple[str, dict[str, Any]]:
-    return "Adagrad", {"eps": experiment.adagrad_eps, "initial_accumulator_value": experiment.adagrad_initial,
-                       "lr_decay": 0.0}
+    return "Adagrad", {
+        "eps": experiment.adagrad_eps,
+        "initial_accumulator_value": experiment.adagrad_initial,
+        "lr_decay": 0.0,
+    }
 
 
 def _warmup_lr(experiment: Experiment, total_steps: int) -> tuple[str, dict[str, Any]]:
-    return "WarmupLR", {"warmup_min_lr": experiment.min_learning_rate, "warmup_max_lr": experiment.learning_rate}
+    return "WarmupLR", {
+        "warmup_min_lr": experiment.min_learning_rate,
+        "warmup_max_lr": experiment.learning_rate,
+    }
 
 
-def _warmup_decay_lr(experiment: Experiment, total_steps: int) -> tuple[str, dict[str, Any]]:
-    return "WarmupDecayLR", {"total_num_steps": total_steps, **_warmup_lr(experiment, total_steps)[1]}
+def _warmup_decay_lr(
+    experiment: Experiment, total_steps: int
+) -> tuple[str, dict[str, Any]]:
+    return "WarmupDecayLR", {
+        "total_num_steps": total_steps,
+        **_warmup_lr(experiment, total_steps)[1],
+    }
 
 
-def _warmup_cosine_lr(experiment: Experiment, total_steps: int) -> tuple[str, dict[str, Any]]:
+def _warmup_cosine_lr(
+    experiment: Experiment, total_steps: int
+) -> tuple[str, dict[str, Any]]:
     end = experiment.final_learning_rate or experiment.min_learning_rate
-    return "WarmupCosineLR", {"total_num_steps": total_steps,
-                              "warmup_min_ratio": experiment.min_learning_rate / experiment.learning_rate,
-                              "cos_min_ratio": end / experiment.learning_rate}
+    return "WarmupCosineLR", {
+        "total_num_steps": total_steps,
+        "warmup_min_ratio": experiment.min_learning_rate / experiment.learning_rate,
+        "cos_min_ratio": end / experiment.learning_rate,
+    }
 
 
 OPTIMIZERS: dict[str, Callable[[Experiment], tuple[str, dict[str, Any]]]] = {

@@ -1,4 +1,5 @@
-"""Pictures of a workdir: the learning curve, and what the task wants. Readable in grayscale."""
+"""Pictures of a workdir: the learning curve, and what the task wants. Readable in
+grayscale."""
 
 import pathlib
 from collections.abc import Callable, Mapping
@@ -12,14 +13,25 @@ from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import report
 from jaxnn.experiment.results.plots import boundary
 from jaxnn.experiment.results.plots.confusion import MOST_CLASSES, confusion_matrix
-from jaxnn.experiment.results.plots.functions import approximation, fit_line, forecast, predicted_over_true
+from jaxnn.experiment.results.plots.functions import (
+    approximation,
+    fit_line,
+    forecast,
+    predicted_over_true,
+)
 from jaxnn.experiment.results.plots.learning import learning_curve
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
-def draw(experiment: Experiment, data: Dataset, workdir: pathlib.Path, params: Mapping[str, np.ndarray],
-         outputs: np.ndarray, predict: Predict | None = None) -> None:
+def draw(
+    experiment: Experiment,
+    data: Dataset,
+    workdir: pathlib.Path,
+    params: Mapping[str, np.ndarray],
+    outputs: np.ndarray,
+    predict: Predict | None = None,
+) -> None:
     """Draws every picture of a finished run into plots/.
 
     Args:
@@ -28,9 +40,12 @@ def draw(experiment: Experiment, data: Dataset, workdir: pathlib.Path, params: M
       workdir: holds metrics.csv, and trace/ if the run was recorded.
       params: flat master parameters.
       outputs: [test samples, ...] of the trained network.
-      predict: inputs [n, ...] -> outputs [n, ...] of the trained network; None: what needs it is not drawn.
+      predict: inputs [n, ...] -> outputs [n, ...] of the trained network; None: what
+        needs it is not drawn.
     """
-    figures = {"learning_curve": learning_curve(artifacts.read_metrics(workdir), experiment)}
+    figures = {
+        "learning_curve": learning_curve(artifacts.read_metrics(workdir), experiment)
+    }
     if data.task == REGRESSION:
         figures |= _regression(experiment, data, params, outputs)
     elif data.task in (BINARY, MULTICLASS):
@@ -46,10 +61,17 @@ def draw(experiment: Experiment, data: Dataset, workdir: pathlib.Path, params: M
         animation.write(data, workdir / "trace", folder / "decision_boundary.gif")
 
 
-def _regression(experiment: Experiment, data: Dataset, params: Mapping[str, np.ndarray],
-                outputs: np.ndarray) -> dict[str, Figure]:
+def _regression(
+    experiment: Experiment,
+    data: Dataset,
+    params: Mapping[str, np.ndarray],
+    outputs: np.ndarray,
+) -> dict[str, Figure]:
     if experiment.dataset == experiment.model == "linear":
-        weight, bias = float(params["output/kernel"].item()), float(params["output/bias"].item())
+        weight, bias = (
+            float(params["output/kernel"].item()),
+            float(params["output/bias"].item()),
+        )
         return {"fit": fit_line(data, weight, bias)}
     if experiment.dataset == "approximation":
         return {"approximation": approximation(data, outputs, experiment.function)}
@@ -58,10 +80,14 @@ def _regression(experiment: Experiment, data: Dataset, params: Mapping[str, np.n
     return {"predicted_over_true": predicted_over_true(data, outputs)}
 
 
-def _classes(data: Dataset, outputs: np.ndarray, predict: Predict | None) -> dict[str, Figure]:
+def _classes(
+    data: Dataset, outputs: np.ndarray, predict: Predict | None
+) -> dict[str, Figure]:
     figures = {}
     if len(data.class_names) <= MOST_CLASSES:
-        figures["confusion_matrix"] = confusion_matrix(data, report.predicted_classes(data, outputs))
+        figures["confusion_matrix"] = confusion_matrix(
+            data, report.predicted_classes(data, outputs)
+        )
     if predict and boundary.is_plane(data):
         figures["decision_boundary"] = boundary.decision_boundary(data, predict)
     return figures

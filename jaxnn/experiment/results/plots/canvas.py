@@ -1,4 +1,5 @@
-"""What the pictures share: sizes, tones that differ in grayscale too, and the units they are drawn in."""
+"""What the pictures share: sizes, tones that differ in grayscale too, and the units
+they are drawn in."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,11 +19,16 @@ def new(size: tuple[float, float]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def new_rows(size: tuple[float, float], heights: list[float]) -> tuple[Figure, list[Axes]]:
-    """A figure with axes one above the other, over the same x, in proportion to `heights`."""
+def new_rows(
+    size: tuple[float, float], heights: list[float]
+) -> tuple[Figure, list[Axes]]:
+    """A figure with axes one above the other, over the same x, in proportion to
+    `heights`."""
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    rows = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    rows = figure.subplots(
+        len(heights), sharex=True, squeeze=False, height_ratios=heights
+    )[:, 0]
     for axes in rows:
         axes.spines[["top", "right"]].set_visible(False)
     return figure, list(rows)

@@ -21,14 +21,22 @@ def confusion_matrix(data: Dataset, predicted: np.ndarray) -> Figure:
     """
     classes = len(data.class_names)
     counts = scores.confusion(data.test_targets.reshape(-1), predicted, classes)
-    figure, axes = canvas.new((1.5 + 0.45 * max(classes, 6), 1 + 0.45 * max(classes, 6)))
+    figure, axes = canvas.new(
+        (1.5 + 0.45 * max(classes, 6), 1 + 0.45 * max(classes, 6))
+    )
     axes.imshow(counts, cmap="Blues", vmin=0)
     for (row, column), count in np.ndenumerate(counts):
         color = "white" if count > counts.max() / 2 else "black"
-        axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=9)
-    crowded = max(map(len, data.class_names)) * classes > LETTERS_A_CELL * max(classes, 6)
+        axes.text(
+            column, row, str(count), ha="center", va="center", color=color, fontsize=9
+        )
+    crowded = max(map(len, data.class_names)) * classes > LETTERS_A_CELL * max(
+        classes, 6
+    )
     axes.set_xticks(range(classes), data.class_names, rotation=90 if crowded else 0)
     axes.set_yticks(range(classes), data.class_names)
-    axes.set(xlabel="predicted class", ylabel="true class", title="Confusion matrix (test)")
+    axes.set(
+        xlabel="predicted class", ylabel="true class", title="Confusion matrix (test)"
+    )
     axes.spines[["top", "right"]].set_visible(True)
     return figure

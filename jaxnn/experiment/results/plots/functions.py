@@ -18,11 +18,28 @@ def fit_line(data: Dataset, weight: float, bias: float) -> Figure:
     figure, axes = canvas.new((6, 4))
     points = slice(0, 200)
     ends = np.array([data.test_inputs.min(), data.test_inputs.max()])
-    axes.scatter(data.test_inputs[points, 0], data.test_targets[points, 0], s=16, facecolors="none",
-                 edgecolors=canvas.LIGHT, zorder=3, label="test data")
-    axes.plot(ends, report.TRUE_WEIGHT * ends + report.TRUE_BIAS, label="true: y = 2x + 1", **canvas.TRUTH)
-    axes.plot(ends, weight * ends + bias, color=canvas.DARK, linestyle="--",
-              label=f"fitted: y = {weight:.4f}x + {bias:.4f}")
+    axes.scatter(
+        data.test_inputs[points, 0],
+        data.test_targets[points, 0],
+        s=16,
+        facecolors="none",
+        edgecolors=canvas.LIGHT,
+        zorder=3,
+        label="test data",
+    )
+    axes.plot(
+        ends,
+        report.TRUE_WEIGHT * ends + report.TRUE_BIAS,
+        label="true: y = 2x + 1",
+        **canvas.TRUTH,
+    )
+    axes.plot(
+        ends,
+        weight * ends + bias,
+        color=canvas.DARK,
+        linestyle="--",
+        label=f"fitted: y = {weight:.4f}x + {bias:.4f}",
+    )
     axes.set(xlabel="x", ylabel="y", title="Fit")
     axes.legend(frameon=False)
     return figure
@@ -35,9 +52,21 @@ def predicted_over_true(data: Dataset, outputs: np.ndarray) -> Figure:
     ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
     r2 = scores.r2(outputs, data.test_targets)
     axes.plot(ends, ends, label="predicted = true", **canvas.TRUTH)
-    axes.scatter(true[:MOST_POINTS], predicted[:MOST_POINTS], s=16, facecolors="none", edgecolors=canvas.DARK,
-                 linewidths=0.8, label="test data" if r2 is None else f"test data, $R^2$ = {r2:.3f}")
-    axes.set(xlabel="true value", ylabel="predicted value", title="Predicted over true (test)", aspect="equal")
+    axes.scatter(
+        true[:MOST_POINTS],
+        predicted[:MOST_POINTS],
+        s=16,
+        facecolors="none",
+        edgecolors=canvas.DARK,
+        linewidths=0.8,
+        label="test data" if r2 is None else f"test data, $R^2$ = {r2:.3f}",
+    )
+    axes.set(
+        xlabel="true value",
+        ylabel="predicted value",
+        title="Predicted over true (test)",
+        aspect="equal",
+    )
     axes.legend(frameon=False)
     return figure
 
@@ -46,16 +75,24 @@ def approximation(data: Dataset, outputs: np.ndarray, function: str) -> Figure:
     """The learned function over its target, and the error below it."""
     x = canvas.unscaled(data, data.test_inputs)[:, 0]
     order = np.argsort(x)
-    figure = _over_truth(x[order], data.test_targets[order, 0], {"network": outputs[order, 0]})
-    figure.axes[0].set(ylabel="f(x)", title=f"Approximation of {function.replace('_', ' ')} (test)")
+    figure = _over_truth(
+        x[order], data.test_targets[order, 0], {"network": outputs[order, 0]}
+    )
+    figure.axes[0].set(
+        ylabel="f(x)", title=f"Approximation of {function.replace('_', ' ')} (test)"
+    )
     figure.axes[-1].set(xlabel="x")
     return figure
 
 
 def forecast(data: Dataset, outputs: np.ndarray) -> Figure:
-    """The next value as the network and as persistence foretell it, over the true one; the errors below."""
+    """The next value as the network and as persistence foretell it, over the true one;
+    the errors below."""
     shown = slice(0, STEPS_SHOWN)
-    curves = {"network": outputs[shown, 0], "persistence": baselines.persistence(data)[shown, 0]}
+    curves = {
+        "network": outputs[shown, 0],
+        "persistence": baselines.persistence(data)[shown, 0],
+    }
     targets = data.test_targets[shown, 0]
     figure = _over_truth(np.arange(len(targets)), targets, curves)
     figure.axes[0].set(ylabel="next value", title="Forecast one step ahead (test)")
@@ -63,14 +100,24 @@ def forecast(data: Dataset, outputs: np.ndarray) -> Figure:
     return figure
 
 
-def _over_truth(x: np.ndarray, truth: np.ndarray, curves: Mapping[str, np.ndarray]) -> Figure:
+def _over_truth(
+    x: np.ndarray, truth: np.ndarray, curves: Mapping[str, np.ndarray]
+) -> Figure:
     figure, (above, below) = canvas.new_rows((6.5, 5), [2, 1])
     above.plot(x, truth, label="true", **canvas.TRUTH)
     below.axhline(0, **canvas.TRUTH)
-    styles = (dict(color=canvas.DARK, linewidth=1.2), dict(color=canvas.LIGHT, linestyle="--", linewidth=1.2))
+    styles = (
+        dict(color=canvas.DARK, linewidth=1.2),
+        dict(color=canvas.LIGHT, linestyle="--", linewidth=1.2),
+    )
     for (label, values), style in zip(curves.items(), styles):
         above.plot(x, values, label=label, **style)
         below.plot(x, values - truth, **style)
     below.set(ylabel="error")
-    figure.legend(*above.get_legend_handles_labels(), frameon=False, ncols=3, loc="outside lower center")
+    figure.legend(
+        *above.get_legend_handles_labels(),
+        frameon=False,
+        ncols=3,
+        loc="outside lower center",
+    )
     return figure

@@ -47,7 +47,9 @@ class TestCached:
         cached("name", 1, lambda: ARRAYS)
         (path,) = (folder / "datasets").iterdir()
         whole = path.read_bytes()
-        path.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
+        path.write_bytes(
+            whole[: int(keep * len(whole)) if isinstance(keep, float) else keep]
+        )
         assert_same(cached("name", 1, lambda: ARRAYS))
         assert_same(cached("name", 1, no_source))
 

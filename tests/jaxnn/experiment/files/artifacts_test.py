@@ -15,7 +15,13 @@ from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
 
-NOT_FINITE = [float("nan"), float("inf"), -float("inf"), np.float64("nan"), np.float32("nan")]
+NOT_FINITE = [
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+    np.float64("nan"),
+    np.float32("nan"),
+]
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
@@ -29,22 +35,33 @@ def names(folder):
 
 class TestCreateWorkdir:
     def test_writes_the_flags_to_run_again(self, tmp_path):
-        experiment = Experiment(precision="bf16", epochs=3, workdir=str(tmp_path / "a" / "b"))
+        experiment = Experiment(
+            precision="bf16", epochs=3, workdir=str(tmp_path / "a" / "b")
+        )
         workdir = artifacts.create_workdir(experiment, "jax")
         assert names(workdir) == ["experiment.flags"]
-        again, _ = command_line.parse(["prog", f"--flagfile={workdir / 'experiment.flags'}"], "fp32")
+        again, _ = command_line.parse(
+            ["prog", f"--flagfile={workdir / 'experiment.flags'}"], "fp32"
+        )
         assert again == experiment.replace(workdir="")
 
     def test_a_fresh_folder_carries_name_and_stack(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        paths = [artifacts.create_workdir(Experiment(name="tiny"), "torch") for _ in range(2)]
+        paths = [
+            artifacts.create_workdir(Experiment(name="tiny"), "torch") for _ in range(2)
+        ]
         assert paths[0] != paths[1]
-        assert all(re.fullmatch(r"runs/tiny-torch-\d{8}-\d{6}(-\d+)?", str(path)) for path in paths)
+        assert all(
+            re.fullmatch(r"runs/tiny-torch-\d{8}-\d{6}(-\d+)?", str(path))
+            for path in paths
+        )
 
     @pytest.mark.parametrize("held", artifacts.CONTENTS)
     def test_refuses_a_held_workdir(self, tmp_path, held):
         (tmp_path / held).write_text("held")
-        with pytest.raises(UserError, match=rf"^--workdir: .*holds another run \({held}\)"):
+        with pytest.raises(
+            UserError, match=rf"^--workdir: .*holds another run \({held}\)"
+        ):
             artifacts.create_workdir(Experiment(workdir=str(tmp_path)), "jax")
         assert names(tmp_path) == [held]
         assert (tmp_path / held).read_text() == "held"
@@ -63,14 +80,18 @@ class TestCreateWorkdir:
                 (tmp_path / name / "old").write_text("old")
         (tmp_path / "notes.txt").write_text("mine")
         (tmp_path / "data").mkdir()
-        artifacts.create_workdir(Experiment(workdir=str(tmp_path), overwrite=True), "jax")
+        artifacts.create_workdir(
+            Experiment(workdir=str(tmp_path), overwrite=True), "jax"
+        )
         assert names(tmp_path) == ["data", "experiment.flags", "notes.txt"]
         assert (tmp_path / "notes.txt").read_text() == "mine"
         assert (tmp_path / "experiment.flags").read_text() != "old"
 
     def test_a_file_in_the_way_names_the_flag(self, tmp_path):
         (tmp_path / "file").write_text("")
-        with pytest.raises(UserError, match=r"^--workdir: cannot write .*: File exists$"):
+        with pytest.raises(
+            UserError, match=r"^--workdir: cannot write .*: File exists$"
+        ):
             artifacts.create_workdir(Experiment(workdir=str(tmp_path / "file")), "jax")
 
     def test_resume_reopens_a_run_whose_flags_are_the_same(self, tmp_path):
@@ -80,7 +101,9 @@ class TestCreateWorkdir:
         again = experiment.replace(resume=True, plots=False, checkpoint_every=7)
         assert artifacts.create_workdir(again, "jax") == tmp_path
         assert (tmp_path / "metrics.csv").read_text() == "kept"
-        with pytest.raises(UserError, match=r"^--epochs: 31 now, 30 in the run to resume"):
+        with pytest.raises(
+            UserError, match=r"^--epochs: 31 now, 30 in the run to resume"
+        ):
             artifacts.create_workdir(again.replace(epochs=31), "jax")
 
     def test_resume_records_no_second_trace(self, tmp_path):
@@ -89,7 +112,9 @@ class TestCreateWorkdir:
         again = experiment.replace(resume=True, record="full")
         assert artifacts.create_workdir(again, "jax") == tmp_path / "run"
         (tmp_path / "run" / "trace").mkdir()
-        with pytest.raises(UserError, match=r"^--record: .*run/trace holds a trace already"):
+        with pytest.raises(
+            UserError, match=r"^--record: .*run/trace holds a trace already"
+        ):
             artifacts.create_workdir(again, "jax")
 
     @pytest.mark.parametrize("workdir", ["", "absent"])
@@ -104,13 +129,22 @@ class TestCreateWorkdir:
         (tmp_path / "disk").mkdir()
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "trace").symlink_to(tmp_path / "disk")
-        artifacts.create_workdir(Experiment(workdir=str(tmp_path / "run"), overwrite=True), "jax")
+        artifacts.create_workdir(
+            Experiment(workdir=str(tmp_path / "run"), overwrite=True), "jax"
+        )
         assert names(tmp_path / "run") == ["experiment.flags"]
         assert (tmp_path / "disk").is_dir()
 
 
 class TestMetricsWriter:
-    @given(st.lists(st.tuples(st.integers(1, 10**6), st.floats(allow_nan=False, allow_infinity=False)), min_size=1))
+    @given(
+        st.lists(
+            st.tuples(
+                st.integers(1, 10**6), st.floats(allow_nan=False, allow_infinity=False)
+            ),
+            min_size=1,
+        )
+    )
     @settings(deadline=None, max_examples=25, derandomize=True)
     def test_reads_back_to_the_bit(self, tmp_path_factory, rows):
         folder = tmp_path_factory.mktemp("metrics")
@@ -122,22 +156,31 @@ class TestMetricsWriter:
         np.testing.assert_array_equal(columns["epoch"], [epoch for epoch, _ in rows])
         np.testing.assert_array_equal(columns["train_loss"], [loss for _, loss in rows])
 
-    @pytest.mark.parametrize("value", NOT_FINITE, ids=lambda value: f"{type(value).__name__}:{value}")
+    @pytest.mark.parametrize(
+        "value", NOT_FINITE, ids=lambda value: f"{type(value).__name__}:{value}"
+    )
     def test_refuses_what_is_not_finite_and_keeps_earlier_rows(self, tmp_path, value):
         writer = artifacts.MetricsWriter(tmp_path)
         writer.write({"epoch": 1, "loss": 0.5})
         with pytest.raises(UserError, match=r"^metrics\.csv: loss is "):
             writer.write({"epoch": 2, "loss": value})
-        assert {name: list(column) for name, column in artifacts.read_metrics(tmp_path).items()} == {
-            "epoch": [1], "loss": [0.5]}
+        assert {
+            name: list(column)
+            for name, column in artifacts.read_metrics(tmp_path).items()
+        } == {"epoch": [1], "loss": [0.5]}
 
     def test_keep_drops_what_a_resumed_run_writes_again(self, tmp_path):
         writer = artifacts.MetricsWriter(tmp_path)
         for epoch in (1, 2, 3):
             writer.write({"epoch": epoch, "loss": 1 / epoch})
-        assert writer.keep(2) == [{"epoch": "1", "loss": "1.0"}, {"epoch": "2", "loss": "0.5"}]
+        assert writer.keep(2) == [
+            {"epoch": "1", "loss": "1.0"},
+            {"epoch": "2", "loss": "0.5"},
+        ]
         writer.write({"epoch": 3, "loss": 0.25})
-        assert (tmp_path / "metrics.csv").read_bytes() == b"epoch,loss\n1,1.0\n2,0.5\n3,0.25\n"
+        assert (
+            tmp_path / "metrics.csv"
+        ).read_bytes() == b"epoch,loss\n1,1.0\n2,0.5\n3,0.25\n"
         assert names(tmp_path) == ["metrics.csv"]
 
     def test_each_row_is_on_disk_at_once(self, tmp_path):
@@ -153,7 +196,12 @@ class TestReadMetrics:
 
 class TestWriteSummary:
     def test_round_trip(self, tmp_path):
-        summary = {"steps": 34, "final": {"accuracy": 1 / 3}, "device": "cpu", "versions": {"jax": "0.10"}}
+        summary = {
+            "steps": 34,
+            "final": {"accuracy": 1 / 3},
+            "device": "cpu",
+            "versions": {"jax": "0.10"},
+        }
         artifacts.write_summary(tmp_path, summary)
         assert artifacts.read_summary(tmp_path) == summary
         assert names(tmp_path) == ["summary.json"]
@@ -166,8 +214,17 @@ class TestWriteSummary:
 
 
 class TestWriteParams:
-    @given(st.dictionaries(st.sampled_from(["output/kernel", "output/bias", "scale"]), hnp.arrays(
-        np.float32, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5), elements=FINITE), min_size=1))
+    @given(
+        st.dictionaries(
+            st.sampled_from(["output/kernel", "output/bias", "scale"]),
+            hnp.arrays(
+                np.float32,
+                hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5),
+                elements=FINITE,
+            ),
+            min_size=1,
+        )
+    )
     @settings(deadline=None, max_examples=50, derandomize=True)
     def test_round_trip_bit_for_bit(self, tmp_path_factory, params):
         folder = tmp_path_factory.mktemp("params")
@@ -179,19 +236,34 @@ class TestWriteParams:
             assert (back[name].shape, back[name].dtype) == (array.shape, array.dtype)
             assert back[name].tobytes() == array.tobytes()
 
-    @pytest.mark.parametrize("array", [
-        np.arange(6, dtype=np.float32).reshape(2, 3).T, np.asfortranarray(np.arange(6.0).reshape(2, 3)),
-        np.arange(12, dtype=np.float32)[::2], np.broadcast_to(np.float32(1), (3, 2))])
+    @pytest.mark.parametrize(
+        "array",
+        [
+            np.arange(6, dtype=np.float32).reshape(2, 3).T,
+            np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+            np.arange(12, dtype=np.float32)[::2],
+            np.broadcast_to(np.float32(1), (3, 2)),
+        ],
+    )
     def test_any_memory_layout(self, tmp_path, array):
         artifacts.write_params(tmp_path / "p.safetensors", {"w": array})
-        np.testing.assert_array_equal(read(tmp_path / "p.safetensors")["w"], array, strict=True)
+        np.testing.assert_array_equal(
+            read(tmp_path / "p.safetensors")["w"], array, strict=True
+        )
 
     @pytest.mark.parametrize("value", NOT_FINITE[:3])
-    def test_refuses_what_is_not_finite_and_keeps_the_earlier_file(self, tmp_path, value):
+    def test_refuses_what_is_not_finite_and_keeps_the_earlier_file(
+        self, tmp_path, value
+    ):
         path = tmp_path / "params.safetensors"
         artifacts.write_params(path, {"b": np.ones(2, np.float32)})
-        with pytest.raises(UserError, match=r"^params\.safetensors: b is not finite; nothing written$"):
-            artifacts.write_params(path, {"a": np.zeros(1, np.float32), "b": np.array([1, value], np.float32)})
+        with pytest.raises(
+            UserError, match=r"^params\.safetensors: b is not finite; nothing written$"
+        ):
+            artifacts.write_params(
+                path,
+                {"a": np.zeros(1, np.float32), "b": np.array([1, value], np.float32)},
+            )
         np.testing.assert_array_equal(read(path)["b"], [1, 1])
         assert names(tmp_path) == ["params.safetensors"]
 
@@ -206,12 +278,18 @@ class TestWriteArrays:
 
 
 class TestReadArrays:
-    @pytest.mark.parametrize("content", [None, b"", b"garbage", b"\xff" * 64], ids=["none", "empty", "short", "long"])
+    @pytest.mark.parametrize(
+        "content",
+        [None, b"", b"garbage", b"\xff" * 64],
+        ids=["none", "empty", "short", "long"],
+    )
     def test_names_flag_and_file(self, tmp_path, content):
         path = tmp_path / "p.safetensors"
         if content is not None:
             path.write_bytes(content)
-        with pytest.raises(UserError, match=rf"^--init_params: cannot read {re.escape(str(path))}: "):
+        with pytest.raises(
+            UserError, match=rf"^--init_params: cannot read {re.escape(str(path))}: "
+        ):
             artifacts.read_arrays(path, "--init_params")
 
 
@@ -235,22 +313,39 @@ class TestWriteText:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(pathlib.Path, "write_text", write_text)
-        with pytest.raises(OSError, match=rf"No space left on device: '{re.escape(str(tmp_path / 'a.json'))}'"):
+        with pytest.raises(
+            OSError,
+            match=rf"No space left on device: '{re.escape(str(tmp_path / 'a.json'))}'",
+        ):
             artifacts.write_text(tmp_path / "a.json", "whole")
         assert names(tmp_path) == []
 
 
 class TestRequireFinite:
     def test_allows_numbers_and_words(self):
-        artifacts.require_finite({"a": 1, "b": -0.0, "c": "nan", "d": {"e": 1e308}, "f": True}, "here")
+        artifacts.require_finite(
+            {"a": 1, "b": -0.0, "c": "nan", "d": {"e": 1e308}, "f": True}, "here"
+        )
 
-    @pytest.mark.parametrize("value", NOT_FINITE, ids=lambda value: f"{type(value).__name__}:{value}")
+    @pytest.mark.parametrize(
+        "value", NOT_FINITE, ids=lambda value: f"{type(value).__name__}:{value}"
+    )
     def test_says_where(self, value):
         with pytest.raises(UserError, match=r"^here: d: e is .*--learning_rate$"):
             artifacts.require_finite({"a": 1.0, "d": {"e": value}}, "here")
 
 
 def test_the_contract_names_every_file():
-    assert set(artifacts.CONTENTS) == {"experiment.flags", "metrics.csv", "summary.json", "params.safetensors",
-                                     "batch_stats.safetensors", "data.json", "sample.txt", "ds_config.json",
-                                     "trace", "plots", "checkpoints"}
+    assert set(artifacts.CONTENTS) == {
+        "experiment.flags",
+        "metrics.csv",
+        "summary.json",
+        "params.safetensors",
+        "batch_stats.safetensors",
+        "data.json",
+        "sample.txt",
+        "ds_config.json",
+        "trace",
+        "plots",
+        "checkpoints",
+    }

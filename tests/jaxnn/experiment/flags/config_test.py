@@ -12,9 +12,23 @@ from jaxnn.experiment.flags import command_line, consistency, options, parsing
 from jaxnn.experiment.flags.config import Experiment
 
 FIELDS = {field.name: field for field in dataclasses.fields(Experiment)}
-RUN_ONLY = {"workdir", "overwrite", "resume", "init_params", "record", "record_steps", "ds_config",
-            "coordinator_address", "num_processes", "process_id", "distributed", "initialization_timeout"}
-MLP = Experiment(precision="fp32", model="mlp", hidden_sizes=(8, 4), dropout_rates=(0.5, 0.0))
+RUN_ONLY = {
+    "workdir",
+    "overwrite",
+    "resume",
+    "init_params",
+    "record",
+    "record_steps",
+    "ds_config",
+    "coordinator_address",
+    "num_processes",
+    "process_id",
+    "distributed",
+    "initialization_timeout",
+}
+MLP = Experiment(
+    precision="fp32", model="mlp", hidden_sizes=(8, 4), dropout_rates=(0.5, 0.0)
+)
 LINES = st.text(st.characters(codec="utf-8", exclude_categories=["C"])).map(str.strip)
 
 
@@ -33,37 +47,63 @@ def values_of(field):
         below = rules["below"] or 2**31
         return st.integers(rules["minimum"], below - 1)
     if isinstance(field.default, float):
-        least, most = (rules["minimum"] if rules["above"] is None else rules["above"]), rules["below"]
-        return st.floats(least, most, exclude_min=rules["above"] is not None, exclude_max=most is not None,
-                         allow_nan=False, allow_infinity=False)
+        least, most = (
+            (rules["minimum"] if rules["above"] is None else rules["above"]),
+            rules["below"],
+        )
+        return st.floats(
+            least,
+            most,
+            exclude_min=rules["above"] is not None,
+            exclude_max=most is not None,
+            allow_nan=False,
+            allow_infinity=False,
+        )
     return LINES
 
 
 @st.composite
 def experiments(draw):
     """Valid experiments, without what belongs to one run."""
-    fields = {name: draw(values_of(field)) for name, field in FIELDS.items()
-              if name not in RUN_ONLY and not isinstance(field.default, tuple)}
+    fields = {
+        name: draw(values_of(field))
+        for name, field in FIELDS.items()
+        if name not in RUN_ONLY and not isinstance(field.default, tuple)
+    }
     layers = draw(st.integers(1, 3)) if fields["model"] in consistency.HIDDEN else 0
-    rates = draw(st.one_of(st.just(()), st.tuples(*[st.floats(0, 1, exclude_max=True)] * layers)))
+    rates = draw(
+        st.one_of(st.just(()), st.tuples(*[st.floats(0, 1, exclude_max=True)] * layers))
+    )
     fields["batch_size"] *= (fields["num_devices"] or 1) * fields["accumulation_steps"]
     fields["learning_rate"] = draw(st.floats(1e-36, 1e36))
     fields["min_learning_rate"] = draw(st.floats(0, fields["learning_rate"]))
-    fields["min_loss_scale"] = 2.0 ** draw(st.integers(-10, fields["initial_scale_power"]))
+    fields["min_loss_scale"] = 2.0 ** draw(
+        st.integers(-10, fields["initial_scale_power"])
+    )
     fields["resnet_depth"] = draw(st.sampled_from(consistency.RESNET_DEPTHS))
     fields["kernel_size"] |= 1
     fields["width"] *= fields["num_heads"]
     fields["fold"] = draw(st.integers(0, max(fields["num_folds"], 1) - 1))
     fields["num_folds"] += fields["num_folds"] == 1
     fields["data_path"] = fields["data_path"] or "data.csv"
-    for name, allowed in (("normalization", fields["model"] in ("mlp", "cnn")),
-                          ("weight_decay", fields["optimizer"] == "adamw"),
-                          ("label_smoothing", fields["loss"] == "cross_entropy"),
-                          ("patience", fields["validation_fraction"] > 0),
-                          ("warmup_steps", "warmup" in fields["schedule"] or fields["schedule"] == "one_cycle")):
+    for name, allowed in (
+        ("normalization", fields["model"] in ("mlp", "cnn")),
+        ("weight_decay", fields["optimizer"] == "adamw"),
+        ("label_smoothing", fields["loss"] == "cross_entropy"),
+        ("patience", fields["validation_fraction"] > 0),
+        (
+            "warmup_steps",
+            "warmup" in fields["schedule"] or fields["schedule"] == "one_cycle",
+        ),
+    ):
         fields[name] = fields[name] if allowed else FIELDS[name].default
-    return Experiment(**fields, hidden_sizes=draw(st.tuples(*[st.integers(1, 10_000)] * layers)), dropout_rates=rates,
-                      channels=(8,), features=draw(st.sampled_from([(), (0, 3)])))
+    return Experiment(
+        **fields,
+        hidden_sizes=draw(st.tuples(*[st.integers(1, 10_000)] * layers)),
+        dropout_rates=rates,
+        channels=(8,),
+        features=draw(st.sampled_from([(), (0, 3)])),
+    )
 
 
 class TestExperiment:
@@ -98,13 +138,23 @@ class TestDefineFlags:
 class TestFromFlags:
     def test_precision_left_out_is_the_programs(self):
         assert command_line.parse(["prog"], "fp16")[0].precision == "fp16"
-        assert command_line.parse(["prog", "--precision=bf16"], "fp16")[0].precision == "bf16"
+        assert (
+            command_line.parse(["prog", "--precision=bf16"], "fp16")[0].precision
+            == "bf16"
+        )
 
     def test_lists(self):
-        experiment = parse("--model=mlp", "--hidden_sizes=64,32", "--dropout_rates=0.3,0")
-        assert (experiment.hidden_sizes, experiment.dropout_rates) == ((64, 32), (0.3, 0.0))
+        experiment = parse(
+            "--model=mlp", "--hidden_sizes=64,32", "--dropout_rates=0.3,0"
+        )
+        assert (experiment.hidden_sizes, experiment.dropout_rates) == (
+            (64, 32),
+            (0.3, 0.0),
+        )
 
-    @pytest.mark.parametrize("argument", ["--hidden_sizes=64,x", "--hidden_sizes=6.4", "--dropout_rates=a"])
+    @pytest.mark.parametrize(
+        "argument", ["--hidden_sizes=64,x", "--hidden_sizes=6.4", "--dropout_rates=a"]
+    )
     def test_refuses_a_list_of_another_type(self, argument):
         with pytest.raises(UserError, match=f"^{argument.split('=')[0]}: takes"):
             parse("--model=mlp", argument)
@@ -115,34 +165,89 @@ class TestFromFlags:
 
 
 class TestCheck:
-    @pytest.mark.parametrize(("name", "value"), [
-        ("dataset", "imagenet"), ("preprocess", ""), ("model", "kan"), ("activation", "mish"), ("initializer", "ones"),
-        ("loss", "l1"), ("optimizer", "lion"), ("schedule", "staircase"), ("precision", "fp8"), ("fp16_kernels", ""),
-        ("record", "all"),
-        ("num_samples", 0), ("epochs", 0), ("batch_size", 0), ("max_steps", -1), ("checkpoint_every", -1),
-        ("seed", -1), ("split_seed", -1), ("seed", 2**31), ("split_seed", 2**31),
-        ("num_devices", -1), ("record_steps", 0),
-        ("test_fraction", 0.0), ("test_fraction", 1.0), ("learning_rate", 0.0), ("learning_rate", -1e-3),
-        ("adam_b1", -0.1), ("adam_b1", 1.0), ("adam_b2", -0.1), ("adam_b2", 1.0), ("adam_eps", 0.0),
-        ("initial_scale_power", -1), ("initial_scale_power", 128), ("loss_scale_window", 0), ("hysteresis", 0),
-        ("min_loss_scale", 0.0), ("static_loss_scale", -1.0), ("zero_stage", -1), ("zero_stage", 4),
-        ("hidden_sizes", (8, 0)), ("dropout_rates", (0.5, 1.0)), ("dropout_rates", (-0.1, 0.5)),
-        ("dropout_rates", (float("nan"), 0.5)),
-        *((name, bad) for name in ("test_fraction", "learning_rate", "adam_b1", "adam_b2", "adam_eps", "min_loss_scale")
-          for bad in (float("nan"), float("inf"))),
-    ])
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("dataset", "imagenet"),
+            ("preprocess", ""),
+            ("model", "kan"),
+            ("activation", "mish"),
+            ("initializer", "ones"),
+            ("loss", "l1"),
+            ("optimizer", "lion"),
+            ("schedule", "staircase"),
+            ("precision", "fp8"),
+            ("fp16_kernels", ""),
+            ("record", "all"),
+            ("num_samples", 0),
+            ("epochs", 0),
+            ("batch_size", 0),
+            ("max_steps", -1),
+            ("checkpoint_every", -1),
+            ("seed", -1),
+            ("split_seed", -1),
+            ("seed", 2**31),
+            ("split_seed", 2**31),
+            ("num_devices", -1),
+            ("record_steps", 0),
+            ("test_fraction", 0.0),
+            ("test_fraction", 1.0),
+            ("learning_rate", 0.0),
+            ("learning_rate", -1e-3),
+            ("adam_b1", -0.1),
+            ("adam_b1", 1.0),
+            ("adam_b2", -0.1),
+            ("adam_b2", 1.0),
+            ("adam_eps", 0.0),
+            ("initial_scale_power", -1),
+            ("initial_scale_power", 128),
+            ("loss_scale_window", 0),
+            ("hysteresis", 0),
+            ("min_loss_scale", 0.0),
+            ("static_loss_scale", -1.0),
+            ("zero_stage", -1),
+            ("zero_stage", 4),
+            ("hidden_sizes", (8, 0)),
+            ("dropout_rates", (0.5, 1.0)),
+            ("dropout_rates", (-0.1, 0.5)),
+            ("dropout_rates", (float("nan"), 0.5)),
+            *(
+                (name, bad)
+                for name in (
+                    "test_fraction",
+                    "learning_rate",
+                    "adam_b1",
+                    "adam_b2",
+                    "adam_eps",
+                    "min_loss_scale",
+                )
+                for bad in (float("nan"), float("inf"))
+            ),
+        ],
+    )
     def test_names_the_flag(self, name, value):
         with pytest.raises(UserError, match=rf"^--(\w+, --)*{name}[,:] "):
             consistency.check(MLP.replace(**{name: value}))
 
     def test_unknown_value_lists_the_known(self):
-        with pytest.raises(UserError, match=r"^--gate: unknown value 'nor'; known: and, or, nand, xor$"):
+        with pytest.raises(
+            UserError, match=r"^--gate: unknown value 'nor'; known: and, or, nand, xor$"
+        ):
             consistency.check(MLP.replace(gate="nor"))
 
-    @pytest.mark.parametrize("changes", [
-        {}, dict(seed=2**31 - 1, split_seed=2**31 - 1), dict(adam_b1=0.0, adam_b2=0.0), dict(dropout_rates=()),
-        dict(batch_size=12, num_devices=4), dict(zero_stage=2), dict(initial_scale_power=0), dict(precision=""),
-    ])
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            dict(seed=2**31 - 1, split_seed=2**31 - 1),
+            dict(adam_b1=0.0, adam_b2=0.0),
+            dict(dropout_rates=()),
+            dict(batch_size=12, num_devices=4),
+            dict(zero_stage=2),
+            dict(initial_scale_power=0),
+            dict(precision=""),
+        ],
+    )
     def test_allows_the_bounds(self, changes):
         consistency.check(MLP.replace(**changes))
 
@@ -161,7 +266,11 @@ class TestToFlagfile:
         assert parse(f"--flagfile={path}") == experiment
 
     def test_a_line_for_every_flag_but_the_runs_own(self):
-        text = options.to_flagfile(MLP.replace(workdir="w", overwrite=True, resume=True, init_params="p", record="full"))
+        text = options.to_flagfile(
+            MLP.replace(
+                workdir="w", overwrite=True, resume=True, init_params="p", record="full"
+            )
+        )
         names = [line.removeprefix("--").split("=")[0] for line in text.splitlines()]
         assert names == [name for name in FIELDS if name not in RUN_ONLY]
         assert "--hidden_sizes=8,4\n" in text

@@ -13,7 +13,9 @@ from jaxnn.experiment.results import baselines
 def table(features=3, seed=0):
     rng = np.random.default_rng(seed)
     inputs = 5 + rng.standard_normal((40, features)).astype(np.float32)
-    targets = (inputs @ rng.standard_normal((features, 1)) + rng.standard_normal((40, 1))).astype(np.float32)
+    targets = (
+        inputs @ rng.standard_normal((features, 1)) + rng.standard_normal((40, 1))
+    ).astype(np.float32)
     return Dataset(inputs[:30], targets[:30], inputs[30:], targets[30:], "regression")
 
 
@@ -23,37 +25,64 @@ def windows(scale=False):
     inputs = np.lib.stride_tricks.sliding_window_view(series, 4)[:-1, :, None].copy()
     scaling = preprocessing.fit("standardize", inputs) if scale else None
     shown = scaling.apply(inputs) if scaling else inputs
-    return Dataset(shown, series[4:, None], shown, series[4:, None], "regression", scaling=scaling)
+    return Dataset(
+        shown, series[4:, None], shown, series[4:, None], "regression", scaling=scaling
+    )
 
 
 class TestLinearRegression:
     @pytest.mark.parametrize("redundant", [False, True], ids=["", "redundant features"])
     def test_is_scikit_learns(self, redundant):
         data = table()
-        if redundant:  # a constant column and a repeated one: of all best planes, the least steep
-            train, test = (np.c_[x, np.full(len(x), 7), x[:, 0]].astype(np.float32)
-                           for x in (data.train_inputs, data.test_inputs))
-            data = Dataset(train, data.train_targets, test, data.test_targets, "regression")
-        expected = LinearRegression().fit(data.train_inputs.astype(np.float64), data.train_targets)
-        # Two float64 solvers of a well-conditioned 30 x 5 system: 1e-12 is thousands of ulps, 1e-4 of float32's one.
-        np.testing.assert_allclose(baselines.linear_regression(data), expected.predict(data.test_inputs), rtol=1e-12)
+        if (
+            redundant
+        ):  # a constant column and a repeated one: of all best planes, the least steep
+            train, test = (
+                np.c_[x, np.full(len(x), 7), x[:, 0]].astype(np.float32)
+                for x in (data.train_inputs, data.test_inputs)
+            )
+            data = Dataset(
+                train, data.train_targets, test, data.test_targets, "regression"
+            )
+        expected = LinearRegression().fit(
+            data.train_inputs.astype(np.float64), data.train_targets
+        )
+        # Two float64 solvers of a well-conditioned 30 x 5 system: 1e-12 is thousands of
+        # ulps, 1e-4 of float32's one.
+        np.testing.assert_allclose(
+            baselines.linear_regression(data),
+            expected.predict(data.test_inputs),
+            rtol=1e-12,
+        )
 
 
 class TestPersistence:
     def test_is_the_last_value(self):
-        np.testing.assert_array_equal(baselines.persistence(windows())[:, 0], np.arange(3, 11) ** 2)
+        np.testing.assert_array_equal(
+            baselines.persistence(windows())[:, 0], np.arange(3, 11) ** 2
+        )
 
     def test_is_in_the_unit_of_the_targets(self):
-        # Scaled inputs are float32 numbers below 4, of a deviation below 64: half an ulp of each.
-        np.testing.assert_allclose(baselines.persistence(windows(scale=True))[:, 0], np.arange(3, 11) ** 2,
-                                   atol=64 * 2**-23, rtol=0)
+        # Scaled inputs are float32 numbers below 4, of a deviation below 64: half an
+        # ulp of each.
+        np.testing.assert_allclose(
+            baselines.persistence(windows(scale=True))[:, 0],
+            np.arange(3, 11) ** 2,
+            atol=64 * 2**-23,
+            rtol=0,
+        )
 
 
 class TestCompare:
     def test_sine(self):
         found = baselines.compare(Experiment(dataset="sine"), windows(), rmse=2.0)
-        expected = np.sqrt(np.mean((2 * np.arange(3, 11) + 1.0) ** 2))  # (n + 1)^2 - n^2
-        assert found == {"persistence_rmse": expected, "times_below_persistence": expected / 2}
+        expected = np.sqrt(
+            np.mean((2 * np.arange(3, 11) + 1.0) ** 2)
+        )  # (n + 1)^2 - n^2
+        assert found == {
+            "persistence_rmse": expected,
+            "times_below_persistence": expected / 2,
+        }
 
     def test_no_ratio_to_a_perfect_network(self):
         found = baselines.compare(Experiment(dataset="sine"), windows(), rmse=0.0)
@@ -62,12 +91,18 @@ class TestCompare:
     @pytest.mark.parametrize("dataset", baselines.TABLES)
     def test_tables(self, dataset):
         data = table()
-        model = LinearRegression().fit(data.train_inputs.astype(np.float64), data.train_targets)
+        model = LinearRegression().fit(
+            data.train_inputs.astype(np.float64), data.train_targets
+        )
         expected = model.score(data.test_inputs.astype(np.float64), data.test_targets)
         found = baselines.compare(Experiment(dataset=dataset), data, rmse=1.0)
         assert found.keys() == {"linear_regression_r2"}
-        np.testing.assert_allclose(found["linear_regression_r2"], expected, rtol=1e-12)  # as above
+        np.testing.assert_allclose(
+            found["linear_regression_r2"], expected, rtol=1e-12
+        )  # as above
 
-    @pytest.mark.parametrize(("dataset", "data"), [("linear", table()), ("npz", windows())])
+    @pytest.mark.parametrize(
+        ("dataset", "data"), [("linear", table()), ("npz", windows())]
+    )
     def test_nothing_elsewhere(self, dataset, data):
         assert baselines.compare(Experiment(dataset=dataset), data, rmse=1.0) == {}

@@ -14,19 +14,30 @@ def read(tmp_path, text):
 
 class TestRead:
     def test_one_or_several(self, tmp_path):
-        assert read(tmp_path, "# A head.\n# Expect: accuracy >= 0.95\n--epochs=3\n") == [
-            Promise("accuracy", ">=", "0.95")]
+        assert read(
+            tmp_path, "# A head.\n# Expect: accuracy >= 0.95\n--epochs=3\n"
+        ) == [Promise("accuracy", ">=", "0.95")]
         assert read(tmp_path, "# Expect: a < 1e-2, b <= other.b\n") == [
-            Promise("a", "<", "1e-2"), Promise("b", "<=", "other.b")]
+            Promise("a", "<", "1e-2"),
+            Promise("b", "<=", "other.b"),
+        ]
 
-    @pytest.mark.parametrize("text", ["", "--epochs=3\n", "# Expect: a good result\n", "# Expect: a < 1, b\n"])
+    @pytest.mark.parametrize(
+        "text",
+        ["", "--epochs=3\n", "# Expect: a good result\n", "# Expect: a < 1, b\n"],
+    )
     def test_refuses_a_head_that_promises_nothing(self, tmp_path, text):
-        with pytest.raises(UserError, match=r"x\.flags has no line such as '# Expect: accuracy >= 0\.95'"):
+        with pytest.raises(
+            UserError,
+            match=r"x\.flags has no line such as '# Expect: accuracy >= 0\.95'",
+        ):
             read(tmp_path, text)
 
 
 class TestIsMet:
-    @pytest.mark.parametrize(("relation", "met"), [("<", False), ("<=", True), (">", False), (">=", True)])
+    @pytest.mark.parametrize(
+        ("relation", "met"), [("<", False), ("<=", True), (">", False), (">=", True)]
+    )
     def test_a_number(self, relation, met):
         assert Promise("a", relation, "0.5").is_met("x", {"x": {"a": 0.5}}) is met
 

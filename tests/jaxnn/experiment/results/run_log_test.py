@@ -12,10 +12,15 @@ from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import run_log
 
-EXPERIMENT = Experiment(name="tiny", precision="fp16", num_samples=8, epochs=2, batch_size=4, plots=False)
+EXPERIMENT = Experiment(
+    name="tiny", precision="fp16", num_samples=8, epochs=2, batch_size=4, plots=False
+)
 DATA = linear(EXPERIMENT)
 NO, YES = np.zeros(2, bool), np.array([False, True])
-PARAMS = {"output/kernel": np.array([[2]], np.float32), "output/bias": np.array([1.5], np.float32)}
+PARAMS = {
+    "output/kernel": np.array([[2]], np.float32),
+    "output/bias": np.array([1.5], np.float32),
+}
 
 
 @pytest.fixture
@@ -35,17 +40,29 @@ def losses(*values):
 class TestRunLog:
     def test_a_row_an_epoch(self, log, tmp_path):
         log.epoch(0, losses(1, 2), np.array([4, 4]), NO, 0.125, {"test": (0.5, 0.25)})
-        log.epoch(1, losses(0.5), np.array([4]), NO[:1], 0.0625, {"test": (0.25, 0.125)})
-        assert {name: list(column) for name, column in artifacts.read_metrics(tmp_path).items()} == {
-            "epoch": [1, 2], "step": [2, 3], "learning_rate": [0.125, 0.0625], "train_loss": [1.5, 0.5],
-            "test_loss": [0.5, 0.25], "test_mae": [0.25, 0.125]}
+        log.epoch(
+            1, losses(0.5), np.array([4]), NO[:1], 0.0625, {"test": (0.25, 0.125)}
+        )
+        assert {
+            name: list(column)
+            for name, column in artifacts.read_metrics(tmp_path).items()
+        } == {
+            "epoch": [1, 2],
+            "step": [2, 3],
+            "learning_rate": [0.125, 0.0625],
+            "train_loss": [1.5, 0.5],
+            "test_loss": [0.5, 0.25],
+            "test_mae": [0.25, 0.125],
+        }
 
     def test_train_loss_is_weighted_by_samples(self, log, tmp_path):
         log.epoch(0, losses(1, 5), np.array([3, 1]), NO, 0.1, {"test": (1, 1)})
         assert train_losses(tmp_path) == [2.0]
 
     @pytest.mark.parametrize("overflow", [np.inf, np.nan])
-    def test_a_skipped_step_whose_loss_overflowed_is_left_out_and_counted(self, log, tmp_path, overflow):
+    def test_a_skipped_step_whose_loss_overflowed_is_left_out_and_counted(
+        self, log, tmp_path, overflow
+    ):
         log.epoch(0, losses(1, overflow), np.array([3, 1]), YES, 0.1, {"test": (1, 1)})
         assert train_losses(tmp_path) == [1.0]
         assert log.skipped_steps == 1
@@ -54,12 +71,22 @@ class TestRunLog:
         log.epoch(0, losses(1, 5), np.array([3, 1]), YES, 0.1, {"test": (1, 1)})
         assert train_losses(tmp_path) == [2.0]
 
-    @pytest.mark.parametrize(("values", "skipped", "test"), [
-        ((1, np.nan), NO, (1, 1)), ((np.inf, np.inf), ~NO, (1, 1)), ((1, 1), NO, (np.nan, 1)),
-        ((1, 1), NO, (1, np.inf))])
+    @pytest.mark.parametrize(
+        ("values", "skipped", "test"),
+        [
+            ((1, np.nan), NO, (1, 1)),
+            ((np.inf, np.inf), ~NO, (1, 1)),
+            ((1, 1), NO, (np.nan, 1)),
+            ((1, 1), NO, (1, np.inf)),
+        ],
+    )
     def test_stops_on_what_is_not_finite(self, log, tmp_path, values, skipped, test):
-        with pytest.raises(UserError, match=r"^metrics\.csv: (train_loss|test_loss|test_mae) is "):
-            log.epoch(0, losses(*values), np.array([4, 4]), skipped, 0.1, {"test": test})
+        with pytest.raises(
+            UserError, match=r"^metrics\.csv: (train_loss|test_loss|test_mae) is "
+        ):
+            log.epoch(
+                0, losses(*values), np.array([4, 4]), skipped, 0.1, {"test": test}
+            )
         assert not (tmp_path / "metrics.csv").exists()
 
     def test_resume_goes_on_where_the_checkpoint_was(self, log, tmp_path):
@@ -73,38 +100,79 @@ class TestRunLog:
         assert resumed.skipped_steps == 2
 
     def test_finish_writes_summary_and_params(self, log, tmp_path, capsys):
-        log.epoch(0, losses(1, np.inf), np.array([4, 4]), YES, 0.125, {"test": (0.5, 0.25)})
-        clock = types.SimpleNamespace(seconds={"train": 2.0, "compile": 0.5}, end=lambda stage: None)
-        log.finish(PARAMS, DATA.test_targets + np.float32(0.5), clock, ["cpu x", "cpu y"], ["numpy"], {"more": 7})
+        log.epoch(
+            0, losses(1, np.inf), np.array([4, 4]), YES, 0.125, {"test": (0.5, 0.25)}
+        )
+        clock = types.SimpleNamespace(
+            seconds={"train": 2.0, "compile": 0.5}, end=lambda stage: None
+        )
+        log.finish(
+            PARAMS,
+            DATA.test_targets + np.float32(0.5),
+            clock,
+            ["cpu x", "cpu y"],
+            ["numpy"],
+            {"more": 7},
+        )
         summary = artifacts.read_summary(tmp_path)
         spread = DATA.test_targets - DATA.test_targets.mean(dtype=np.float64)
         r2 = pytest.approx(1 - 0.25 / np.mean(np.square(spread)), rel=1e-12)
         assert summary.pop("final") == {
-            "mae": 0.5, "rmse": 0.5, "max_error": 0.5, "r2": r2, "weight": 2.0, "bias": 1.5, "weight_error": 0.0,
+            "mae": 0.5,
+            "rmse": 0.5,
+            "max_error": 0.5,
+            "r2": r2,
+            "weight": 2.0,
+            "bias": 1.5,
+            "weight_error": 0.0,
             "bias_error": 0.5,
-            "weight_error_percent": 0.0, "bias_error_percent": 50.0, "quality": "poor"}
+            "weight_error_percent": 0.0,
+            "bias_error_percent": 50.0,
+            "quality": "poor",
+        }
         assert summary == {
-            "experiment": "tiny", "stack": "jax", "precision": "fp16", "epochs": 1, "steps": 2, "skipped_steps": 1,
-            "train_loss": 1.0, "test_loss": 0.5, "train_seconds": 2.0, "compile_seconds": 0.5,
-            "samples_per_second": 4.0, "num_params": 2, "num_devices": 2, "device": "cpu x", "more": 7,
-            "versions": {"python": platform.python_version(), "numpy": np.__version__}}
+            "experiment": "tiny",
+            "stack": "jax",
+            "precision": "fp16",
+            "epochs": 1,
+            "steps": 2,
+            "skipped_steps": 1,
+            "train_loss": 1.0,
+            "test_loss": 0.5,
+            "train_seconds": 2.0,
+            "compile_seconds": 0.5,
+            "samples_per_second": 4.0,
+            "num_params": 2,
+            "num_devices": 2,
+            "device": "cpu x",
+            "more": 7,
+            "versions": {"python": platform.python_version(), "numpy": np.__version__},
+        }
         back = artifacts.read_arrays(tmp_path / "params.safetensors", "--init_params")
         assert {name: array.tolist() for name, array in back.items()} == {
-            "output/kernel": [[2.0]], "output/bias": [1.5]}
+            "output/kernel": [[2.0]],
+            "output/bias": [1.5],
+        }
         assert "1 of 2 steps skipped (FP16 overflow)" in capsys.readouterr().out
 
     def test_finish_writes_nothing_if_a_parameter_is_not_finite(self, log, tmp_path):
         log.epoch(0, losses(1, 1), np.array([4, 4]), NO, 0.125, {"test": (0.5, 0.25)})
-        clock = types.SimpleNamespace(seconds={"train": 2.0, "compile": 0.5}, end=lambda stage: None)
+        clock = types.SimpleNamespace(
+            seconds={"train": 2.0, "compile": 0.5}, end=lambda stage: None
+        )
         params = PARAMS | {"output/bias": np.array([np.nan], np.float32)}
         with pytest.raises(UserError, match="bias"):
             log.finish(params, DATA.test_targets, clock, ["cpu"], [])
         assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
 
-    def test_a_rank_without_a_workdir_writes_and_shows_nothing(self, tmp_path, monkeypatch, capsys):
+    def test_a_rank_without_a_workdir_writes_and_shows_nothing(
+        self, tmp_path, monkeypatch, capsys
+    ):
         monkeypatch.chdir(tmp_path)
         with run_log.RunLog(EXPERIMENT, DATA, "torch", None, "mae") as log:
-            log.epoch(0, losses(1, np.inf), np.array([4, 4]), YES, 0.1, {"test": (1, 1)})
+            log.epoch(
+                0, losses(1, np.inf), np.array([4, 4]), YES, 0.1, {"test": (1, 1)}
+            )
             log.finish(PARAMS, DATA.test_targets, run_log.Clock(), ["cpu"], [])
         assert log.skipped_steps == 1
         assert list(tmp_path.iterdir()) == []
@@ -114,17 +182,30 @@ class TestRunLog:
 class TestClock:
     def test_stages_follow_each_other_and_parts_are_taken_out(self, monkeypatch):
         ticks = iter([10.0, 11.0, 19.0])
-        monkeypatch.setattr(run_log, "time", types.SimpleNamespace(
-            perf_counter=lambda: next(ticks), process_time=lambda: 3.0))
+        monkeypatch.setattr(
+            run_log,
+            "time",
+            types.SimpleNamespace(
+                perf_counter=lambda: next(ticks), process_time=lambda: 3.0
+            ),
+        )
         clock = run_log.Clock()
         clock.end("data")
         clock.end("train", compile=2.0)
-        assert clock.seconds == {"import": 3.0, "data": 1.0, "compile": 2.0, "train": 6.0}
+        assert clock.seconds == {
+            "import": 3.0,
+            "data": 1.0,
+            "compile": 2.0,
+            "train": 6.0,
+        }
 
 
 class TestVersions:
     def test_python_and_each_package(self):
-        assert run_log.versions(["numpy"]) == {"python": platform.python_version(), "numpy": np.__version__}
+        assert run_log.versions(["numpy"]) == {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+        }
 
 
 class TestStopUnlessFinite:
@@ -133,11 +214,19 @@ class TestStopUnlessFinite:
     def test_finite_passes(self):
         run_log.stop_unless_finite(self.NAMES, np.ones((3, 2), bool), 10)
 
-    @pytest.mark.parametrize(("bad", "step", "name"), [
-        ([(0, 0)], 10, "loss"), ([(1, 1), (2, 0)], 11, "gradient of output/bias"), ([(2, 1), (2, 0)], 12, "loss")])
+    @pytest.mark.parametrize(
+        ("bad", "step", "name"),
+        [
+            ([(0, 0)], 10, "loss"),
+            ([(1, 1), (2, 0)], 11, "gradient of output/bias"),
+            ([(2, 1), (2, 0)], 12, "loss"),
+        ],
+    )
     def test_names_first_step_and_tensor(self, bad, step, name):
         finite = np.ones((3, 2), bool)
         for where in bad:
             finite[where] = False
-        with pytest.raises(UserError, match=f"^step {step}: {name} is not finite; .*--learning_rate"):
+        with pytest.raises(
+            UserError, match=f"^step {step}: {name} is not finite; .*--learning_rate"
+        ):
             run_log.stop_unless_finite(self.NAMES, finite, 10)

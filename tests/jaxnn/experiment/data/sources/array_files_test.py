@@ -17,11 +17,15 @@ X, Y = np.arange(6.0).reshape(3, 2), np.arange(3)
 
 @pytest.fixture
 def folder(tmp_path):
-    """parts/a.npz, parts/b.npz, shards/[xy]_00[01].npy and a.npz,b: the names of files that hold X and Y."""
+    """parts/a.npz, parts/b.npz, shards/[xy]_00[01].npy and a.npz,b: the names of files
+    that hold X and Y."""
     for name in ("parts", "shards", "empty"):
         (tmp_path / name).mkdir()
     for name in ("parts/a", "parts/b", "a.npz,b"):
-        with (tmp_path / name.replace("parts/a", "parts/a.npz").replace("parts/b", "parts/b.npz")).open("wb") as file:
+        with (
+            tmp_path
+            / name.replace("parts/a", "parts/a.npz").replace("parts/b", "parts/b.npz")
+        ).open("wb") as file:
             np.savez(file, x=X, y=Y)
     for number in range(2):
         np.save(tmp_path / f"shards/x_00{number}.npy", X + number)
@@ -31,12 +35,27 @@ def folder(tmp_path):
 
 
 class TestFind:
-    @pytest.mark.parametrize(("data_path", "names"), [
-        ("parts/a.npz", ["parts/a.npz"]), ("parts/b.npz,parts/a.npz", ["parts/a.npz", "parts/b.npz"]),
-        ("parts/*.npz", ["parts/a.npz", "parts/b.npz"]), ("parts/*.npz,parts/a.npz", ["parts/a.npz", "parts/b.npz"]),
-        ("a.npz,b", ["a.npz,b"]), ("nowhere.npz", ["nowhere.npz"]),
-        ("shards", ["shards/x_000.npy", "shards/x_001.npy", "shards/y_000.npy", "shards/y_001.npy"]),
-        ("shards/[xy]_001.npy", ["shards/x_001.npy", "shards/y_001.npy"])])
+    @pytest.mark.parametrize(
+        ("data_path", "names"),
+        [
+            ("parts/a.npz", ["parts/a.npz"]),
+            ("parts/b.npz,parts/a.npz", ["parts/a.npz", "parts/b.npz"]),
+            ("parts/*.npz", ["parts/a.npz", "parts/b.npz"]),
+            ("parts/*.npz,parts/a.npz", ["parts/a.npz", "parts/b.npz"]),
+            ("a.npz,b", ["a.npz,b"]),
+            ("nowhere.npz", ["nowhere.npz"]),
+            (
+                "shards",
+                [
+                    "shards/x_000.npy",
+                    "shards/x_001.npy",
+                    "shards/y_000.npy",
+                    "shards/y_001.npy",
+                ],
+            ),
+            ("shards/[xy]_001.npy", ["shards/x_001.npy", "shards/y_001.npy"]),
+        ],
+    )
     def test_sorted_files(self, folder, monkeypatch, data_path, names):
         monkeypatch.chdir(folder)
         assert [str(path) for path in array_files.find(data_path)] == names
@@ -44,9 +63,15 @@ class TestFind:
 
 class TestRead:
     @pytest.mark.parametrize("mapped", [False, True])
-    @pytest.mark.parametrize(("data_path", "names", "offsets"), [
-        ("shards", ["x_000.npy", "x_001.npy"], [0, 1]), ("shards/?_001.npy", ["x_001.npy"], [1]),
-        ("shards/y_001.npy,shards/x_001.npy", ["x_001.npy"], [1]), ("parts/*", ["a.npz", "b.npz"], [0, 0])])
+    @pytest.mark.parametrize(
+        ("data_path", "names", "offsets"),
+        [
+            ("shards", ["x_000.npy", "x_001.npy"], [0, 1]),
+            ("shards/?_001.npy", ["x_001.npy"], [1]),
+            ("shards/y_001.npy,shards/x_001.npy", ["x_001.npy"], [1]),
+            ("parts/*", ["a.npz", "b.npz"], [0, 0]),
+        ],
+    )
     def test_parts(self, folder, monkeypatch, data_path, names, offsets, mapped):
         monkeypatch.setattr(array_files, "MAPPED_FROM", 0 if mapped else 2**28)
         monkeypatch.chdir(folder)
@@ -69,10 +94,17 @@ class TestRead:
     def test_a_member_of_an_archive_is_mapped_as_it_is(self, tmp_path_factory, data):
         path = tmp_path_factory.getbasetemp() / "members.npz"
         dtype = data.draw(st.sampled_from(["<f8", ">f4", "<i2", "u1", "?", "<f2"]))
-        x = data.draw(arrays(dtype, array_shapes(min_dims=1, max_dims=4, max_side=5), elements={"allow_nan": False}
-                             if "f" in dtype else None))
+        x = data.draw(
+            arrays(
+                dtype,
+                array_shapes(min_dims=1, max_dims=4, max_side=5),
+                elements={"allow_nan": False} if "f" in dtype else None,
+            )
+        )
         x = np.asfortranarray(x) if data.draw(st.booleans()) else x
-        np.savez(path, before=np.zeros(data.draw(st.integers(0, 5)), np.uint8), x=x, y=Y)
+        np.savez(
+            path, before=np.zeros(data.draw(st.integers(0, 5)), np.uint8), x=x, y=Y
+        )
         held = array_files._read_npz(path, mapped=True)
         assert all(isinstance(array, np.memmap) for array in held)
         for ours, theirs in zip(held, (x, Y)):
@@ -87,18 +119,38 @@ class TestRead:
 
 class TestBadInput:
     @pytest.mark.parametrize("mapped", [False, True])
-    @pytest.mark.parametrize(("data_path", "problem"), [
-        ("empty", "empty: the folder has no x.npy and y.npy, or x_000.npy, y_000.npy, x_001.npy, ..."),
-        ("empty/*.npz", "no file fits empty/*.npz"), ("nowhere.npz", "cannot read nowhere.npz: No such file"),
-        ("shards/mean.npy", "shards/mean.npy: is not one of x.npy and y.npy, or x_000.npy"),
-        ("shards/x_000.npy", "shards/x_000.npy: its partner y_000.npy is missing"),
-        ("shards/y*", "shards/y_000.npy: its partner x_000.npy is missing"),
-        ("half", "half/x.npy: is not a whole .npy file of a plain array"),
-        ("half/x.npy,nowhere/y.npy", "half/x.npy: its partner y.npy is missing"),
-        ("shards/x_000.npy,shards/y_000.npy,half/a.npz", "half/a.npz: is not a whole .npz file of plain arrays"),
-        ("objects", "objects/x.npy: is not a whole .npy file of a plain array"),
-        ("objects/a.npz", "objects/a.npz: is not a whole .npz file of plain arrays")])
-    def test_one_line_that_names_the_file(self, folder, monkeypatch, data_path, problem, mapped):
+    @pytest.mark.parametrize(
+        ("data_path", "problem"),
+        [
+            (
+                "empty",
+                "empty: the folder has no x.npy and y.npy, or x_000.npy, y_000.npy, "
+                "x_001.npy, ...",
+            ),
+            ("empty/*.npz", "no file fits empty/*.npz"),
+            ("nowhere.npz", "cannot read nowhere.npz: No such file"),
+            (
+                "shards/mean.npy",
+                "shards/mean.npy: is not one of x.npy and y.npy, or x_000.npy",
+            ),
+            ("shards/x_000.npy", "shards/x_000.npy: its partner y_000.npy is missing"),
+            ("shards/y*", "shards/y_000.npy: its partner x_000.npy is missing"),
+            ("half", "half/x.npy: is not a whole .npy file of a plain array"),
+            ("half/x.npy,nowhere/y.npy", "half/x.npy: its partner y.npy is missing"),
+            (
+                "shards/x_000.npy,shards/y_000.npy,half/a.npz",
+                "half/a.npz: is not a whole .npz file of plain arrays",
+            ),
+            ("objects", "objects/x.npy: is not a whole .npy file of a plain array"),
+            (
+                "objects/a.npz",
+                "objects/a.npz: is not a whole .npz file of plain arrays",
+            ),
+        ],
+    )
+    def test_one_line_that_names_the_file(
+        self, folder, monkeypatch, data_path, problem, mapped
+    ):
         monkeypatch.setattr(array_files, "MAPPED_FROM", 0 if mapped else 2**28)
         monkeypatch.chdir(folder)
         for name in ("half", "objects"):
@@ -109,31 +161,48 @@ class TestBadInput:
         (folder / "half/a.npz").write_bytes((folder / "parts/a.npz").read_bytes()[:-8])
         np.save(folder / "objects/x.npy", np.array([None] * 3), allow_pickle=True)
         np.savez(folder / "objects/a.npz", x=np.array([None] * 3), y=Y)
-        with pytest.raises(UserError, match=rf"^--data_path: {re.escape(problem)}[^\n]*$"):
+        with pytest.raises(
+            UserError, match=rf"^--data_path: {re.escape(problem)}[^\n]*$"
+        ):
             array_files.read(data_path)
 
     @pytest.mark.parametrize("mapped", [False, True])
-    @pytest.mark.parametrize(("old", "new", "problem"), [
-        (b"'shape': (3,), }", b"'shape': ((((3,)", "EOF in multi-line statement"),
-        (b"{'descr'", b"{b'escr'", "not supported between instances of")])
-    def test_a_header_that_numpy_stumbles_over(self, folder, monkeypatch, old, new, problem, mapped):
+    @pytest.mark.parametrize(
+        ("old", "new", "problem"),
+        [
+            (b"'shape': (3,), }", b"'shape': ((((3,)", "EOF in multi-line statement"),
+            (b"{'descr'", b"{b'escr'", "not supported between instances of"),
+        ],
+    )
+    def test_a_header_that_numpy_stumbles_over(
+        self, folder, monkeypatch, old, new, problem, mapped
+    ):
         monkeypatch.setattr(array_files, "MAPPED_FROM", 0 if mapped else 2**28)
         path = folder / "shards/y_000.npy"
         path.write_bytes(path.read_bytes().replace(old, new))
-        with pytest.raises(UserError, match=rf"^--data_path: {path}: is not a whole .npy [^\n]*{problem}[^\n]*$"):
+        with pytest.raises(
+            UserError,
+            match=rf"^--data_path: {path}: is not a whole .npy [^\n]*{problem}[^\n]*$",
+        ):
             array_files.read(str(folder / "shards"))
 
     def test_members_that_are_no_arrays(self, tmp_path):
         with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
             for name in ("x.npy", "y.npy"):
                 archive.writestr(name, b"text")
-        with pytest.raises(UserError, match=r"a\.npz: is not a whole \.npz file of plain arrays \(it holds bytes\)"):
+        with pytest.raises(
+            UserError,
+            match=r"a\.npz: is not a whole \.npz file of plain arrays \(it holds bytes\)",
+        ):
             array_files.read(str(tmp_path / "a.npz"))
 
     def test_an_array_under_the_name_of_an_archive(self, tmp_path):
         np.save(tmp_path / "a.npy", X)
         (tmp_path / "a.npy").rename(tmp_path / "a.npz")
-        with pytest.raises(UserError, match=r"a\.npz: is not a whole \.npz file of plain arrays \(it holds ndarray\)"):
+        with pytest.raises(
+            UserError,
+            match=r"a\.npz: is not a whole \.npz file of plain arrays \(it holds ndarray\)",
+        ):
             array_files.read(str(tmp_path / "a.npz"))
 
     def test_an_encrypted_member(self, tmp_path):
@@ -143,7 +212,10 @@ class TestBadInput:
         for signature, flags_at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
             content[content.index(signature) + flags_at] |= 1
         path.write_bytes(content)
-        with pytest.raises(UserError, match=r"a\.npz: is not a whole \.npz file of plain arrays \(.*encrypted"):
+        with pytest.raises(
+            UserError,
+            match=r"a\.npz: is not a whole \.npz file of plain arrays \(.*encrypted",
+        ):
             array_files.read(str(path))
 
 

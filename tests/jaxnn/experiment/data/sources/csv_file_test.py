@@ -1,4 +1,5 @@
-"""Tests of jaxnn/experiment/data/sources/csv_file.py and of the table_file.py that it reads with."""
+"""Tests of jaxnn/experiment/data/sources/csv_file.py and of the table_file.py that it
+reads with."""
 
 import csv as standard_csv
 import io
@@ -15,10 +16,15 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 
 FLOWERS = "length,colour,width,kind\n" + "".join(
-    f"{place}.5,{'red' if place % 3 else 'blue'},{-place},{'rose' if place % 2 else 'lily'}\n" for place in range(20))
-cells = st.one_of(st.floats(-1e6, 1e6, width=32).map(str),
-                  st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1).filter(
-                      lambda cell: table_file.number(cell) is None))
+    f"{place}.5,{'red' if place % 3 else 'blue'},{-place},{'rose' if place % 2 else 'lily'}\n"
+    for place in range(20)
+)
+cells = st.one_of(
+    st.floats(-1e6, 1e6, width=32).map(str),
+    st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1).filter(
+        lambda cell: table_file.number(cell) is None
+    ),
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -47,7 +53,10 @@ class TestCsv:
         data = load(FLOWERS)
         assert data.feature_names == ("length", "colour=blue", "colour=red", "width")
         assert (data.task, data.class_names) == ("binary", ("lily", "rose"))
-        for inputs, targets in ((data.train_inputs, data.train_targets), (data.test_inputs, data.test_targets)):
+        for inputs, targets in (
+            (data.train_inputs, data.train_targets),
+            (data.test_inputs, data.test_targets),
+        ):
             place = -inputs[:, 3]
             np.testing.assert_array_equal(inputs[:, 0], place + 0.5)
             np.testing.assert_array_equal(inputs[:, 2], place % 3 != 0)
@@ -59,8 +68,16 @@ class TestCsv:
     def test_another_target(self, load):
         data = load(FLOWERS, target="width")
         assert (data.task, data.class_names) == ("regression", ())
-        assert data.feature_names == ("length", "colour=blue", "colour=red", "kind=lily", "kind=rose")
-        np.testing.assert_array_equal(data.train_targets[:, 0], 0.5 - data.train_inputs[:, 0])
+        assert data.feature_names == (
+            "length",
+            "colour=blue",
+            "colour=red",
+            "kind=lily",
+            "kind=rose",
+        )
+        np.testing.assert_array_equal(
+            data.train_targets[:, 0], 0.5 - data.train_inputs[:, 0]
+        )
 
     def test_features(self, load):
         data = load(FLOWERS, features=(2, 0))
@@ -68,40 +85,72 @@ class TestCsv:
         assert data.description.ignored == ("colour", "kind")
 
     def test_a_category_that_training_lacks_is_zeros(self, load):
-        content = "a,b,y\n" + "".join(f"{place},t{place},{place}.5\n" for place in range(20))
+        content = "a,b,y\n" + "".join(
+            f"{place},t{place},{place}.5\n" for place in range(20)
+        )
         data = load(content)
-        assert len(data.feature_names) == 1 + 16  # 16 rows train, each with a text of its own
+        assert (
+            len(data.feature_names) == 1 + 16
+        )  # 16 rows train, each with a text of its own
         np.testing.assert_array_equal(data.train_inputs[:, 1:].sum(axis=1), np.ones(16))
         np.testing.assert_array_equal(data.test_inputs[:, 1:], np.zeros((4, 16)))
 
-    @given(st.lists(st.tuples(st.floats(-2.0**99, 2.0**99, width=32), st.text(max_size=5).map("x".__add__)), min_size=5,
-                    max_size=20))
+    @given(
+        st.lists(
+            st.tuples(
+                st.floats(-(2.0**99), 2.0**99, width=32),
+                st.text(max_size=5).map("x".__add__),
+            ),
+            min_size=5,
+            max_size=20,
+        )
+    )
     @settings(deadline=None, max_examples=40, derandomize=True)
     def test_round_trip(self, tmp_path_factory, rows):
         path = tmp_path_factory.getbasetemp() / "round.csv"
         with path.open("w", newline="", encoding="utf-8") as file:
             standard_csv.writer(file).writerow(("n", "t", "y"))
-            standard_csv.writer(file).writerows((*row, place) for place, row in enumerate(rows))
+            standard_csv.writer(file).writerows(
+                (*row, place) for place, row in enumerate(rows)
+            )
         data = csv(Experiment(dataset="csv", data_path=str(path), task="regression"))
-        for inputs, targets in ((data.train_inputs, data.train_targets), (data.test_inputs, data.test_targets)):
+        for inputs, targets in (
+            (data.train_inputs, data.train_targets),
+            (data.test_inputs, data.test_targets),
+        ):
             for row, (place,) in zip(inputs, targets):
                 value, text = rows[int(place)]
                 assert row[0] == np.float32(value)
                 name = f"t={text.strip()}"
-                hot = [data.feature_names[1 + column] for column in np.flatnonzero(row[1:])]
+                hot = [
+                    data.feature_names[1 + column] for column in np.flatnonzero(row[1:])
+                ]
                 assert hot == ([name] if name in data.feature_names else [])
 
 
 class TestAuto:
-    @pytest.mark.parametrize(("labels", "task", "names"), [
-        (["no", "yes"] * 10, "binary", ("no", "yes")), (["a", "b", "c"] * 7, "multiclass", ("a", "b", "c")),
-        ([0, 1] * 10, "binary", ("0", "1")), ([3, 7, 10] * 7, "multiclass", ("3", "7", "10")),
-        ([0.5, 1] * 10, "regression", ()), (range(20), "regression", ()), ([*range(21)] * 3, "regression", ()),
-        ([*range(20)] * 5, "multiclass", tuple(map(str, range(20))))])
+    @pytest.mark.parametrize(
+        ("labels", "task", "names"),
+        [
+            (["no", "yes"] * 10, "binary", ("no", "yes")),
+            (["a", "b", "c"] * 7, "multiclass", ("a", "b", "c")),
+            ([0, 1] * 10, "binary", ("0", "1")),
+            ([3, 7, 10] * 7, "multiclass", ("3", "7", "10")),
+            ([0.5, 1] * 10, "regression", ()),
+            (range(20), "regression", ()),
+            ([*range(21)] * 3, "regression", ()),
+            ([*range(20)] * 5, "multiclass", tuple(map(str, range(20)))),
+        ],
+    )
     def test_text_and_few_whole_numbers_are_classes(self, load, labels, task, names):
-        data = load("x,y\n" + "".join(f"{place},{label}\n" for place, label in enumerate(labels)))
+        data = load(
+            "x,y\n"
+            + "".join(f"{place},{label}\n" for place, label in enumerate(labels))
+        )
         assert (data.task, data.class_names) == (task, names)
-        assert data.train_targets.dtype == (np.int32 if task == "multiclass" else np.float32)
+        assert data.train_targets.dtype == (
+            np.int32 if task == "multiclass" else np.float32
+        )
 
     def test_the_flag_decides(self, load):
         content = "x,y\n" + "".join(f"{place},{place % 2}\n" for place in range(20))
@@ -110,70 +159,118 @@ class TestAuto:
 
 
 BAD = {
-    "": "is empty; the first line must name the columns", "a,b\n": "has a header but no rows",
-    "a,a\n1,2\n": "the header names column 'a' twice", "a,,b\n1,2,3\n": "column 1 of the header has no name",
+    "": "is empty; the first line must name the columns",
+    "a,b\n": "has a header but no rows",
+    "a,a\n1,2\n": "the header names column 'a' twice",
+    "a,,b\n1,2,3\n": "column 1 of the header has no name",
     "1,2\n3,4\n": "the first line must name the columns, got 1,2",
-    "y\n1\n2\n": "has only the column 'y', and nothing to predict it from; commas must separate the columns",
-    "a,y\n1,2\n1\n": "3: has 1 cells, the header 2", "a,y\n1,2\n\n1,2,3\n": "4: has 3 cells, the header 2",
+    "y\n1\n2\n": (
+        "has only the column 'y', and nothing to predict it from; commas must "
+        "separate the columns"
+    ),
+    "a,y\n1,2\n1\n": "3: has 1 cells, the header 2",
+    "a,y\n1,2\n\n1,2,3\n": "4: has 3 cells, the header 2",
     "a,y\n1,2\n,2\n": "3: column 'a' is empty; fill it in or remove the row",
     "a,y\n1,2\n1,\n": "3: column 'y' is empty; fill it in or remove the row",
-    "a,y\n1,2\nnan,2\n": "3: column 'a' is nan, not a finite number; correct it or remove the row",
-    "a,y\nx,2\n-Inf,2\nz,1\n": "3: column 'a' is -Inf, not a finite number; correct it or remove the row",
-    "a,y\n1,2\n2,3\n1_0,3\n": "4: column 'a' holds '1_0', not a number as most of its rows do; correct it",
-    "a,y\n1,2.5\n1e39,2\n": "3: column 'a' holds '1e39', not a finite number in float32's range",
+    "a,y\n1,2\nnan,2\n": (
+        "3: column 'a' is nan, not a finite number; correct it or remove the row"
+    ),
+    "a,y\nx,2\n-Inf,2\nz,1\n": (
+        "3: column 'a' is -Inf, not a finite number; correct it or remove the row"
+    ),
+    "a,y\n1,2\n2,3\n1_0,3\n": (
+        "4: column 'a' holds '1_0', not a number as most of its rows do; correct it"
+    ),
+    "a,y\n1,2.5\n1e39,2\n": (
+        "3: column 'a' holds '1e39', not a finite number in float32's range"
+    ),
     'a,y\n1,2\n"x,2\n': "3: not CSV: unexpected end of data",
-    "a,y\n1,k\n2,k\n": "all samples are of the class 'k'; there is nothing to tell apart",
+    "a,y\n1,k\n2,k\n": (
+        "all samples are of the class 'k'; there is nothing to tell apart"
+    ),
 }
 
 
 class TestBadInput:
     @pytest.mark.parametrize("content", BAD)
     def test_is_named_by_line_and_column(self, load, tmp_path, content):
-        place = f"{tmp_path / 'table.csv'}:" if "all samples" not in BAD[content] else ""
-        with pytest.raises(UserError, match=rf"^--data_path: {place} ?{re.escape(BAD[content])}$"):
+        place = (
+            f"{tmp_path / 'table.csv'}:" if "all samples" not in BAD[content] else ""
+        )
+        with pytest.raises(
+            UserError, match=rf"^--data_path: {place} ?{re.escape(BAD[content])}$"
+        ):
             load(content)
 
     def test_not_utf8_names_the_byte(self, load):
-        with pytest.raises(UserError, match=r"^--data_path: .*table\.csv: not UTF-8 at byte 4; convert"):
+        with pytest.raises(
+            UserError, match=r"^--data_path: .*table\.csv: not UTF-8 at byte 4; convert"
+        ):
             load(b"a,y\n\xff,2\n")
 
     def test_a_missing_file_is_named(self, tmp_path):
-        with pytest.raises(UserError, match=rf"^--data_path: cannot read {tmp_path}/no\.csv: No such file"):
+        with pytest.raises(
+            UserError,
+            match=rf"^--data_path: cannot read {tmp_path}/no\.csv: No such file",
+        ):
             csv(Experiment(dataset="csv", data_path=f"{tmp_path}/no.csv"))
 
     def test_a_missing_target_lists_the_columns(self, load):
-        with pytest.raises(UserError, match=r"^--target: .*table\.csv has no column 'age'; it has length, colour, "
-                                            r"width, kind$"):
+        with pytest.raises(
+            UserError,
+            match=r"^--target: .*table\.csv has no column 'age'; it has length, colour, "
+            r"width, kind$",
+        ):
             load(FLOWERS, target="age")
 
     def test_features_out_of_range(self, load):
-        with pytest.raises(UserError, match=r"^--features: column 3 asked for, --dataset=csv has 3, numbered from 0: "
-                                            r"length, colour, width$"):
+        with pytest.raises(
+            UserError,
+            match=r"^--features: column 3 asked for, --dataset=csv has 3, numbered from 0: "
+            r"length, colour, width$",
+        ):
             load(FLOWERS, features=(0, 3))
 
     def test_features_named_twice(self, load):
         with pytest.raises(UserError, match=r"^--features: column 1 is named twice$"):
             load(FLOWERS, features=(1, 0, 1))
 
-    @pytest.mark.parametrize(("label", "task", "problem"), [
-        ("-1", "auto", "the label -1, which is negative"), ("1.5", "binary", "the label 1.5, which is not whole"),
-        ("1.5", "multiclass", "the label 1.5, which is not whole")])
+    @pytest.mark.parametrize(
+        ("label", "task", "problem"),
+        [
+            ("-1", "auto", "the label -1, which is negative"),
+            ("1.5", "binary", "the label 1.5, which is not whole"),
+            ("1.5", "multiclass", "the label 1.5, which is not whole"),
+        ],
+    )
     def test_labels_that_are_no_classes(self, load, label, task, problem):
         content = "x,y\n" + "1,1\n2,0\n" * 5 + f"3,{label}\n"
-        with pytest.raises(UserError, match=rf"^--data_path: .*table\.csv:12: column 'y' holds {problem}; classes "):
+        with pytest.raises(
+            UserError,
+            match=rf"^--data_path: .*table\.csv:12: column 'y' holds {problem}; classes ",
+        ):
             load(content, task=task)
 
     def test_three_classes_are_not_binary(self, load):
-        with pytest.raises(UserError, match=r"^--task: binary needs two classes, got 3: a, b, c; use multiclass, or"):
+        with pytest.raises(
+            UserError,
+            match=r"^--task: binary needs two classes, got 3: a, b, c; use multiclass, or",
+        ):
             load("x,y\n" + "1,a\n2,b\n3,c\n" * 5, task="binary")
 
     def test_text_is_no_regression(self, load):
-        with pytest.raises(UserError, match=r"table\.csv:2: column 'kind' holds 'lily', text; --task=regression needs"):
+        with pytest.raises(
+            UserError,
+            match=r"table\.csv:2: column 'kind' holds 'lily', text; --task=regression needs",
+        ):
             load(FLOWERS, task="regression")
 
     def test_too_many_texts(self, load):
         content = "name,y\n" + "".join(f"n{place},{place}\n" for place in range(1300))
-        with pytest.raises(UserError, match=r"^--features: column 'name' of .* has 1040 different texts, each an"):
+        with pytest.raises(
+            UserError,
+            match=r"^--features: column 'name' of .* has 1040 different texts, each an",
+        ):
             load(content)
 
 
@@ -191,7 +288,9 @@ class TestRead:
 
     def test_blank_lines_quotes_spaces_and_the_byte_order_mark(self, tmp_path):
         path = tmp_path / "t.csv"
-        path.write_bytes('\ufeff a , b\r\n\r\n"x, y", 1 \r\n"two\nlines",2\r\n3,4'.encode())
+        path.write_bytes(
+            '\ufeff a , b\r\n\r\n"x, y", 1 \r\n"two\nlines",2\r\n3,4'.encode()
+        )
         table = table_file.read(path)
         assert table.columns == {"a": ["x, y", "two\nlines", "3"], "b": ["1", "2", "4"]}
         assert table.lines == [3, 5, 6]

@@ -37,12 +37,19 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(params=["read", "mapped"])
 def load(tmp_path, monkeypatch, request):
-    """Writes arrays and loads them, as a small file and as a large one is; of that all inputs are read in the end."""
-    monkeypatch.setattr(array_files, "MAPPED_FROM", 0 if request.param == "mapped" else 2**28)
+    """Writes arrays and loads them, as a small file and as a large one is; of that all
+    inputs are read in the end."""
+    monkeypatch.setattr(
+        array_files, "MAPPED_FROM", 0 if request.param == "mapped" else 2**28
+    )
 
     def from_arrays(change=None, **arrays):
         np.savez(tmp_path / "data.npz", **arrays)
-        data = npz(Experiment(dataset="npz", data_path=str(tmp_path / "data.npz"), **(change or {})))
+        data = npz(
+            Experiment(
+                dataset="npz", data_path=str(tmp_path / "data.npz"), **(change or {})
+            )
+        )
         assert isinstance(data.train_inputs, Rows) == (request.param == "mapped")
         return held(data)
 
@@ -50,26 +57,45 @@ def load(tmp_path, monkeypatch, request):
 
 
 class TestNpz:
-    @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int64, np.uint8, bool])
+    @pytest.mark.parametrize(
+        "dtype", [np.float64, np.float32, np.float16, np.int64, np.uint8, bool]
+    )
     def test_a_table_becomes_float32(self, load, dtype):
         x = (RNG.random((20, 3)) * 100).astype(dtype)
         data = load(x=x, y=np.arange(20) + 0.5)
         assert (data.task, data.feature_names) == ("regression", ("x0", "x1", "x2"))
         order = (data.train_targets[:, 0] - 0.5).astype(int)
-        np.testing.assert_array_equal(data.train_inputs, x[order].astype(np.float32), strict=True)
+        np.testing.assert_array_equal(
+            data.train_inputs, x[order].astype(np.float32), strict=True
+        )
 
-    @pytest.mark.parametrize(("x", "shape", "dtype"), [
-        (RNG.normal(size=(20, 5, 2)), (5, 2), np.float32), (RNG.normal(size=(20, 4, 4, 3)), (4, 4, 3), np.float32),
-        (RNG.integers(0, 256, (20, 4, 4, 3), np.uint8), (4, 4, 3), np.uint8),
-        (RNG.integers(0, 256, (20, 4, 4), np.uint8), (4, 4, 1), np.uint8)])
+    @pytest.mark.parametrize(
+        ("x", "shape", "dtype"),
+        [
+            (RNG.normal(size=(20, 5, 2)), (5, 2), np.float32),
+            (RNG.normal(size=(20, 4, 4, 3)), (4, 4, 3), np.float32),
+            (RNG.integers(0, 256, (20, 4, 4, 3), np.uint8), (4, 4, 3), np.uint8),
+            (RNG.integers(0, 256, (20, 4, 4), np.uint8), (4, 4, 1), np.uint8),
+        ],
+    )
     def test_sequences_and_images(self, load, x, shape, dtype):
         data = load(x=x, y=Y)
-        assert (data.train_inputs.shape, data.train_inputs.dtype) == ((16, *shape), dtype)
+        assert (data.train_inputs.shape, data.train_inputs.dtype) == (
+            (16, *shape),
+            dtype,
+        )
 
-    @pytest.mark.parametrize(("y", "task", "outputs"), [
-        (Y, "binary", 1), (Y[:, None], "binary", 1), (np.array(["no", "yes"])[Y], "binary", 1),
-        (np.tile(range(4), 5), "multiclass", 4), (RNG.normal(size=20), "regression", 1),
-        (RNG.normal(size=(20, 2)), "regression", 2)])
+    @pytest.mark.parametrize(
+        ("y", "task", "outputs"),
+        [
+            (Y, "binary", 1),
+            (Y[:, None], "binary", 1),
+            (np.array(["no", "yes"])[Y], "binary", 1),
+            (np.tile(range(4), 5), "multiclass", 4),
+            (RNG.normal(size=20), "regression", 1),
+            (RNG.normal(size=(20, 2)), "regression", 2),
+        ],
+    )
     def test_targets(self, load, y, task, outputs):
         data = load(x=X, y=y)
         assert (data.task, data.num_outputs) == (task, outputs)
@@ -82,8 +108,18 @@ class TestNpz:
 
 def held(data: Dataset) -> Dataset:
     """The data set with all inputs read."""
-    inputs = {name: getattr(data, name) for name in ("train_inputs", "validation_inputs", "test_inputs")}
-    return dataclasses.replace(data, **{name: np.asarray(array) for name, array in inputs.items() if array is not None})
+    inputs = {
+        name: getattr(data, name)
+        for name in ("train_inputs", "validation_inputs", "test_inputs")
+    }
+    return dataclasses.replace(
+        data,
+        **{
+            name: np.asarray(array)
+            for name, array in inputs.items()
+            if array is not None
+        },
+    )
 
 
 IMAGES = RNG.integers(0, 256, (30, 4, 5), np.uint8)
@@ -92,7 +128,8 @@ SEQUENCES = RNG.normal(3, 100, (30, 5, 2)).astype(np.float32)
 
 
 def shards(folder: pathlib.Path, x: np.ndarray, y: np.ndarray, kind: str) -> str:
-    """Writes x and y in three files, or pairs of files, of different lengths; returns their data path."""
+    """Writes x and y in three files, or pairs of files, of different lengths; returns
+    their data path."""
     for number, (first, last) in enumerate(itertools.pairwise((0, 4, 11, len(x)))):
         if kind == "npz":
             np.savez(folder / f"part_{number}.npz", x=x[first:last], y=y[first:last])
@@ -103,19 +140,40 @@ def shards(folder: pathlib.Path, x: np.ndarray, y: np.ndarray, kind: str) -> str
 
 
 class TestFilesOfOneDataSet:
-    """However they are split over files, read or mapped, the numbers are those of one array in memory, to the bit."""
+    """However they are split over files, read or mapped, the numbers are those of one
+    array in memory, to the bit."""
 
     @pytest.mark.parametrize("kind", ["npz", "npy"])
     @pytest.mark.parametrize("mapped", [False, True])
-    @pytest.mark.parametrize(("x", "preprocess"), [
-        (TABLE, "none"), (TABLE, "standardize"), (TABLE, "min_max"), (SEQUENCES, "standardize"),
-        (IMAGES, "standardize"), (IMAGES, "none"), (IMAGES.reshape(30, 20), "min_max")])
-    def test_equal_to_one_array(self, tmp_path, monkeypatch, x, preprocess, mapped, kind):
-        monkeypatch.setattr(lazy_rows, "NUMBERS_AT_ONCE", 60)  # of 400 or more in the training split: several parts
+    @pytest.mark.parametrize(
+        ("x", "preprocess"),
+        [
+            (TABLE, "none"),
+            (TABLE, "standardize"),
+            (TABLE, "min_max"),
+            (SEQUENCES, "standardize"),
+            (IMAGES, "standardize"),
+            (IMAGES, "none"),
+            (IMAGES.reshape(30, 20), "min_max"),
+        ],
+    )
+    def test_equal_to_one_array(
+        self, tmp_path, monkeypatch, x, preprocess, mapped, kind
+    ):
+        monkeypatch.setattr(
+            lazy_rows, "NUMBERS_AT_ONCE", 60
+        )  # of 400 or more in the training split: several parts
         y = np.arange(30) % 2
         np.savez(tmp_path / "whole.npz", x=x, y=y)
-        flags = Experiment(dataset="npz", model="mlp", loss="binary_cross_entropy", batch_size=4, preprocess=preprocess,
-                           validation_fraction=0.2, data_path=f"{tmp_path}/whole.npz")
+        flags = Experiment(
+            dataset="npz",
+            model="mlp",
+            loss="binary_cross_entropy",
+            batch_size=4,
+            preprocess=preprocess,
+            validation_fraction=0.2,
+            data_path=f"{tmp_path}/whole.npz",
+        )
         whole = load_dataset(flags)
         monkeypatch.setattr(array_files, "MAPPED_FROM", 0 if mapped else 2**28)
         ours = load_dataset(flags.replace(data_path=shards(tmp_path, x, y, kind)))
@@ -124,33 +182,64 @@ class TestFilesOfOneDataSet:
         for field in dataclasses.fields(Dataset):
             ours_field, expected = getattr(ours, field.name), getattr(whole, field.name)
             if field.name.endswith(("_inputs", "_targets")):
-                np.testing.assert_array_equal(np.asarray(ours_field), expected, strict=True)
+                np.testing.assert_array_equal(
+                    np.asarray(ours_field), expected, strict=True
+                )
             elif field.name == "scaling":
                 for one, other in zip(ours_field or (), expected or (), strict=True):
                     np.testing.assert_array_equal(one, other, strict=True)
-        np.testing.assert_array_equal(ours.train_inputs[np.array([5, 2])], whole.train_inputs[[5, 2]], strict=True)
+        np.testing.assert_array_equal(
+            ours.train_inputs[np.array([5, 2])], whole.train_inputs[[5, 2]], strict=True
+        )
 
     def test_both_stacks_put_them_on_the_device(self, tmp_path, monkeypatch):
-        flags = Experiment(dataset="npz", model="cnn", loss="binary_cross_entropy", batch_size=4, evaluate_train=True,
-                           data_path=shards(tmp_path, IMAGES, np.arange(30) % 2, "npy"))
+        flags = Experiment(
+            dataset="npz",
+            model="cnn",
+            loss="binary_cross_entropy",
+            batch_size=4,
+            evaluate_train=True,
+            data_path=shards(tmp_path, IMAGES, np.arange(30) % 2, "npy"),
+        )
         held = load_dataset(flags)
         monkeypatch.setattr(array_files, "MAPPED_FROM", 0)
         mapped = load_dataset(flags)
         for count in (1, 2):
-            resident = [epochs.make_resident(epochs.make_work(
-                flags, data, evaluation.splits(flags, data)[:count], np.zeros(1, np.float32),
-                jax.local_devices()[:1])[0]) for data in (held, mapped)]
+            resident = [
+                epochs.make_resident(
+                    epochs.make_work(
+                        flags,
+                        data,
+                        evaluation.splits(flags, data)[:count],
+                        np.zeros(1, np.float32),
+                        jax.local_devices()[:1],
+                    )[0]
+                )
+                for data in (held, mapped)
+            ]
             jax.tree.map(np.testing.assert_array_equal, *resident)
         ours = gathering.put(samples.training(mapped), torch.device("cpu"))
-        np.testing.assert_array_equal(ours.inputs.numpy(), held.train_inputs, strict=True)
+        np.testing.assert_array_equal(
+            ours.inputs.numpy(), held.train_inputs, strict=True
+        )
 
     def test_train_the_same_parameters(self, tmp_path, monkeypatch):
-        flags = Experiment(dataset="npz", loss="binary_cross_entropy", batch_size=4, epochs=2, preprocess="standardize",
-                           precision="fp32", data_path=shards(tmp_path, TABLE, np.arange(30) % 2, "npz"))
+        flags = Experiment(
+            dataset="npz",
+            loss="binary_cross_entropy",
+            batch_size=4,
+            epochs=2,
+            preprocess="standardize",
+            precision="fp32",
+            data_path=shards(tmp_path, TABLE, np.arange(30) % 2, "npz"),
+        )
         for limit in (2**28, 0):
             monkeypatch.setattr(array_files, "MAPPED_FROM", limit)
             train.main(flags.replace(workdir=f"{tmp_path}/run_{limit}"))
-        held, mapped = ((tmp_path / f"run_{limit}/params.safetensors").read_bytes() for limit in (2**28, 0))
+        held, mapped = (
+            (tmp_path / f"run_{limit}/params.safetensors").read_bytes()
+            for limit in (2**28, 0)
+        )
         assert held == mapped
 
 
@@ -174,33 +263,52 @@ assert data.train_inputs[np.arange(8)].shape == (8, data.train_inputs.shape[1])
 print(data.train_inputs.shape[1] * 4 * (len(data.train_inputs) + len(data.test_inputs)),
       1024 * (kilobytes("VmHWM") - before))
 """
-"""Loads a small data set, so that everything is imported, then a large one. Prints the bytes of that, and how many more
-the process held at any time."""
+"""Loads a small data set, so that everything is imported, then a large one. Prints the
+bytes of that, and how many more the process held at any time."""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs files with holes, and /proc")
 class TestMemory:
     def test_larger_than_memory(self, tmp_path):
         """4 GiB of zeros in files that take no disk."""
-        for name, count, features, files in (("small", 40, 2, 1), ("large", 2**15, 2**14, 2)):
+        for name, count, features, files in (
+            ("small", 40, 2, 1),
+            ("large", 2**15, 2**14, 2),
+        ):
             (tmp_path / name).mkdir()
             for number in range(files):
-                np.lib.format.open_memmap(tmp_path / name / f"x_{number}.npy", "w+", np.float32, (count, features))
+                np.lib.format.open_memmap(
+                    tmp_path / name / f"x_{number}.npy",
+                    "w+",
+                    np.float32,
+                    (count, features),
+                )
                 np.save(tmp_path / name / f"y_{number}.npy", np.arange(count) / 2)
-        done = subprocess.run([sys.executable, "-c", MEASURE, tmp_path / "small", tmp_path / "large"],
-                              capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURE, tmp_path / "small", tmp_path / "large"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         size, more = map(int, done.stdout.split())
         assert size == 2**32
-        # 2^16 samples: a dozen arrays of 8 bytes a sample (targets, indices, shuffles) are 6 MiB, eight rows 0.5 MiB.
+        # 2^16 samples: a dozen arrays of 8 bytes a sample (targets, indices, shuffles)
+        # are 6 MiB, eight rows 0.5 MiB.
         assert more < 2**24
 
 
 BAD = [
-    (dict(x=X), "has no array 'y'; it has x"), (dict(x=X, y=Y[:-1]), "x has 20 samples, y has 19"),
-    (dict(x=X[:, 0], y=Y), "x must hold numbers"), (dict(x=X.astype(str), y=Y), "x must hold numbers"),
-    (dict(x=X[:, :0], y=Y), "x must hold numbers"), (dict(x=X * 1j, y=Y), "x must hold numbers"),
+    (dict(x=X), "has no array 'y'; it has x"),
+    (dict(x=X, y=Y[:-1]), "x has 20 samples, y has 19"),
+    (dict(x=X[:, 0], y=Y), "x must hold numbers"),
+    (dict(x=X.astype(str), y=Y), "x must hold numbers"),
+    (dict(x=X[:, :0], y=Y), "x must hold numbers"),
+    (dict(x=X * 1j, y=Y), "x must hold numbers"),
     (dict(x=X, y=np.zeros((20, 2, 2))), "y must be [samples] numbers or texts"),
-    (dict(x=np.where(X == VALUE, np.nan, X), y=Y), "x[3, 1] is not a finite number in float32's range"),
+    (
+        dict(x=np.where(X == VALUE, np.nan, X), y=Y),
+        "x[3, 1] is not a finite number in float32's range",
+    ),
     (dict(x=np.where(X[0, 0] == X, 1e40, X), y=Y), "x[0, 0] is not a finite number"),
     (dict(x=X, y=[*Y[:-1], np.inf]), "y[19] is not a finite"),
     (dict(x=X, y=[*Y[:-1], -2]), "y[19] holds the label -2, which is negative"),
@@ -216,67 +324,133 @@ def refused(experiment: Experiment, problem: str) -> None:
 
 
 class TestFilesThatDoNotFit:
-    @pytest.mark.parametrize(("x", "y", "problem"), [
-        (TABLE[:, :3], Y[:10], "b.npz: x holds float64[3] a sample, and float64[4] in {}/a.npz"),
-        (SEQUENCES, Y[:10], "b.npz: x holds float32[5, 2] a sample, and float64[4] in {}/a.npz"),
-        (TABLE.astype(np.float32), Y[:10], "b.npz: x holds float32[4] a sample, and float64[4] in {}/a.npz"),
-        (TABLE, np.array(["a", "b"] * 5), "b.npz: y holds text[] a sample, and int64[] in {}/a.npz"),
-        (TABLE[:9], Y[:10], "b.npz: x has 9 samples, y has 10"),
-        (np.where(np.arange(120).reshape(30, 4) == 27, np.nan, TABLE), Y[:10],
-         "b.npz: x[6, 3] is not a finite number in float32's range")])
+    @pytest.mark.parametrize(
+        ("x", "y", "problem"),
+        [
+            (
+                TABLE[:, :3],
+                Y[:10],
+                "b.npz: x holds float64[3] a sample, and float64[4] in {}/a.npz",
+            ),
+            (
+                SEQUENCES,
+                Y[:10],
+                "b.npz: x holds float32[5, 2] a sample, and float64[4] in {}/a.npz",
+            ),
+            (
+                TABLE.astype(np.float32),
+                Y[:10],
+                "b.npz: x holds float32[4] a sample, and float64[4] in {}/a.npz",
+            ),
+            (
+                TABLE,
+                np.array(["a", "b"] * 5),
+                "b.npz: y holds text[] a sample, and int64[] in {}/a.npz",
+            ),
+            (TABLE[:9], Y[:10], "b.npz: x has 9 samples, y has 10"),
+            (
+                np.where(np.arange(120).reshape(30, 4) == 27, np.nan, TABLE),
+                Y[:10],
+                "b.npz: x[6, 3] is not a finite number in float32's range",
+            ),
+        ],
+    )
     @pytest.mark.parametrize("mapped", [False, True])
-    def test_names_the_file_and_its_row(self, tmp_path, monkeypatch, x, y, problem, mapped):
+    def test_names_the_file_and_its_row(
+        self, tmp_path, monkeypatch, x, y, problem, mapped
+    ):
         monkeypatch.setattr(array_files, "MAPPED_FROM", 0 if mapped else 2**28)
         np.savez(tmp_path / "a.npz", x=TABLE[:10], y=Y[:10])
         np.savez(tmp_path / "b.npz", x=x[:10], y=y)
-        refused(Experiment(dataset="npz", data_path=f"{tmp_path}/*.npz", loss="binary_cross_entropy", batch_size=4),
-                f"{tmp_path}/{problem.format(tmp_path)}")
+        refused(
+            Experiment(
+                dataset="npz",
+                data_path=f"{tmp_path}/*.npz",
+                loss="binary_cross_entropy",
+                batch_size=4,
+            ),
+            f"{tmp_path}/{problem.format(tmp_path)}",
+        )
 
     def test_the_row_of_a_target(self, tmp_path):
         for name, y in (("a", np.arange(10.0)), ("b", np.array([0, 1, 2, np.inf]))):
             np.savez(tmp_path / f"{name}.npz", x=TABLE[: len(y)], y=y)
-        refused(Experiment(dataset="npz", data_path=f"{tmp_path}/*.npz"),
-                f"{tmp_path}/b.npz: y[3] is not a finite number")
+        refused(
+            Experiment(dataset="npz", data_path=f"{tmp_path}/*.npz"),
+            f"{tmp_path}/b.npz: y[3] is not a finite number",
+        )
 
     def test_scaled_beyond_float32(self, tmp_path, monkeypatch):
         monkeypatch.setattr(array_files, "MAPPED_FROM", 0)
         x = np.full((30, 1), 1e-38, np.float32)
         x[::2] = 0
-        flags = Experiment(dataset="npz", data_path=f"{tmp_path}/a.npz", preprocess="standardize", batch_size=4)
+        flags = Experiment(
+            dataset="npz",
+            data_path=f"{tmp_path}/a.npz",
+            preprocess="standardize",
+            batch_size=4,
+        )
         np.savez(tmp_path / "a.npz", x=x, y=np.arange(30.0))
         test = np.rint(np.asarray(load_dataset(flags).test_targets[:1, 0])).astype(int)
         x[test] = 3e38
         np.savez(tmp_path / "a.npz", x=x, y=np.arange(30.0))
-        with pytest.raises(UserError, match=r"^--preprocess: standardize takes --dataset=npz beyond float32's range"):
+        with pytest.raises(
+            UserError,
+            match=r"^--preprocess: standardize takes --dataset=npz beyond float32's range",
+        ):
             held(load_dataset(flags))
 
 
 class TestBadInput:
-    @pytest.mark.parametrize(("arrays", "problem"), BAD, ids=[problem for _, problem in BAD])
+    @pytest.mark.parametrize(
+        ("arrays", "problem"), BAD, ids=[problem for _, problem in BAD]
+    )
     def test_names_the_array(self, load, tmp_path, arrays, problem):
-        task = {"task": "regression"} if "float32" in problem and "y[" in problem else {}
-        with pytest.raises(UserError, match=rf"^--data_path: {tmp_path}/data\.npz: {re.escape(problem)}[^\n]*$"):
+        task = (
+            {"task": "regression"} if "float32" in problem and "y[" in problem else {}
+        )
+        with pytest.raises(
+            UserError,
+            match=rf"^--data_path: {tmp_path}/data\.npz: {re.escape(problem)}[^\n]*$",
+        ):
             load(task, **arrays)
 
     def test_features_of_images(self, load):
-        with pytest.raises(UserError, match=r"^--features: x of .*data\.npz is not a table, its shape is \[20, 4, 2\]"):
+        with pytest.raises(
+            UserError,
+            match=r"^--features: x of .*data\.npz is not a table, its shape is \[20, 4, 2\]",
+        ):
             load(dict(features=(0,)), x=np.ones((20, 4, 2)), y=Y)
 
     def test_classes_of_several_outputs(self, load):
-        with pytest.raises(UserError, match=r"^--task: binary needs one label a sample, got 2 numbers; use regres"):
+        with pytest.raises(
+            UserError,
+            match=r"^--task: binary needs one label a sample, got 2 numbers; use regres",
+        ):
             load(dict(task="binary"), x=X, y=np.ones((20, 2)))
 
-    @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 half", b"\x93NUMPY\x01\x00 half"])
+    @pytest.mark.parametrize(
+        "content", [b"", b"not a zip", b"PK\x03\x04 half", b"\x93NUMPY\x01\x00 half"]
+    )
     def test_no_npz(self, tmp_path, content):
         (tmp_path / "a.npz").write_bytes(content)
-        with pytest.raises(UserError, match=rf"^--data_path: {tmp_path}/a\.npz: is not a whole \.npz file [^\n]*$"):
+        with pytest.raises(
+            UserError,
+            match=rf"^--data_path: {tmp_path}/a\.npz: is not a whole \.npz file [^\n]*$",
+        ):
             npz(Experiment(dataset="npz", data_path=f"{tmp_path}/a.npz"))
 
     def test_a_plain_array_file(self, tmp_path):
         np.save(tmp_path / "a.npy", X)
-        with pytest.raises(UserError, match=rf"^--data_path: {tmp_path}/a\.npy: is not one of x\.npy and y\.npy, or "):
+        with pytest.raises(
+            UserError,
+            match=rf"^--data_path: {tmp_path}/a\.npy: is not one of x\.npy and y\.npy, or ",
+        ):
             npz(Experiment(dataset="npz", data_path=f"{tmp_path}/a.npy"))
 
     def test_a_missing_file(self, tmp_path):
-        with pytest.raises(UserError, match=rf"^--data_path: cannot read {tmp_path}/a\.npz: No such file"):
+        with pytest.raises(
+            UserError,
+            match=rf"^--data_path: cannot read {tmp_path}/a\.npz: No such file",
+        ):
             npz(Experiment(dataset="npz", data_path=f"{tmp_path}/a.npz"))

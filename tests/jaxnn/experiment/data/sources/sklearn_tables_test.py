@@ -1,4 +1,5 @@
-"""Tests of jaxnn/experiment/data/sources/sklearn_tables.py: the values, order and splits are scikit-learn's, to the bit."""
+"""Tests of jaxnn/experiment/data/sources/sklearn_tables.py: the values, order and
+splits are scikit-learn's, to the bit."""
 
 import numpy as np
 import pytest
@@ -9,8 +10,13 @@ from jaxnn.experiment.data.sources import sklearn_tables
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 
-TASKS = {"iris": "multiclass", "wine": "multiclass", "diabetes": "regression", "breast_cancer": "binary",
-         "digits": "multiclass"}
+TASKS = {
+    "iris": "multiclass",
+    "wine": "multiclass",
+    "diabetes": "regression",
+    "breast_cancer": "binary",
+    "digits": "multiclass",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +25,9 @@ def cache(tmp_path, monkeypatch):
 
 
 def bunch_of(name):
-    return getattr(sklearn.datasets, f"load_{name}")(**({"scaled": False} if name == "diabetes" else {}))
+    return getattr(sklearn.datasets, f"load_{name}")(
+        **({"scaled": False} if name == "diabetes" else {})
+    )
 
 
 @pytest.mark.parametrize("seed", [42, 7])
@@ -27,13 +35,27 @@ def bunch_of(name):
 class TestTables:
     def test_split_is_scikit_learns(self, name, seed):
         bunch, task = bunch_of(name), TASKS[name]
-        parts = train_test_split(bunch.data.astype(np.float32), bunch.target, test_size=0.2, random_state=seed,
-                                 stratify=None if task == "regression" else bunch.target)
+        parts = train_test_split(
+            bunch.data.astype(np.float32),
+            bunch.target,
+            test_size=0.2,
+            random_state=seed,
+            stratify=None if task == "regression" else bunch.target,
+        )
         data = getattr(sklearn_tables, name)(Experiment(dataset=name, split_seed=seed))
         shape = (8, 8, 1) if name == "digits" else bunch.data.shape[1:]
-        targets = [y.astype(np.int32) if task == "multiclass" else y.astype(np.float32)[:, None] for y in parts[2:]]
-        np.testing.assert_array_equal(data.train_inputs, parts[0].reshape(-1, *shape), strict=True)
-        np.testing.assert_array_equal(data.test_inputs, parts[1].reshape(-1, *shape), strict=True)
+        targets = [
+            y.astype(np.int32)
+            if task == "multiclass"
+            else y.astype(np.float32)[:, None]
+            for y in parts[2:]
+        ]
+        np.testing.assert_array_equal(
+            data.train_inputs, parts[0].reshape(-1, *shape), strict=True
+        )
+        np.testing.assert_array_equal(
+            data.test_inputs, parts[1].reshape(-1, *shape), strict=True
+        )
         np.testing.assert_array_equal(data.train_targets, targets[0], strict=True)
         np.testing.assert_array_equal(data.test_targets, targets[1], strict=True)
 
@@ -51,20 +73,33 @@ class TestCache:
         load = getattr(sklearn_tables, name)
         first = load(Experiment(dataset=name))
         monkeypatch.setattr(sklearn.datasets, f"load_{name}", None)
-        np.testing.assert_array_equal(load(Experiment(dataset=name)).train_inputs, first.train_inputs, strict=True)
+        np.testing.assert_array_equal(
+            load(Experiment(dataset=name)).train_inputs, first.train_inputs, strict=True
+        )
 
 
 class TestOptions:
     def test_features_in_the_order_asked(self):
-        whole, some = (sklearn_tables.iris(Experiment(dataset="iris", features=columns)) for columns in ((), (3, 0)))
+        whole, some = (
+            sklearn_tables.iris(Experiment(dataset="iris", features=columns))
+            for columns in ((), (3, 0))
+        )
         np.testing.assert_array_equal(some.test_inputs, whole.test_inputs[:, [3, 0]])
         assert some.feature_names == ("petal width (cm)", "sepal length (cm)")
 
     def test_folds(self):
-        tested = [len(sklearn_tables.iris(Experiment(dataset="iris", num_folds=5, fold=fold)).test_inputs)
-                  for fold in range(5)]
+        tested = [
+            len(
+                sklearn_tables.iris(
+                    Experiment(dataset="iris", num_folds=5, fold=fold)
+                ).test_inputs
+            )
+            for fold in range(5)
+        ]
         assert tested == [30] * 5
 
     def test_a_split_that_cannot_be_names_the_flag(self):
-        with pytest.raises(UserError, match=r"^--test_fraction: cannot split --dataset=digits: "):
+        with pytest.raises(
+            UserError, match=r"^--test_fraction: cannot split --dataset=digits: "
+        ):
             sklearn_tables.digits(Experiment(dataset="digits", test_fraction=0.001))

@@ -20,41 +20,74 @@ def path(tmp_path):
 class TestText:
     def test_help_topics(self):
         data = text(Experiment(dataset="text"))
-        assert (data.task, data.signature.per_step, data.signature.input_shape) == ("language", True, (50,))
-        assert data.signature.num_tokens == data.signature.num_outputs == len(data.class_names)
-        assert "The \"assert\" statement" in decode(data.class_names, data.train_inputs.ravel())
+        assert (data.task, data.signature.per_step, data.signature.input_shape) == (
+            "language",
+            True,
+            (50,),
+        )
+        assert (
+            data.signature.num_tokens
+            == data.signature.num_outputs
+            == len(data.class_names)
+        )
+        assert 'The "assert" statement' in decode(
+            data.class_names, data.train_inputs.ravel()
+        )
         assert len(data.train_inputs) > 1000
 
     def test_splits_follow_one_another(self, path):
-        content = "".join(chr(0x4E00 + place) for place in range(300))  # each character tells its place
+        content = "".join(
+            chr(0x4E00 + place) for place in range(300)
+        )  # each character tells its place
         path.write_text(content, encoding="utf-8")
         data = text(EXPERIMENT.replace(data_path=str(path)))
         assert data.class_names == (*content[:192], UNKNOWN)
         assert decode(data.class_names, data.train_inputs.ravel()) == content[:190]
         assert decode(data.class_names, data.train_targets.ravel()) == content[1:191]
-        assert set(np.append(data.validation_inputs, data.test_targets)) == {192}  # all unknown
-        assert [len(x) for x in (data.train_inputs, data.validation_inputs, data.test_inputs)] == [19, 4, 5]
+        assert set(np.append(data.validation_inputs, data.test_targets)) == {
+            192
+        }  # all unknown
+        assert [
+            len(x)
+            for x in (data.train_inputs, data.validation_inputs, data.test_inputs)
+        ] == [19, 4, 5]
         assert data.train_inputs.dtype == data.train_targets.dtype == np.int32
 
     def test_a_byte_order_mark_is_no_character(self, path):
         path.write_bytes(b"\xef\xbb\xbf" + b"abc" * 100)
-        assert text(EXPERIMENT.replace(data_path=str(path))).class_names == ("a", "b", "c", UNKNOWN)
+        assert text(EXPERIMENT.replace(data_path=str(path))).class_names == (
+            "a",
+            "b",
+            "c",
+            UNKNOWN,
+        )
 
     def test_not_utf8_names_the_byte(self, path):
         path.write_bytes(b"caf\xe9 " * 100)
-        with pytest.raises(UserError, match=rf"^--data_path: {path}: not UTF-8 at byte 3; convert"):
+        with pytest.raises(
+            UserError, match=rf"^--data_path: {path}: not UTF-8 at byte 3; convert"
+        ):
             text(EXPERIMENT.replace(data_path=str(path)))
 
     def test_a_missing_file_is_named(self, path):
-        with pytest.raises(UserError, match=rf"^--data_path: cannot read {path}: No such file or directory$"):
+        with pytest.raises(
+            UserError,
+            match=rf"^--data_path: cannot read {path}: No such file or directory$",
+        ):
             text(EXPERIMENT.replace(data_path=str(path)))
 
-    @pytest.mark.parametrize(("length", "split"), [(0, "training"), (15, "training"), (40, "validation"), (50, "test")])
+    @pytest.mark.parametrize(
+        ("length", "split"),
+        [(0, "training"), (15, "training"), (40, "validation"), (50, "test")],
+    )
     def test_shorter_than_the_context(self, path, length, split):
         path.write_text("x" * length)
         fraction = 0.3 if split == "test" else 0.2
-        with pytest.raises(UserError, match=rf"^--sequence_length: {path} has \d+ characters for the {split} split; "
-                                            r"a window and the character after it need 11; give"):
+        with pytest.raises(
+            UserError,
+            match=rf"^--sequence_length: {path} has \d+ characters for the {split} split; "
+            r"a window and the character after it need 11; give",
+        ):
             text(EXPERIMENT.replace(data_path=str(path), validation_fraction=fraction))
 
 
@@ -65,7 +98,11 @@ class TestWindows:
         inputs, targets = windows(np.arange(length), steps)
         np.testing.assert_array_equal(inputs.ravel(), np.arange(len(inputs) * steps))
         np.testing.assert_array_equal(targets, inputs + 1)
-        assert length - steps <= (len(inputs) * steps + 1 if len(inputs) else 0) <= max(length, 0)
+        assert (
+            length - steps
+            <= (len(inputs) * steps + 1 if len(inputs) else 0)
+            <= max(length, 0)
+        )
 
 
 class TestEncode:

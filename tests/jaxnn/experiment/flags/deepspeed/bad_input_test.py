@@ -1,4 +1,5 @@
-"""Files that would not train what they say: each is refused in one line that names the key."""
+"""Files that would not train what they say: each is refused in one line that names the
+key."""
 
 import sys
 
@@ -8,66 +9,210 @@ import jaxnn.train
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.deepspeed import keys
-from tests.jaxnn.experiment.flags.deepspeed.entries import LARGER, SEED, SILENT, block, nested, schedule
+from tests.jaxnn.experiment.flags.deepspeed.entries import (
+    LARGER,
+    SEED,
+    SILENT,
+    block,
+    nested,
+    schedule,
+)
 
 BAD = {
     "not JSON": ("{,}", "is not JSON"),
     "a list": ("[1]", r"must hold an object \{...\}, got \[1\]"),
-    "a key twice": ('{"train_batch_size": 1, "train_batch_size": 2}', "train_batch_size: is there twice"),
-    "no batch size": ({}, "train_batch_size: is missing; give it or train_micro_batch_size_per_gpu"),
-    "batch of 0": ({"train_batch_size": 0}, "train_batch_size: must be at least 1, got 0"),
-    "half a sample": ({"train_batch_size": 1.5}, "train_batch_size: must be a whole number, got 1.5"),
-    "batch that is text": ({"train_batch_size": "32"}, "train_batch_size: must be a whole number, got \"32\""),
-    "contradictory sizes": ({"train_batch_size": 64, "train_micro_batch_size_per_gpu": 8,
-                             "gradient_accumulation_steps": 2},
-                            "train_micro_batch_size_per_gpu: 8 times gradient_accumulation_steps 2 times 1 device is "
-                            "not train_batch_size 64; --num_devices=4 would do"),
-    "typo": ({"train_batch_sise": 32}, "train_batch_sise: unknown key; did you mean train_batch_size?"),
-    "nested typo": ({**SILENT, "fp16": {"enable": True}}, "fp16.enable: unknown key; did you mean fp16.enabled?"),
-    "key in another block": ({**SILENT, "hysteresis": 2}, "hysteresis: unknown key; did you mean fp16.hysteresis?"),
+    "a key twice": (
+        '{"train_batch_size": 1, "train_batch_size": 2}',
+        "train_batch_size: is there twice",
+    ),
+    "no batch size": (
+        {},
+        "train_batch_size: is missing; give it or train_micro_batch_size_per_gpu",
+    ),
+    "batch of 0": (
+        {"train_batch_size": 0},
+        "train_batch_size: must be at least 1, got 0",
+    ),
+    "half a sample": (
+        {"train_batch_size": 1.5},
+        "train_batch_size: must be a whole number, got 1.5",
+    ),
+    "batch that is text": (
+        {"train_batch_size": "32"},
+        'train_batch_size: must be a whole number, got "32"',
+    ),
+    "contradictory sizes": (
+        {
+            "train_batch_size": 64,
+            "train_micro_batch_size_per_gpu": 8,
+            "gradient_accumulation_steps": 2,
+        },
+        "train_micro_batch_size_per_gpu: 8 times gradient_accumulation_steps 2 times "
+        "1 device is not train_batch_size 64; --num_devices=4 would do",
+    ),
+    "typo": (
+        {"train_batch_sise": 32},
+        "train_batch_sise: unknown key; did you mean train_batch_size?",
+    ),
+    "nested typo": (
+        {**SILENT, "fp16": {"enable": True}},
+        "fp16.enable: unknown key; did you mean fp16.enabled?",
+    ),
+    "key in another block": (
+        {**SILENT, "hysteresis": 2},
+        "hysteresis: unknown key; did you mean fp16.hysteresis?",
+    ),
     "unlike any key": ({**SILENT, "xyz": 2}, "xyz: unknown key$"),
     "key with a dot": ({**SILENT, "fp16.enabled": True}, '"fp16.enabled": unknown key'),
     "unknown auto": ({**SILENT, "xyz": "auto"}, "xyz: unknown key"),
-    "typo in params": (block("Adam", learning_rate=1), "optimizer.params.learning_rate: unknown key"),
-    "params of another": (block("SGD", betas=[0, 0]), "optimizer.params.betas: unknown key"),
-    "block that is none": ({**SILENT, "optimizer": "Adam"}, 'optimizer: must be an object, got "Adam"'),
-    "optimizer without type": ({**SILENT, "optimizer": {"params": {"lr": 1}}}, "optimizer.type: is missing; say which"),
-    "scheduler without type": ({**SILENT, "scheduler": {"params": {}, "x": 1}}, "scheduler.x: unknown key"),
-    "scheduler with params alone": ({**SILENT, "scheduler": {"params": {"a": 1}}}, "scheduler.type: is missing"),
-    "no bias correction": (block("Adam", bias_correction=False), "optimizer.params.bias_correction: false is not"),
-    "amsgrad": (block("AdamW", amsgrad=True), "optimizer.params.amsgrad: true is not supported; only false is"),
-    "max_grad_norm": (block("AdamW", max_grad_norm=1), "optimizer.params.max_grad_norm: DeepSpeed refuses it here"),
-    "dampening": (block("SGD", momentum=0.9, dampening=0.9), "optimizer.params.dampening: 0.9 is not supported"),
-    "nesterov alone": (block("SGD", nesterov=True), "optimizer.params.nesterov: needs a momentum"),
-    "centered": (block("RMSprop", centered=True), "optimizer.params.centered: true is not supported"),
-    "lr_decay": (block("Adagrad", lr_decay=0.1), "optimizer.params.lr_decay: 0.1 is not supported"),
-    "one beta": (block("Adam", betas=[0.9]), r"optimizer.params.betas: must be two numbers, got \[0.9\]"),
-    "beta of 1": (block("Adam", betas=[1, 0.9]), "optimizer.params.betas: --adam_b1: must be less than 1, got 1.0"),
-    "negative rate": (block("Adam", lr=-1), "optimizer.params.lr: --learning_rate: must be greater than 0, got -1.0"),
-    "rate nan": ('{"train_batch_size": 1, "optimizer": {"type": "Adam", "params": {"lr": NaN}}}',
-                 "optimizer.params.lr: --learning_rate: must be a finite number, got nan"),
-    "rate that is text": (block("Adam", lr="1e-3"), 'optimizer.params.lr: must be a number, got "1e-3"'),
-    "true for a number": (block("Adam", lr=True), "optimizer.params.lr: must be a number, got true"),
-    "number too large": ({"train_batch_size": 10**400}, "train_batch_size: must be a whole number"),
-    "number for true": ({**SILENT, "fp16": {"enabled": 1}}, "fp16.enabled: must be true or false, got 1"),
-    "one cycle": (schedule("OneCycle"), 'scheduler.type: "OneCycle" is not supported; known: WarmupLR, WarmupDecayLR'),
-    "range test": (schedule("LRRangeTest"), 'scheduler.type: "LRRangeTest" is not supported'),
-    "warm-up of 0": (schedule("WarmupLR", warmup_num_steps=0), "scheduler.params.warmup_num_steps: must be at least 1"),
-    "curve": (schedule("WarmupLR", warmup_type="cubic"), "scheduler.params.warmup_type: --warmup_type: unknown value"),
-    "no total": (schedule("WarmupDecayLR"), "scheduler.params.total_num_steps: is missing"),
-    "ratio of another": (schedule("WarmupCosineLR", total_num_steps=9, warmup_min_lr=0.1),
-                         "scheduler.params.warmup_min_lr: unknown key"),
-    "cosine to 0": (schedule("WarmupCosineLR", total_num_steps=9, warmup_min_ratio=0.1, cos_min_ratio=0),
-                    "scheduler.params.cos_min_ratio: 0 is not supported with scheduler.params.warmup_min_ratio above"),
-    "resumed scheduler": (schedule("WarmupLR", last_batch_iteration=5),
-                          "scheduler.params.last_batch_iteration: 5 is not supported; only -1 is"),
-    "both formats": ({**SILENT, "fp16": {"enabled": True}, "bf16": {"enabled": True}},
-                     "bf16.enabled: so is fp16.enabled"),
-    "stage 4": ({**SILENT, "zero_optimization": {"stage": 4}}, "zero_optimization.stage: --zero_stage: must be less"),
-    "smallest scale above the first": ({**SILENT, "fp16": {"initial_scale_power": 2, "min_loss_scale": 8}},
-                                       "fp16.min_loss_scale: --min_loss_scale: 8 is above the scale to start with"),
-    **{f"optimizer {name}": (block(name), f'optimizer.type: "{name}" is not supported; known: Adam, AdamW, SGD')
-       for name in ("Lamb", "Lion", "OneBitAdam", "OneBitLamb", "ZeroOneAdam", "Muon", "MuAdam", "sgd", "Adamax")},
+    "typo in params": (
+        block("Adam", learning_rate=1),
+        "optimizer.params.learning_rate: unknown key",
+    ),
+    "params of another": (
+        block("SGD", betas=[0, 0]),
+        "optimizer.params.betas: unknown key",
+    ),
+    "block that is none": (
+        {**SILENT, "optimizer": "Adam"},
+        'optimizer: must be an object, got "Adam"',
+    ),
+    "optimizer without type": (
+        {**SILENT, "optimizer": {"params": {"lr": 1}}},
+        "optimizer.type: is missing; say which",
+    ),
+    "scheduler without type": (
+        {**SILENT, "scheduler": {"params": {}, "x": 1}},
+        "scheduler.x: unknown key",
+    ),
+    "scheduler with params alone": (
+        {**SILENT, "scheduler": {"params": {"a": 1}}},
+        "scheduler.type: is missing",
+    ),
+    "no bias correction": (
+        block("Adam", bias_correction=False),
+        "optimizer.params.bias_correction: false is not",
+    ),
+    "amsgrad": (
+        block("AdamW", amsgrad=True),
+        "optimizer.params.amsgrad: true is not supported; only false is",
+    ),
+    "max_grad_norm": (
+        block("AdamW", max_grad_norm=1),
+        "optimizer.params.max_grad_norm: DeepSpeed refuses it here",
+    ),
+    "dampening": (
+        block("SGD", momentum=0.9, dampening=0.9),
+        "optimizer.params.dampening: 0.9 is not supported",
+    ),
+    "nesterov alone": (
+        block("SGD", nesterov=True),
+        "optimizer.params.nesterov: needs a momentum",
+    ),
+    "centered": (
+        block("RMSprop", centered=True),
+        "optimizer.params.centered: true is not supported",
+    ),
+    "lr_decay": (
+        block("Adagrad", lr_decay=0.1),
+        "optimizer.params.lr_decay: 0.1 is not supported",
+    ),
+    "one beta": (
+        block("Adam", betas=[0.9]),
+        r"optimizer.params.betas: must be two numbers, got \[0.9\]",
+    ),
+    "beta of 1": (
+        block("Adam", betas=[1, 0.9]),
+        "optimizer.params.betas: --adam_b1: must be less than 1, got 1.0",
+    ),
+    "negative rate": (
+        block("Adam", lr=-1),
+        "optimizer.params.lr: --learning_rate: must be greater than 0, got -1.0",
+    ),
+    "rate nan": (
+        '{"train_batch_size": 1, "optimizer": {"type": "Adam", "params": {"lr": NaN}}}',
+        "optimizer.params.lr: --learning_rate: must be a finite number, got nan",
+    ),
+    "rate that is text": (
+        block("Adam", lr="1e-3"),
+        'optimizer.params.lr: must be a number, got "1e-3"',
+    ),
+    "true for a number": (
+        block("Adam", lr=True),
+        "optimizer.params.lr: must be a number, got true",
+    ),
+    "number too large": (
+        {"train_batch_size": 10**400},
+        "train_batch_size: must be a whole number",
+    ),
+    "number for true": (
+        {**SILENT, "fp16": {"enabled": 1}},
+        "fp16.enabled: must be true or false, got 1",
+    ),
+    "one cycle": (
+        schedule("OneCycle"),
+        'scheduler.type: "OneCycle" is not supported; known: WarmupLR, WarmupDecayLR',
+    ),
+    "range test": (
+        schedule("LRRangeTest"),
+        'scheduler.type: "LRRangeTest" is not supported',
+    ),
+    "warm-up of 0": (
+        schedule("WarmupLR", warmup_num_steps=0),
+        "scheduler.params.warmup_num_steps: must be at least 1",
+    ),
+    "curve": (
+        schedule("WarmupLR", warmup_type="cubic"),
+        "scheduler.params.warmup_type: --warmup_type: unknown value",
+    ),
+    "no total": (
+        schedule("WarmupDecayLR"),
+        "scheduler.params.total_num_steps: is missing",
+    ),
+    "ratio of another": (
+        schedule("WarmupCosineLR", total_num_steps=9, warmup_min_lr=0.1),
+        "scheduler.params.warmup_min_lr: unknown key",
+    ),
+    "cosine to 0": (
+        schedule(
+            "WarmupCosineLR", total_num_steps=9, warmup_min_ratio=0.1, cos_min_ratio=0
+        ),
+        "scheduler.params.cos_min_ratio: 0 is not supported with "
+        "scheduler.params.warmup_min_ratio above",
+    ),
+    "resumed scheduler": (
+        schedule("WarmupLR", last_batch_iteration=5),
+        "scheduler.params.last_batch_iteration: 5 is not supported; only -1 is",
+    ),
+    "both formats": (
+        {**SILENT, "fp16": {"enabled": True}, "bf16": {"enabled": True}},
+        "bf16.enabled: so is fp16.enabled",
+    ),
+    "stage 4": (
+        {**SILENT, "zero_optimization": {"stage": 4}},
+        "zero_optimization.stage: --zero_stage: must be less",
+    ),
+    "smallest scale above the first": (
+        {**SILENT, "fp16": {"initial_scale_power": 2, "min_loss_scale": 8}},
+        "fp16.min_loss_scale: --min_loss_scale: 8 is above the scale to start with",
+    ),
+    **{
+        f"optimizer {name}": (
+            block(name),
+            f'optimizer.type: "{name}" is not supported; known: Adam, AdamW, SGD',
+        )
+        for name in (
+            "Lamb",
+            "Lion",
+            "OneBitAdam",
+            "OneBitLamb",
+            "ZeroOneAdam",
+            "Muon",
+            "MuAdam",
+            "sgd",
+            "Adamax",
+        )
+    },
 }
 
 
@@ -75,7 +220,9 @@ class TestBadInput:
     @pytest.mark.parametrize("case", BAD)
     def test_names_the_flag_and_the_key(self, read, case):
         entries, problem = BAD[case]
-        with pytest.raises(UserError, match=rf"^--ds_config: \S+theirs.json: {problem}") as error:
+        with pytest.raises(
+            UserError, match=rf"^--ds_config: \S+theirs.json: {problem}"
+        ) as error:
             read(entries)
         assert "\n" not in str(error.value)
 
@@ -83,39 +230,80 @@ class TestBadInput:
     def test_what_would_change_the_mathematics(self, read, key):
         only = keys.REQUIRED[key]
         read(nested(key, only))
-        with pytest.raises(UserError, match=rf"^--ds_config: \S+: {key}: .* would change what is computed; only"):
-            read(nested(key, not only if isinstance(only, bool) else "sum" if only == "mean" else only + 1))
+        with pytest.raises(
+            UserError,
+            match=rf"^--ds_config: \S+: {key}: .* would change what is computed; only",
+        ):
+            read(
+                nested(
+                    key,
+                    not only
+                    if isinstance(only, bool)
+                    else "sum"
+                    if only == "mean"
+                    else only + 1,
+                )
+            )
 
     @pytest.mark.parametrize("key", keys.REFUSED)
     def test_blocks_that_would_change_the_mathematics(self, read, key):
-        with pytest.raises(UserError, match=rf"^--ds_config: \S+: {key}: is not supported, and would change"):
+        with pytest.raises(
+            UserError,
+            match=rf"^--ds_config: \S+: {key}: is not supported, and would change",
+        ):
             read(nested(key, {"some": {"thing": 1}}))
 
     def test_file_that_does_not_exist(self):
-        with pytest.raises(UserError, match=r"^--ds_config: cannot read /nowhere.json: No such file"):
+        with pytest.raises(
+            UserError, match=r"^--ds_config: cannot read /nowhere.json: No such file"
+        ):
             command_line.parse(["prog", "--ds_config=/nowhere.json"], "fp32")
 
-    @pytest.mark.parametrize(("entries", "flag", "key"), [
-        (SEED, "--batch_size=64", "train_batch_size"), (SEED, "--precision=fp32", "fp16.enabled"),
-        (SEED, "--learning_rate=0.5", "optimizer.params.lr"), (LARGER, "--zero_stage=1", "zero_optimization.stage"),
-        (LARGER, "--clip_norm=2", "gradient_clipping"),
-        (LARGER, "--warmup_steps=5", "scheduler.params.warmup_num_steps"),
-        (LARGER, "--schedule=cosine", "scheduler.type"), (LARGER, "--weight_decay=0", "optimizer.params.weight_decay")])
+    @pytest.mark.parametrize(
+        ("entries", "flag", "key"),
+        [
+            (SEED, "--batch_size=64", "train_batch_size"),
+            (SEED, "--precision=fp32", "fp16.enabled"),
+            (SEED, "--learning_rate=0.5", "optimizer.params.lr"),
+            (LARGER, "--zero_stage=1", "zero_optimization.stage"),
+            (LARGER, "--clip_norm=2", "gradient_clipping"),
+            (LARGER, "--warmup_steps=5", "scheduler.params.warmup_num_steps"),
+            (LARGER, "--schedule=cosine", "scheduler.type"),
+            (LARGER, "--weight_decay=0", "optimizer.params.weight_decay"),
+        ],
+    )
     def test_a_flag_that_says_otherwise(self, read, entries, flag, key):
-        with pytest.raises(UserError, match=rf"^--ds_config: \S+: {key} means --.*, the flag says {flag}"):
+        with pytest.raises(
+            UserError,
+            match=rf"^--ds_config: \S+: {key} means --.*, the flag says {flag}",
+        ):
             read(entries, flag)
 
     def test_a_flag_that_says_the_same(self, read):
-        flags = ("--batch_size=64", "--zero_stage=2", "--weight_decay=0.00001", "--schedule=warmup_lr")
+        flags = (
+            "--batch_size=64",
+            "--zero_stage=2",
+            "--weight_decay=0.00001",
+            "--schedule=warmup_lr",
+        )
         assert read(LARGER, *flags)[0] == read(LARGER)[0]
 
     def test_a_rate_that_is_a_ratio_may_be_rounded(self, read):
-        entries = schedule("WarmupCosineLR", total_num_steps=9, warmup_min_ratio=0.1 + 0.2, cos_min_ratio=0.3)
+        entries = schedule(
+            "WarmupCosineLR",
+            total_num_steps=9,
+            warmup_min_ratio=0.1 + 0.2,
+            cos_min_ratio=0.3,
+        )
         assert read(entries, "--min_learning_rate=0.15")[0].min_learning_rate == 0.15
 
-    def test_a_program_ends_with_one_line_and_exit_code_2(self, monkeypatch, capsys, tmp_path):
+    def test_a_program_ends_with_one_line_and_exit_code_2(
+        self, monkeypatch, capsys, tmp_path
+    ):
         (tmp_path / "theirs.json").write_text("{}")
-        monkeypatch.setattr(sys, "argv", ["train", f"--ds_config={tmp_path / 'theirs.json'}"])
+        monkeypatch.setattr(
+            sys, "argv", ["train", f"--ds_config={tmp_path / 'theirs.json'}"]
+        )
         with pytest.raises(SystemExit) as end:
             command_line.run(jaxnn.train.main, "", default_precision="fp32")
         err = capsys.readouterr().err

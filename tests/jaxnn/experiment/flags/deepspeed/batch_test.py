@@ -1,4 +1,5 @@
-"""Tests of jaxnn/experiment/flags/deepspeed/batch.py: the sizes are those of DeepSpeed's arithmetic."""
+"""Tests of jaxnn/experiment/flags/deepspeed/batch.py: the sizes are those of
+DeepSpeed's arithmetic."""
 
 import pytest
 from hypothesis import given
@@ -14,13 +15,18 @@ class TestBatch:
     @given(st.one_of(st.none(), st.integers(1, 96)), SIZES, SIZES, st.integers(1, 4))
     @fast
     def test_is_deepspeeds_arithmetic(self, read, theirs, train, micro, parts, ranks):
-        sizes = {"train_batch_size": train, "train_micro_batch_size_per_gpu": micro,
-                 "gradient_accumulation_steps": parts}
+        sizes = {
+            "train_batch_size": train,
+            "train_micro_batch_size_per_gpu": micro,
+            "gradient_accumulation_steps": parts,
+        }
         entries = {key: value for key, value in sizes.items() if value is not None}
         try:
             expected = theirs(entries, ranks)
         except AssertionError:
-            with pytest.raises(UserError, match=r"^--ds_config: .*train_(micro_)?batch_size"):
+            with pytest.raises(
+                UserError, match=r"^--ds_config: .*train_(micro_)?batch_size"
+            ):
                 read(entries, f"--num_devices={ranks}")
             return
         experiment, _ = read(entries, f"--num_devices={ranks}")
@@ -33,5 +39,7 @@ class TestBatch:
         assert read(entries)[0].accumulation_steps == 1
 
     def test_flags_complete_what_is_missing(self, read):
-        experiment, _ = read({"train_micro_batch_size_per_gpu": 8}, "--accumulation_steps=4")
+        experiment, _ = read(
+            {"train_micro_batch_size_per_gpu": 8}, "--accumulation_steps=4"
+        )
         assert (experiment.batch_size, experiment.accumulation_steps) == (32, 4)

@@ -19,8 +19,12 @@ def read(tmp_path, capsys):
         path = tmp_path / "theirs.json"
         path.write_text(entries if isinstance(entries, str) else json.dumps(entries))
         capsys.readouterr()
-        experiment, _ = command_line.parse(["prog", f"--ds_config={path}", *arguments], "fp32")
-        return experiment.replace(ds_config=""), capsys.readouterr().err.replace(f"{path}", "theirs.json").splitlines()
+        experiment, _ = command_line.parse(
+            ["prog", f"--ds_config={path}", *arguments], "fp32"
+        )
+        return experiment.replace(ds_config=""), capsys.readouterr().err.replace(
+            f"{path}", "theirs.json"
+        ).splitlines()
 
     return run
 
@@ -43,17 +47,22 @@ def theirs():
 
 @pytest.fixture(scope="session")
 def build_optimizer(theirs):
-    """The optimizer that DeepSpeed's engine builds from a ds_config; FusedAdam stands in uncompiled."""
+    """The optimizer that DeepSpeed's engine builds from a ds_config; FusedAdam stands
+    in uncompiled."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from deepspeed.runtime.engine import DeepSpeedEngine
 
     def build(entries, params):
         settings = theirs(entries)
-        engine = types.SimpleNamespace(optimizer_params=lambda: settings.optimizer_params,
-                                       optimizer_name=lambda: settings.optimizer_name,
-                                       zero_use_cpu_optimizer=lambda: False)
-        engine.get_optimizer_configuration = types.MethodType(DeepSpeedEngine.get_optimizer_configuration, engine)
+        engine = types.SimpleNamespace(
+            optimizer_params=lambda: settings.optimizer_params,
+            optimizer_name=lambda: settings.optimizer_name,
+            zero_use_cpu_optimizer=lambda: False,
+        )
+        engine.get_optimizer_configuration = types.MethodType(
+            DeepSpeedEngine.get_optimizer_configuration, engine
+        )
         return DeepSpeedEngine._configure_basic_optimizer(engine, params)
 
     return build
@@ -72,6 +81,13 @@ def uncompiled_fused_adam(monkeypatch):
         def __init__(self, params, **settings):
             bound = signature.bind(self, params, **settings)
             bound.apply_defaults()
-            super().__init__(params, {k: v for k, v in bound.arguments.items() if k not in ("self", "params")})
+            super().__init__(
+                params,
+                {
+                    k: v
+                    for k, v in bound.arguments.items()
+                    if k not in ("self", "params")
+                },
+            )
 
     monkeypatch.setattr(adam, "FusedAdam", FusedAdam)

@@ -1,4 +1,5 @@
-"""Tests of jaxnn/experiment/flags/deepspeed/reading.py: whole files, and what they leave to the flags."""
+"""Tests of jaxnn/experiment/flags/deepspeed/reading.py: whole files, and what they
+leave to the flags."""
 
 from jaxnn.experiment.flags import command_line, options
 from jaxnn.experiment.flags.config import Experiment
@@ -8,60 +9,121 @@ from tests.jaxnn.experiment.flags.deepspeed.entries import LARGER, SEED
 class TestSeedDocument:
     def test_is_adamw_fp16_clipped_without_zero(self, read):
         experiment, notes = read(SEED)
-        assert experiment == Experiment(optimizer="adamw", precision="fp16", clip_norm=1.0, zero_stage=0)
+        assert experiment == Experiment(
+            optimizer="adamw", precision="fp16", clip_norm=1.0, zero_stage=0
+        )
         assert notes[:3] == [
-            "note: --ds_config: optimizer.type: DeepSpeed's Adam is AdamW unless adam_w_mode is false: "
-            "--optimizer=adamw",
-            "note: --ds_config: gradient_clipping: not in theirs.json; DeepSpeed's default: --clip_norm=1.0; 0 in the "
-            "file switches clipping off",
-            "note: --ds_config: zero_optimization.stage: not in theirs.json; DeepSpeed's default: --zero_stage=0; no "
-            "ZeRO"]
+            "note: --ds_config: optimizer.type: DeepSpeed's Adam is AdamW unless "
+            "adam_w_mode is false: --optimizer=adamw",
+            "note: --ds_config: gradient_clipping: not in theirs.json; DeepSpeed's "
+            "default: --clip_norm=1.0; 0 in the file switches clipping off",
+            "note: --ds_config: zero_optimization.stage: not in theirs.json; "
+            "DeepSpeed's default: --zero_stage=0; no ZeRO",
+        ]
         assert "pull request 8393" in notes[3]
         assert len(notes) == 4
 
     def test_flags_decide_what_it_does_not_say(self, read):
-        experiment, notes = read(SEED, "--zero_stage=1", "--clip_norm=0", "--optimizer=adam")
-        assert experiment == Experiment(optimizer="adam", precision="fp16", clip_norm=0.0, zero_stage=1)
+        experiment, notes = read(
+            SEED, "--zero_stage=1", "--clip_norm=0", "--optimizer=adam"
+        )
+        assert experiment == Experiment(
+            optimizer="adam", precision="fp16", clip_norm=0.0, zero_stage=1
+        )
         assert notes == []
 
     def test_goes_with_the_flagfile_of_the_same_experiment(self, read):
-        experiment, _ = read(SEED, "--flagfile=launch/experiments/linear_regression.flags")
-        assert (experiment.name, experiment.optimizer, experiment.clip_norm) == ("linear_regression", "adam", 1.0)
+        experiment, _ = read(
+            SEED, "--flagfile=launch/experiments/linear_regression.flags"
+        )
+        assert (experiment.name, experiment.optimizer, experiment.clip_norm) == (
+            "linear_regression",
+            "adam",
+            1.0,
+        )
 
 
 class TestLargerConfig:
     def test_every_field(self, read):
         experiment, notes = read(LARGER)
         assert experiment == Experiment(
-            batch_size=64, accumulation_steps=2, clip_norm=1.0, optimizer="adamw", learning_rate=2e-3,
-            weight_decay=1e-5, schedule="warmup_lr", warmup_steps=100, zero_stage=2, precision="bf16")
+            batch_size=64,
+            accumulation_steps=2,
+            clip_norm=1.0,
+            optimizer="adamw",
+            learning_rate=2e-3,
+            weight_decay=1e-5,
+            schedule="warmup_lr",
+            warmup_steps=100,
+            zero_stage=2,
+            precision="bf16",
+        )
         assert notes[1:] == [
-            "note: --ds_config: scheduler.params.warmup_type: not in theirs.json; DeepSpeed's warm-up is a logarithm "
-            "by default",
-            "note: --ds_config: ignored, without a meaning in JAX: zero_optimization.overlap_comm, "
-            "zero_optimization.offload_optimizer, steps_per_print"]
+            "note: --ds_config: scheduler.params.warmup_type: not in theirs.json; "
+            "DeepSpeed's warm-up is a logarithm by default",
+            "note: --ds_config: ignored, without a meaning in JAX: "
+            "zero_optimization.overlap_comm, zero_optimization.offload_optimizer, "
+            "steps_per_print",
+        ]
 
     def test_flags_of_the_run_are_the_resolved_ones(self, read, tmp_path):
         experiment, _ = read(LARGER)
         (tmp_path / "experiment.flags").write_text(options.to_flagfile(experiment))
-        assert command_line.parse(["prog", f"--flagfile={tmp_path / 'experiment.flags'}"], "fp32")[0] == experiment
+        assert (
+            command_line.parse(
+                ["prog", f"--flagfile={tmp_path / 'experiment.flags'}"], "fp32"
+            )[0]
+            == experiment
+        )
 
 
 HUGGING_FACE = {
-    "train_batch_size": "auto", "train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": "auto",
-    "gradient_clipping": "auto", "fp16": {"enabled": "auto", "hysteresis": 3},
-    "optimizer": {"type": "AdamW", "params": {"lr": "auto", "betas": "auto", "eps": "auto", "weight_decay": "auto"}},
-    "scheduler": {"type": "WarmupDecayLR", "params": {"warmup_min_lr": "auto", "warmup_max_lr": "auto",
-                                                      "warmup_num_steps": "auto", "total_num_steps": "auto"}},
-    "zero_optimization": {"stage": 1, "reduce_bucket_size": "auto"}}
+    "train_batch_size": "auto",
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+    "gradient_clipping": "auto",
+    "fp16": {"enabled": "auto", "hysteresis": 3},
+    "optimizer": {
+        "type": "AdamW",
+        "params": {
+            "lr": "auto",
+            "betas": "auto",
+            "eps": "auto",
+            "weight_decay": "auto",
+        },
+    },
+    "scheduler": {
+        "type": "WarmupDecayLR",
+        "params": {
+            "warmup_min_lr": "auto",
+            "warmup_max_lr": "auto",
+            "warmup_num_steps": "auto",
+            "total_num_steps": "auto",
+        },
+    },
+    "zero_optimization": {"stage": 1, "reduce_bucket_size": "auto"},
+}
 
 
 class TestAuto:
     def test_is_left_to_the_flags(self, read):
-        flags = dict(batch_size=64, accumulation_steps=2, clip_norm=3.0, learning_rate=0.25, adam_eps=1e-6,
-                     weight_decay=0.5, warmup_steps=9, min_learning_rate=0.125, precision="bf16")
-        experiment, notes = read(HUGGING_FACE, *(f"--{name}={value}" for name, value in flags.items()))
-        assert experiment == Experiment(**flags, optimizer="adamw", schedule="warmup_decay_lr", hysteresis=3)
+        flags = dict(
+            batch_size=64,
+            accumulation_steps=2,
+            clip_norm=3.0,
+            learning_rate=0.25,
+            adam_eps=1e-6,
+            weight_decay=0.5,
+            warmup_steps=9,
+            min_learning_rate=0.125,
+            precision="bf16",
+        )
+        experiment, notes = read(
+            HUGGING_FACE, *(f"--{name}={value}" for name, value in flags.items())
+        )
+        assert experiment == Experiment(
+            **flags, optimizer="adamw", schedule="warmup_decay_lr", hysteresis=3
+        )
         left = next(note for note in notes if "left to the flags" in note)
         assert left.endswith("total_num_steps")
         assert "train_batch_size, " in left
@@ -69,4 +131,8 @@ class TestAuto:
 
     def test_without_flags_are_jaxnns_defaults(self, read):
         experiment, _ = read(HUGGING_FACE)
-        assert (experiment.batch_size, experiment.clip_norm, experiment.learning_rate) == (32, 0.0, 1e-3)
+        assert (
+            experiment.batch_size,
+            experiment.clip_norm,
+            experiment.learning_rate,
+        ) == (32, 0.0, 1e-3)

@@ -1,4 +1,5 @@
-"""What jaxnn/experiment/flags/deepspeed/writing.py writes is read as the same experiment, here and by DeepSpeed."""
+"""What jaxnn/experiment/flags/deepspeed/writing.py writes is read as the same
+experiment, here and by DeepSpeed."""
 
 import dataclasses
 import json
@@ -18,30 +19,66 @@ def expressible(draw):
     """(experiment, ranks) of what DeepSpeed can say."""
     ranks, power = draw(st.integers(1, 4)), draw(st.integers(0, 127))
     shares, small = st.floats(0, 1, exclude_max=True), st.floats(1e-12, 10)
-    parts, optimizer = draw(st.integers(1, 5)), draw(st.sampled_from(sorted(writing.OPTIMIZERS)))
+    parts, optimizer = (
+        draw(st.integers(1, 5)),
+        draw(st.sampled_from(sorted(writing.OPTIMIZERS))),
+    )
     kept = {"momentum": st.floats(1e-6, 0.999)}
-    own = {"sgd": {}, "momentum": kept, "nesterov": kept,
-           "adam": {"adam_b1": shares, "adam_b2": shares, "adam_eps": small, "fused_adam": st.booleans()},
-           "rmsprop": {"rmsprop_decay": shares, "rmsprop_eps": small},
-           "adagrad": {"adagrad_eps": small, "adagrad_initial": st.floats(0, 10)}}
-    fields = {name: draw(values) for name, values in own["adam" if optimizer == "adamw" else optimizer].items()}
+    own = {
+        "sgd": {},
+        "momentum": kept,
+        "nesterov": kept,
+        "adam": {
+            "adam_b1": shares,
+            "adam_b2": shares,
+            "adam_eps": small,
+            "fused_adam": st.booleans(),
+        },
+        "rmsprop": {"rmsprop_decay": shares, "rmsprop_eps": small},
+        "adagrad": {"adagrad_eps": small, "adagrad_initial": st.floats(0, 10)},
+    }
+    fields = {
+        name: draw(values)
+        for name, values in own["adam" if optimizer == "adamw" else optimizer].items()
+    }
     fields["weight_decay" if optimizer == "adamw" else "l2"] = draw(st.floats(0, 1))
-    fields["learning_rate"], curve = draw(small), draw(st.sampled_from(["constant", *writing.SCHEDULERS]))
+    fields["learning_rate"], curve = (
+        draw(small),
+        draw(st.sampled_from(["constant", *writing.SCHEDULERS])),
+    )
     if curve != "constant":
-        fields |= {"warmup_steps": draw(st.integers(1, 1000)), "warmup_type": draw(st.sampled_from(["log", "linear"])),
-                   "min_learning_rate": draw(st.floats(0, 1)) * fields["learning_rate"]}
+        fields |= {
+            "warmup_steps": draw(st.integers(1, 1000)),
+            "warmup_type": draw(st.sampled_from(["log", "linear"])),
+            "min_learning_rate": draw(st.floats(0, 1)) * fields["learning_rate"],
+        }
     if curve in ("warmup_decay_lr", "warmup_cosine_lr"):
         fields["schedule_steps"] = draw(st.integers(1, 10**6))
     if curve == "warmup_cosine_lr":
-        fields["final_learning_rate"] = draw(st.sampled_from([0.0, 0.5])) * fields["learning_rate"]
-        assume(fields["final_learning_rate"] != fields["min_learning_rate"] or not fields["final_learning_rate"])
+        fields["final_learning_rate"] = (
+            draw(st.sampled_from([0.0, 0.5])) * fields["learning_rate"]
+        )
+        assume(
+            fields["final_learning_rate"] != fields["min_learning_rate"]
+            or not fields["final_learning_rate"]
+        )
     return Experiment(
-        optimizer=optimizer, schedule=curve, batch_size=ranks * parts * draw(st.integers(1, 64)), num_devices=ranks,
-        accumulation_steps=parts, clip_norm=draw(st.floats(0, 10)), zero_stage=draw(st.integers(0, 3)),
-        precision=draw(st.sampled_from(["fp32", "bf16", "fp16"])), initial_scale_power=power,
-        loss_scale_window=draw(st.integers(1, 2000)), hysteresis=draw(st.integers(1, 9)),
-        consecutive_hysteresis=draw(st.booleans()), min_loss_scale=2.0 ** draw(st.integers(0, power)),
-        static_loss_scale=draw(st.floats(0, 2.0**20)), **fields), ranks
+        optimizer=optimizer,
+        schedule=curve,
+        batch_size=ranks * parts * draw(st.integers(1, 64)),
+        num_devices=ranks,
+        accumulation_steps=parts,
+        clip_norm=draw(st.floats(0, 10)),
+        zero_stage=draw(st.integers(0, 3)),
+        precision=draw(st.sampled_from(["fp32", "bf16", "fp16"])),
+        initial_scale_power=power,
+        loss_scale_window=draw(st.integers(1, 2000)),
+        hysteresis=draw(st.integers(1, 9)),
+        consecutive_hysteresis=draw(st.booleans()),
+        min_loss_scale=2.0 ** draw(st.integers(0, power)),
+        static_loss_scale=draw(st.floats(0, 2.0**20)),
+        **fields,
+    ), ranks
 
 
 class TestRoundTrip:
@@ -52,11 +89,20 @@ class TestRoundTrip:
     def test_a_written_file_is_the_experiment_again(self, read, drawn):
         experiment, ranks = drawn
         consistency.check(experiment)
-        again, _ = read(writing.file_config(experiment, ranks, experiment.schedule_steps), f"--num_devices={ranks}")
+        again, _ = read(
+            writing.file_config(experiment, ranks, experiment.schedule_steps),
+            f"--num_devices={ranks}",
+        )
         if experiment.schedule == "warmup_cosine_lr":
-            for name in self.RATIOS:  # through a division and a multiplication, half an ulp each
-                assert getattr(again, name) == pytest.approx(getattr(experiment, name), rel=2.0**-51, abs=0)
-            again = again.replace(**{name: getattr(experiment, name) for name in self.RATIOS})
+            for name in (
+                self.RATIOS
+            ):  # through a division and a multiplication, half an ulp each
+                assert getattr(again, name) == pytest.approx(
+                    getattr(experiment, name), rel=2.0**-51, abs=0
+                )
+            again = again.replace(
+                **{name: getattr(experiment, name) for name in self.RATIOS}
+            )
         assert dataclasses.asdict(again) == dataclasses.asdict(experiment)
 
     @given(expressible())
