@@ -84,7 +84,7 @@ class Epoch(NamedTuple):
 def make_work(
     experiment: Experiment,
     data: Dataset,
-    splits: Sequence[evaluation.Split],
+    splits: Sequence[evaluation.EvaluationSplit],
     learning_rates: np.ndarray,
     devices: list[jax.Device],
 ) -> tuple[Work, np.ndarray]:

@@ -17,7 +17,7 @@ from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
 
 
-class Trained(NamedTuple):
+class FinishedRun(NamedTuple):
     """A trained network and what its inputs and outputs mean.
 
     Attributes:
@@ -31,7 +31,7 @@ class Trained(NamedTuple):
     forward: Callable[[jax.Array | np.ndarray], jax.Array]
 
 
-def load(workdir: str) -> Trained:
+def load(workdir: str) -> FinishedRun:
     """Reads a run of either stack back from its folder.
 
     Raises:
@@ -60,7 +60,7 @@ def load(workdir: str) -> Trained:
         else {}
     )
     forward = train_step.make_forward(experiment, model)
-    return Trained(
+    return FinishedRun(
         experiment,
         described,
         lambda inputs: forward(params, trace.unflatten(stats), inputs),

@@ -10,7 +10,7 @@ from jaxnn.experiment.data import batches
 from jaxnn.experiment.data.samples import Samples
 from jaxnn.train_step import Batch
 
-Scaling = tuple[np.ndarray, np.ndarray] | None
+OffsetScale = tuple[np.ndarray, np.ndarray] | None
 
 
 class Resident(NamedTuple):
@@ -39,7 +39,7 @@ def gather(samples: Samples, ids: jax.Array) -> Batch:
     )
 
 
-def scale_bytes(inputs: jax.Array, scaling: Scaling) -> jax.Array:
+def scale_bytes(inputs: jax.Array, scaling: OffsetScale) -> jax.Array:
     """uint8 images as float32, scaled; everything else as it is."""
     if inputs.dtype != jnp.uint8:
         return inputs

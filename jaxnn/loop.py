@@ -38,7 +38,7 @@ class Run(NamedTuple):
     """
 
     work: Work
-    splits: list[evaluation.Split]
+    splits: list[evaluation.EvaluationSplit]
     owners: np.ndarray
     names: list[str]
     epochs: ResidentEpochs | StreamedEpochs

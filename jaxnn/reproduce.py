@@ -25,7 +25,7 @@ from jaxnn.experiment.results.promises import Promise, read_promises
 NO_DATA = "error: --data_path:"
 
 
-class Outcome(NamedTuple):
+class Reproduction(NamedTuple):
     """How one experiment ended.
 
     Attributes:
@@ -75,7 +75,7 @@ def run(
     promises: list[Promise],
     workdir: pathlib.Path,
     more: list[str],
-) -> Outcome:
+) -> Reproduction:
     """Trains one experiment in a process of its own."""
     print(f"{flagfile.stem} ...", flush=True)
     start = time.perf_counter()
@@ -93,12 +93,12 @@ def run(
         complaint = (
             done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         )[-1]
-        return Outcome(flagfile.stem, promises, {}, seconds, complaint)
+        return Reproduction(flagfile.stem, promises, {}, seconds, complaint)
     final = json.loads((workdir / artifacts.SUMMARY).read_text())["final"]
-    return Outcome(flagfile.stem, promises, final, seconds, "")
+    return Reproduction(flagfile.stem, promises, final, seconds, "")
 
 
-def report(outcomes: list[Outcome], root: pathlib.Path) -> int:
+def report(outcomes: list[Reproduction], root: pathlib.Path) -> int:
     """Prints the table; 1 if an experiment fell short."""
     finals = {outcome.name: outcome.final for outcome in outcomes}
     table = Table(
@@ -129,7 +129,7 @@ def report(outcomes: list[Outcome], root: pathlib.Path) -> int:
 
 
 def add_rows(
-    table: Table, outcome: Outcome, finals: Mapping[str, Mapping[str, Any]]
+    table: Table, outcome: Reproduction, finals: Mapping[str, Mapping[str, Any]]
 ) -> int:
     """Adds a row for each promise of an experiment; how many it did not keep."""
     short = 0

@@ -36,7 +36,7 @@ HANDOFF = "handoff.safetensors"
 CHECKPOINTS = "checkpoints"
 
 
-class Source(NamedTuple):
+class ConversionSource(NamedTuple):
     """What is converted.
 
     Attributes:
@@ -86,7 +86,7 @@ def main(values: flags.FlagValues) -> None:
     print(f"go on with: {next_command(source, target)}")
 
 
-def open_source(name: str) -> Source:
+def open_source(name: str) -> ConversionSource:
     """The run that --from is or belongs to.
 
     Raises:
@@ -105,10 +105,12 @@ def open_source(name: str) -> Source:
     )
     deepspeed = folder if workdir != folder else _latest(workdir)
     train.configure(experiment)
-    return Source(workdir, deepspeed, experiment, load_dataset(experiment))
+    return ConversionSource(workdir, deepspeed, experiment, load_dataset(experiment))
 
 
-def from_deepspeed(source: Source, target: pathlib.Path) -> tuple[int, Handoff]:
+def from_deepspeed(
+    source: ConversionSource, target: pathlib.Path
+) -> tuple[int, Handoff]:
     """Writes jaxnn's checkpoint of DeepSpeed's; returns the epochs done and the state.
 
     Raises:
@@ -127,7 +129,7 @@ def from_deepspeed(source: Source, target: pathlib.Path) -> tuple[int, Handoff]:
     return epochs, arrays
 
 
-def to_deepspeed(source: Source, target: pathlib.Path) -> tuple[int, Handoff]:
+def to_deepspeed(source: ConversionSource, target: pathlib.Path) -> tuple[int, Handoff]:
     """Writes DeepSpeed's checkpoint of jaxnn's newest; returns the epochs done and the
     state.
 
@@ -172,7 +174,7 @@ def notes(experiment: Experiment) -> list[str]:
     ]
 
 
-def next_command(source: Source, target: pathlib.Path) -> str:
+def next_command(source: ConversionSource, target: pathlib.Path) -> str:
     """The command that goes on with the converted run."""
     ranks = source.experiment.num_devices
     module = (
@@ -189,7 +191,7 @@ def next_command(source: Source, target: pathlib.Path) -> str:
     )
 
 
-def _checked(source: Source, arrays: Mapping[str, np.ndarray]) -> int:
+def _checked(source: ConversionSource, arrays: Mapping[str, np.ndarray]) -> int:
     """The epochs done, of a state that is fit to go on with."""
     handoff.require_finite(arrays, source.deepspeed or source.workdir)
     return handoff.epochs_done(
@@ -198,7 +200,7 @@ def _checked(source: Source, arrays: Mapping[str, np.ndarray]) -> int:
 
 
 def _run_torch(
-    source: Source, launcher: list[str], target: pathlib.Path, *more: str
+    source: ConversionSource, launcher: list[str], target: pathlib.Path, *more: str
 ) -> None:
     """Runs torch_ref.convert; its complaint is this program's."""
     command = [

@@ -47,7 +47,7 @@ class Expectation(NamedTuple):
         )
 
 
-class Progress(NamedTuple):
+class RunPosition(NamedTuple):
     """Where a run stands before a step.
 
     Attributes:
@@ -75,9 +75,9 @@ class Timeline:
             0,
             jax.tree.map(np.asarray, precision.initial_loss_scale(experiment)),
         )
-        self._stations: list[Progress] = []
+        self._stations: list[RunPosition] = []
 
-    def at(self, number: int) -> Progress:
+    def at(self, number: int) -> RunPosition:
         """Before a step, counted from 0."""
         while len(self._stations) <= number:
             self._follow(self._is_skipped(len(self._stations)))
@@ -91,7 +91,7 @@ class Timeline:
                 precision.update_loss_scale(before, np.bool_(skip), self._experiment),
             )
         self._stations.append(
-            Progress(self._updates, before, bool(after.scale > before.scale))
+            RunPosition(self._updates, before, bool(after.scale > before.scale))
         )
         self._updates, self._scale = self._updates + (not skip), after
 
@@ -100,7 +100,7 @@ def expectations(
     experiment: Experiment,
     num_samples: int,
     number: int,
-    progress: Progress,
+    progress: RunPosition,
     step: Mapping[str, np.ndarray],
     previous: Mapping[str, np.ndarray],
     rates: np.ndarray,

@@ -31,7 +31,7 @@ from parity.judging.measure import COULD_NOT_JUDGE, DIVERGENCE, PARITY
 TABLE_WIDTH = 160
 
 
-class Cell(NamedTuple):
+class SweepCell(NamedTuple):
     """One judgement: an experiment in one precision from one seed."""
 
     flagfile: pathlib.Path
@@ -39,7 +39,7 @@ class Cell(NamedTuple):
     seed: int
 
 
-class Outcome(NamedTuple):
+class CellOutcome(NamedTuple):
     """How a judgement ended.
 
     Attributes:
@@ -49,7 +49,7 @@ class Outcome(NamedTuple):
       complaint: the last line of one that could not.
     """
 
-    cell: Cell
+    cell: SweepCell
     status: int
     verdict: dict[str, Any]
     complaint: str
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
         values["precisions"].value or (),
         map(int, values["seeds"].value or ()),
     )
-    outcomes = [judge(Cell(*cell), root, more) for cell in cells]
+    outcomes = [judge(SweepCell(*cell), root, more) for cell in cells]
     return report(outcomes, root)
 
 
@@ -120,7 +120,7 @@ def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     return values, more
 
 
-def judge(cell: Cell, root: pathlib.Path, more: Sequence[str]) -> Outcome:
+def judge(cell: SweepCell, root: pathlib.Path, more: Sequence[str]) -> CellOutcome:
     """Runs `parity.run` in a process of its own; prints a line when it is done."""
     workdir = root / "-".join([cell.flagfile.stem, cell.precision, str(cell.seed)])
     command = [
@@ -135,7 +135,7 @@ def judge(cell: Cell, root: pathlib.Path, more: Sequence[str]) -> Outcome:
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode in (PARITY, DIVERGENCE):
-        outcome = Outcome(
+        outcome = CellOutcome(
             cell,
             done.returncode,
             json.loads((workdir / "verdict.json").read_text()),
@@ -150,12 +150,12 @@ def judge(cell: Cell, root: pathlib.Path, more: Sequence[str]) -> Outcome:
             or done.stderr.strip().splitlines()
             or [f"exit code {done.returncode}"]
         )[-1]
-        outcome = Outcome(cell, COULD_NOT_JUDGE, {}, last)
+        outcome = CellOutcome(cell, COULD_NOT_JUDGE, {}, last)
     print(" ".join(row(outcome)), flush=True)
     return outcome
 
 
-def row(outcome: Outcome) -> tuple[str, ...]:
+def row(outcome: CellOutcome) -> tuple[str, ...]:
     """The table's row of a judgement: experiment, precision, seed, verdict, worst z,
     where, seconds."""
     cell, verdict = outcome.cell, outcome.verdict
@@ -191,7 +191,7 @@ def named(quantities: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def report(outcomes: Sequence[Outcome], root: pathlib.Path) -> int:
+def report(outcomes: Sequence[CellOutcome], root: pathlib.Path) -> int:
     """Prints the table; the exit code of the whole."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for header in (

@@ -9,7 +9,7 @@ import torch
 
 from torch_ref import engine as engines
 
-Tensors = Mapping[str, torch.Tensor]
+NamedTensors = Mapping[str, torch.Tensor]
 COUNTED_AS_TENSOR = (torch.optim.Adam, torch.optim.Adagrad, torch.optim.RMSprop)
 COUNTED_AS_NUMBER = ("FusedAdam",)
 
@@ -41,7 +41,7 @@ def load(
 
 
 def put_tensors(
-    engine: Any, masters: Tensors, moments: Mapping[str, Tensors], count: int
+    engine: Any, masters: NamedTensors, moments: Mapping[str, NamedTensors], count: int
 ) -> None:
     """Sets masters, moments, the optimizer's own counter, and the 16-bit copies that
     follow from the masters.
@@ -145,14 +145,14 @@ def _begin(engine: Any, keys: list[str], count: int) -> None:
             inner.state[param]["step"] = count
 
 
-def _put_whole(engine: Any, tensors: Tensors, key: str | None) -> None:
+def _put_whole(engine: Any, tensors: NamedTensors, key: str | None) -> None:
     """Stage 0: every rank holds all of it."""
     held = engines.whole(engine, key)
     for name, param in engine.module.named_parameters():
         held[param].data.copy_(tensors[name])
 
 
-def _put_fragments(engine: Any, tensors: Tensors, key: str | None) -> None:
+def _put_fragments(engine: Any, tensors: NamedTensors, key: str | None) -> None:
     """Stages 1 and 2: a rank holds what falls into its part of all parameters in a row."""
     from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
@@ -165,7 +165,7 @@ def _put_fragments(engine: Any, tensors: Tensors, key: str | None) -> None:
             safe_set_full_fp32_param(param, tensors[name])
 
 
-def _put_pieces(engine: Any, tensors: Tensors, key: str | None) -> None:
+def _put_pieces(engine: Any, tensors: NamedTensors, key: str | None) -> None:
     """Stage 3: a rank holds one piece of each parameter, the last one padded, where
     `safe_set_full_*` would fail."""
     for name, param in engine.module.named_parameters():

@@ -6,7 +6,7 @@ from jaxnn.experiment.data import batches
 from jaxnn.experiment.data.samples import Samples
 from torch_ref.train_step import Batch
 
-Scaling = tuple[torch.Tensor, torch.Tensor] | None
+OffsetScale = tuple[torch.Tensor, torch.Tensor] | None
 
 
 def put(samples: Samples, device: torch.device) -> Samples:
@@ -40,7 +40,7 @@ def gather(samples: Samples, ids: torch.Tensor) -> Batch:
     )
 
 
-def scale_bytes(inputs: torch.Tensor, scaling: Scaling) -> torch.Tensor:
+def scale_bytes(inputs: torch.Tensor, scaling: OffsetScale) -> torch.Tensor:
     """uint8 images as float32, scaled; everything else as it is."""
     if inputs.dtype != torch.uint8:
         return inputs

@@ -14,7 +14,7 @@ import torch
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 
-Params = Iterable[torch.nn.Parameter]
+TorchParams = Iterable[torch.nn.Parameter]
 
 
 class EmaMomentum(torch.optim.Optimizer):
@@ -44,17 +44,17 @@ class EmaMomentum(torch.optim.Optimizer):
                 param.sub_(average, alpha=group["lr"])
 
 
-def sgd(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
+def sgd(experiment: Experiment, params: TorchParams) -> torch.optim.Optimizer:
     """The gradient itself (Robbins & Monro 1951)."""
     return _coupled(experiment, params, torch.optim.SGD)
 
 
-def momentum(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
+def momentum(experiment: Experiment, params: TorchParams) -> torch.optim.Optimizer:
     """v <- mu v + g, from v = 0: the heavy ball (Polyak 1964)."""
     return _coupled(experiment, params, torch.optim.SGD, momentum=_kept(experiment))
 
 
-def nesterov(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
+def nesterov(experiment: Experiment, params: TorchParams) -> torch.optim.Optimizer:
     """v <- mu v + g, then g + mu v: Nesterov's momentum at the shifted point (Sutskever
     et al. 2013)."""
     return _coupled(
@@ -62,12 +62,12 @@ def nesterov(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
     )
 
 
-def ema_momentum(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
+def ema_momentum(experiment: Experiment, params: TorchParams) -> torch.optim.Optimizer:
     """v <- mu v + (1 - mu) g, from v = 0 and not corrected for it: the moving average."""
     return _coupled(experiment, params, EmaMomentum, momentum=experiment.momentum)
 
 
-def adam(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
+def adam(experiment: Experiment, params: TorchParams) -> torch.optim.Optimizer:
     """m_hat / (sqrt(v_hat) + eps), both bias-corrected, eps outside the root (Kingma &
     Ba 2015, Algorithm 1).
 
@@ -82,7 +82,7 @@ def adam(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
     )
 
 
-def adamw(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
+def adamw(experiment: Experiment, params: TorchParams) -> torch.optim.Optimizer:
     """Adam's direction + weight_decay w (Loshchilov & Hutter 2019).
 
     DeepSpeed's FusedAdam, which a ds_config's "Adam" means (MISMATCHES D6), or torch's
@@ -98,7 +98,7 @@ def adamw(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
     return _with_penalty(optimizer, experiment.l1, experiment.l2)
 
 
-def rmsprop(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
+def rmsprop(experiment: Experiment, params: TorchParams) -> torch.optim.Optimizer:
     """v <- a v + (1 - a) g^2, then g / (sqrt(v) + eps), from v = 0 (Hinton 2012)."""
     return _coupled(
         experiment,
@@ -109,7 +109,7 @@ def rmsprop(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
     )
 
 
-def adagrad(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
+def adagrad(experiment: Experiment, params: TorchParams) -> torch.optim.Optimizer:
     """s <- s + g^2, then g / (sqrt(s) + eps), from s = adagrad_initial (Duchi et al.
     2011).
 
@@ -138,7 +138,7 @@ def adagrad(experiment: Experiment, params: Params) -> torch.optim.Optimizer:
 
 
 def _coupled(
-    experiment: Experiment, params: Params, kind: Callable, **settings: Any
+    experiment: Experiment, params: TorchParams, kind: Callable, **settings: Any
 ) -> torch.optim.Optimizer:
     """An optimizer whose own weight_decay is coupled: l2."""
     optimizer = kind(
@@ -150,7 +150,7 @@ def _coupled(
     return _with_penalty(optimizer, experiment.l1, 0)
 
 
-def groups(experiment: Experiment, params: Params) -> list[dict[str, Any]]:
+def groups(experiment: Experiment, params: TorchParams) -> list[dict[str, Any]]:
     """Parameter groups: what decays, then, under `--nodecay_all`, what does not: biases
     and norm scales are vectors."""
     params = list(params)
@@ -206,7 +206,7 @@ def _fused_adam(*args: Any, **settings: Any) -> torch.optim.Optimizer:
     return FusedAdam(*args, **settings)
 
 
-OPTIMIZERS: dict[str, Callable[[Experiment, Params], torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[Experiment, TorchParams], torch.optim.Optimizer]] = {
     "sgd": sgd,
     "momentum": momentum,
     "nesterov": nesterov,

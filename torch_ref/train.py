@@ -199,7 +199,7 @@ class Run(NamedTuple):
     """
 
     experiment: Experiment
-    splits: list[evaluation.Split]
+    splits: list[evaluation.EvaluationSplit]
     train_set: Samples
     eval_set: Samples
     learning_rates: np.ndarray

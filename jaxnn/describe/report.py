@@ -8,7 +8,7 @@ from rich.table import Table
 from jaxnn.describe import step_memory
 from jaxnn.describe.abstract_step import AbstractStep
 from jaxnn.describe.layer_table import NETWORK, Traced
-from jaxnn.describe.step_memory import Compiled
+from jaxnn.describe.step_memory import CompiledStep
 
 SEED = {"memory": 15e9, "activations": 12e9}
 """Bytes of training ResNet-50 in FP16 with mini-batches of 256 (seed document 003); its
@@ -83,8 +83,8 @@ def print_memory(step: AbstractStep, traced: Traced, console: Console) -> None:
 def print_compiled(
     step: AbstractStep,
     has_loops: bool,
-    forward: Compiled,
-    whole: Compiled,
+    forward: CompiledStep,
+    whole: CompiledStep,
     console: Console,
 ) -> None:
     """Prints what the compiled programs say of themselves."""
@@ -94,7 +94,7 @@ def print_compiled(
         ("", "forward pass", "training step"),
         1,
     )
-    for what in Compiled._fields:
+    for what in CompiledStep._fields:
         values = [getattr(program, what) for program in (forward, whole)]
         if any(values):
             table.add_row(

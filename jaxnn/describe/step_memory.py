@@ -11,7 +11,7 @@ from jaxnn.describe import abstract_step
 from jaxnn.describe.abstract_step import AbstractStep
 
 
-class Compiled(NamedTuple):
+class CompiledStep(NamedTuple):
     """A compiled program's own analysis; None: this backend does not say.
 
     Attributes:
@@ -55,7 +55,7 @@ def held(step: AbstractStep) -> list[tuple[str, int]]:
     return [(what, size) for what, size in rows if size]
 
 
-def compile_forward(step: AbstractStep) -> Compiled:
+def compile_forward(step: AbstractStep) -> CompiledStep:
     """The forward pass and the loss, as training computes them, of the rows that are
     computed at once."""
     objective = abstract_step.make_objective(step)
@@ -64,7 +64,7 @@ def compile_forward(step: AbstractStep) -> Compiled:
     )
 
 
-def compile_step(step: AbstractStep) -> Compiled:
+def compile_step(step: AbstractStep) -> CompiledStep:
     """The whole training step, whose new state takes the memory of the old one."""
     whole = train_step.make_train_step(step.experiment, step.model, step.optimizer)
     learning_rates = jax.ShapeDtypeStruct((1,), jnp.float32)
@@ -72,15 +72,15 @@ def compile_step(step: AbstractStep) -> Compiled:
     return _analyze(program.lower(step.state, step.batch, learning_rates))
 
 
-def _analyze(lowered: Any) -> Compiled:
+def _analyze(lowered: Any) -> CompiledStep:
     compiled = lowered.compile()
     costs, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
     if memory is None:
-        return Compiled(costs.get("flops"))
+        return CompiledStep(costs.get("flops"))
     peak = (
         memory.peak_memory_in_bytes if jax.default_backend() != "cpu" else None
     )  # a CPU's leaves out temporaries
-    return Compiled(
+    return CompiledStep(
         costs.get("flops"),
         memory.argument_size_in_bytes,
         memory.output_size_in_bytes - memory.alias_size_in_bytes,

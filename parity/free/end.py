@@ -13,7 +13,7 @@ from jaxnn.experiment.files import artifacts
 RESTATED = ("_percent", "perplexity")
 """How metrics end that follow from another one; they are left out."""
 
-Outcome = dict[str, np.ndarray]
+RunEnd = dict[str, np.ndarray]
 """float64 "params/NAME", "batch_stats/NAME", "train_loss", "test_loss", "steps",
 "skipped_steps", "final/METRIC"."""
 
@@ -22,7 +22,7 @@ def outcome(
     params: Mapping[str, np.ndarray],
     batch_stats: Mapping[str, np.ndarray],
     summary: Mapping[str, Any],
-) -> Outcome:
+) -> RunEnd:
     """One run's outcome.
 
     Args:
@@ -44,7 +44,7 @@ def outcome(
     return {name: np.asarray(value, np.float64) for name, value in found.items()}
 
 
-def read(workdir: pathlib.Path) -> Outcome:
+def read(workdir: pathlib.Path) -> RunEnd:
     """What a finished run ended with, from its workdir.
 
     Raises:

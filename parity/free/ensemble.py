@@ -18,10 +18,10 @@ from jaxnn.experiment.results import report
 from jaxnn.metrics import METRICS
 from jaxnn.optimizers import OPTIMIZERS
 from jaxnn.train_step import Batch, StepResult, TrainState
-from parity.free.end import Outcome, outcome
+from parity.free.end import RunEnd, outcome
 
 
-class Epoch(NamedTuple):
+class EnsembleEpoch(NamedTuple):
     """What the runs report of an epoch, on the device.
 
     Attributes:
@@ -101,7 +101,7 @@ class Runs:
         ]
         return jax.tree.map(lambda *arrays: np.stack(arrays)[None], *states)
 
-    def train(self, state: TrainState) -> tuple[TrainState, Epoch, StepResult]:
+    def train(self, state: TrainState) -> tuple[TrainState, EnsembleEpoch, StepResult]:
         """Trains to the end; returns the state, what the last epoch reports, and every
         step, arrays [runs, steps].
 
@@ -120,7 +120,7 @@ class Runs:
 
     def train_epoch(
         self, state: TrainState, number: int, learns: bool = True
-    ) -> tuple[TrainState, Epoch]:
+    ) -> tuple[TrainState, EnsembleEpoch]:
         """The state of every run after an epoch, and what it reports.
 
         Args:
@@ -139,7 +139,7 @@ class Runs:
         state, *arrays = self._epoch(
             state, self._work.shard(ids), self._evaluated, resident
         )
-        epoch = Epoch(*arrays)
+        epoch = EnsembleEpoch(*arrays)
         names = loop.watched_tensors(state.params)
         for run in range(len(state.step[0])):
             loop.stop_if_diverged(
@@ -147,7 +147,7 @@ class Runs:
             )
         return state, epoch
 
-    def outcomes(self, state: TrainState, epoch: Epoch) -> Outcome:
+    def outcomes(self, state: TrainState, epoch: EnsembleEpoch) -> RunEnd:
         """Name -> [runs, ...] float64, after the last epoch; a metric that is undefined
         for one run is left out."""
         state, epoch = _pick((state, epoch), 0)
@@ -161,7 +161,7 @@ class Runs:
             if all(name in outcome for outcome in found)
         }
 
-    def _outcome(self, state: TrainState, epoch: Epoch) -> Outcome:
+    def _outcome(self, state: TrainState, epoch: EnsembleEpoch) -> RunEnd:
         """Of one run: as its metrics.csv and summary.json would have it."""
         params, results = trace.flatten(state.params), epoch.results
         counts = batches.samples_per_step(

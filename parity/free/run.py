@@ -25,7 +25,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags.config import Experiment
 from parity import stacks
-from parity.free.end import Outcome, read
+from parity.free.end import RunEnd, read
 from parity.free.spread import RUNS, Spread, deviation, measure
 from parity.judging.measure import BROKEN, THRESHOLD
 from parity.noise import norm
@@ -106,7 +106,7 @@ def main(
     return all(verdict["verdict"] != DIVERGENCE for verdict in verdicts.values())
 
 
-def judge(end: Outcome, spread: Spread, threshold: float = THRESHOLD) -> dict[str, Any]:
+def judge(end: RunEnd, spread: Spread, threshold: float = THRESHOLD) -> dict[str, Any]:
     """The verdict on one run.
 
     Args:

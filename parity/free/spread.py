@@ -11,7 +11,7 @@ from jaxnn import precision
 from jaxnn.experiment.data.dataset import BINARY, MULTICLASS, Dataset
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.train_step import TrainState
-from parity.free.end import Outcome
+from parity.free.end import RunEnd
 from parity.free.ensemble import Runs
 from parity.noise import jitter, norm, ulp
 
@@ -32,8 +32,8 @@ class Spread(NamedTuple):
         one way, and another stack another way.
     """
 
-    ends: Outcome
-    exact: Outcome
+    ends: RunEnd
+    exact: RunEnd
     rounding: Mapping[str, float]
     push: Mapping[str, float]
 
@@ -79,7 +79,7 @@ def train_exactly(
     data: Dataset,
     start: Mapping[str, np.ndarray],
     skipped: np.ndarray,
-) -> tuple[Outcome, np.ndarray]:
+) -> tuple[RunEnd, np.ndarray]:
     """The outcome of one run in float64, and its losses [steps].
 
     Args:
@@ -143,7 +143,7 @@ class Ulps(NamedTuple):
 
 
 def rounding(
-    ends: Outcome, still: Outcome, moved: Outcome, ulps: Ulps, answer: float
+    ends: RunEnd, still: RunEnd, moved: RunEnd, ulps: Ulps, answer: float
 ) -> dict[str, float]:
     """How far rounding moves each entry of an outcome, as a Euclidean norm.
 
@@ -177,7 +177,7 @@ def rounding(
 
 
 def push(
-    ends: Outcome, exact: Outcome, losses: np.ndarray, exact_losses: np.ndarray
+    ends: RunEnd, exact: RunEnd, losses: np.ndarray, exact_losses: np.ndarray
 ) -> dict[str, float]:
     """Name -> how many times as far the runs are from float64 as from each other, at
     least 1.

@@ -24,7 +24,7 @@ from jaxnn.experiment.flags import command_line
 from parity.judging.measure import COULD_NOT_JUDGE, THRESHOLD
 from parity.mutations import score, table
 from parity.mutations.bases import BASES
-from parity.mutations.score import Outcome
+from parity.mutations.score import FaultOutcome
 from parity.report import published_score
 from parity.semantics import SWITCHES
 
@@ -76,7 +76,7 @@ def run(
     root: pathlib.Path,
     faults: Sequence[str],
     console: Console,
-) -> list[Outcome]:
+) -> list[FaultOutcome]:
     """One base in one precision; prints a line on each fault."""
     experiment, _ = command_line.parse(
         ["mutations", *BASES[base], f"--precision={precision}", f"--name={base}"],

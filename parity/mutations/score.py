@@ -32,7 +32,7 @@ CLEAN, JAX = "clean", "jax"
 """Names of the two runs without a fault."""
 
 
-class Outcome(NamedTuple):
+class FaultOutcome(NamedTuple):
     """What became of one planted fault.
 
     Attributes:
@@ -113,7 +113,7 @@ def score(
     folder: pathlib.Path,
     only: Sequence[str],
     threshold: float,
-) -> Iterator[Outcome]:
+) -> Iterator[FaultOutcome]:
     """Plants every fault that an experiment can hold; yields the clean run's outcome
     first.
 
@@ -212,23 +212,25 @@ def job(bench: Bench, mutant: Mutant, name: str) -> dict[str, Any]:
     }
 
 
-def judge_clean(bench: Bench) -> Outcome:
+def judge_clean(bench: Bench) -> FaultOutcome:
     """The clean run must be judged at parity."""
     found = first_divergence(bench, bench.judge(CLEAN), CLEAN)
-    return Outcome(bench.base, bench.experiment.precision, CLEAN, None, 0.0, found, ())
+    return FaultOutcome(
+        bench.base, bench.experiment.precision, CLEAN, None, 0.0, found, ()
+    )
 
 
-def judge_mutant(bench: Bench, mutant: Mutant, status: int) -> Outcome:
+def judge_mutant(bench: Bench, mutant: Mutant, status: int) -> FaultOutcome:
     """Judges one run with a fault, and the clean run under the fault's switch for what
     to expect."""
     known = bench.base, bench.experiment.precision, mutant.name
     if status and steps_recorded(bench, mutant.name) <= mutant.first_step:
-        return Outcome(*known, None, 0.0, None, (), f"exit code {status}")
+        return FaultOutcome(*known, None, 0.0, None, (), f"exit code {status}")
     expected, largest = expectation(bench, mutant)
     judge = bench.judge(mutant.name)
     found = first_divergence(bench, judge, mutant.name)
     if found is None:
-        return Outcome(*known, expected, largest, None, ())
+        return FaultOutcome(*known, expected, largest, None, ())
     explanations = explain(
         judge,
         found.step,
@@ -237,7 +239,7 @@ def judge_mutant(bench: Bench, mutant: Mutant, status: int) -> Outcome:
         bench.threshold,
     )
     best = explanations[0].names if explanations and explanations[0].explains else ()
-    return Outcome(
+    return FaultOutcome(
         *known, expected, largest, found, tuple(sorted(best, key=list(SWITCHES).index))
     )
 

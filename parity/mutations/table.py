@@ -8,19 +8,19 @@ from rich.console import Console
 from rich.table import Table
 
 from parity.judging.measure import BROKEN, Measurement
-from parity.mutations.score import CLEAN, Outcome
+from parity.mutations.score import CLEAN, FaultOutcome
 
 LOCATED, EXPLAINED = 0.95, 0.90
 """Shares of what was caught that must be located and explained."""
 WORDS = ("caught", "located", "explained")
 
 
-def planted(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def planted(outcomes: Sequence[FaultOutcome]) -> list[FaultOutcome]:
     """Without the clean runs."""
     return [outcome for outcome in outcomes if outcome.fault != CLEAN]
 
 
-def detectable(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def detectable(outcomes: Sequence[FaultOutcome]) -> list[FaultOutcome]:
     """The faults that move a tensor by more than its detectable error, and those that
     the judge caught anyway."""
     return [
@@ -30,7 +30,7 @@ def detectable(outcomes: Sequence[Outcome]) -> list[Outcome]:
     ]
 
 
-def is_enough(outcomes: Sequence[Outcome]) -> bool:
+def is_enough(outcomes: Sequence[FaultOutcome]) -> bool:
     """Whether all is caught, enough of it located and explained, and nothing clean is."""
     seen = detectable(outcomes)
     return (
@@ -41,14 +41,14 @@ def is_enough(outcomes: Sequence[Outcome]) -> bool:
     )
 
 
-def alarms(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def alarms(outcomes: Sequence[FaultOutcome]) -> list[FaultOutcome]:
     """Clean runs that were judged to diverge."""
     return [
         outcome for outcome in outcomes if outcome.fault == CLEAN and outcome.caught
     ]
 
 
-def line(outcome: Outcome) -> str:
+def line(outcome: FaultOutcome) -> str:
     """One fault in one line."""
     head = f"{outcome.base} {outcome.precision} {outcome.fault}:"
     if outcome.complaint:
@@ -72,7 +72,7 @@ def line(outcome: Outcome) -> str:
 
 
 def rows(
-    outcomes: Sequence[Outcome], key: Callable[[Outcome], str]
+    outcomes: Sequence[FaultOutcome], key: Callable[[FaultOutcome], str]
 ) -> list[dict[str, Any]]:
     """The counts of each group of planted faults, and what of it stays below detection,
     with its largest z."""
@@ -99,7 +99,7 @@ def rows(
     return counted
 
 
-def print_score(outcomes: Sequence[Outcome], console: Console) -> None:
+def print_score(outcomes: Sequence[FaultOutcome], console: Console) -> None:
     """Prints a row per fault, a row per base and precision, and the totals."""
     for title, key in (("fault", by_fault), ("base", by_base)):
         table = Table(
@@ -122,17 +122,17 @@ def print_score(outcomes: Sequence[Outcome], console: Console) -> None:
     console.print(sentence(outcomes), highlight=False, soft_wrap=True)
 
 
-def by_fault(outcome: Outcome) -> str:
+def by_fault(outcome: FaultOutcome) -> str:
     """What was planted."""
     return outcome.fault
 
 
-def by_base(outcome: Outcome) -> str:
+def by_base(outcome: FaultOutcome) -> str:
     """What it was planted in."""
     return f"{outcome.base} {outcome.precision}"
 
 
-def sentence(outcomes: Sequence[Outcome]) -> str:
+def sentence(outcomes: Sequence[FaultOutcome]) -> str:
     """The totals."""
     seen, clean = (
         detectable(outcomes),
@@ -149,7 +149,7 @@ def sentence(outcomes: Sequence[Outcome]) -> str:
     )
 
 
-def summary(outcomes: Sequence[Outcome], commit: str) -> dict[str, Any]:
+def summary(outcomes: Sequence[FaultOutcome], commit: str) -> dict[str, Any]:
     """The score without the single outcomes, as every report shows it."""
     return {
         "commit": commit,
@@ -159,7 +159,7 @@ def summary(outcomes: Sequence[Outcome], commit: str) -> dict[str, Any]:
     }
 
 
-def as_json(outcomes: Sequence[Outcome], commit: str) -> dict[str, Any]:
+def as_json(outcomes: Sequence[FaultOutcome], commit: str) -> dict[str, Any]:
     """What mutations.json holds."""
     return {
         **summary(outcomes, commit),

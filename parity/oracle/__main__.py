@@ -90,7 +90,7 @@ def check(experiment: Experiment) -> None:
         print("note: --record: the oracle writes no trace")
 
 
-def write(workdir: pathlib.Path, state: train.State) -> None:
+def write(workdir: pathlib.Path, state: train.OracleState) -> None:
     """Writes the trained parameters and running statistics."""
     artifacts.write_params(workdir / artifacts.PARAMS, state.params)
     if state.batch_stats:

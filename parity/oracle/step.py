@@ -85,7 +85,7 @@ def gradients(
     )
 
 
-class Part(NamedTuple):
+class Microbatch(NamedTuple):
     """What one part of a batch gives.
 
     Attributes:
@@ -110,7 +110,7 @@ def _part(
     targets: np.ndarray,
     masks: Masks,
     samples: int,
-) -> Part:
+) -> Microbatch:
     scope = Scope(
         {name: variable(array) for name, array in params.items()}, batch_stats, masks
     )
@@ -122,7 +122,7 @@ def _part(
         )
         loss = total(per_example) * (1 / samples)
         grads = derivatives(loss, list(scope.params.values()))
-    return Part(
+    return Microbatch(
         scope.activations,
         loss.value,
         dict(zip(scope.params, grads)),

@@ -15,7 +15,7 @@ from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.files.trace import select
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import run_log
-from jaxnn.experiment.results.progress import Progress
+from jaxnn.experiment.results.progress import ProgressBar
 from parity.oracle import losses, models, optimizers, step
 from parity.oracle.metrics import METRICS
 from parity.oracle.tensor import lift
@@ -25,7 +25,7 @@ ROWS = 64
 """Samples that are evaluated at a time, if a training batch has no more."""
 
 
-class State(NamedTuple):
+class OracleState(NamedTuple):
     """What a step changes; arrays by name, float64.
 
     Attributes:
@@ -41,7 +41,7 @@ class State(NamedTuple):
     steps: int
 
 
-class Trained(NamedTuple):
+class OracleRun(NamedTuple):
     """What a run leaves.
 
     Attributes:
@@ -51,13 +51,13 @@ class Trained(NamedTuple):
       outputs: [test samples, ...] of that state.
     """
 
-    state: State
+    state: OracleState
     epoch: int
     rows: list[dict[str, float]]
     outputs: np.ndarray
 
 
-def start(experiment: Experiment, data: Dataset) -> State:
+def start(experiment: Experiment, data: Dataset) -> OracleState:
     """The state before the first step, from `--init_params` or fresh.
 
     Raises:
@@ -78,15 +78,17 @@ def start(experiment: Experiment, data: Dataset) -> State:
                     f"--model={experiment.model}"
                 )
         params = {name: given[name].astype(np.float64) for name in params}
-    return State(params, batch_stats, optimizers.initial_moments(experiment, params), 0)
+    return OracleState(
+        params, batch_stats, optimizers.initial_moments(experiment, params), 0
+    )
 
 
 def train(
     experiment: Experiment,
     data: Dataset,
-    state: State,
+    state: OracleState,
     writer: artifacts.MetricsWriter | None = None,
-) -> Trained:
+) -> OracleRun:
     """Runs all epochs and shows each.
 
     Args:
@@ -103,14 +105,14 @@ def train(
         [],
         None,
     )
-    with Progress(len(batches.plan(experiment, len(data.train_inputs)))) as progress:
+    with ProgressBar(len(batches.plan(experiment, len(data.train_inputs)))) as progress:
         for after, row, outputs in epochs(experiment, data, state):
             rows.append(row)
             if writer:
                 writer.write(row)
             progress.show(row)
             if not experiment.patience or stopping.improves(row["validation_loss"]):
-                kept = Trained(after, len(rows), rows, outputs)
+                kept = OracleRun(after, len(rows), rows, outputs)
             elif stopping.is_over:
                 break
     assert kept
@@ -118,8 +120,8 @@ def train(
 
 
 def epochs(
-    experiment: Experiment, data: Dataset, state: State
-) -> Iterator[tuple[State, dict[str, float], np.ndarray]]:
+    experiment: Experiment, data: Dataset, state: OracleState
+) -> Iterator[tuple[OracleState, dict[str, float], np.ndarray]]:
     """Yields the state after each epoch, its row of metrics.csv and the test split's
     outputs."""
     samples = len(data.train_inputs)
@@ -146,10 +148,10 @@ def epochs(
 def train_epoch(
     experiment: Experiment,
     data: Dataset,
-    state: State,
+    state: OracleState,
     ids: np.ndarray,
     rates: np.ndarray,
-) -> tuple[State, float]:
+) -> tuple[OracleState, float]:
     """The state after an epoch's batches, [steps, batch] samples padded with -1, and
     the mean loss of its samples."""
     total = 0.0
@@ -163,10 +165,10 @@ def train_epoch(
 def train_step(
     experiment: Experiment,
     data: Dataset,
-    state: State,
+    state: OracleState,
     rows: np.ndarray,
     rate: np.float32,
-) -> tuple[State, float]:
+) -> tuple[OracleState, float]:
     """The state after one batch of samples, and its loss."""
     found = step.gradients(
         experiment,
@@ -184,7 +186,7 @@ def train_step(
     after = step.update(
         experiment, state.params, grads, state.moments, state.steps, rate
     )
-    return State(
+    return OracleState(
         select(after, "updated"),
         select(found, "updated_batch_stats"),
         select(after, "updated_moments"),
@@ -193,7 +195,7 @@ def train_step(
 
 
 def evaluate(
-    experiment: Experiment, data: Dataset, state: State
+    experiment: Experiment, data: Dataset, state: OracleState
 ) -> tuple[dict[str, float], np.ndarray]:
     """Mean loss and metric of each split that the run evaluates, and the test split's
     outputs."""
@@ -212,7 +214,7 @@ def evaluate(
 
 
 def predict(
-    experiment: Experiment, data: Dataset, state: State, inputs: np.ndarray
+    experiment: Experiment, data: Dataset, state: OracleState, inputs: np.ndarray
 ) -> np.ndarray:
     """[samples, ...] outputs outside training."""
     rows = max(experiment.batch_size, ROWS)

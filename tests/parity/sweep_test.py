@@ -19,8 +19,11 @@ def outcome(status=0, z=1.5, complaint=""):
         "recordings": {"torch": {"quantities": quantities}},
         "seconds": {"recording": 2.0, "judging": 1.0},
     }
-    return sweep.Outcome(
-        sweep.Cell(FLAGFILE, "fp32", 0), status, {} if complaint else verdict, complaint
+    return sweep.CellOutcome(
+        sweep.SweepCell(FLAGFILE, "fp32", 0),
+        status,
+        {} if complaint else verdict,
+        complaint,
     )
 
 

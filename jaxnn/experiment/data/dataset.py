@@ -9,7 +9,7 @@ import numpy as np
 from jaxnn.experiment.data.description import Description
 from jaxnn.experiment.data.lazy_rows import Rows, apply, pick
 from jaxnn.experiment.data.preprocessing import HostScaling, Scaling
-from jaxnn.experiment.data.splits import Split
+from jaxnn.experiment.data.splits import SplitIndices
 
 REGRESSION, BINARY, MULTICLASS, LANGUAGE = (
     "regression",
@@ -75,7 +75,7 @@ class Dataset:
     @classmethod
     def of_splits(
         cls,
-        split: Split,
+        split: SplitIndices,
         inputs: np.ndarray | Rows,
         targets: np.ndarray,
         task: str,

@@ -16,7 +16,7 @@ MOST_ROWS, MOST_NUMBERS = 4096, 2**16
 batch is no larger."""
 
 
-class Split(NamedTuple):
+class EvaluationSplit(NamedTuple):
     """Samples that are evaluated together.
 
     Attributes:
@@ -31,21 +31,25 @@ class Split(NamedTuple):
     targets: np.ndarray
 
 
-def splits(experiment: Experiment, data: Dataset) -> list[Split]:
+def splits(experiment: Experiment, data: Dataset) -> list[EvaluationSplit]:
     """The test split, then the validation split if there is one, then the training
     split if asked for."""
-    found = [Split("test", data.test_inputs, data.test_targets)]
+    found = [EvaluationSplit("test", data.test_inputs, data.test_targets)]
     if data.validation_inputs is not None:
         found.append(
-            Split("validation", data.validation_inputs, data.validation_targets)
+            EvaluationSplit(
+                "validation", data.validation_inputs, data.validation_targets
+            )
         )
     if experiment.evaluate_train:
-        found.append(Split("evaluated_train", data.train_inputs, data.train_targets))
+        found.append(
+            EvaluationSplit("evaluated_train", data.train_inputs, data.train_targets)
+        )
     return found
 
 
 def plan(
-    experiment: Experiment, splits: Sequence[Split], world_size: int = 1
+    experiment: Experiment, splits: Sequence[EvaluationSplit], world_size: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Batches over the concatenated splits; no batch holds samples of two.
 
@@ -75,7 +79,7 @@ def plan(
 
 
 def means(
-    splits: Sequence[Split], owners: np.ndarray, sums: np.ndarray
+    splits: Sequence[EvaluationSplit], owners: np.ndarray, sums: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Split name -> (mean loss, mean metric), from the sums of each batch [batches, 2]."""
     return {

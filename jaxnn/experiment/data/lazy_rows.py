@@ -11,7 +11,7 @@ import numpy as np
 NUMBERS_AT_ONCE = 2**22
 """Read together where all rows are gone through."""
 
-Function = Callable[[np.ndarray], np.ndarray]
+RowFunction = Callable[[np.ndarray], np.ndarray]
 """[n, ...] -> [n, ...]: of each row alone, so that it may be applied to any of the
 rows."""
 
@@ -75,7 +75,7 @@ class Rows:
         """The rows of [m] int indices, in that order."""
         return dataclasses.replace(self, places=self.places[indices])
 
-    def map(self, function: Function) -> "Rows":
+    def map(self, function: RowFunction) -> "Rows":
         """A function of each row, applied whenever it is read."""
         return dataclasses.replace(
             self, read=lambda values, places: function(self.read(values, places))
@@ -117,7 +117,7 @@ def pick(array: np.ndarray | Rows, indices: np.ndarray) -> np.ndarray | Rows:
     return array.pick(indices) if isinstance(array, Rows) else array[indices]
 
 
-def apply(function: Function, array: np.ndarray | Rows) -> np.ndarray | Rows:
+def apply(function: RowFunction, array: np.ndarray | Rows) -> np.ndarray | Rows:
     """A function of each row, at once or, of rows that are not held, when they are
     read."""
     return array.map(function) if isinstance(array, Rows) else function(array)

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxnn.experiment.data import lazy_rows
 from jaxnn.experiment.data.dataset import Dataset
-from jaxnn.experiment.data.evaluation import Split
+from jaxnn.experiment.data.evaluation import EvaluationSplit
 from jaxnn.experiment.flags.config import Experiment
 
 MEBIBYTE = 2**20
@@ -50,7 +50,7 @@ def training(data: Dataset) -> Samples:
     return Samples(data.train_inputs, data.train_targets, _scaling(data))
 
 
-def evaluated(data: Dataset, splits: Sequence[Split]) -> Samples:
+def evaluated(data: Dataset, splits: Sequence[EvaluationSplit]) -> Samples:
     """Splits one after the other, on the host and unread."""
     inputs, targets = (
         [getattr(split, name) for split in splits] for name in ("inputs", "targets")

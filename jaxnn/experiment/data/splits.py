@@ -12,7 +12,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 
 
-class Split(NamedTuple):
+class SplitIndices(NamedTuple):
     """Disjoint indices of samples.
 
     Attributes:
@@ -28,7 +28,7 @@ class Split(NamedTuple):
 
 def shuffled(
     experiment: Experiment, num_samples: int, labels: np.ndarray | None = None
-) -> Split:
+) -> SplitIndices:
     """A seeded split of independent samples: by `--test_fraction`, or one fold of
     `--num_folds`.
 
@@ -53,7 +53,7 @@ def shuffled(
 
 def held_out(
     experiment: Experiment, num_samples: int, labels: np.ndarray | None = None
-) -> Split:
+) -> SplitIndices:
     """The training and validation split of data that have a test split of their own;
     `test` is empty.
 
@@ -68,7 +68,7 @@ def held_out(
     refuse_folds(experiment, "brings a test split of its own")
     train, none = np.arange(num_samples), np.arange(0)
     if not experiment.validation_fraction:
-        return Split(train, none, none)
+        return SplitIndices(train, none, none)
     return _cached(
         experiment,
         "held out",
@@ -111,7 +111,7 @@ def refuse_folds(experiment: Experiment, reason: str) -> None:
 
 def _cached(
     experiment: Experiment, kind: str, num_samples: int, labels: np.ndarray | None, make
-) -> Split:
+) -> SplitIndices:
     digest = (
         ""
         if labels is None
@@ -128,7 +128,7 @@ def _cached(
         experiment.split_seed,
         importlib.metadata.version("scikit-learn"),
     )
-    return Split(*cached("split", key, make))
+    return SplitIndices(*cached("split", key, make))
 
 
 def _hold_out_test(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 PLAIN_LINES = 10
 
 
-class Progress:
+class ProgressBar:
     """Shows epochs as they end.
 
     Args:

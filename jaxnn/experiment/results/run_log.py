@@ -16,7 +16,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import report
-from jaxnn.experiment.results.progress import Progress
+from jaxnn.experiment.results.progress import ProgressBar
 
 
 class RunLog:
@@ -42,7 +42,7 @@ class RunLog:
         self._experiment, self._data, self._stack = experiment, data, stack
         self._workdir, self._metric_name = workdir, metric_name
         self._writer = artifacts.MetricsWriter(workdir) if workdir else None
-        self._progress = Progress(experiment.epochs if workdir else 0)
+        self._progress = ProgressBar(experiment.epochs if workdir else 0)
         self._row: dict[str, float] = {}
         self._rows: list[dict[str, float]] = []
         self._best: dict[str, Any] = {}

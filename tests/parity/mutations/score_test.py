@@ -7,7 +7,7 @@ import pytest
 
 from parity.judging.measure import Measurement
 from parity.mutations import table
-from parity.mutations.score import CLEAN, Outcome
+from parity.mutations.score import CLEAN, FaultOutcome
 
 FAULTS = {
     "mlp": (
@@ -51,7 +51,7 @@ def outcome(
     fault="a", expected=True, found=True, explanation=("a",), step=2, complaint=""
 ):
     at = Measurement(2, "grads", "w", 100.0, 0.1)
-    return Outcome(
+    return FaultOutcome(
         "mlp",
         "fp32",
         fault,

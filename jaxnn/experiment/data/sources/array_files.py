@@ -42,7 +42,7 @@ T = TypeVar("T")
 Whole = Callable[[], contextlib.AbstractContextManager[None]]
 
 
-class Part(NamedTuple):
+class Shard(NamedTuple):
     """Samples of one data set that are in one .npz file or one pair of .npy files.
 
     Attributes:
@@ -56,7 +56,7 @@ class Part(NamedTuple):
     y: np.ndarray
 
 
-def read(data_path: str) -> tuple[list[Part], bool]:
+def read(data_path: str) -> tuple[list[Shard], bool]:
     """The data set that `--data_path` names, in the order of the files' names, and
     whether it is mapped.
 
@@ -74,12 +74,12 @@ def read(data_path: str) -> tuple[list[Part], bool]:
     pairs = _pairs([path for path in paths if path.suffix == ".npy"])
     mapped = sum(path.stat().st_size for path in paths if path.exists()) >= MAPPED_FROM
     found = [
-        Part(path, path, *_read_npz(path, mapped))
+        Shard(path, path, *_read_npz(path, mapped))
         for path in paths
         if path.suffix != ".npy"
     ]
     return found + [
-        Part(x, y, _read_npy(x, mapped), _read_npy(y, mapped)) for x, y in pairs
+        Shard(x, y, _read_npy(x, mapped), _read_npy(y, mapped)) for x, y in pairs
     ], mapped
 
 

@@ -8,11 +8,11 @@ from jaxnn.experiment.data import lazy_rows, splits
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.lazy_rows import Rows
 from jaxnn.experiment.data.sources import array_files, features, labels
-from jaxnn.experiment.data.sources.array_files import Part
+from jaxnn.experiment.data.sources.array_files import Shard
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 
-Place = Callable[[int], tuple[Part, int]]
+Place = Callable[[int], tuple[Shard, int]]
 """Sample of the data set -> the part that holds it and its row there."""
 
 
@@ -59,7 +59,7 @@ def npz(experiment: Experiment) -> Dataset:
     )
 
 
-def _check_alike(parts: Sequence[Part]) -> None:
+def _check_alike(parts: Sequence[Shard]) -> None:
     """Raises UserError on the first array that is not what x or y must be, or not as in
     the first file."""
     for part in parts:
@@ -98,17 +98,17 @@ def _example(array: np.ndarray) -> str:
     )
 
 
-def _places(parts: Sequence[Part]) -> Place:
+def _places(parts: Sequence[Shard]) -> Place:
     starts = np.cumsum([0, *(len(part.x) for part in parts)])
 
-    def place(sample: int) -> tuple[Part, int]:
+    def place(sample: int) -> tuple[Shard, int]:
         number = int(np.searchsorted(starts, sample, side="right")) - 1
         return parts[number], int(sample - starts[number])
 
     return place
 
 
-def _inputs(parts: Sequence[Part], place: Place, mapped: bool) -> np.ndarray | Rows:
+def _inputs(parts: Sequence[Shard], place: Place, mapped: bool) -> np.ndarray | Rows:
     arrays = [part.x for part in parts]
     if arrays[0].dtype == np.uint8 and arrays[0].ndim > 2:
         inputs = lazy_rows.concatenate(arrays)
@@ -137,7 +137,7 @@ def _finite(values: np.ndarray, samples: np.ndarray, place: Place) -> np.ndarray
     return values
 
 
-def _targets(parts: Sequence[Part], place: Place) -> np.ndarray:
+def _targets(parts: Sequence[Shard], place: Place) -> np.ndarray:
     values = np.concatenate([part.y for part in parts])
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
@@ -150,7 +150,7 @@ def _targets(parts: Sequence[Part], place: Place) -> np.ndarray:
     return values
 
 
-def _wrong_y(place: tuple[Part, int], problem: str) -> UserError:
+def _wrong_y(place: tuple[Shard, int], problem: str) -> UserError:
     part, row = place
     return UserError(f"--data_path: {part.y_path}: y[{row}] {problem}")
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-from jaxnn.experiment.flags.deepspeed.source import Source
+from jaxnn.experiment.flags.deepspeed.source import DsConfigFile
 
 
 class Setting(NamedTuple):
@@ -35,7 +35,7 @@ class Draft:
     """
 
     def __init__(
-        self, source: Source, flags: Mapping[str, Any], given: Collection[str]
+        self, source: DsConfigFile, flags: Mapping[str, Any], given: Collection[str]
     ):
         self.source = source
         self.flags = flags

@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
-from jaxnn.experiment.flags.deepspeed.source import Source
+from jaxnn.experiment.flags.deepspeed.source import DsConfigFile
 
 TRANSLATED = (
     "train_batch_size",
@@ -194,7 +194,7 @@ mathematics."""
 KNOWN = (*TRANSLATED, *BLOCKS, *REQUIRED, *REFUSED, *IGNORED)
 
 
-def check(source: Source) -> list[str]:
+def check(source: DsConfigFile) -> list[str]:
     """Looks at every key of a file; returns those that are ignored.
 
     Raises:
@@ -219,7 +219,7 @@ def check(source: Source) -> list[str]:
     return list(dict.fromkeys(filter(None, ignored)))
 
 
-def _check_value(source: Source, key: str, value: Any) -> None:
+def _check_value(source: DsConfigFile, key: str, value: Any) -> None:
     refused = covering(key, REFUSED)
     if refused and value not in (False, [], {}):
         raise source.error(
@@ -240,7 +240,7 @@ def _check_value(source: Source, key: str, value: Any) -> None:
 
 
 def check_params(
-    source: Source,
+    source: DsConfigFile,
     block: str,
     translated: tuple[str, ...],
     required: dict[str, Any],

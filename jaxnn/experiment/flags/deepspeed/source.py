@@ -9,7 +9,7 @@ from jaxnn.experiment.errors import UserError
 OLD_NAMES = {"bfloat16": "bf16"}
 
 
-class Source:
+class DsConfigFile:
     """What a file says.
 
     Attributes:
@@ -99,7 +99,7 @@ class Source:
                 self.values[key] = value
 
 
-def load(path: str) -> Source:
+def load(path: str) -> DsConfigFile:
     """Reads a file.
 
     Raises:
@@ -119,9 +119,9 @@ def load(path: str) -> Source:
     if not isinstance(entries, dict):
         raise UserError(
             f"--ds_config: {path}: must hold an object {{...}}, got "
-            f"{Source.show(entries)}"
+            f"{DsConfigFile.show(entries)}"
         )
-    return Source(path, entries)
+    return DsConfigFile(path, entries)
 
 
 class _DuplicateKeyError(Exception):

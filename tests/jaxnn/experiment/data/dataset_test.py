@@ -5,7 +5,7 @@ import pytest
 
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.preprocessing import HostScaling, Scaling
-from jaxnn.experiment.data.splits import Split
+from jaxnn.experiment.data.splits import SplitIndices
 
 ROWS, ANSWERS = (
     np.arange(12, dtype=np.float32).reshape(6, 2),
@@ -78,7 +78,7 @@ class TestSignature:
 class TestOfSplits:
     def test_rows_of_each_split(self):
         data = Dataset.of_splits(
-            Split(np.array([5, 0]), np.array([2]), np.array([1, 3])),
+            SplitIndices(np.array([5, 0]), np.array([2]), np.array([1, 3])),
             ROWS,
             ANSWERS,
             "regression",
@@ -91,7 +91,11 @@ class TestOfSplits:
         none = np.arange(0)
         test = (ROWS[:1], ANSWERS[:1])
         data = Dataset.of_splits(
-            Split(np.arange(6), none, none), ROWS, ANSWERS, "regression", test=test
+            SplitIndices(np.arange(6), none, none),
+            ROWS,
+            ANSWERS,
+            "regression",
+            test=test,
         )
         assert data.validation_inputs is data.validation_targets is None
         assert data.test_inputs.shape == (1, 2)

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from jaxnn.experiment.data import evaluation
 from jaxnn.experiment.data.batches import PADDING
 from jaxnn.experiment.data.dataset import Dataset
-from jaxnn.experiment.data.evaluation import Split
+from jaxnn.experiment.data.evaluation import EvaluationSplit
 from jaxnn.experiment.flags.config import Experiment
 
 fast = settings(deadline=None, max_examples=50, derandomize=True)
 
 
 def split(name, count, width=1):
-    return Split(
+    return EvaluationSplit(
         name, np.zeros((count, width), np.float32), np.zeros((count, 1), np.float32)
     )
 
