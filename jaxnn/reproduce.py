@@ -1,66 +1,83 @@
-"""Runs experiments in full and compares each with the metric that the head of its
-flagfile promises.
+"""Runs experiments in full and checks each against what its flagfile promises.
 
     python -m jaxnn.reproduce launch/experiments/*.flags
 
 Prints one table; exit code 1 if an experiment falls short. An experiment whose data set
-is not at hand is not run, and counted as such.
+is not at hand is not run, and counted as such. Further flags go to every experiment.
 """
 
+import enum
 import json
 import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from jaxnn.experiment.data.at_hand import missing_data
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.flags.command_line import Arguments
 from jaxnn.experiment.results.promises import Promise, read_promises
 
-NO_DATA = "error: --data_path:"
+TABLE_WIDTH = 120
+"""Columns where the output is no terminal."""
+
+
+class Status(enum.Enum):
+    """How an experiment ended."""
+
+    FINISHED = enum.auto()
+    FAILED = enum.auto()
+    NO_DATA = enum.auto()
 
 
 class Reproduction(NamedTuple):
-    """How one experiment ended.
+    """One experiment, run or not.
 
     Attributes:
-      name: of its flagfile.
-      promises: of its head.
-      final: metrics; empty if it did not end well.
-      seconds: of the whole process.
-      complaint: the last line of a run that failed.
+      name: name of its flagfile.
+      promises: promises at the head of its flagfile.
+      status: how it ended.
+      seconds: wall time of the whole process.
+      final: final metrics; empty unless it finished.
+      complaint: last line of a run that failed, or why there are no data.
     """
 
     name: str
     promises: list[Promise]
-    final: dict[str, Any]
-    seconds: float
-    complaint: str
-
-    @property
-    def has_no_data(self) -> bool:
-        """Whether it was not run because its data set is not here."""
-        return self.complaint.startswith(NO_DATA)
+    status: Status
+    seconds: float = 0.0
+    final: Mapping[str, Any] = {}
+    complaint: str = ""
 
 
-def main(arguments: list[str]) -> int:
-    """Flagfiles -> table; 0 if all that could be run kept their promises."""
-    if not arguments:
-        raise UserError("give the flagfiles to run, e.g. launch/experiments/*.flags")
-    flagfiles = [
-        pathlib.Path(argument)
-        for argument in arguments
-        if not argument.startswith("--")
-    ]
-    more = [argument for argument in arguments if argument.startswith("--")]
-    missing = [path for path in flagfiles if not path.is_file()]
-    if missing:
-        raise UserError(f"{missing[0]}: no such flagfile")
+def start(arguments: Arguments) -> int:
+    """Runs the command; returns the exit code."""
+    return main(arguments.names, arguments.forwarded)
+
+
+def main(names: Sequence[str], more: Sequence[str] = ()) -> int:
+    """Runs the experiments of some flagfiles and prints a table.
+
+    Args:
+      names: paths of the flagfiles.
+      more: flags for every experiment.
+
+    Returns:
+      0 if all that could be run kept their promises, else 1.
+
+    Raises:
+      UserError: there is no flagfile, or one does not exist or promises nothing that
+        can be read.
+    """
+    flagfiles = existing_flagfiles(names, "run")
     promises = [read_promises(path) for path in flagfiles]
     root = pathlib.Path("runs") / time.strftime("experiments-%Y%m%d-%H%M%S")
     outcomes = [
@@ -70,14 +87,32 @@ def main(arguments: list[str]) -> int:
     return report(outcomes, root)
 
 
+def existing_flagfiles(names: Sequence[str], purpose: str) -> list[pathlib.Path]:
+    """Returns the paths; raises UserError if there is none or one does not exist."""
+    if not names:
+        raise UserError(
+            f"give the flagfiles to {purpose}, e.g. launch/experiments/*.flags"
+        )
+    paths = [pathlib.Path(name) for name in names]
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path}: no such flagfile")
+    return paths
+
+
 def run(
     flagfile: pathlib.Path,
     promises: list[Promise],
     workdir: pathlib.Path,
-    more: list[str],
+    more: Sequence[str],
 ) -> Reproduction:
-    """Trains one experiment in a process of its own."""
+    """Trains one experiment in a process of its own, if its data are at hand."""
     print(f"{flagfile.stem} ...", flush=True)
+    missing = missing_data([f"--flagfile={flagfile}", *more])
+    if missing:
+        return Reproduction(
+            flagfile.stem, promises, Status.NO_DATA, complaint=f"error: {missing}"
+        )
     start = time.perf_counter()
     command = [
         sys.executable,
@@ -90,16 +125,18 @@ def run(
     done = subprocess.run(command, capture_output=True, text=True)
     seconds = time.perf_counter() - start
     if done.returncode:
-        complaint = (
-            done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        )[-1]
-        return Reproduction(flagfile.stem, promises, {}, seconds, complaint)
-    final = json.loads((workdir / artifacts.SUMMARY).read_text())["final"]
-    return Reproduction(flagfile.stem, promises, final, seconds, "")
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        return Reproduction(
+            flagfile.stem, promises, Status.FAILED, seconds, complaint=lines[-1]
+        )
+    summary = json.loads((workdir / artifacts.SUMMARY).read_text())
+    return Reproduction(
+        flagfile.stem, promises, Status.FINISHED, seconds, summary["final"]
+    )
 
 
 def report(outcomes: list[Reproduction], root: pathlib.Path) -> int:
-    """Prints the table; 1 if an experiment fell short."""
+    """Prints the table; returns 1 if an experiment fell short."""
     finals = {outcome.name: outcome.final for outcome in outcomes}
     table = Table(
         "experiment",
@@ -111,14 +148,13 @@ def report(outcomes: list[Reproduction], root: pathlib.Path) -> int:
         header_style="bold",
     )
     short = sum(add_rows(table, outcome, finals) for outcome in outcomes)
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     console.print(table)
     for outcome in outcomes:
         if outcome.complaint:
-            console.print(
-                f"{outcome.name}: {outcome.complaint}", highlight=False, soft_wrap=True
-            )
-    not_run = sum(outcome.has_no_data for outcome in outcomes)
+            line = f"{outcome.name}: {outcome.complaint}"
+            console.print(line, highlight=False, soft_wrap=True)
+    not_run = sum(outcome.status is Status.NO_DATA for outcome in outcomes)
     console.print(
         f"{len(outcomes)} experiments, {not_run} not run for want of data, {short} "
         f"promises not kept; files: {root}",
@@ -131,26 +167,39 @@ def report(outcomes: list[Reproduction], root: pathlib.Path) -> int:
 def add_rows(
     table: Table, outcome: Reproduction, finals: Mapping[str, Mapping[str, Any]]
 ) -> int:
-    """Adds a row for each promise of an experiment; how many it did not keep."""
-    short = 0
+    """Adds a row for each promise of an experiment; returns how many it broke."""
+    broken = 0
     for number, promise in enumerate(outcome.promises):
-        met = bool(outcome.final) and promise.is_met(outcome.name, finals)
+        word = _kept(outcome, promise, finals)
         value = outcome.final.get(promise.metric)
-        measured = (
-            f"{promise.metric} {value:.4g}" if value is not None else promise.metric
-        )
-        word = "yes" if met else "no data" if outcome.has_no_data else "NO"
-        first = (outcome.name, f"{outcome.seconds:.1f}") if number == 0 else ("", "")
+        measured = promise.metric if value is None else f"{promise.metric} {value:.4g}"
+        target = f"{promise.relation} {promise.bound}"
+        is_first = number == 0
         table.add_row(
-            first[0], measured, f"{promise.relation} {promise.bound}", word, first[1]
+            outcome.name if is_first else "",
+            measured,
+            target,
+            word,
+            f"{outcome.seconds:.1f}" if is_first else "",
         )
-        short += word == "NO"
-    return short
+        broken += word == "NO"
+    return broken
+
+
+def _kept(
+    outcome: Reproduction, promise: Promise, finals: Mapping[str, Mapping[str, Any]]
+) -> str:
+    if outcome.status is Status.NO_DATA:
+        return "no data"
+    if outcome.status is Status.FINISHED and promise.is_met(outcome.name, finals):
+        return "yes"
+    return "NO"
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines no flags of its own: all go to the experiments."""
+    del values
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command_line.run_on_names(start, __doc__, define_flags, forwards=True)

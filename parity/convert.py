@@ -1,13 +1,12 @@
-"""Hands a run over from one stack to the other: DeepSpeed's checkpoint becomes one of
-jaxnn's, or the reverse.
+"""Converts a run's checkpoint between the stacks: DeepSpeed's to jaxnn's, or back.
 
     python -m parity.convert --from=RUN --to=NEW_RUN
     python -m parity.convert --from=RUN/checkpoints/step_000000300 --to=NEW_RUN
 
 The direction follows from what RUN holds. NEW_RUN is then a workdir that the other
-stack's training goes on with under `--resume`: masters, moments, counters, loss scale
-and running statistics are equal to the bit. DeepSpeed's files, of any ZeRO stage and
-number of ranks, are read with `weights_only`: they run no code.
+stack's training continues with `--resume`: masters, moments, counters, loss scale and
+running statistics are equal to the bit. DeepSpeed's files, of any ZeRO stage and number
+of ranks, are read with `weights_only`: they run no code.
 """
 
 import os
@@ -25,24 +24,27 @@ from jaxnn import checkpoint, models, train
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.load import load_dataset
 from jaxnn.experiment.errors import UserError
-from jaxnn.experiment.files import artifacts, handoff
+from jaxnn.experiment.files import artifacts, handoff, trace
 from jaxnn.experiment.files.handoff import Handoff
 from jaxnn.experiment.flags import command_line, options
 from jaxnn.experiment.flags.config import Experiment
-from jaxnn.optimizers import OPTIMIZERS
-from parity import jax_state, stacks
+from jaxnn.optimizers import OPTIMIZERS, Moments
+from jaxnn.precision import LossScale
+from jaxnn.train_step import TrainState
+from parity import stacks
 
 HANDOFF = "handoff.safetensors"
 CHECKPOINTS = "checkpoints"
+TORCH_HALF = "torch_ref.convert"
 
 
 class ConversionSource(NamedTuple):
-    """What is converted.
+    """A run to convert.
 
     Attributes:
-      workdir: of the run.
-      deepspeed: the folder of DeepSpeed's checkpoint; None: the run is jaxnn's.
-      experiment: that was trained.
+      workdir: folder of the run.
+      deepspeed: folder of DeepSpeed's checkpoint; None if the run is jaxnn's.
+      experiment: experiment that was trained.
       data: its data set.
     """
 
@@ -53,7 +55,7 @@ class ConversionSource(NamedTuple):
 
 
 def main(values: flags.FlagValues) -> None:
-    """--from -> state -> --to, which appears whole or not at all."""
+    """Converts --from into --to, which appears whole or not at all."""
     if not values["to"].value:
         raise UserError("--to: not given; name a folder that does not exist")
     target = pathlib.Path(values["to"].value)
@@ -64,21 +66,19 @@ def main(values: flags.FlagValues) -> None:
     try:
         convert = from_deepspeed if source.deepspeed else to_deepspeed
         epochs, arrays = convert(source, partial)
-        artifacts.write_text(
-            partial / artifacts.FLAGS, options.to_flagfile(source.experiment)
-        )
-        artifacts.write_text(
-            partial / artifacts.METRICS, handoff.metrics_until(source.workdir, epochs)
-        )
+        flagfile = options.to_flagfile(source.experiment)
+        metrics = handoff.metrics_until(source.workdir, epochs)
+        artifacts.write_text(partial / artifacts.FLAGS, flagfile)
+        artifacts.write_text(partial / artifacts.METRICS, metrics)
         (partial / HANDOFF).unlink()
         os.rename(partial, target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    direction = "DeepSpeed -> jaxnn" if source.deepspeed else "jaxnn -> DeepSpeed"
     print(
         f"{source.deepspeed or source.workdir}, epoch {epochs} of "
-        f"{source.experiment.epochs}, "
-        f"{'DeepSpeed -> jaxnn' if source.deepspeed else 'jaxnn -> DeepSpeed'}"
+        f"{source.experiment.epochs}, {direction}"
     )
     print(handoff.describe(arrays))
     for note in notes(source.experiment):
@@ -87,23 +87,23 @@ def main(values: flags.FlagValues) -> None:
 
 
 def open_source(name: str) -> ConversionSource:
-    """The run that --from is or belongs to.
+    """Opens the run that --from is or belongs to.
 
     Raises:
       UserError: no run there.
     """
     folder = pathlib.Path(name)
-    workdir = folder.parent.parent if folder.parent.name == CHECKPOINTS else folder
-    if not name or not (workdir / artifacts.FLAGS).exists():
+    is_checkpoint = folder.parent.name == CHECKPOINTS
+    workdir = folder.parent.parent if is_checkpoint else folder
+    flagfile = workdir / artifacts.FLAGS
+    if not name or not flagfile.exists():
         raise UserError(
             f"--from: {name or 'not given'} is neither a run with its "
             f"{artifacts.FLAGS} nor one of its {CHECKPOINTS}/ folders; give the "
             "workdir of a run"
         )
-    experiment, _ = command_line.parse(
-        ["convert", f"--flagfile={workdir / artifacts.FLAGS}"], "fp32"
-    )
-    deepspeed = folder if workdir != folder else _latest(workdir)
+    experiment, _ = command_line.parse(["convert", f"--flagfile={flagfile}"], "fp32")
+    deepspeed = folder if is_checkpoint else _latest(workdir)
     train.configure(experiment)
     return ConversionSource(workdir, deepspeed, experiment, load_dataset(experiment))
 
@@ -111,98 +111,136 @@ def open_source(name: str) -> ConversionSource:
 def from_deepspeed(
     source: ConversionSource, target: pathlib.Path
 ) -> tuple[int, Handoff]:
-    """Writes jaxnn's checkpoint of DeepSpeed's; returns the epochs done and the state.
+    """Writes jaxnn's checkpoint of DeepSpeed's; returns epochs done and the state.
 
     Raises:
       UserError: the checkpoint cannot be read, or is of another model.
     """
     assert source.deepspeed
-    _run_torch(
-        source,
-        stacks.launcher("torch", "torch_ref.convert", 1),
-        target,
-        f"--read={source.deepspeed}",
-    )
+    launcher = stacks.launcher("torch", TORCH_HALF, 1)
+    _run_torch(source, launcher, target, f"--read={source.deepspeed}")
     arrays = artifacts.read_arrays(target / HANDOFF, "--from")
     epochs = _checked(source, arrays)
-    checkpoint.save(target, jax_state.from_handoff(source.experiment, arrays))
+    checkpoint.save(target, from_handoff(source.experiment, arrays))
     return epochs, arrays
 
 
 def to_deepspeed(source: ConversionSource, target: pathlib.Path) -> tuple[int, Handoff]:
-    """Writes DeepSpeed's checkpoint of jaxnn's newest; returns the epochs done and the
-    state.
+    """Writes DeepSpeed's checkpoint of jaxnn's newest; returns epochs done and state.
 
     Raises:
       UserError: the checkpoint cannot be read, or DeepSpeed has no such training.
     """
-    optimizer = OPTIMIZERS[source.experiment.optimizer](source.experiment)
-    like = train.start(
-        source.experiment,
-        models.build(source.experiment, source.data.signature),
-        optimizer,
-        source.data.signature,
-    )
+    experiment = source.experiment
+    signature = source.data.signature
+    optimizer = OPTIMIZERS[experiment.optimizer](experiment)
+    model = models.build(experiment, signature)
+    like = train.start(experiment, model, optimizer, signature)
     try:
         state = checkpoint.restore(source.workdir, like)
     except UserError as error:
+        # Restoring names the flag of training; here it is another one.
         raise UserError(str(error).replace("--resume:", "--from:", 1)) from None
-    arrays = jax_state.to_handoff(source.experiment, jax.tree.map(np.asarray, state))
+    arrays = to_handoff(experiment, jax.tree.map(np.asarray, state))
     epochs = _checked(source, arrays)
     artifacts.write_arrays(target / HANDOFF, arrays)
-    launcher = stacks.launcher(
-        "torch", "torch_ref.convert", source.experiment.num_devices
-    )
+    # An engine writes the checkpoint, so that it is DeepSpeed's own in every detail.
+    launcher = stacks.launcher("torch", TORCH_HALF, experiment.num_devices)
     _run_torch(source, launcher, target, f"--write={target}")
     return epochs, arrays
 
 
+def from_handoff(
+    experiment: Experiment, arrays: Mapping[str, np.ndarray]
+) -> TrainState:
+    """Returns jaxnn's state of a handoff, with structure and dtypes of a fresh one."""
+    optimizer = OPTIMIZERS[experiment.optimizer](experiment)
+    moments = {
+        name: trace.unflatten(values)
+        for name, values in handoff.moments_of(arrays).items()
+    }
+    return TrainState(
+        params=trace.unflatten(trace.select(arrays, "params")),
+        batch_stats=trace.unflatten(trace.select(arrays, "batch_stats")),
+        opt_state=optimizer.with_moments(Moments(**moments), arrays["optimizer_step"]),
+        loss_scale=LossScale(
+            scale=arrays["loss_scale"],
+            clean_steps=arrays["clean_steps"],
+            hysteresis=arrays["hysteresis"],
+        ),
+        step=arrays["step"],
+        updates=arrays["updates"],
+    )
+
+
+def to_handoff(experiment: Experiment, state: TrainState) -> Handoff:
+    """Inverse of `from_handoff`."""
+    optimizer = OPTIMIZERS[experiment.optimizer](experiment)
+    moments = optimizer.moments(state.opt_state)._asdict()
+    # An optimizer without a counter of its own has made as many updates as the run.
+    has_counter = "count" in state.opt_state._fields
+    count = state.opt_state.count if has_counter else state.updates
+    return handoff.make(
+        trace.flatten(state.params),
+        trace.flatten(state.batch_stats),
+        {name: trace.flatten(tree) for name, tree in moments.items()},
+        step=state.step,
+        updates=state.updates,
+        optimizer_step=count,
+        loss_scale=state.loss_scale.scale,
+        clean_steps=state.loss_scale.clean_steps,
+        hysteresis=state.loss_scale.hysteresis,
+    )
+
+
 def notes(experiment: Experiment) -> list[str]:
-    """What the user is told of DeepSpeed's ZeRO stage 0."""
+    """Returns what the user should know of DeepSpeed's ZeRO stage 0."""
     if experiment.zero_stage or experiment.precision == "fp32":
         return []
-    fp16 = experiment.precision == "fp16"
-    divided = (
-        "moments of gradients divided by a loss scale that never multiplied them, and "
-        if fp16
-        else ""
-    )
+    divided = ""
+    rows = "D2"
+    if experiment.precision == "fp16":
+        divided = (
+            "moments of gradients divided by a loss scale that never multiplied them, "
+            "and "
+        )
+        rows = "D1, D2"
     return [
         f"ZeRO stage 0 under DeepSpeed makes {divided}an update of zero gradients "
-        "before training, which Adam counts (MISMATCHES "
-        f"{'D1, D2' if fp16 else 'D2'}); what there is was converted as it is"
+        f"before training, which Adam counts (MISMATCHES {rows}); what there is was "
+        "converted as it is"
     ]
 
 
 def next_command(source: ConversionSource, target: pathlib.Path) -> str:
-    """The command that goes on with the converted run."""
-    ranks = source.experiment.num_devices
-    module = (
-        "python -m jaxnn.train"
-        if source.deepspeed
-        else "python -m torch_ref.train"
-        if ranks <= 1
-        else (f"deepspeed --num_accelerators={ranks} --module torch_ref.train")
-    )
+    """Returns the command that continues the converted run."""
     every = "" if source.experiment.checkpoint_every else " --checkpoint_every=1"
     return (
-        f"{module} --flagfile={target / artifacts.FLAGS} --workdir={target} "
-        f"--resume{every}"
+        f"{_program(source)} --flagfile={target / artifacts.FLAGS} "
+        f"--workdir={target} --resume{every}"
     )
+
+
+def _program(source: ConversionSource) -> str:
+    ranks = source.experiment.num_devices
+    if source.deepspeed:
+        return "python -m jaxnn.train"
+    if ranks <= 1:
+        return "python -m torch_ref.train"
+    return f"deepspeed --num_accelerators={ranks} --module torch_ref.train"
 
 
 def _checked(source: ConversionSource, arrays: Mapping[str, np.ndarray]) -> int:
-    """The epochs done, of a state that is fit to go on with."""
+    """Returns the epochs done; raises UserError on a state unfit to continue with."""
     handoff.require_finite(arrays, source.deepspeed or source.workdir)
-    return handoff.epochs_done(
-        source.experiment, len(source.data.train_inputs), int(arrays["step"])
-    )
+    samples = len(source.data.train_inputs)
+    return handoff.epochs_done(source.experiment, samples, int(arrays["step"]))
 
 
 def _run_torch(
     source: ConversionSource, launcher: list[str], target: pathlib.Path, *more: str
 ) -> None:
-    """Runs torch_ref.convert; its complaint is this program's."""
+    """Runs torch_ref.convert; its complaint becomes this program's."""
     command = [
         *launcher,
         f"--flagfile={source.workdir / artifacts.FLAGS}",
@@ -215,28 +253,28 @@ def _run_torch(
     if done.returncode == command_line.BAD_INPUT and complaints:
         raise UserError(f"--from: {complaints[0]}")
     if done.returncode:
-        raise RuntimeError(
-            "torch_ref.convert failed:\n" + "\n".join(lines[-stacks.LAST_LINES :])
-        )
+        end = "\n".join(lines[-stacks.LAST_LINES :])
+        raise RuntimeError(f"{TORCH_HALF} failed:\n{end}")
 
 
 def _latest(workdir: pathlib.Path) -> pathlib.Path | None:
-    """DeepSpeed's newest checkpoint, which a file names; jaxnn has no such file."""
+    """Returns DeepSpeed's newest checkpoint, which a file names; jaxnn has no such."""
     latest = workdir / CHECKPOINTS / "latest"
     return latest.parent / latest.read_text().strip() if latest.is_file() else None
 
 
 def _folder_beside(target: pathlib.Path) -> pathlib.Path:
+    """Makes the folder that becomes the target once it is whole."""
     folder = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         folder.mkdir(parents=True)
-        return folder
     except OSError as error:
         raise UserError(f"--to: cannot write {target}: {error.strerror}") from None
+    return folder
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Where from and where to."""
+    """Defines where from and where to."""
     flags.DEFINE_string(
         "from",
         "",

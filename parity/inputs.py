@@ -8,21 +8,21 @@ from parity.noise import Tensors
 
 
 class Inputs(NamedTuple):
-    """What one recorded step starts from.
+    """Everything that a step's computation reads.
 
     Attributes:
-      compute: {"params/NAME": ..., "batch_stats/NAME": ..., "inputs": ...} as the
-        forward pass sees them: parameters and inputs in the compute format, statistics
-        in float32, tokens as integers.
+      compute: {"params/NAME", "batch_stats/NAME", "inputs"} as the forward pass sees
+        them: parameters and inputs in the compute dtype, statistics in float32, tokens
+        as integers.
       master: {"params/NAME", "grads/NAME", "moments/first/NAME", ...} as the optimizer
         sees them.
       targets: [samples, ...].
       step: batches seen before, skipped ones counted.
       updates: updates applied before.
-      scale: float32, multiplies the loss before the backward pass.
-      divisor: float32, divides the gradients after it.
-      loss_share: float32, multiplies the loss that is reported.
-      learning_rate: float32.
+      scale: () float32, multiplies the loss before the backward pass.
+      divisor: () float32, divides the gradients after it.
+      loss_share: () float32, multiplies the loss that is reported.
+      learning_rate: () float32.
     """
 
     compute: Tensors

@@ -1,5 +1,8 @@
-"""Moves what the layers of a network compute by as much as rounding may, to see on
-which side of a kink it stands."""
+"""A model whose layers' outputs are moved by about their own rounding.
+
+Shows on which side of a kink (a ReLU at zero, a maximum of equals) rounding may put a
+step; see `noise.Kinks`.
+"""
 
 import contextlib
 import itertools
@@ -15,15 +18,17 @@ from jaxnn.experiment.patches import Patch, put
 from jaxnn.models import rnn
 from jaxnn.models.recurrence import CELLS, Cell
 
+ROUNDED_LEAVES = ("kernel", "input_kernel", "scale")
+"""Parameters that a layer has whose output is a rounded sum: products and norms."""
 
-class Nudged(NamedTuple):
-    """A model whose every layer's output is moved at random by as much as rounding may
-    have moved it.
+
+class NudgedModel(NamedTuple):
+    """A model with every layer's output moved at random by about its rounding.
 
     Attributes:
-      model: to wrap; has `apply` only.
-      seed: of the draws.
-      compute: the format of the forward pass.
+      model: model to wrap; only `apply` is provided.
+      seed: seed of the draws, possibly traced.
+      compute: dtype of the forward pass whose rounding is imitated.
     """
 
     model: nn.Module
@@ -31,55 +36,62 @@ class Nudged(NamedTuple):
     compute: np.dtype
 
     def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
-        """As `model.apply`, with the outputs of layers that hold a kernel, and of
-        norms, and their gradients moved; and the gradients of a recurrence's gates."""
+        """Returns `model.apply(...)` with moved outputs and moved gradients.
+
+        Moved are the outputs of layers that hold a kernel and of norms, the gradients
+        of those outputs, and the gradients of a recurrence's gates.
+        """
         keys = _keys(self.seed)
 
         def move(call, args, kwargs, context):
             output = call(*args, **kwargs)
             layer = context.module
-            is_rounded = any(
-                layer.has_variable("params", leaf)
-                for leaf in ("kernel", "input_kernel", "scale")
-            )
-            if context.method_name != "__call__" or not is_rounded:
+            if context.method_name != "__call__" or not _rounds(layer):
                 return output
-            bias = (
-                layer.get_variable("params", "bias")
-                if layer.has_variable("params", "bias")
-                else jnp.zeros((1,))
-            )
-            bias = jnp.broadcast_to(bias.astype(output.dtype), output.shape)
-            key, backward = jax.random.split(next(keys))
-            return _with_moved_gradient(
-                backward, output + _rounding(key, output, bias, self.compute)
-            )
+            forward, backward = jax.random.split(next(keys))
+            bias = jnp.broadcast_to(_bias(layer).astype(output.dtype), output.shape)
+            moved = output + _rounding(forward, output, bias, self.compute)
+            return _with_moved_gradient(backward, moved)
 
         with contextlib.ExitStack() as undo:
-            put(
-                undo,
-                [Patch(rnn, "recur", lambda plain: _with_moved_gates(plain, keys))],
-            )
+            gates = Patch(rnn, "recur", lambda plain: _with_moved_gates(plain, keys))
+            put(undo, [gates])
             undo.enter_context(nn.intercept_methods(move))
             return self.model.apply(variables, *args, **kwargs)
 
 
+def _rounds(layer: nn.Module) -> bool:
+    return any(layer.has_variable("params", leaf) for leaf in ROUNDED_LEAVES)
+
+
+def _bias(layer: nn.Module) -> jax.Array:
+    if layer.has_variable("params", "bias"):
+        return layer.get_variable("params", "bias")
+    return jnp.zeros((1,))
+
+
 def _keys(seed: jax.Array) -> Iterator[jax.Array]:
-    return (
-        jax.random.fold_in(jax.random.key(seed), number) for number in itertools.count()
-    )
+    key = jax.random.key(seed)
+    return (jax.random.fold_in(key, number) for number in itertools.count())
 
 
 def _with_moved_gates(recur: Callable, keys: Iterator[jax.Array]) -> Callable:
-    """oneDNN, which torch's LSTM runs on, adds up the gradients of both biases step
-    after step and row after row."""
+    """Returns `recur` with moved gradients of its gates.
+
+    oneDNN, which torch's LSTM runs on, adds up the gradients of both biases step after
+    step and row after row (MISMATCHES L12).
+    """
 
     def moved(
         cell: Cell, from_input: jax.Array, kernel: jax.Array, bias: jax.Array
     ) -> jax.Array:
-        if cell is not CELLS["gru"]:  # whose gates do not take in both sums alike
-            from_input, bias = from_input + bias[None, None], jnp.zeros_like(bias)
-        return recur(cell, _with_moved_gradient(next(keys), from_input), kernel, bias)
+        # One sum of gates, so that both biases see the same moved gradient. A GRU's
+        # candidate multiplies only the recurrent sum: there the two stay apart.
+        if cell is not CELLS["gru"]:
+            from_input = from_input + bias[None, None]
+            bias = jnp.zeros_like(bias)
+        from_input = _with_moved_gradient(next(keys), from_input)
+        return recur(cell, from_input, kernel, bias)
 
     return moved
 
@@ -87,29 +99,38 @@ def _with_moved_gates(recur: Callable, keys: Iterator[jax.Array]) -> Callable:
 def _rounding(
     key: jax.Array, output: jax.Array, bias: jax.Array, compute: np.dtype
 ) -> jax.Array:
-    """A draw of the error of x W + b: of rounding the product and the sum to `compute`,
-    each at its own size, and of accumulating the product in float32, at the typical
-    size of its parts."""
+    """Draws an error of x W + b as large as rounding makes it.
+
+    The product and the sum are rounded to the compute dtype, each at its own size; the
+    product is accumulated in float32, at the typical size of its terms.
+    """
     stored, accumulated = _uniform(key, (2, *output.shape), output.dtype)
     exact, bias = jax.lax.stop_gradient((output, bias))
     typical = jnp.sqrt(jnp.mean(jnp.square(exact), axis=0, keepdims=True))
+    stored_eps = float(jnp.finfo(compute).eps)
+    accumulated_eps = float(jnp.finfo(jnp.float32).eps)
     return (
-        stored * float(jnp.finfo(compute).eps) * (jnp.abs(exact) + jnp.abs(bias))
-        + accumulated * float(jnp.finfo(jnp.float32).eps) * typical
+        stored * stored_eps * (jnp.abs(exact) + jnp.abs(bias))
+        + accumulated * accumulated_eps * typical
     )
 
 
 def _with_moved_gradient(key: jax.Array, output: jax.Array) -> jax.Array:
-    """The output itself; its gradient is moved so that sums over its n rows change as
-    much as they do when a float32 sum is taken row after row: by about a third of
-    sqrt(n) ulps a row, for rows of random sign. XLA sums in a tree, torch's layer norm
-    for one row after row, which is four times less exact at 500 rows."""
+    """Returns the output itself, whose gradient is moved at random.
+
+    A gradient's sum over n rows then changes as much as it does when a float32 sum is
+    taken row after row: by about sqrt(n) / 3 ulps a row, for rows of random sign. XLA
+    sums in a tree; torch's layer norm sums row after row, which is four times less
+    exact at 500 rows.
+    """
     rows = output.size // output.shape[-1]
     relative = float(jnp.finfo(jnp.float32).eps) * rows**0.5 / 3
     share = 1 + relative * _uniform(key, output.shape, output.dtype)
+    # The value is output * share + output * (1 - share); only the first term has a
+    # gradient.
     return output * share + jax.lax.stop_gradient(output * (1 - share))
 
 
 def _uniform(key: jax.Array, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
-    """Between -1 and 1, on a grid that costs half as much to draw."""
+    """Uniform on [-1, 1), drawn in float32: half the cost of drawing in float64."""
     return jax.random.uniform(key, shape, jnp.float32, -1, 1).astype(dtype)

@@ -1,5 +1,7 @@
-"""Parameter names of a trace <-> those of somebody's own step functions; what does not
-match is paired by shape."""
+"""Names of parameters in a trace and in somebody's own step functions.
+
+What does not match is paired by shape, as a suggestion.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,37 +10,40 @@ import numpy as np
 
 from jaxnn.experiment.errors import UserError
 
+KINDS = ("grads/", "updated/", "updated_moments/first/", "updated_moments/second/")
+"""Prefixes of outputs that carry a parameter's name."""
+
 
 class Names:
-    """A map between two sets of parameter names.
+    """A one-to-one map between two sets of parameter names.
 
     Args:
       to_own: name in the trace -> own name; a name that is left out is the same in
         both.
+
+    Raises:
+      UserError: one own name stands for several names of the trace.
     """
 
     def __init__(self, to_own: Mapping[str, str]):
-        self._own, self._trace = (
-            dict(to_own),
-            {own: name for name, own in to_own.items()},
-        )
+        self._own = dict(to_own)
+        self._trace = {own: name for name, own in to_own.items()}
         if len(self._own) != len(self._trace):
-            twice = next(
-                own for own in self._trace if list(self._own.values()).count(own) > 1
-            )
+            owns = list(self._own.values())
+            twice = next(own for own in self._trace if owns.count(own) > 1)
             raise UserError(
                 f"name_map: {twice} stands for several names of the trace; tied "
                 "weights are one parameter, record them once"
             )
 
     def to_own(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The trace's parameters by their own names."""
+        """Returns the trace's parameters by their own names."""
         return {self._own.get(name, name): array for name, array in arrays.items()}
 
     def to_trace(
         self, outputs: Mapping[str, Any], params: Mapping[str, np.ndarray], kind: str
     ) -> dict[str, np.ndarray]:
-        """The functions' outputs by the trace's names, as float64 arrays.
+        """Returns the functions' outputs by the trace's names, as float64 arrays.
 
         Args:
           outputs: "KIND/NAME" or "loss" -> array.
@@ -64,12 +69,7 @@ class Names:
         return named
 
     def _renamed(self, name: str) -> str:
-        for kind in (
-            "grads/",
-            "updated/",
-            "updated_moments/first/",
-            "updated_moments/second/",
-        ):
+        for kind in KINDS:
             if name.startswith(kind):
                 own = name.removeprefix(kind)
                 return kind + self._trace.get(own, own)
@@ -79,23 +79,23 @@ class Names:
 def suggestions(
     left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]
 ) -> dict[str, str]:
-    """Names of `left` that `right` lacks -> the one of `right` that may be meant.
+    """Returns names of `left` that `right` lacks -> the one of `right` that may be meant.
 
     Of several of one shape the nearest in value is taken, else the first in order; each
     is suggested once.
     """
-    missing = [name for name in left if name not in right]
     free = [name for name in right if name not in left]
     found = {}
-    for name in missing:
-        alike = [other for other in free if right[other].shape == left[name].shape]
-        if alike:
-            found[name] = min(
-                alike,
-                key=lambda other: float(
-                    np.linalg.norm((right[other] - left[name]).ravel())
-                ),
-            )
+    for name, array in left.items():
+        if name in right:
+            continue
+        distances = {
+            other: float(np.linalg.norm((right[other] - array).ravel()))
+            for other in free
+            if right[other].shape == array.shape
+        }
+        if distances:
+            found[name] = min(distances, key=lambda other: distances[other])
             free.remove(found[name])
     return found
 
@@ -107,13 +107,10 @@ def _complaint(
     if pairs:
         hint = ", ".join(f"{name!r}: {own!r}" for name, own in pairs.items())
         return (
-            "name_map: the trace and the step name parameters differently; by shape "
-            f"it may be {{{hint}}}"
+            "name_map: the trace and the step name parameters differently; by shape it "
+            f"may be {{{hint}}}"
         )
-    name = sorted(params.keys() ^ found.keys())[0]
-    side = (
-        f"the step returns no {kind}/{name}"
-        if name in params
-        else f"the trace has no params/{name}"
-    )
-    return f"name_map: {side}; map it or record it"
+    name = min(params.keys() ^ found.keys())
+    if name in params:
+        return f"name_map: the step returns no {kind}/{name}; map it or record it"
+    return f"name_map: the trace has no params/{name}; map it or record it"

@@ -1,17 +1,18 @@
-"""Judges a trace of anybody's training program by anybody's JAX step:
-parity.own.judge(trace, step).
+"""Judges a trace of anybody's training program by anybody's JAX step.
 
-The step is two functions, each of which computes in the format that it is asked for:
+The step is two functions, each of which computes in the dtype that it is asked for:
 
-    gradients(params, step, dtype) -> {"loss": ..., "grads/NAME": ..., "activations/LAYER": ...}
-    update(params, grads, moments, step, dtype) -> {"updated/NAME": ..., "updated_moments/first/NAME": ...}
+    gradients(params, step, dtype)
+        -> {"loss": ..., "grads/NAME": ..., "activations/LAYER": ...}
+    update(params, grads, moments, step, dtype)
+        -> {"updated/NAME": ..., "updated_moments/first/NAME": ...}
 
 `params`, `grads` and `moments` are flat mappings by the names of the JAX side, floating
-arrays in `dtype`; `step` is what was recorded, by the trace's names ("batch/ids",
+arrays in `dtype`; `step` holds what was recorded, by the trace's names ("batch/ids",
 "loss_scale", "learning_rate", "optimizer_step"). In a half-precision run `gradients`
 must scale the loss by step["loss_scale"], as training does, and divide its gradients by
-it afterwards in float32. Whatever of the outputs a trace lacks is an error; what it
-holds beyond them is left alone.
+it afterwards in float32. An output that the trace lacks is an error; what the trace
+holds beyond the outputs is not looked at.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -25,24 +26,19 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files.trace import Reader, select
 from jaxnn.experiment.flags.config import PRECISIONS
 from parity.inputs import Inputs
-from parity.judging import measure
 from parity.judging.measure import THRESHOLD, Measurement, equal
-from parity.judging.step import (
-    THOROUGH,
-    Rounds,
-    judge_gradients,
-    judge_update,
-    order,
-    unchanged,
-)
+from parity.judging.rounds import THOROUGH, Rounds
+from parity.judging.step import order
+from parity.judging.tensors import judge_gradients, judge_skipped, judge_update
+from parity.judging.verdict import Verdict, judge_measurements
 from parity.name_map import Names
-from parity.noise import Distances, Tensors
-from parity.replay import FLOAT64
+from parity.noise import FLOAT32, FLOAT64, Distances, Tensors
 from parity.rules import carried
 
 Gradients = Callable[
     [Mapping[str, Any], Mapping[str, np.ndarray], np.dtype], Mapping[str, Any]
 ]
+"""(params, step, dtype) -> outputs of the forward and backward pass."""
 Update = Callable[
     [
         Mapping[str, Any],
@@ -53,6 +49,9 @@ Update = Callable[
     ],
     Mapping[str, Any],
 ]
+"""(params, grads, moments, step, dtype) -> outputs of the optimizer."""
+
+MOMENT_KINDS = ("moments/first", "moments/second")
 
 
 def judge(
@@ -61,20 +60,16 @@ def judge(
     update: Update | None = None,
     name_map: Mapping[str, str] | None = None,
     threshold: float = THRESHOLD,
-) -> dict[str, Any]:
-    """Replays every step of a trace by the functions given, and measures it in units of
-    their rounding.
+) -> Verdict:
+    """Replays every step of a trace by the functions given, and measures it.
 
     Args:
-      trace: a recording at "full".
-      gradients: the forward and backward pass in JAX.
-      update: the optimizer's half; None: it is not judged.
+      trace: recording at "full".
+      gradients: forward and backward pass in JAX.
+      update: the optimizer's half; None if it is not to be judged.
       name_map: name in the trace -> name that the functions use, of parameters; those
         left out are the same.
       threshold: largest z that passes.
-
-    Returns:
-      The verdict, as `compare.verdict` has it.
 
     Raises:
       UserError: the trace is empty, lacks something, or has names that the functions do
@@ -85,38 +80,45 @@ def judge(
             f"cannot judge: meta.json: precision {trace.meta['precision']!r} is none "
             f"of {', '.join(PRECISIONS)}"
         )
-    names, measurements, previous = Names(name_map or {}), [], {}
+    names = Names(name_map or {})
+    measurements: list[Measurement] = []
+    previous: Tensors = {}
     for number in range(len(trace)):
         step = trace.read(number)
         replay = OwnReplay(gradients, update, names, trace.meta["precision"], step)
         measurements += _judge_step(replay, number, step, previous, threshold)
         previous = step
-    return measure.verdict(measurements, len(trace), threshold, order(trace))
+    return judge_measurements(measurements, len(trace), threshold, order(trace))
 
 
 def _judge_step(
-    replay: "OwnReplay", number: int, step: Tensors, previous: Tensors, threshold: float
+    replay: "OwnReplay",
+    number: int,
+    step: Tensors,
+    previous: Tensors,
+    threshold: float,
 ) -> Iterator[Measurement]:
     for row in carried(step, previous) if previous else ():
         yield equal(number, row.quantity, row.tensor, row.recorded, row.expected)
-    inputs, rounds = replay.inputs(number), Rounds(THOROUGH, threshold, np.inf)
-    yield from judge_gradients(
-        replay, number, step, inputs, replay.gradients(inputs, replay.compute), rounds
-    )
+    inputs = replay.inputs(number)
+    replayed = replay.gradients(inputs, replay.compute)
+    rounds = Rounds(THOROUGH, threshold)
+    yield from judge_gradients(replay, number, step, inputs, replayed, rounds)
     if step["skipped"]:
-        yield from unchanged(number, step)
+        yield from judge_skipped(number, step)
     elif replay.has_update:
         yield from judge_update(replay, number, step, inputs, rounds)
 
 
 class OwnReplay:
-    """What `replay.Replay` is, of functions that are not jaxnn's and of one step.
+    """A `tensors.StepReplay` made of functions that are not jaxnn's, for one step.
 
     Args:
-      gradients, update: as `judge` takes them.
-      names: between the trace and the functions.
-      run_precision: of the recorded forward pass.
-      step: what was recorded.
+      gradients: forward and backward pass, as `judge` takes it.
+      update: the optimizer's half; None if it is not judged.
+      names: names of parameters in the trace and in the functions.
+      run_precision: precision of the recorded forward pass.
+      step: recorded tensors by name.
     """
 
     def __init__(
@@ -127,19 +129,18 @@ class OwnReplay:
         run_precision: str,
         step: Tensors,
     ):
-        self._gradients, self._update, self._names, self._step = (
-            gradients,
-            update,
-            names,
-            step,
-        )
+        self._gradients = gradients
+        self._update = update
+        self._names = names
+        self._step = step
         self.compute = np.dtype(precision.POLICIES[run_precision].compute)
-        self.may_skip, self.has_update = run_precision == "fp16", update is not None
+        self.may_skip = run_precision == "fp16"
+        self.has_update = update is not None
 
     def inputs(self, number: int) -> Inputs:
-        """What the step starts from."""
+        """Returns what the step starts from."""
         step = self._step
-        compute = {
+        params = {
             name: array.astype(self.compute)
             for name, array in step.items()
             if name.startswith("params/")
@@ -151,61 +152,58 @@ class OwnReplay:
         }
         one = np.float32(1)
         return Inputs(
-            compute,
-            master,
-            np.zeros(0),
-            number,
-            int(step["optimizer_step"]),
-            step["loss_scale"],
-            one,
-            one,
-            step["learning_rate"],
+            compute=params,
+            master=master,
+            # The functions find their batch by the step's ids.
+            targets=np.zeros(0),
+            step=number,
+            updates=int(step["optimizer_step"]),
+            scale=step["loss_scale"],
+            divisor=one,
+            loss_share=one,
+            learning_rate=step["learning_rate"],
         )
 
     def gradients(self, inputs: Inputs, dtype: np.dtype) -> Tensors:
-        """The outputs of `gradients` by the trace's names, as float64 arrays."""
-        params = _cast(self._names.to_own(select(inputs.compute, "params")), dtype)
+        """Returns the outputs of `gradients` by the trace's names, in float64."""
+        params = select(inputs.compute, "params")
+        own = _cast(self._names.to_own(params), dtype)
         with jax.enable_x64(dtype == FLOAT64):
-            outputs = self._gradients(params, self._step, dtype)
-        return self._names.to_trace(outputs, select(inputs.compute, "params"), "grads")
+            outputs = self._gradients(own, self._step, dtype)
+        return self._names.to_trace(outputs, params, "grads")
 
     def update(self, inputs: Inputs, dtype: np.dtype) -> Tensors:
-        """The outputs of `update` by the trace's names, as float64 arrays."""
-        kinds = {
-            kind: select(inputs.master, kind)
-            for kind in ("params", "grads", "moments/first", "moments/second")
-        }
+        """Returns the outputs of `update` by the trace's names, in float64."""
+        assert self._update, "an update that is not there is not judged"
+        kinds = ("params", "grads", *MOMENT_KINDS)
+        recorded = {kind: select(inputs.master, kind) for kind in kinds}
         own = {
             kind: _cast(self._names.to_own(arrays), dtype)
-            for kind, arrays in kinds.items()
+            for kind, arrays in recorded.items()
         }
         moments = {
-            f"{kind.partition('/')[2]}/{name}": array
-            for kind in ("moments/first", "moments/second")
+            f"{kind.removeprefix('moments/')}/{name}": array
+            for kind in MOMENT_KINDS
             for name, array in own[kind].items()
         }
-        assert self._update, "an update that is not there is not judged"
         with jax.enable_x64(dtype == FLOAT64):
             outputs = self._update(
                 own["params"], own["grads"], moments, self._step, dtype
             )
-        return self._names.to_trace(outputs, kinds["params"], "updated")
+        return self._names.to_trace(outputs, recorded["params"], "updated")
 
     def gradients_rounding(self, inputs: Inputs) -> Distances:
-        """What `gradients` in the compute format differs by from `gradients` in
-        float64."""
-        return _between(
-            self.gradients(inputs, self.compute), self.gradients(inputs, FLOAT64)
-        )
+        """Returns name -> distance of `gradients` in the compute dtype from float64."""
+        rounded = self.gradients(inputs, self.compute)
+        return _between(rounded, self.gradients(inputs, FLOAT64))
 
     def update_rounding(self, inputs: Inputs) -> Distances:
-        """What `update` in float32 differs by from `update` in float64."""
-        return _between(
-            self.update(inputs, np.dtype(np.float32)), self.update(inputs, FLOAT64)
-        )
+        """Returns name -> distance of `update` in float32 from float64."""
+        rounded = self.update(inputs, FLOAT32)
+        return _between(rounded, self.update(inputs, FLOAT64))
 
     def nudging(self, inputs: Inputs) -> Callable[[int], Distances]:
-        """Of no use here: what lies between the layers of a function is not known."""
+        """Returns distances of zero: the layers of a function cannot be reached."""
         unmoved = dict.fromkeys(self.gradients(inputs, self.compute), 0.0)
         return lambda seed: unmoved
 

@@ -1,9 +1,8 @@
-"""Re-runs one recorded step in JAX from the recorded state, in its own precision and in
-float64.
+"""Re-runs one recorded step in JAX, in its own precision and in float64.
 
-A step is taken in two phases, each from recorded inputs, so that the fault of one does
-not spread into the other: parameters and batch -> loss and gradients; recorded
-gradients, moments and parameters -> new moments and parameters.
+A step is run in two halves, each from recorded inputs, so that a fault in one does not
+spread into the other: parameters and batch -> loss and gradients; recorded gradients,
+moments and parameters -> new moments and parameters.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,24 +19,32 @@ from jaxnn.experiment.files import trace
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.optimizers import OPTIMIZERS, Moments
 from parity.inputs import Inputs
-from parity.kinks import Nudged
-from parity.noise import Distances, Tensors
+from parity.kinks import NudgedModel
+from parity.noise import FLOAT32, FLOAT64, Distances, Tensors
 from parity.semantics.switch import Switch, apply, changed_experiment, patched
 
 DeviceTensors = dict[str, jax.Array]
+
 RANKS = "ranks"
-FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+"""Name of the mapped axis over the ranks that recorded a step."""
+
+MASTER_KINDS = ("params", "grads", "moments")
+"""Kinds of tensors that the optimizer reads."""
 
 
 class Replay:
-    """The replayed step of one experiment, compiled once per precision.
+    """The step of one experiment, compiled once per precision.
 
     Args:
-      experiment: that was recorded.
+      experiment: experiment that was recorded.
       data: its data set.
-      switches: known differences to replay it under.
-      world_size: ranks that recorded it; each is replayed on its own rows, so that one
-        rank's overflow is seen.
+      switches: known differences to replay under.
+      world_size: number of ranks that recorded. Each is replayed on its own rows, so
+        that an overflow on one rank alone is seen.
+
+    Attributes:
+      compute: dtype of the forward and backward pass.
+      may_skip: an overflow skips the step (FP16).
     """
 
     def __init__(
@@ -48,106 +55,111 @@ class Replay:
         world_size: int = 1,
     ):
         experiment = changed_experiment(experiment, switches)
-        self._experiment, self._data, self._switches = experiment, data, switches
+        self._experiment = experiment
+        self._data = data
+        self._switches = switches
         self.compute = np.dtype(precision.POLICIES[experiment.precision].compute)
         self.may_skip = experiment.precision == "fp16"
+        # Registries are patched too, so model and optimizer are built under the
+        # switches as well.
         with patched(switches):
             optimizer = OPTIMIZERS[experiment.optimizer](experiment)
-            model = Reread(
-                models.build(experiment, data.signature), experiment, switches
-            )
+            model = models.build(experiment, data.signature)
+        model = RereadModel(model, experiment, switches)
         update = apply(
             "update", switches, train_step.make_update(optimizer), experiment
         )
-        self._gradients = jax.jit(
-            lambda *args: _gradients(experiment, model, world_size, *args)
-        )
-        self._nudged_gradients = jax.jit(
-            lambda seed, *args: _gradients(
-                experiment, Nudged(model, seed, self.compute), world_size, *args
-            )
-        )
+
+        def gradients(*args):
+            return _gradients(experiment, model, world_size, *args)
+
+        def nudged_gradients(seed, *args):
+            nudged = NudgedModel(model, seed, self.compute)
+            return _gradients(experiment, nudged, world_size, *args)
+
+        self._gradients = jax.jit(gradients)
+        self._nudged_gradients = jax.jit(nudged_gradients)
         self._update = jax.jit(lambda *args: _update(optimizer, update, *args))
         self._distances = jax.jit(_distances)
 
     def inputs(self, number: int, step: Tensors) -> Inputs:
-        """What a recorded step starts from; formats as training has them."""
+        """Returns what a recorded step starts from, in the dtypes of training.
+
+        Args:
+          number: step index, from 0.
+          step: recorded tensors by name.
+        """
         ids = step["batch/ids"]
-        stats = {
-            name: array
-            for name, array in step.items()
-            if name.startswith("batch_stats/")
-        }
         compute = {
             f"params/{name}": array
             for name, array in trace.select(step, "params").items()
         }
         compute["inputs"] = _scaled(self._data, self._data.train_inputs[ids])
-        master = {
-            name: array
-            for name, array in step.items()
-            if name.split("/")[0] in ("params", "grads", "moments")
-        }
+        compute = {name: _cast(array, self.compute) for name, array in compute.items()}
+        # Running statistics stay float32 in any precision (MISMATCHES D10).
+        statistics = _of_kinds(step, ("batch_stats",))
         return Inputs(
-            stats
-            | {name: _cast(array, self.compute) for name, array in compute.items()},
-            master,
-            self._data.train_targets[ids],
-            number,
-            int(step["optimizer_step"]),
-            step["loss_scale"],
-            step["loss_scale"],
-            np.float32(1),
-            step["learning_rate"],
+            compute=statistics | compute,
+            master=_of_kinds(step, MASTER_KINDS),
+            targets=self._data.train_targets[ids],
+            step=number,
+            updates=int(step["optimizer_step"]),
+            scale=step["loss_scale"],
+            divisor=step["loss_scale"],
+            loss_share=np.float32(1),
+            learning_rate=step["learning_rate"],
         )
 
     def gradients(self, inputs: Inputs, dtype: np.dtype) -> Tensors:
-        """{"activations/LAYER", "loss", "grads/NAME", "updated_batch_stats/NAME"}:
-        unscaled, as float64 arrays.
+        """Returns the forward and backward pass of a step, as float64 arrays.
 
         Args:
-          inputs: of the step.
-          dtype: to compute in.
+          inputs: what the step starts from.
+          dtype: dtype to compute in.
+
+        Returns:
+          {"activations/LAYER", "loss", "grads/NAME", "updated_batch_stats/NAME"},
+          gradients unscaled.
         """
-        outputs, samples = (
-            _to_float64(self.gradients_on_device(inputs, dtype)),
-            len(inputs.targets),
-        )
+        outputs = _to_float64(self.gradients_on_device(inputs, dtype))
+        samples = len(inputs.targets)
         return {
             name: array[:samples] if name.startswith("activations/") else array
             for name, array in outputs.items()
         }
 
     def update(self, inputs: Inputs, dtype: np.dtype) -> Tensors:
-        """{"updated/NAME", "updated_moments/first/NAME", ...} as float64 arrays,
-        computed in `dtype`."""
+        """Returns the optimizer's half of a step, as float64 arrays.
+
+        Args:
+          inputs: what the step starts from.
+          dtype: dtype to compute in.
+
+        Returns:
+          {"updated/NAME", "updated_moments/first/NAME", "updated_moments/second/NAME"}.
+        """
         return _to_float64(self.update_on_device(inputs, dtype))
 
     def gradients_rounding(self, inputs: Inputs) -> Distances:
-        """What `gradients` in the compute format differs by from `gradients` in
-        float64: name -> distance."""
-        return self._between(
-            *(
-                self.gradients_on_device(inputs, dtype)
-                for dtype in (self.compute, FLOAT64)
-            )
-        )
+        """Returns name -> distance of `gradients` in the compute dtype from float64."""
+        rounded = self.gradients_on_device(inputs, self.compute)
+        exact = self.gradients_on_device(inputs, FLOAT64)
+        return self._between(rounded, exact)
 
     def update_rounding(self, inputs: Inputs) -> Distances:
-        """What `update` in float32 differs by from `update` in float64: name ->
-        distance."""
-        return self._between(
-            *(self.update_on_device(inputs, dtype) for dtype in (FLOAT32, FLOAT64))
-        )
+        """Returns name -> distance of `update` in float32 from float64."""
+        rounded = self.update_on_device(inputs, FLOAT32)
+        exact = self.update_on_device(inputs, FLOAT64)
+        return self._between(rounded, exact)
 
     def nudging(self, inputs: Inputs) -> Callable[[int], Distances]:
-        """Returns nudged(seed) -> what `gradients` in float64 changes by, name ->
-        distance, when each layer's output moves by about its rounding in the compute
-        format."""
-        arguments, exact = (
-            self._gradient_arguments(inputs, FLOAT64),
-            self.gradients_on_device(inputs, FLOAT64),
-        )
+        """Returns nudged(seed) -> distances of `gradients` under moved layer outputs.
+
+        Each layer's output is moved by about its rounding in the compute dtype; all
+        else is float64.
+        """
+        arguments = self._gradient_arguments(inputs, FLOAT64)
+        exact = self.gradients_on_device(inputs, FLOAT64)
 
         def nudged(seed: int) -> Distances:
             with jax.enable_x64(True), patched(self._switches):
@@ -157,67 +169,73 @@ class Replay:
         return nudged
 
     def gradients_on_device(self, inputs: Inputs, dtype: np.dtype) -> DeviceTensors:
-        """As `gradients`, but as the device has them: in `dtype` or wider, activations
-        padded with rows of zeros."""
+        """`gradients` as the device holds them: in `dtype` or wider, padding zeroed."""
+        arguments = self._gradient_arguments(inputs, dtype)
         with jax.enable_x64(dtype == FLOAT64), patched(self._switches):
-            return trace.flatten(
-                self._gradients(*self._gradient_arguments(inputs, dtype))
-            )
+            return trace.flatten(self._gradients(*arguments))
 
     def update_on_device(self, inputs: Inputs, dtype: np.dtype) -> DeviceTensors:
-        """As `update`, but as the device has them, in `dtype`."""
+        """`update` as the device holds it, in `dtype`."""
         tree = trace.unflatten(
             {name: _cast(array, dtype) for name, array in inputs.master.items()}
         )
         moments = Moments(**{"first": {}, "second": {}, **tree.get("moments", {})})
         with jax.enable_x64(dtype == FLOAT64), patched(self._switches):
-            return trace.flatten(
-                self._update(
-                    tree["params"],
-                    moments,
-                    np.int32(inputs.updates),
-                    tree["grads"],
-                    inputs.learning_rate,
-                )
+            updated = self._update(
+                tree["params"],
+                moments,
+                np.int32(inputs.updates),
+                tree["grads"],
+                inputs.learning_rate,
             )
+        return trace.flatten(updated)
 
     def _between(self, left: DeviceTensors, right: DeviceTensors) -> Distances:
+        # Computed on the device, so that only the distances are copied to the host.
         with jax.enable_x64(True):
             return self._distances(left, right)
 
     def _gradient_arguments(self, inputs: Inputs, dtype: np.dtype) -> tuple:
-        wide = FLOAT64 if dtype == FLOAT64 else FLOAT32
+        statistics_dtype = FLOAT64 if dtype == FLOAT64 else FLOAT32
         tree = trace.unflatten(
             {
-                name: _cast(array, wide if name.startswith("batch_stats/") else dtype)
+                name: _cast(
+                    array,
+                    statistics_dtype if name.startswith("batch_stats/") else dtype,
+                )
                 for name, array in inputs.compute.items()
             }
         )
-        padding = self._experiment.batch_size - len(inputs.targets)
-        values = jax.tree.map(
-            lambda x: np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1), mode="edge"),
-            (tree["inputs"], inputs.targets),
-        )
-        weights = np.pad(np.ones(len(inputs.targets), np.float32), (0, padding))
-        batch = train_step.Batch(*values, weights)
         return (
             tree["params"],
             tree.get("batch_stats", {}),
-            batch,
+            self._padded_batch(tree["inputs"], inputs.targets),
             inputs.step,
             inputs.scale,
             inputs.divisor,
             inputs.loss_share,
         )
 
+    def _padded_batch(self, rows: np.ndarray, targets: np.ndarray) -> train_step.Batch:
+        """Pads a batch to full size, so that one compiled program fits every step."""
+        samples = len(targets)
+        padding = self._experiment.batch_size - samples
 
-class Reread(NamedTuple):
-    """A model whose parameters are read as switches say.
+        def pad(x: np.ndarray) -> np.ndarray:
+            # Any row will do, since its weight is 0; the last one is surely finite.
+            return np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1), mode="edge")
+
+        weights = np.pad(np.ones(samples, np.float32), (0, padding))
+        return train_step.Batch(pad(rows), pad(targets), weights)
+
+
+class RereadModel(NamedTuple):
+    """A model that reads its parameters as switches say.
 
     Attributes:
-      model: to wrap; has `apply` only.
-      experiment: of the model.
-      switches: those without `params` leave them as they are.
+      model: model to wrap; only `apply` is provided.
+      experiment: experiment of the model.
+      switches: switches; those without `params` leave the parameters as they are.
     """
 
     model: nn.Module
@@ -225,12 +243,13 @@ class Reread(NamedTuple):
     switches: Sequence[Switch]
 
     def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
-        """As `model.apply`, of the changed parameters."""
+        """Returns `model.apply(...)` on the changed parameters."""
         for switch in self.switches:
             if switch.params:
+                flat = trace.flatten(variables["params"])
                 read = {
                     name: switch.params(name, array, self.experiment)
-                    for name, array in trace.flatten(variables["params"]).items()
+                    for name, array in flat.items()
                 }
                 variables = {**variables, "params": trace.unflatten(read)}
         return self.model.apply(variables, *args, **kwargs)
@@ -248,14 +267,10 @@ def _gradients(
     divisor,
     loss_share,
 ):
-    gradients = train_step.make_gradients(
-        experiment, model, RANKS if world_size > 1 else None, with_activations=True
-    )
-    run = (
-        _on_ranks(gradients, world_size, experiment.accumulation_steps)
-        if world_size > 1
-        else gradients
-    )
+    axis_name = RANKS if world_size > 1 else None
+    run = train_step.make_gradients(experiment, model, axis_name, with_activations=True)
+    if world_size > 1:
+        run = _on_ranks(run, world_size, experiment.accumulation_steps)
     loss, grads, batch_stats, activations = run(params, batch_stats, batch, step, scale)
     wide = jax.tree.map(precision.at_least_float32, grads)
     return {
@@ -268,24 +283,28 @@ def _gradients(
     }
 
 
-def _on_ranks(gradients, world_size, parts):
-    """Each rank has its share of each part of a batch, see `batches.rank_slice`."""
+def _on_ranks(gradients, world_size, microbatches):
+    """Maps `gradients` over ranks, each on its own rows of every microbatch.
+
+    The global batch is laid out as `batches.rank_slice` cuts it: microbatch by
+    microbatch, and within each rank by rank.
+    """
 
     def run(params, batch_stats, batch, step, scale):
-        ranks = jax.tree.map(
-            lambda x: _regrouped(
-                x.reshape(parts, world_size, -1, *x.shape[1:]), world_size
-            ),
-            batch,
-        )
+        def rows_of_ranks(x):
+            split = x.reshape(microbatches, world_size, -1, *x.shape[1:])
+            return _regrouped(split, world_size)
+
+        def rows_of_batch(x):
+            split = x.reshape(world_size, microbatches, -1, *x.shape[2:])
+            return _regrouped(split, microbatches).reshape(-1, *x.shape[2:])
+
         mapped = jax.vmap(gradients, (None, None, 0, None, None), axis_name=RANKS)
+        ranks = jax.tree.map(rows_of_ranks, batch)
         *shared, activations = mapped(params, batch_stats, ranks, step, scale)
-        shared = jax.tree.map(lambda x: x[0], shared)  # equal on all ranks
-        rows = jax.tree.map(
-            lambda x: _regrouped(x.reshape(world_size, parts, -1, *x.shape[2:]), parts),
-            activations,
-        )
-        return *shared, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
+        # Loss, gradients and statistics were averaged: equal on all ranks.
+        shared = jax.tree.map(lambda x: x[0], shared)
+        return *shared, jax.tree.map(rows_of_batch, activations)
 
     return run
 
@@ -296,16 +315,13 @@ def _regrouped(x: jax.Array, groups: int) -> jax.Array:
 
 
 def _without_padding(rows: jax.Array, weights: jax.Array) -> jax.Array:
-    """Zeros in rows of weight 0."""
-    return jnp.where(
-        jnp.expand_dims(weights > 0, range(1, rows.ndim)),
-        rows,
-        jnp.zeros((), rows.dtype),
-    )
+    """Zeroes the rows of weight 0, so that they do not count in a distance."""
+    mask = jnp.expand_dims(weights > 0, range(1, rows.ndim))
+    return jnp.where(mask, rows, jnp.zeros((), rows.dtype))
 
 
 def _distances(left: DeviceTensors, right: DeviceTensors) -> DeviceTensors:
-    """The Euclidean distance of each tensor from its float64 partner."""
+    """Returns the Euclidean distance of each tensor from its float64 partner."""
     return {
         name: jnp.sqrt(jnp.sum(jnp.square(left[name].astype(exact.dtype) - exact)))
         for name, exact in right.items()
@@ -319,10 +335,15 @@ def _update(optimizer, update, params, moments, updates, grads, learning_rate):
 
 
 def _scaled(data: Dataset, inputs: np.ndarray) -> np.ndarray:
-    """uint8 images as the training step makes them; everything else as it is."""
+    """uint8 images as the training step scales them on the device; others unchanged."""
     if inputs.dtype != np.uint8:
         return inputs
     return data.scaling.apply(inputs) if data.scaling else inputs.astype(np.float32)
+
+
+def _of_kinds(step: Tensors, kinds: Sequence[str]) -> Tensors:
+    """The tensors of some kinds, with their full names."""
+    return {name: array for name, array in step.items() if name.split("/")[0] in kinds}
 
 
 def _cast(array: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -1,5 +1,8 @@
-"""What follows from the flags alone, to the bit: batches, learning rates, loss scales,
-counters, first state; and that each step begins where the one before ended."""
+"""What a step must be equal to, to the bit, whatever its arithmetic.
+
+From the flags alone follow batches, learning rates, loss scales, counters and the first
+state; and each step begins where the one before ended.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -19,17 +22,17 @@ CARRIED = {
     "moments": "updated_moments",
     "batch_stats": "updated_batch_stats",
 }
-"""What a step begins with -> what the one before ended with."""
+"""Kind of tensor that a step begins with -> kind that the step before ended with."""
 
 
 class Expectation(NamedTuple):
-    """An equality.
+    """One equality.
 
     Attributes:
-      quantity: one of `compare.EXACT`.
+      quantity: name of an exact quantity.
       tensor: canonical name; empty for a scalar.
-      recorded: by the stack.
-      expected: what it has to be, to the bit.
+      recorded: value that the stack recorded.
+      expected: value that it must be equal to, to the bit.
     """
 
     quantity: str
@@ -39,21 +42,20 @@ class Expectation(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the tensor in the trace."""
-        return (
-            self.tensor
-            if self.quantity == "params"
-            else "/".join(filter(None, (self.quantity, self.tensor)))
-        )
+        """Name of the tensor in the trace."""
+        # Tensors of the carried state bring their kind with them: "moments/first/...".
+        if self.quantity == "params":
+            return self.tensor
+        return "/".join(filter(None, (self.quantity, self.tensor)))
 
 
 class RunPosition(NamedTuple):
-    """Where a run stands before a step.
+    """State of a run before a step.
 
     Attributes:
-      updates: applied so far.
-      scale: FP16's scaler.
-      grows: whether the scale doubles at the end of the step.
+      updates: updates applied so far.
+      scale: FP16's loss scaler.
+      grows: the loss scale doubles at the end of the step.
     """
 
     updates: int
@@ -62,98 +64,94 @@ class RunPosition(NamedTuple):
 
 
 class Timeline:
-    """Where a run stands before each step, followed as far as it is asked for.
+    """Position of a run before each step, computed as far as it is asked for.
 
     Args:
-      experiment: as the flags have it.
-      is_skipped: number of a step -> whether it was skipped.
+      experiment: the experiment.
+      is_skipped: step index -> True if an overflow skipped the step.
     """
 
     def __init__(self, experiment: Experiment, is_skipped: Callable[[int], bool]):
-        self._experiment, self._is_skipped = experiment, is_skipped
-        self._updates, self._scale = (
-            0,
-            jax.tree.map(np.asarray, precision.initial_loss_scale(experiment)),
-        )
-        self._stations: list[RunPosition] = []
+        self._experiment = experiment
+        self._is_skipped = is_skipped
+        self._updates = 0
+        self._scale = _on_host(precision.initial_loss_scale(experiment))
+        self._positions: list[RunPosition] = []
 
     def at(self, number: int) -> RunPosition:
-        """Before a step, counted from 0."""
-        while len(self._stations) <= number:
-            self._follow(self._is_skipped(len(self._stations)))
-        return self._stations[number]
+        """Returns the position before a step, counted from 0."""
+        while len(self._positions) <= number:
+            self._follow(self._is_skipped(len(self._positions)))
+        return self._positions[number]
 
     def _follow(self, skip: bool) -> None:
-        before = after = self._scale
-        if self._experiment.precision == "fp16":
-            after = jax.tree.map(
-                np.asarray,
-                precision.update_loss_scale(before, np.bool_(skip), self._experiment),
-            )
-        self._stations.append(
-            RunPosition(self._updates, before, bool(after.scale > before.scale))
+        before = self._scale
+        after = self._scale_after(skip)
+        grows = bool(after.scale > before.scale)
+        self._positions.append(RunPosition(self._updates, before, grows))
+        self._updates += not skip
+        self._scale = after
+
+    def _scale_after(self, skip: bool) -> LossScale:
+        if self._experiment.precision != "fp16":
+            return self._scale
+        # Looked up at each step, so that a switch that patches it has its effect.
+        after = precision.update_loss_scale(
+            self._scale, np.bool_(skip), self._experiment
         )
-        self._updates, self._scale = self._updates + (not skip), after
+        return _on_host(after)
 
 
 def expectations(
     experiment: Experiment,
     num_samples: int,
     number: int,
-    progress: RunPosition,
+    position: RunPosition,
     step: Mapping[str, np.ndarray],
     previous: Mapping[str, np.ndarray],
     rates: np.ndarray,
     initial: Mapping[str, np.ndarray] | None = None,
 ) -> list[Expectation]:
-    """Every equality of one step.
+    """Returns every equality of one step.
 
     Args:
-      experiment: as the flags have it.
-      num_samples: of the training data.
-      number: of the step, from 0.
-      progress: before it.
-      step: what was recorded of it.
-      previous: what was recorded of the step before; empty at the first.
-      rates: the run's learning rates, [updates] float32.
-      initial: the flat parameters that both stacks were given; None: not known.
+      experiment: the experiment.
+      num_samples: number of training samples.
+      number: step index, from 0.
+      position: state of the run before the step.
+      step: recorded tensors of the step, by name.
+      previous: recorded tensors of the step before; empty at the first.
+      rates: [updates] float32 learning rates of the whole run.
+      initial: flat parameters that both stacks were given; None if not known.
     """
+    if number == 0:
+        state = _initial_state(experiment, step, initial)
+    else:
+        state = carried(step, previous)
+    ids = batch_ids(experiment, num_samples, number)
+    updates = np.int32(position.updates)
+    rate = rates[position.updates]
+    scale = np.asarray(position.scale.scale)
     return [
-        *(
-            _initial(experiment, step, initial)
-            if number == 0
-            else carried(step, previous)
-        ),
-        Expectation(
-            "batch",
-            "ids",
-            step["batch/ids"],
-            batch_ids(experiment, num_samples, number),
-        ),
-        Expectation(
-            "optimizer_step", "", step["optimizer_step"], np.int32(progress.updates)
-        ),
-        Expectation(
-            "learning_rate", "", step["learning_rate"], rates[progress.updates]
-        ),
-        Expectation(
-            "loss_scale", "", step["loss_scale"], np.asarray(progress.scale.scale)
-        ),
+        *state,
+        Expectation("batch", "ids", step["batch/ids"], ids),
+        Expectation("optimizer_step", "", step["optimizer_step"], updates),
+        Expectation("learning_rate", "", step["learning_rate"], rate),
+        Expectation("loss_scale", "", step["loss_scale"], scale),
     ]
 
 
 def learning_rates(experiment: Experiment, num_samples: int) -> np.ndarray:
-    """[updates] float32: the whole run's table."""
+    """Returns the learning rates of the whole run, [updates] float32."""
     return schedules.learning_rates(
         experiment, batches.total_steps(experiment, num_samples)
     )
 
 
 def batch_ids(experiment: Experiment, num_samples: int, number: int) -> np.ndarray:
-    """[samples] int32: the global batch of a step counted from 0, without padding."""
-    epoch, row = divmod(
-        number, batches.steps_per_epoch(num_samples, experiment.batch_size)
-    )
+    """Returns the sample ids of a step's global batch, [samples] without padding."""
+    steps = batches.steps_per_epoch(num_samples, experiment.batch_size)
+    epoch, row = divmod(number, steps)
     ids = batches.epoch_batches(experiment, num_samples, epoch)[row]
     return ids[ids != batches.PADDING]
 
@@ -161,40 +159,40 @@ def batch_ids(experiment: Experiment, num_samples: int, number: int) -> np.ndarr
 def carried(
     step: Mapping[str, np.ndarray], previous: Mapping[str, np.ndarray]
 ) -> Iterator[Expectation]:
-    """A step begins where the one before ended."""
+    """Yields the equalities of a step's state with what the step before left."""
     for before, after in CARRIED.items():
         for name, array in select(step, before).items():
-            yield Expectation(
-                "params", f"{before}/{name}", array, previous[f"{after}/{name}"]
-            )
+            expected = previous[f"{after}/{name}"]
+            yield Expectation("params", f"{before}/{name}", array, expected)
 
 
-def _initial(
+def _initial_state(
     experiment: Experiment,
     step: Mapping[str, np.ndarray],
     initial: Mapping[str, np.ndarray] | None,
 ) -> Iterator[Expectation]:
-    """Masters start as rounded to the compute format (MISMATCHES D5), moments at zero
-    or AdaGrad's start."""
+    """Yields the equalities of the first step's parameters and moments."""
     params = select(step, "params")
-    for name in sorted({*(initial or params), *params}):
-        absent = np.zeros(0, np.float32)
-        recorded, start = (
-            params.get(name, absent),
-            initial.get(name, absent) if initial else params[name],
-        )
-        yield Expectation(
-            "params", f"params/{name}", recorded, rounded_start(experiment, start)
-        )
+    wanted = initial or params
+    absent = np.zeros(0, np.float32)
+    for name in sorted({*wanted, *params}):
+        recorded = params.get(name, absent)
+        expected = rounded_start(experiment, wanted.get(name, absent))
+        yield Expectation("params", f"params/{name}", recorded, expected)
     start = experiment.adagrad_initial if experiment.optimizer == "adagrad" else 0
     for name, array in select(step, "moments").items():
-        yield Expectation(
-            "params", f"moments/{name}", array, np.full_like(array, start)
-        )
+        expected = np.full_like(array, start)
+        yield Expectation("params", f"moments/{name}", array, expected)
 
 
 def rounded_start(experiment: Experiment, array: np.ndarray) -> np.ndarray:
-    """Masters as they are before the first step."""
-    return array.astype(
-        np.dtype(precision.POLICIES[experiment.precision].compute)
-    ).astype(np.float32)
+    """Returns a master parameter as it is before the first step, float32.
+
+    DeepSpeed makes masters from the half-precision copy (MISMATCHES D5).
+    """
+    compute = np.dtype(precision.POLICIES[experiment.precision].compute)
+    return array.astype(compute).astype(np.float32)
+
+
+def _on_host(scale: LossScale) -> LossScale:
+    return jax.tree.map(np.asarray, scale)

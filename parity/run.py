@@ -4,74 +4,72 @@
 
 Both start from the same parameters and record every step. Each step that DeepSpeed took
 is then replayed in JAX from DeepSpeed's own state, and measured in units of rounding
-noise; so is each step that jaxnn.train took. Exit code 0: parity; 1: divergence; 2:
-could not judge.
+noise; so is each step that jaxnn.train took. Exit code 0: parity; 1: divergence;
+2: could not judge.
 """
 
 import json
 import pathlib
 import time
 
-import jax
 import numpy as np
 from absl import flags
 from rich.console import Console
 
-from jaxnn import models, train, train_step
+from jaxnn import train
 from jaxnn.experiment.data import batches
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.load import load_dataset
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
-from jaxnn.experiment.files.trace import Reader, flatten
+from jaxnn.experiment.files.trace import Reader
 from jaxnn.experiment.flags import command_line, options
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import run_log
 from parity import stacks
-from parity.free import run
-from parity.judging import diagnose, measure
-from parity.judging.measure import COULD_NOT_JUDGE, DIVERGENCE, PARITY
+from parity.free import run as free_run
+from parity.judging.measure import THRESHOLD, z_as_json
 from parity.judging.recording import Judgement, judge_recording
-from parity.judging.step import THOROUGH, ULPS_FIRST, Replays, order
+from parity.judging.replays import Replays
+from parity.judging.rounds import THOROUGH, ULPS_FIRST
+from parity.judging.verdict import COULD_NOT_JUDGE, DIVERGENCE, PARITY
 from parity.report import page, published_score, terminal
+from parity.report.why_section import first_diverging
+from parity.stacks import INITIAL_PARAMS
 
+VERDICT = "verdict.json"
+PAGE = "report.html"
 CONTENTS = (
     artifacts.FLAGS,
-    "initial.safetensors",
+    INITIAL_PARAMS,
     "jax",
     "torch",
-    "verdict.json",
-    "report.html",
+    VERDICT,
+    PAGE,
     "jax.log",
     "torch.log",
 )
-REPLAY, FREE = "replay", "free"
+"""Everything that a judgement leaves in its workdir."""
+REPLAY = "replay"
+FREE = "free"
 PACKAGES = ("jax", "flax", "optax", "torch", "deepspeed", "numpy")
 
 
 def main(experiment: Experiment, values: flags.FlagValues) -> int:
-    """Initial parameters -> both stacks -> verdict."""
-    if experiment.resume or experiment.checkpoint_every:
-        raise UserError(
-            "--resume, --checkpoint_every: a judgement starts afresh; leave them out"
-        )
-    if experiment.coordinator_address or experiment.distributed:
-        raise UserError(
-            "--coordinator_address, --distributed: both stacks are judged on this "
-            "host; leave them out"
-        )
-    experiment = experiment.replace(
-        num_devices=max(experiment.num_devices, 1)
-    )  # in both stacks, whatever is here
+    """Flags -> initial parameters -> both stacks -> verdict; returns the exit code."""
+    refuse_resumed_and_distributed(experiment)
+    # As many devices in both stacks, whatever is here.
+    experiment = experiment.replace(num_devices=max(experiment.num_devices, 1))
     train.configure(experiment)
     data = load_dataset(experiment)
-    initial = initial_params(experiment, data)
+    initial = stacks.initial_params(experiment, data)
     workdir = artifacts.create_workdir(experiment, "parity", CONTENTS)
-    artifacts.write_params(workdir / "initial.safetensors", initial)
+    artifacts.write_params(workdir / INITIAL_PARAMS, initial)
     modules = {"jax": values["jax_module"].value, "torch": values["torch_module"].value}
-    torch_flags, threshold = values["torch_flags"].value, values["threshold"].value
+    torch_flags = values["torch_flags"].value
+    threshold = values["threshold"].value
     if values["mode"].value == FREE:
-        is_same = run.main(
+        is_same = free_run.main(
             experiment,
             data,
             initial,
@@ -82,13 +80,25 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
             threshold,
         )
     else:
-        steps = min(
-            values["steps"].value, sum(batches.plan(experiment, len(data.train_inputs)))
-        )
+        plan = batches.plan(experiment, len(data.train_inputs))
+        steps = min(values["steps"].value, sum(plan))
         is_same = judge_steps(
             experiment, data, initial, workdir, modules, torch_flags, steps, threshold
         )
     return PARITY if is_same else DIVERGENCE
+
+
+def refuse_resumed_and_distributed(experiment: Experiment) -> None:
+    """Raises UserError on flags that make no sense in a judgement."""
+    if experiment.resume or experiment.checkpoint_every:
+        raise UserError(
+            "--resume, --checkpoint_every: a judgement starts afresh; leave them out"
+        )
+    if experiment.coordinator_address or experiment.distributed:
+        raise UserError(
+            "--coordinator_address, --distributed: both stacks are judged on this "
+            "host; leave them out"
+        )
 
 
 def judge_steps(
@@ -101,50 +111,41 @@ def judge_steps(
     steps: int,
     threshold: float,
 ) -> bool:
-    """Records steps of both stacks, replays and judges them; prints and writes the
-    verdict, whether it is parity."""
-    console, title, start = (
-        Console(),
-        f"{experiment.name} {experiment.precision}",
-        time.perf_counter(),
-    )
-    console.print(
-        f"{title}: recording {steps} steps in both stacks",
-        highlight=False,
-        soft_wrap=True,
-    )
+    """Records both stacks, judges each step, prints and writes what was found.
+
+    Args:
+      experiment: what is trained.
+      data: its data set.
+      initial: flat parameters that both stacks start from.
+      workdir: folder of the judgement.
+      modules: stack -> program that records it.
+      torch_flags: flags for the torch side alone.
+      steps: number of steps to record.
+      threshold: largest z that passes.
+
+    Returns:
+      True at parity.
+    """
+    console = Console()
+    title = f"{experiment.name} {experiment.precision}"
+    _say(console, f"{title}: recording {steps} steps in both stacks")
+    start = time.perf_counter()
     traces = stacks.record(experiment, steps, workdir, modules, torch_flags)
     recorded = time.perf_counter()
     judgements = judge_traces(experiment, data, traces, initial, threshold)
-    seconds = {"recording": recorded - start, "judging": time.perf_counter() - recorded}
-    terminal.print_verdict(
-        {stack: judged.verdict for stack, judged in judgements.items()}, title, console
-    )
-    for stack, judged in judgements.items():
-        for sentence in judged.sentences(stack):
-            console.print(f"{stack}: {sentence}", highlight=False, soft_wrap=True)
+    seconds = {
+        "recording": recorded - start,
+        "judging": time.perf_counter() - recorded,
+    }
+    terminal.print_judgements(judgements, title, console)
     write_verdict(workdir, experiment, judgements, seconds)
-    write_page(workdir, experiment, judgements, seconds, order(traces["torch"]))
-    console.print(
+    write_page(workdir, experiment, judgements, seconds)
+    _say(
+        console,
         f"seconds: recording {seconds['recording']:.1f}, judging "
         f"{seconds['judging']:.1f}; files: {workdir}",
-        highlight=False,
-        soft_wrap=True,
     )
-    return not any(judged.verdict["first_divergence"] for judged in judgements.values())
-
-
-def initial_params(experiment: Experiment, data: Dataset) -> dict[str, np.ndarray]:
-    """The flat float32 parameters that both stacks start from: those of
-    `--init_params`, or fresh."""
-    model, signature = models.build(experiment, data.signature), data.signature
-    if experiment.init_params:
-        params = train.read_initial_params(experiment, model, signature)
-    else:
-        params = jax.jit(
-            lambda seed: train_step.initial_variables(model, seed, signature)["params"]
-        )(experiment.seed)
-    return {name: np.asarray(array) for name, array in flatten(params).items()}
+    return all(judged.verdict.is_parity for judged in judgements.values())
 
 
 def judge_traces(
@@ -154,11 +155,10 @@ def judge_traces(
     initial: dict[str, np.ndarray],
     threshold: float,
 ) -> dict[str, Judgement]:
-    """The judgement of each stack's recording, torch's first.
-
-    jaxnn's is close to its replay: where an ulp is wide enough no noise is drawn.
-    """
+    """Returns the judgement of each stack's recording, torch's first."""
     replays = Replays(experiment, data, max(experiment.num_devices, 1))
+    # jaxnn's recording is close to its replay: where an ulp is wide enough, no noise
+    # needs to be drawn.
     return {
         stack: judge_recording(replays, traces[stack], initial, threshold, rounds)
         for stack, rounds in (("torch", THOROUGH), ("jax", ULPS_FIRST))
@@ -171,23 +171,26 @@ def write_verdict(
     judgements: dict[str, Judgement],
     seconds: dict[str, float],
 ) -> None:
-    """Writes verdict.json: the whole judgement's verdict on top, each recording's under
-    `recordings`."""
-    verdicts = {stack: judged.verdict for stack, judged in judgements.items()}
-    first = page.first_divergence(verdicts)
+    """Writes verdict.json: the whole on top, each recording under `recordings`."""
+    recordings = {stack: judged.as_json() for stack, judged in judgements.items()}
+    name = first_diverging(judgements)
+    first = None
+    if name is not None:
+        first = {"recording": name, **recordings[name]["first_divergence"]}
+    verdicts = [judged.verdict for judged in judgements.values()]
     whole = {
         "experiment": experiment.name,
         "precision": experiment.precision,
         "verdict": "divergence" if first else "parity",
-        "max_z": max(v["max_z"] for v in verdicts.values()),
-        "threshold": verdicts["torch"]["threshold"],
-        "steps": verdicts["torch"]["steps"],
+        "max_z": z_as_json(max(verdict.max_z for verdict in verdicts)),
+        "threshold": recordings["torch"]["threshold"],
+        "steps": recordings["torch"]["steps"],
         "first_divergence": first,
-        "quantities": verdicts["torch"]["quantities"],
-        "recordings": {stack: judged.as_json() for stack, judged in judgements.items()},
+        "quantities": recordings["torch"]["quantities"],
+        "recordings": recordings,
         "seconds": seconds,
     }
-    artifacts.write_text(workdir / "verdict.json", json.dumps(whole, indent=2) + "\n")
+    artifacts.write_text(workdir / VERDICT, json.dumps(whole, indent=2) + "\n")
 
 
 def write_page(
@@ -195,32 +198,23 @@ def write_page(
     experiment: Experiment,
     judgements: dict[str, Judgement],
     seconds: dict[str, float],
-    tensors: list[str],
 ) -> None:
     """Writes report.html."""
-    verdicts = {stack: judged.with_vote(stack) for stack, judged in judgements.items()}
-    first = page.first_divergence(verdicts)
     facts = {
         "seconds": {name: f"{value:.1f}" for name, value in seconds.items()},
         "versions": run_log.versions(PACKAGES),
         "flags": options.to_flagfile(experiment).splitlines(),
     }
-    page.write(
-        workdir / "report.html",
-        f"{experiment.name} {experiment.precision}",
-        verdicts,
-        {stack: judged.measurements for stack, judged in judgements.items()},
-        diagnose.as_json(judgements[first["recording"]].explanations)
-        if first
-        else None,
-        tensors,
-        facts,
-        published_score.read(),
-    )
+    title = f"{experiment.name} {experiment.precision}"
+    page.write(workdir / PAGE, title, judgements, facts, published_score.read())
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True)
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """What the judge takes beyond the experiment."""
+    """Defines the judge's flags beyond the experiment's."""
     flags.DEFINE_integer(
         "steps",
         50,
@@ -232,13 +226,13 @@ def define_flags(values: flags.FlagValues) -> None:
         "mode",
         REPLAY,
         (REPLAY, FREE),
-        "replay: each step from the recorded state; free: both stacks to "
-        "the end, against JAX runs that start an ulp apart.",
+        "replay: each step from the recorded state; free: both stacks to the end, "
+        "against JAX runs that start an ulp apart.",
         flag_values=values,
     )
     flags.DEFINE_float(
         "threshold",
-        measure.THRESHOLD,
+        THRESHOLD,
         "Largest z that passes, in noise units.",
         lower_bound=0,
         flag_values=values,

@@ -1,5 +1,4 @@
-"""Runs both stacks side by side, each in a process of its own, and reads what they
-recorded."""
+"""Runs both stacks side by side, each in a process of its own, and reads their traces."""
 
 import os
 import pathlib
@@ -7,13 +6,38 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
+import jax
+import numpy as np
+
+from jaxnn import models, train, train_step
+from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
-from jaxnn.experiment.files.trace import Reader
+from jaxnn.experiment.files.trace import Reader, flatten
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.ports import free_port
 
+INITIAL_PARAMS = "initial.safetensors"
 LAST_LINES = 12
+"""Lines of a failed stack's log to show."""
+
+
+def initial_params(experiment: Experiment, data: Dataset) -> dict[str, np.ndarray]:
+    """Returns the flat float32 parameters that both stacks start from.
+
+    Those of `--init_params`, or fresh ones from `--seed`.
+    """
+    model = models.build(experiment, data.signature)
+    if experiment.init_params:
+        params = train.read_initial_params(experiment, model, data.signature)
+    else:
+
+        def make(seed: jax.Array):
+            variables = train_step.initial_variables(model, seed, data.signature)
+            return variables["params"]
+
+        params = jax.jit(make)(experiment.seed)
+    return {name: np.asarray(array) for name, array in flatten(params).items()}
 
 
 def record(
@@ -23,15 +47,15 @@ def record(
     modules: Mapping[str, str],
     torch_flags: Sequence[str],
 ) -> dict[str, Reader]:
-    """Records `steps` steps of each stack.
+    """Records the first steps of each stack.
 
     Args:
-      experiment: its --num_devices are JAX's devices and DeepSpeed's ranks.
-      steps: to record.
-      workdir: holds the flagfile and the initial parameters; gets a folder and a log of
-        each stack.
-      modules: stack -> the program that records it, "jax" and "torch".
-      torch_flags: for the torch side alone.
+      experiment: experiment; its --num_devices are JAX's devices and DeepSpeed's ranks.
+      steps: number of steps to record.
+      workdir: folder that holds the flagfile and the initial parameters; gets a folder
+        and a log of each stack.
+      modules: stack -> program that records it, for "jax" and "torch".
+      torch_flags: flags for the torch side alone.
 
     Returns:
       stack -> its trace.
@@ -40,12 +64,8 @@ def record(
       UserError: a stack failed or recorded fewer steps; its last lines are shown.
     """
     recording = ["--record=full", f"--record_steps={steps}", f"--max_steps={steps}"]
-    run(
-        experiment,
-        workdir,
-        modules,
-        {"jax": recording, "torch": [*recording, *torch_flags]},
-    )
+    more = {"jax": recording, "torch": [*recording, *torch_flags]}
+    run(experiment, workdir, modules, more)
     traces = {stack: Reader(workdir / stack / "trace") for stack in modules}
     for stack, trace in traces.items():
         if len(trace) != steps:
@@ -64,10 +84,10 @@ def run(
     """Runs each stack from the same initial parameters, and waits for them.
 
     Args:
-      experiment: its --num_devices are JAX's devices and DeepSpeed's ranks.
-      workdir: holds the flagfile and the initial parameters; gets a folder and a log of
-        each stack.
-      modules: stack -> the program to run, "jax" and "torch".
+      experiment: experiment; its --num_devices are JAX's devices and DeepSpeed's ranks.
+      workdir: folder that holds the flagfile and the initial parameters; gets a folder
+        and a log of each stack.
+      modules: stack -> program to run, for "jax" and "torch".
       more: stack -> flags beyond those of the flagfile.
 
     Raises:
@@ -80,7 +100,7 @@ def run(
             f"--flagfile={workdir / artifacts.FLAGS}",
             "--noplots",
             f"--workdir={workdir / stack}",
-            f"--init_params={workdir / 'initial.safetensors'}",
+            f"--init_params={workdir / INITIAL_PARAMS}",
             *more[stack],
         ]
         with (workdir / f"{stack}.log").open("w") as log:
@@ -94,8 +114,10 @@ def run(
 
 
 def launcher(stack: str, module: str, num_devices: int) -> list[str]:
-    """The beginning of a stack's command line: several ranks of torch go through
-    DeepSpeed's launcher."""
+    """Returns the start of a stack's command line.
+
+    Several ranks of torch go through DeepSpeed's launcher.
+    """
     if stack == "jax" or num_devices <= 1:
         return [sys.executable, "-m", module]
     return [
@@ -103,6 +125,7 @@ def launcher(stack: str, module: str, num_devices: int) -> list[str]:
         "-m",
         "deepspeed.launcher.runner",
         f"--num_accelerators={num_devices}",
+        # The launcher's default port is the same for every run on a host.
         f"--master_port={free_port()}",
         "--module",
         module,
@@ -110,15 +133,15 @@ def launcher(stack: str, module: str, num_devices: int) -> list[str]:
 
 
 def environment(stack: str, num_devices: int) -> dict[str, str]:
-    """This process's environment, with as many virtual devices for JAX as it is to use
-    where it runs on a CPU."""
-    virtual = f"--xla_force_host_platform_device_count={num_devices}"
+    """Returns this process's environment, with virtual CPU devices for JAX.
+
+    As many as it is to use; where JAX runs on an accelerator the flag has no effect.
+    """
     if stack != "jax" or num_devices <= 1:
         return dict(os.environ)
-    return {
-        **os.environ,
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {virtual}".strip(),
-    }
+    flags = os.environ.get("XLA_FLAGS", "")
+    virtual = f"--xla_force_host_platform_device_count={num_devices}"
+    return {**os.environ, "XLA_FLAGS": f"{flags} {virtual}".strip()}
 
 
 def _wait(
@@ -129,12 +152,13 @@ def _wait(
     try:
         failed = [stack for stack, process in running.items() if process.wait() != 0]
     finally:
+        # After Ctrl-C nothing is left behind; to a process that ended it does nothing.
         for process in running.values():
             process.kill()
     for stack in failed:
-        lines = (workdir / f"{stack}.log").read_text().splitlines()[-LAST_LINES:]
+        log = workdir / f"{stack}.log"
+        lines = log.read_text().splitlines()[-LAST_LINES:]
         raise UserError(
-            f"cannot judge: {modules[stack]} failed with exit "
-            f"code {running[stack].returncode}; the end of "
-            f"{workdir / f'{stack}.log'}:\n  " + "\n  ".join(lines)
+            f"cannot judge: {modules[stack]} failed with exit code "
+            f"{running[stack].returncode}; the end of {log}:\n  " + "\n  ".join(lines)
         )

@@ -27,9 +27,8 @@ from jaxnn.experiment.flags.config import Experiment
 from parity import stacks
 from parity.free.end import RunEnd, read
 from parity.free.spread import RUNS, Spread, deviation, measure
-from parity.judging.measure import BROKEN, THRESHOLD
+from parity.judging.measure import THRESHOLD, UNEQUAL, spell_z
 from parity.noise import norm
-from parity.report import terminal
 
 SAME, CHAOTIC, DIVERGENCE = (
     "same computation",
@@ -184,7 +183,7 @@ def quantity(
     others = [norm(run - mean) * len(runs) / (len(runs) - 1) for run in runs]
     return {
         "z": _ratio(distance, unit),
-        "distance": distance if np.isfinite(distance) else BROKEN,
+        "distance": distance if np.isfinite(distance) else UNEQUAL,
         "spread": spread,
         "from_float64": from_float64,
         "rounding": rounding,
@@ -251,10 +250,10 @@ def print_verdict(
         )
         table.add_row(
             label,
-            terminal.z(worst["z"]),
+            spell_z(worst["z"]),
             where,
             str(worst["as_far"]),
-            *(terminal.z(row["z"]) for row in more),
+            *(spell_z(row["z"]) for row in more),
             *relative,
             f"{worst['detectable']:.1e}" if worst["detectable"] else "any",
         )
@@ -271,7 +270,7 @@ def print_verdict(
 def sentence(name: str, verdict: Mapping[str, Any]) -> str:
     """The verdict on one stack as a person reads it."""
     z = (
-        f"{verdict['worst']}, z {terminal.z(verdict['max_z'])} of "
+        f"{verdict['worst']}, z {spell_z(verdict['max_z'])} of "
         f"{verdict['threshold']:g} allowed"
     )
     if verdict["verdict"] == DIVERGENCE:
@@ -319,9 +318,9 @@ def _groups(quantities: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _ratio(distance: float, unit: float) -> float:
-    """distance / unit; BROKEN if that is not finite."""
+    """distance / unit; UNEQUAL if that is not finite."""
     if distance == 0:
         return 0.0
     return (
-        float(distance / unit) if unit > 0 and np.isfinite(distance / unit) else BROKEN
+        float(distance / unit) if unit > 0 and np.isfinite(distance / unit) else UNEQUAL
     )

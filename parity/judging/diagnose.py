@@ -1,64 +1,30 @@
-"""Turns "where" into "why": replays a diverging step under each known difference and
-ranks those that explain it."""
+"""Turns "where" into "why": replays a diverging step under each known difference.
 
-import functools
+Single switches first, then pairs of those that brought the step nearer. Where several
+explain the step, the steps that follow choose between them.
+"""
+
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
 
 from jaxnn.experiment.flags.config import Experiment
-from parity.judging.measure import BROKEN, Measurement
+from parity.judging.explanation import NEAREST, Explanation
+from parity.judging.measure import Measurement
+from parity.quantities import PARTS
 from parity.semantics import SWITCHES
-from parity.semantics.switch import GRADIENTS, RULES, UPDATE, Switch
+from parity.semantics.switch import Switch
 
-PARTS = (RULES, GRADIENTS, UPDATE)
-PART_OF = {
-    **dict.fromkeys(
-        ("params", "batch", "optimizer_step", "learning_rate", "loss_scale"), RULES
-    ),
-    **dict.fromkeys(
-        ("activations", "loss", "batch_stats", "grads", "grad_norm", "skipped"),
-        GRADIENTS,
-    ),
-    **dict.fromkeys(("moments", "updated", "unchanged"), UPDATE),
-}
-"""Quantity -> the part of a step that makes it."""
-
-NEAREST = 3
 STEPS = 3
-"""Steps to choose between explanations by, the diverging one among them."""
+"""Steps to choose between explanations by, the diverging one included."""
 PAIRED = 8
-UNEQUAL = 1e12
-"""What a broken equality counts as beside z."""
+"""How many of the most helpful switches are tried in pairs."""
+EQUALITY_WORTH = 1e12
+"""z that a broken equality counts as, beside measured distances."""
 
 Measure = Callable[[str, int, tuple[Switch, ...]], Sequence[Measurement]]
 """(part, step, switches) -> the measurements of one part of a step, replayed under the
 switches."""
-
-
-class Explanation(NamedTuple):
-    """A set of switches, tried on the diverging step.
-
-    Attributes:
-      switches: one or two.
-      before: largest z among what they act on and what failed, without them.
-      after: largest z of the whole step with them.
-      explains: whether everything then passes.
-      cost: the lower the better; see `_cost`. Of several that explain, over the
-        following steps too.
-    """
-
-    switches: tuple[Switch, ...]
-    before: float
-    after: float
-    explains: bool
-    cost: float
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the switches, in the order of the catalogue."""
-        return tuple(switch.name for switch in self.switches)
 
 
 def diagnose(
@@ -68,88 +34,100 @@ def diagnose(
     threshold: float,
     catalogue: Mapping[str, Switch] = SWITCHES,
 ) -> list[Explanation]:
-    """Tries every switch that applies on the diverging step, then pairs; the best
-    first.
-
-    Where several explain it, the steps that follow choose between them.
+    """Tries every switch that applies on the diverging step, then pairs.
 
     Args:
-      measure: called once for each part and set of switches that act on it.
-      steps: the diverging one, and recorded ones that follow it.
-      experiment: as its flags have it.
+      measure: called at most once for each part, step and set of switches.
+      steps: the diverging step, and recorded ones that follow it.
+      experiment: experiment as its flags have it.
       threshold: largest z that passes.
-      catalogue: the switches to try.
+      catalogue: name -> switch, those to try.
 
     Returns:
       What explains the step, the most exact first; where nothing does, the nearest
       three.
     """
-    trial = _Trial(functools.partial(_of_step, measure, steps[0]), threshold)
-    failing = trial.failing(())
-    candidates = [
-        (switch,)
-        for switch in catalogue.values()
-        if switch.applies(experiment) and set(switch.parts) & failing
+    trial = _Trial(measure, steps[0], threshold)
+    singles = [
+        trial.explanation((switch,))
+        for switch in _candidates(catalogue, experiment, trial.failing(()))
     ]
-    singles = [trial.explanation(candidate) for candidate in candidates]
     if not any(single.explains for single in singles):
-        places = list(catalogue)
         singles += [
-            trial.explanation(
-                tuple(sorted(pair, key=lambda switch: places.index(switch.name)))
-            )
+            trial.explanation(_sorted_by(catalogue, pair))
             for pair in _pairs(singles, trial.cost(()))
         ]
     explained = [single for single in singles if single.explains]
-    for step in steps[1:] if len(explained) > 1 else ():
-        trial = _Trial(functools.partial(_of_step, measure, step), threshold)
-        explained = [
-            single._replace(cost=single.cost + trial.cost(single.switches))
-            for single in explained
-        ]
-    return sorted(explained or singles, key=lambda single: single.cost)[
-        : None if explained else NEAREST
-    ]
+    if not explained:
+        return sorted(singles, key=_by_cost)[:NEAREST]
+    if len(explained) > 1:
+        for step in steps[1:]:
+            explained = _with_costs_of(_Trial(measure, step, threshold), explained)
+    return sorted(explained, key=_by_cost)
 
 
-def _of_step(
-    measure: Measure, step: int, part: str, switches: tuple[Switch, ...]
-) -> Sequence[Measurement]:
-    return measure(part, step, switches)
+def _candidates(
+    catalogue: Mapping[str, Switch], experiment: Experiment, failing: set[str]
+) -> Iterator[Switch]:
+    """Yields the switches that apply and act on a part that fails."""
+    for switch in catalogue.values():
+        if switch.applies(experiment) and failing.intersection(switch.parts):
+            yield switch
 
 
 def _pairs(
     singles: Sequence[Explanation], cost_without: float
 ) -> Iterator[tuple[Switch, ...]]:
-    """Pairs of what brought the step nearer, a switch's patches never twice on one
-    place."""
-    helpful = sorted(
-        (single for single in singles if single.cost < cost_without),
-        key=lambda single: single.cost,
-    )
-    for left, right in itertools.combinations(helpful[:PAIRED], 2):
+    """Yields pairs of what brought the step nearer, never two patches of one place."""
+    helpful = [single for single in singles if single.cost < cost_without]
+    best = sorted(helpful, key=_by_cost)[:PAIRED]
+    for left, right in itertools.combinations(best, 2):
+        switches = (*left.switches, *right.switches)
         places = [
             (id(patch.holder), patch.name)
-            for switch in (*left.switches, *right.switches)
+            for switch in switches
             for patch in switch.patches
         ]
         if len(places) == len(set(places)):
-            yield *left.switches, *right.switches
+            yield switches
+
+
+def _sorted_by(
+    catalogue: Mapping[str, Switch], switches: tuple[Switch, ...]
+) -> tuple[Switch, ...]:
+    names = list(catalogue)
+    return tuple(sorted(switches, key=lambda switch: names.index(switch.name)))
+
+
+def _with_costs_of(
+    trial: "_Trial", explanations: Sequence[Explanation]
+) -> list[Explanation]:
+    """Returns the explanations with the cost of one more step added."""
+    return [
+        explanation._replace(cost=explanation.cost + trial.cost(explanation.switches))
+        for explanation in explanations
+    ]
+
+
+def _by_cost(explanation: Explanation) -> float:
+    return explanation.cost
 
 
 class _Trial:
-    """Measures each part under each set of switches once."""
+    """One step, each part of it measured once under each set of switches."""
 
-    def __init__(
-        self,
-        measure: Callable[[str, tuple[Switch, ...]], Sequence[Measurement]],
-        threshold: float,
-    ):
-        self._measure, self._threshold = measure, threshold
+    def __init__(self, measure: Measure, step: int, threshold: float):
+        self._measure = measure
+        self._step = step
+        self._threshold = threshold
         self._known: dict[tuple[str, tuple[str, ...]], Sequence[Measurement]] = {}
 
     def measurements(self, switches: tuple[Switch, ...]) -> list[Measurement]:
-        """Of the whole step; a part that no switch acts on is measured without any."""
+        """Returns the measurements of the whole step.
+
+        A part that no switch acts on is measured without any, and so only once for all
+        switches.
+        """
         return [
             m
             for part in PARTS
@@ -159,97 +137,58 @@ class _Trial:
     def _part(self, part: str, switches: tuple[Switch, ...]) -> Sequence[Measurement]:
         key = (part, tuple(switch.name for switch in switches))
         if key not in self._known:
-            self._known[key] = self._measure(part, switches)
+            self._known[key] = self._measure(part, self._step, switches)
         return self._known[key]
 
     def failing(self, switches: tuple[Switch, ...]) -> set[str]:
-        """The parts in which something fails."""
+        """Returns the parts in which something fails."""
         return {
-            PART_OF[m.quantity]
+            m.definition.part
             for m in self.measurements(switches)
             if m.z > self._threshold
         }
 
     def cost(self, switches: tuple[Switch, ...]) -> float:
-        """How badly the step fits; see `_cost`."""
-        return _cost(self.measurements(switches), self._threshold)
+        """Returns how badly the step fits under the switches; see `cost`."""
+        return cost(self.measurements(switches), self._threshold)
 
     def explanation(self, switches: tuple[Switch, ...]) -> Explanation:
-        """What the switches make of the step."""
-        after, parts = (
-            self.measurements(switches),
-            {part for switch in switches for part in switch.parts},
-        )
-        before = [m.z for m in self.measurements(()) if PART_OF[m.quantity] in parts]
+        """Returns what the switches make of the step."""
+        without = self.measurements(())
+        parts = {part for switch in switches for part in switch.parts}
+        after = self.measurements(switches)
         return Explanation(
-            switches,
-            max(before),
-            max(m.z for m in after),
-            not self.failing(switches),
-            _cost(after, self._threshold),
+            switches=switches,
+            before=max(m.z for m in without if m.definition.part in parts),
+            after=max(m.z for m in after),
+            explains=not self.failing(switches),
+            cost=cost(after, self._threshold),
         )
 
 
-def _cost(measurements: Sequence[Measurement], threshold: float) -> float:
-    """A step that fails costs the logarithms of its excess; one that passes, far less,
-    its negative log-likelihood.
+def cost(measurements: Sequence[Measurement], threshold: float) -> float:
+    """Returns how badly a step fits: the lower, the likelier the explanation.
 
-    Of two explanations that pass, the one that predicts more sharply is the likelier:
-    under Gaussian rounding of size u a distance z u has the likelihood exp(-z^2 / 2) /
-    u.
+    What fails costs the logarithm of its excess. What passes costs its negative
+    log-likelihood, which counts far less: under Gaussian rounding of size u a distance
+    of z u has the likelihood exp(-z^2 / 2) / u, so of two explanations that pass, the
+    one that predicts more sharply is preferred.
+
+    Args:
+      measurements: measurements of the whole step.
+      threshold: largest z that passes.
     """
     excess = sum(
-        math.log(min(m.z, UNEQUAL) / threshold) for m in measurements if m.z > threshold
+        math.log(min(m.z, EQUALITY_WORTH) / threshold)
+        for m in measurements
+        if m.z > threshold
     )
     sharpness = sum(
         math.log(m.detectable) + m.z**2 / 2
         for m in measurements
         if m.detectable and m.z <= threshold
     )
-    return math.inf if math.isnan(excess) else excess * 1e9 + sharpness
-
-
-def as_json(explanations: Sequence[Explanation]) -> list[dict[str, Any]]:
-    """What verdict.json holds of a diagnosis."""
-    return [
-        {
-            "name": " + ".join(explanation.names),
-            "explanation": "; ".join(
-                switch.explanation for switch in explanation.switches
-            ),
-            "reference": "; ".join(switch.reference for switch in explanation.switches),
-            "before": explanation.before,
-            "after": explanation.after,
-            "explained": explanation.explains,
-        }
-        for explanation in explanations
-    ]
-
-
-def sentence(explanations: Sequence[Explanation]) -> str:
-    """The diagnosis in a line, the three nearest where nothing explains."""
-    if not explanations:
-        return "no known difference applies to what failed"
-    if not explanations[0].explains:
-        nearest = ", ".join(
-            f"{' + '.join(e.names)} ({_z(e.before)} -> {_z(e.after)})"
-            for e in explanations
-        )
-        return f"no known difference explains it; nearest: {nearest}"
-    best, *others = explanations
-    references = "; ".join(switch.reference for switch in best.switches)
-    more = (
-        f"; so would {', '.join(' + '.join(e.names) for e in others[:NEAREST])}"
-        if others
-        else ""
-    )
-    return (
-        f"explained by {' + '.join(best.names)} (z {_z(best.before)} -> "
-        f"{_z(best.after)}): "
-        + "; ".join(switch.explanation for switch in best.switches)
-        + f" [{references}]{more}"
-    )
-
-
-def _z(z: float) -> str:
-    return "unequal" if z >= BROKEN else f"{z:.1e}" if z >= 100 else f"{z:.2f}"
+    if math.isnan(excess):
+        return math.inf
+    # Any excess outweighs all sharpness.
+    return excess * 1e9 + sharpness

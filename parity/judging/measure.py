@@ -1,69 +1,37 @@
-"""Measurements of one recorded step -> z scores -> verdict and first divergence. NumPy
-only.
+"""Distances of one recorded tensor from its replay, in noise units. NumPy only.
 
-    z = ||replayed - recorded|| / max(noise unit, one ulp of the storage format, in norm)
+    z = ||replayed - recorded|| / max(noise unit, one ulp of the storage dtype, in norm)
 
-A step passes at z <= 8. What must be equal to the bit and is not counts as `BROKEN`.
+A tensor passes at z <= 8. A value that must be equal to the bit and is not, or that is
+not finite, is infinitely far away.
 """
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn.experiment.errors import UserError
 from parity.noise import norm, ulp
+from parity.quantities import ORDER, QUANTITIES, Quantity
 
-PARITY, DIVERGENCE, COULD_NOT_JUDGE = 0, 1, 2
-"""Exit codes of every command that judges."""
 THRESHOLD = 8.0
-BROKEN = 1e308
-"""The z of a broken equality, and of a comparison with a value that is not finite."""
-
-EXACT = (
-    "params",
-    "batch",
-    "optimizer_step",
-    "learning_rate",
-    "loss_scale",
-    "skipped",
-    "unchanged",
-)
-PHASES = (
-    "params",
-    "batch",
-    "optimizer_step",
-    "learning_rate",
-    "loss_scale",
-    "activations",
-    "loss",
-    "batch_stats",
-    "grads",
-    "grad_norm",
-    "skipped",
-    "moments",
-    "updated",
-    "unchanged",
-)
-"""Quantities in the order in which a step makes them."""
-LEARNED = ("grads", "moments", "updated")
-"""Quantities of a step that is not skipped."""
-ORDERED = ("activations", "grads")
-"""Quantities whose tensors are made one after the other."""
+"""Largest z that passes."""
+UNEQUAL = math.inf
+"""z of an equality that is broken, and of a comparison with a value that is not
+finite."""
 
 
 class Measurement(NamedTuple):
-    """One tensor of one step.
+    """One tensor of one step, compared.
 
     Attributes:
-      step: counted from 0.
-      quantity: one of PHASES.
+      step: step index, from 0.
+      quantity: name of its quantity, a key of QUANTITIES.
       tensor: canonical name; empty for a scalar.
-      z: distance in noise units.
-      detectable: the smallest relative error that would have been caught; 0 for an
-        equality.
-      closely: whether it failed with few draws of noise and was measured again with
-        many.
+      z: distance in noise units; UNEQUAL if no number of units says it.
+      detectable: smallest relative error that would have failed; 0 for an equality.
+      closely: failed with few draws of noise and was measured again with many.
     """
 
     step: int
@@ -72,6 +40,11 @@ class Measurement(NamedTuple):
     z: float
     detectable: float
     closely: bool = False
+
+    @property
+    def definition(self) -> Quantity:
+        """Definition of the quantity that was measured."""
+        return QUANTITIES[self.quantity]
 
 
 def measure(
@@ -86,121 +59,89 @@ def measure(
     threshold: float = THRESHOLD,
     closely: bool = False,
 ) -> Measurement:
-    """Compares one tensor in noise units.
+    """Compares one tensor with its replay, in noise units.
 
     Args:
-      step, quantity, tensor: where it stands.
-      recorded: as the stack wrote it.
-      replayed: as JAX computes it from the recorded inputs, float64.
-      unit: its noise unit.
-      storage: the format it was stored in before unscaling.
-      scale: what it was multiplied by in that format.
+      step: step index, from 0.
+      quantity: name of the quantity.
+      tensor: canonical name; empty for a scalar.
+      recorded: tensor as the stack wrote it.
+      replayed: float64 tensor that JAX computes from the recorded inputs.
+      unit: noise unit, a Euclidean norm.
+      storage: dtype that the stack held the tensor in, before unscaling.
+      scale: factor that the tensor was multiplied by in that dtype (loss scale).
       threshold: largest z that passes.
-      closely: for the record.
+      closely: kept with the measurement.
     """
-    floor = norm(ulp(np.asarray(recorded, np.float64) * scale, storage) / scale)
-    unit, size = max(unit, floor), norm(recorded)
+    # A gradient of 2^-20 under a loss scale of 2^16 was stored as 2^-4: its ulp is
+    # that of the scaled number, divided by the scale.
+    scaled = np.asarray(recorded, np.float64) * scale
+    floor = norm(ulp(scaled, storage) / scale)
+    unit = max(unit, floor)
+    size = norm(recorded)
     z = norm(np.asarray(recorded, np.float64) - replayed) / unit
     if not (np.isfinite(z) and np.isfinite(unit)):
-        return Measurement(step, quantity, tensor, BROKEN, 0.0, closely)
-    return Measurement(
-        step, quantity, tensor, z, threshold * unit / size if size else 0.0, closely
-    )
+        return Measurement(step, quantity, tensor, UNEQUAL, 0.0, closely)
+    detectable = threshold * unit / size if size else 0.0
+    return Measurement(step, quantity, tensor, z, detectable, closely)
 
 
 def equal(
     step: int, quantity: str, tensor: str, left: np.ndarray, right: np.ndarray
 ) -> Measurement:
-    """Compares one tensor to the bit; what is not finite is never equal."""
-    left, right = np.asarray(left), np.asarray(right)
-    same = (
-        left.shape == right.shape
-        and left.dtype == right.dtype
-        and left.tobytes() == right.tobytes()
-        and bool(np.isfinite(left).all())
-    )
-    return Measurement(step, quantity, tensor, 0.0 if same else BROKEN, 0.0)
-
-
-def verdict(
-    measurements: Sequence[Measurement],
-    steps: int,
-    threshold: float = THRESHOLD,
-    order: Sequence[str] = (),
-) -> dict[str, Any]:
-    """What verdict.json holds of one recording.
-
-    Args:
-      measurements: of every step.
-      steps: judged.
-      threshold: largest z that passes.
-      order: names of activations and gradients in the order in which a step makes them;
-        those left out come after.
-
-    Raises:
-      UserError: there is nothing to judge by: no tensor, or no step that was not
-        skipped.
-    """
-    if not any(m.quantity not in EXACT for m in measurements) or steps < 1:
-        raise UserError(
-            f"cannot judge: no tensor of {steps} steps was measured; record at least "
-            "one, --record=full"
-        )
-    first = first_failed(measurements, threshold, order)
-    if first is None and all(m.quantity not in LEARNED for m in measurements):
-        raise UserError(
-            f"cannot judge: each of {steps} steps was skipped by an overflow, so "
-            "nothing was learned; record more (--steps) or start from a smaller loss "
-            "scale (--initial_scale_power)"
-        )
-    return {
-        "verdict": "divergence" if first else "parity",
-        "max_z": max((m.z for m in measurements), default=0.0),
-        "threshold": threshold,
-        "steps": steps,
-        "steps_measured_closely": len({m.step for m in measurements if m.closely}),
-        "first_divergence": first
-        and {
-            name: getattr(first, name) for name in ("step", "quantity", "tensor", "z")
-        },
-        "quantities": {
-            quantity: _summary(m for m in measurements if m.quantity == quantity)
-            for quantity in PHASES
-        },
-    }
+    """Compares one tensor to the bit; NaN and infinity are never equal to anything."""
+    left = np.asarray(left)
+    right = np.asarray(right)
+    same_layout = left.shape == right.shape and left.dtype == right.dtype
+    # Bytes, because 0.0 == -0.0 although the two behave differently downstream.
+    same = same_layout and left.tobytes() == right.tobytes()
+    passes = same and bool(np.isfinite(left).all())
+    return Measurement(step, quantity, tensor, 0.0 if passes else UNEQUAL, 0.0)
 
 
 def first_failed(
     measurements: Iterable[Measurement], threshold: float, order: Sequence[str]
 ) -> Measurement | None:
-    """The first divergence: by step, by phase, by order (activations and gradients) and
-    by size; None at parity."""
+    """Returns the first divergence, or None at parity.
+
+    The first in time: by step, by quantity, by the order of computation within a
+    quantity (activations forward, gradients backward), then by size.
+
+    Args:
+      measurements: measurements of any number of steps, in any order.
+      threshold: largest z that passes.
+      order: names of layers and gradients in the order in which a step computes them;
+        names that are missing come last.
+    """
     places = {name: place for place, name in enumerate(order)}
 
     def when(m: Measurement) -> tuple[float, ...]:
-        place = places.get(m.tensor, len(places)) if m.quantity in ORDERED else 0
-        return m.step, PHASES.index(m.quantity), place, -m.z
+        place = places.get(m.tensor, len(places)) if m.definition.is_ordered else 0
+        return m.step, ORDER[m.quantity], place, -m.z
 
-    return min((m for m in measurements if m.z > threshold), key=when, default=None)
-
-
-def _summary(measurements: Iterable[Measurement]) -> dict[str, Any]:
-    measurements = list(measurements)
-    if not measurements:
-        return {"compared": 0}
-    worst = max(measurements, key=lambda m: m.z)
-    detectable = [m.detectable for m in measurements]
-    return {
-        "compared": len(measurements),
-        "max_z": worst.z,
-        "step": worst.step,
-        "tensor": worst.tensor,
-        "detectable_median": float(np.median(detectable)),
-        "detectable_worst": max(detectable),
-    }
+    failed = (m for m in measurements if m.z > threshold)
+    return min(failed, key=when, default=None)
 
 
-if __name__ == "__main__":
-    from parity import compare
+def spell_z(z: float) -> str:
+    """Returns a distance in noise units as every table, page and sentence has it."""
+    if z == UNEQUAL:
+        return "unequal"
+    return f"{z:.2f}" if z < 100 else f"{z:.1e}"
 
-    compare.start()
+
+def spell_worst(quantity: str, z: float) -> str:
+    """Returns the largest z of a quantity; "equal" for an equality that holds."""
+    if QUANTITIES[quantity].is_exact and z == 0:
+        return "equal"
+    return spell_z(z)
+
+
+def z_as_json(z: float) -> float | str:
+    """Returns a distance as JSON, which has no infinity: a number or "unequal"."""
+    return "unequal" if z == UNEQUAL else z
+
+
+def z_from_json(value: float | str) -> float:
+    """Inverse of `z_as_json`."""
+    return UNEQUAL if value == "unequal" else float(value)

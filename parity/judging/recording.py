@@ -1,5 +1,4 @@
-"""The whole judgement of one recording: every measurement, the verdict, and on
-divergence why and who is right."""
+"""Judges one whole recording: every step, the verdict, and on divergence the cause."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -8,60 +7,54 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnn.experiment.files.trace import Reader
-from parity.judging import diagnose, measure
-from parity.judging.diagnose import Explanation
+from parity.judging.diagnose import STEPS, diagnose
+from parity.judging.explanation import Explanation, sentence
 from parity.judging.measure import Measurement
-from parity.judging.step import THOROUGH, Judge, Replays, order
+from parity.judging.replays import Replays
+from parity.judging.rounds import THOROUGH
+from parity.judging.step import Judge, order
 from parity.judging.third_opinion import Vote
+from parity.judging.verdict import Verdict, judge_measurements
 from parity.semantics.switch import Switch
 
-WORTH_A_CLOSE_LOOK, WORSE = 1000.0, 0.9
-"""Under a switch, what still fails by more than this z, or by more than this share of
-what it is without the switch, is not measured again with more draws."""
+WORTH_A_CLOSE_LOOK = 1000.0
+"""Under a switch, what fails by more than this z is not measured with many draws."""
+WORSE = 0.9
+"""Nor what fails by more than this share of the worst z without the switch."""
 
 
 class Judgement(NamedTuple):
     """What was found of one recording.
 
     Attributes:
-      measurements: of every step.
-      verdict: as `compare.verdict` returns it.
-      explanations: of the first diverging step, the best first; empty at parity.
-      vote: of the oracle on the first tensor that failed; None at parity, and for what
-        is an equality.
+      measurements: measurements of every step.
+      verdict: the verdict that they amount to.
+      order: names of layers and gradients in the order in which a step computes them.
+      explanations: what explains the first diverging step, best first; None if nothing
+        was looked for, as at parity.
+      vote: the oracle's opinion on the first tensor that failed; None at parity, and
+        for an equality.
     """
 
     measurements: list[Measurement]
-    verdict: dict[str, Any]
-    explanations: list[Explanation]
-    vote: Vote | None
+    verdict: Verdict
+    order: list[str]
+    explanations: list[Explanation] | None = None
+    vote: Vote | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """What verdict.json holds of a recording."""
-        return self.verdict | {
-            "diagnosis": diagnose.as_json(self.explanations),
+        """Returns what verdict.json holds of a recording."""
+        return self.verdict.as_json() | {
+            "diagnosis": [e.as_json() for e in self.explanations or ()],
             "oracle": self.vote and self.vote._asdict(),
         }
 
-    def with_vote(self, stack: str) -> dict[str, Any]:
-        """The verdict, the oracle's opinion beside the first divergence."""
-        if not self.vote:
-            return self.verdict
-        return self.verdict | {
-            "first_divergence": {
-                **self.verdict["first_divergence"],
-                "third_opinion": self.vote.sentence(stack),
-            }
-        }
-
     def sentences(self, stack: str) -> list[str]:
-        """What is to be said of a divergence, a line each."""
-        if not self.verdict["first_divergence"]:
+        """Returns what is to be said of a divergence, a line each; none at parity."""
+        if self.verdict.is_parity:
             return []
-        return [
-            diagnose.sentence(self.explanations),
-            *([self.vote.sentence(stack)] if self.vote else []),
-        ]
+        opinion = [self.vote.sentence(stack)] if self.vote else []
+        return [sentence(self.explanations or ()), *opinion]
 
 
 def judge_recording(
@@ -74,40 +67,34 @@ def judge_recording(
     """Judges every step of a recording, from `trace.first` on.
 
     Args:
-      replays: of the experiment that was recorded.
+      replays: replays of the experiment that was recorded.
       trace: the recording.
-      initial: the flat parameters that the run was given; None: not known.
+      initial: flat parameters that the run was given; None if not known.
       threshold: largest z that passes.
-      rounds: draws of noise to measure with; see `judge.Judge`.
+      rounds: numbers of draws to measure with; see `rounds.Rounds`.
     """
     judge = Judge(replays, trace, initial, threshold, rounds)
-    measurements = [
-        m for number in range(trace.first, len(trace)) for m in judge.step(number)
-    ]
-    verdict = measure.verdict(
-        measurements, len(trace) - trace.first, threshold, order(trace)
-    )
-    failed = measure.first_failed(measurements, threshold, order(trace))
+    numbers = range(trace.first, len(trace))
+    measurements = [m for number in numbers for m in judge.step(number)]
+    made_in = order(trace)
+    verdict = judge_measurements(measurements, len(numbers), threshold, made_in)
+    failed = verdict.first_divergence
     if failed is None:
-        return Judgement(measurements, verdict, [], None)
-    return Judgement(
-        measurements,
-        verdict,
-        explain(judge, failed.step, len(trace), replays, threshold),
-        judge.vote(failed),
-    )
+        return Judgement(measurements, verdict, made_in)
+    explanations = explain(judge, failed.step, len(trace), replays, threshold)
+    return Judgement(measurements, verdict, made_in, explanations, judge.vote(failed))
 
 
 def explain(
     judge: Judge, number: int, steps: int, replays: Replays, threshold: float
 ) -> list[Explanation]:
-    """What explains a diverging step, the best first.
+    """Returns what explains a diverging step, best first.
 
     Args:
-      judge: of the recording.
-      number: of the step.
-      steps: in the recording.
-      replays: of the experiment.
+      judge: judge of the recording.
+      number: index of the diverging step.
+      steps: number of steps in the recording.
+      replays: replays of the experiment.
       threshold: largest z that passes.
     """
 
@@ -120,9 +107,11 @@ def explain(
     ) -> Sequence[Measurement]:
         if not switches:
             return without(part, step)
+        # A close look takes 64 draws. A switch that barely helps will not explain, so
+        # it is not worth one.
         worst = max((m.z for m in without(part, step)), default=0.0)
-        return judge.part(part, step, switches, min(WORTH_A_CLOSE_LOOK, WORSE * worst))
+        close_below = min(WORTH_A_CLOSE_LOOK, WORSE * worst)
+        return judge.part(part, step, switches, close_below)
 
-    return diagnose.diagnose(
-        measure, range(steps)[number:][: diagnose.STEPS], replays.experiment, threshold
-    )
+    following = range(number, steps)[:STEPS]
+    return diagnose(measure, following, replays.experiment, threshold)

@@ -1,5 +1,7 @@
-"""The third opinion on a tensor that fails: is the recording or JAX's replay nearer to
-the oracle's float64?"""
+"""Third opinion on a tensor that fails: the oracle's, in NumPy and float64.
+
+Says whether the recording or JAX's replay is nearer to it.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,32 +15,22 @@ from parity.inputs import Inputs
 from parity.judging.measure import Measurement
 from parity.noise import norm
 from parity.oracle import step as oracle_step
-
-KINDS = {
-    "activations": "activations",
-    "loss": "loss",
-    "batch_stats": "updated_batch_stats",
-    "grads": "grads",
-    "moments": "updated_moments",
-    "updated": "updated",
-}
-"""Quantity -> the kind of tensor that it measures."""
-OF_THE_UPDATE = ("moments", "updated")
+from parity.quantities import QUANTITIES, UPDATE
 
 
 class Vote(NamedTuple):
     """Relative distances from the oracle's tensor.
 
     Attributes:
-      recorded: of what the stack recorded.
-      replayed: of what JAX computed from the same inputs.
+      recorded: distance of what the stack recorded.
+      replayed: distance of what JAX computed from the same inputs.
     """
 
     recorded: float
     replayed: float
 
     def sentence(self, stack: str) -> str:
-        """Which side is right, in a line."""
+        """Returns in one line which side the oracle is on."""
         side = "the replay" if self.replayed < self.recorded else stack
         return (
             f"the oracle (NumPy, float64) sides with {side}: {stack} is "
@@ -54,50 +46,54 @@ def vote(
     replayed: Mapping[str, np.ndarray],
     failed: Measurement,
 ) -> Vote | None:
-    """Asks the oracle about the first tensor that failed; None for what is no tensor of
-    the computation, or depends on how many ranks there are, of which the oracle has
-    one.
+    """Asks the oracle about the first tensor that failed.
 
     Args:
-      experiment: that was recorded.
-      signature: of its data.
+      experiment: experiment that was recorded.
+      signature: shapes of its data.
       inputs: what the step started from.
-      step: what was recorded.
-      replayed: what JAX computed.
+      step: recorded tensors by name.
+      replayed: tensors that JAX computed.
       failed: the measurement.
+
+    Returns:
+      None for what is no tensor of the computation, or depends on the number of ranks,
+      of which the oracle has one.
     """
-    has_own_statistics = experiment.num_devices > 1 and not experiment.sync_batch_norm
-    if failed.quantity not in KINDS or (
-        has_own_statistics and failed.quantity not in OF_THE_UPDATE
-    ):
+    quantity = QUANTITIES[failed.quantity]
+    per_rank_statistics = experiment.num_devices > 1 and not experiment.sync_batch_norm
+    if not quantity.kind or (per_rank_statistics and quantity.part != UPDATE):
         return None
-    name = "/".join(filter(None, (KINDS[failed.quantity], failed.tensor)))
-    truth = _half(experiment, signature, inputs, failed.quantity)[name]
+    name = "/".join(filter(None, (quantity.kind, failed.tensor)))
+    if quantity.part == UPDATE:
+        truth = _update(experiment, inputs)[name]
+    else:
+        truth = _gradients(experiment, signature, inputs)[name]
     size = norm(truth) or 1.0
-    return Vote(norm(step[name] - truth) / size, norm(replayed[name] - truth) / size)
+    recorded_distance = norm(step[name] - truth) / size
+    replayed_distance = norm(replayed[name] - truth) / size
+    return Vote(recorded_distance, replayed_distance)
 
 
-def _half(
-    experiment: Experiment, signature: Signature, inputs: Inputs, quantity: str
+def _update(experiment: Experiment, inputs: Inputs) -> Mapping[str, Any]:
+    return oracle_step.update(
+        experiment,
+        select(inputs.master, "params"),
+        select(inputs.master, "grads"),
+        select(inputs.master, "moments"),
+        inputs.updates,
+        inputs.learning_rate,
+    )
+
+
+def _gradients(
+    experiment: Experiment, signature: Signature, inputs: Inputs
 ) -> Mapping[str, Any]:
-    if quantity in OF_THE_UPDATE:
-        kinds = {
-            kind: select(inputs.master, kind) for kind in ("params", "grads", "moments")
-        }
-        return oracle_step.update(
-            experiment,
-            kinds["params"],
-            kinds["grads"],
-            kinds["moments"],
-            inputs.updates,
-            inputs.learning_rate,
-        )
-    params, stats = (select(inputs.compute, kind) for kind in ("params", "batch_stats"))
     return oracle_step.gradients(
         experiment,
         signature,
-        params,
-        stats,
+        select(inputs.compute, "params"),
+        select(inputs.compute, "batch_stats"),
         inputs.compute["inputs"],
         inputs.targets,
         inputs.step,

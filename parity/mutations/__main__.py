@@ -21,7 +21,8 @@ from jaxnn import train
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line
-from parity.judging.measure import COULD_NOT_JUDGE, THRESHOLD
+from parity.judging.measure import THRESHOLD
+from parity.judging.verdict import COULD_NOT_JUDGE
 from parity.mutations import score, table
 from parity.mutations.bases import BASES
 from parity.mutations.score import FaultOutcome

@@ -24,8 +24,8 @@ from parity.judging.recording import explain
 from parity.judging.step import THOROUGH, Judge, Replays, order
 from parity.mutations.bases import ONLY
 from parity.mutations.plan import STEPS, Mutant, mutants
-from parity.run import initial_params
 from parity.semantics import SWITCHES
+from parity.stacks import INITIAL_PARAMS, initial_params
 
 PLANTED = "torch_ref.planted"
 CLEAN, JAX = "clean", "jax"
@@ -151,7 +151,7 @@ def record(bench: Bench, planted: Sequence[Mutant]) -> list[int]:
       UserError: jaxnn, the torch side or its clean run failed; its last line is shown.
     """
     bench.folder.mkdir(parents=True)
-    artifacts.write_params(bench.folder / "initial.safetensors", bench.initial)
+    artifacts.write_params(bench.folder / INITIAL_PARAMS, bench.initial)
     clean = Mutant((), "", bench.experiment, 0)
     jobs = bench.folder / "jobs.json"
     jobs.write_text(

@@ -7,7 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from parity.judging.measure import BROKEN, Measurement
+from parity.judging.measure import UNEQUAL, Measurement
 from parity.mutations.score import CLEAN, FaultOutcome
 
 LOCATED, EXPLAINED = 0.95, 0.90
@@ -180,7 +180,7 @@ def as_json(outcomes: Sequence[FaultOutcome], commit: str) -> dict[str, Any]:
 def _where(measurement: Measurement | None) -> str:
     if measurement is None:
         return "nowhere"
-    z = "unequal" if measurement.z >= BROKEN else f"z {measurement.z:.3g}"
+    z = "unequal" if measurement.z == UNEQUAL else f"z {measurement.z:.3g}"
     return (
         " ".join(
             f"step {measurement.step} {measurement.quantity} "

@@ -9,15 +9,17 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from parity.judging.measure import BROKEN, EXACT, PHASES, Measurement
-from parity.report import terminal
-from parity.report.terminal import EXPLANATION
+from parity.judging.measure import UNEQUAL, Measurement, spell_z
+from parity.quantities import QUANTITIES
+from parity.report.html import element
 
 LOWEST = 1e-2
-"""What lies below is a dot at the bottom."""
+"""A smaller z is a dot at the bottom."""
 TOP = 8.0
-"""Percent of the height above the scale; what is unequal is drawn there."""
+"""Percent of the height above the scale, where what is unequal is drawn."""
+UNEQUAL_HEIGHT = TOP / 3
 MOST_DOTS = 60
+"""Most steps at which every point gets a dot."""
 MOST_LABELS = 8
 
 Series = Mapping[str, Mapping[int, float]]
@@ -25,45 +27,60 @@ Series = Mapping[str, Mapping[int, float]]
 
 
 def figure(measurements: Sequence[Measurement], threshold: float) -> str:
-    """The figure as HTML.
+    """Returns the figure as HTML.
 
     Args:
-      measurements: of one recording.
+      measurements: measurements of one recording.
       threshold: largest z that passes.
     """
     steps = max(m.step for m in measurements) + 1
     series = worst_by_step(measurements)
     scale = Scale(series, threshold)
-    drawing = "".join(
-        [
-            *(_level("grid", scale.height(value), steps) for value in scale.grid),
-            _level("threshold", scale.height(threshold), steps),
-            *(
-                _curve(quantity, points, scale, steps)
-                for quantity, points in series.items()
-            ),
-        ]
+    grid = [_level("grid", scale.height(value), steps) for value in scale.grid]
+    allowed = _level("threshold", scale.height(threshold), steps)
+    curves = [_curve(name, points, scale, steps) for name, points in series.items()]
+    drawing = element(
+        "svg",
+        *grid,
+        allowed,
+        *curves,
+        # Half a step of room on both sides, so that the outermost dots are whole.
+        viewBox=f"-0.5 0 {steps} 100",
+        preserveAspectRatio="none",
+        role="img",
+        aria_label="worst z of each quantity over the steps",
     )
-    labels = "".join(
-        f'<span style="top:{height:.1f}%">{text}</span>'
+    labels = [
+        element("span", text, style=f"top:{height:.1f}%")
         for height, text in scale.labels()
+    ]
+    box = element(
+        "div",
+        element("div", *labels, class_="scale"),
+        drawing,
+        step_axis("div", steps),
+        class_="curves",
     )
-    return (
-        f'<div class="curves"><div class="scale">{labels}</div><svg viewBox="-0.5 0 '
-        f'{steps} 100" preserveAspectRatio="none" role="img" aria-label="worst z of '
-        f'each quantity over the steps">{drawing}</svg><div class="steps"><span>step '
-        f'0</span><span>{steps - 1}</span></div></div><p class="legend"><span><i '
-        f'class="line threshold"></i>allowed: {threshold:g}</span>{_legend(series)}</p>'
-    )
+    return box + element("p", *_legend(series, threshold), class_="legend")
+
+
+def step_axis(tag: str, steps: int) -> str:
+    """Returns the labels of the first and last step, under a figure."""
+    first = element("span", "step 0")
+    last = element("span", str(steps - 1))
+    return element(tag, first, last, class_="steps")
 
 
 def worst_by_step(measurements: Iterable[Measurement]) -> dict[str, dict[int, float]]:
-    """Quantity -> step -> its largest z, both in order; equalities only where they are
-    broken."""
-    series: dict[str, dict[int, float]] = {quantity: {} for quantity in PHASES}
+    """Returns quantity -> step -> its largest z, both in order.
+
+    Equalities appear only at steps where they are broken.
+    """
+    series: dict[str, dict[int, float]] = {quantity: {} for quantity in QUANTITIES}
     for m in measurements:
-        if m.z or m.quantity not in EXACT:
-            series[m.quantity][m.step] = max(m.z, series[m.quantity].get(m.step, 0.0))
+        if m.z or not m.definition.is_exact:
+            points = series[m.quantity]
+            points[m.step] = max(m.z, points.get(m.step, 0.0))
     return {
         quantity: dict(sorted(points.items()))
         for quantity, points in series.items()
@@ -72,66 +89,76 @@ def worst_by_step(measurements: Iterable[Measurement]) -> dict[str, dict[int, fl
 
 
 class Scale:
-    """Percent from the top of the drawing of each z.
+    """Maps each z to percent from the top of the drawing.
+
+    Args:
+      series: everything to be drawn.
+      threshold: largest z that passes; always within the scale.
 
     Attributes:
-      grid: powers of ten.
+      grid: powers of ten to draw lines at.
     """
 
     def __init__(self, series: Series, threshold: float):
         values = [value for points in series.values() for value in points.values()]
-        finite = [value for value in values if value < BROKEN]
-        low, high = (
-            math.log10(LOWEST),
-            math.ceil(math.log10(max(*finite, threshold * 1.2, 10))),
-        )
-        self._span, self._any_unequal = high - low, len(finite) < len(values)
+        finite = [value for value in values if value != UNEQUAL]
+        low = math.log10(LOWEST)
+        # A fifth of room above the threshold, and never less than a decade above 1.
+        high = math.ceil(math.log10(max(*finite, threshold * 1.2, 10)))
+        self._span = high - low
+        self._any_unequal = len(finite) < len(values)
         self.grid = [10.0**power for power in range(round(low), high + 1)]
 
     def height(self, value: float) -> float:
-        """Of a z."""
-        if value == BROKEN:
-            return TOP / 3
-        return TOP + (100 - TOP) * (
-            1 - math.log10(max(value, LOWEST) / LOWEST) / self._span
-        )
+        """Returns the height of a z."""
+        if value == UNEQUAL:
+            return UNEQUAL_HEIGHT
+        share = math.log10(max(value, LOWEST) / LOWEST) / self._span
+        return TOP + (100 - TOP) * (1 - share)
 
     def labels(self) -> list[tuple[float, str]]:
-        """(height, text): few enough not to overlap."""
+        """Returns (height, text) of each label, few enough not to overlap."""
         shown = self.grid[:: math.ceil(len(self.grid) / MOST_LABELS)]
         numbers = [(self.height(value), f"{value:g}") for value in shown[1:]]
-        unequal = [(TOP / 3, "unequal")] if self._any_unequal else []
+        unequal = [(UNEQUAL_HEIGHT, "unequal")] if self._any_unequal else []
         return [(100.0, f"≤ {LOWEST:g}"), *numbers, *unequal]
 
 
 def _level(kind: str, height: float, steps: int) -> str:
-    return f'<path class="{kind}" d="M-.5 {height:.1f}h{steps}"/>'
+    return element("path", class_=kind, d=f"M-.5 {height:.1f}h{steps}")
 
 
 def _curve(quantity: str, points: Mapping[int, float], scale: Scale, steps: int) -> str:
-    """A line through neighbouring steps, broken where z is as good as zero or unequal,
-    and dots where they are few."""
-    places = {
-        step: f"{step} {scale.height(value):.1f}" for step, value in points.items()
-    }
-    on_line = [step for step, value in points.items() if LOWEST < value < BROKEN]
+    """A line through neighbouring steps, and dots where they are few.
+
+    The line is broken where z is as good as zero or unequal.
+    """
+    places = {step: f"{step} {scale.height(z):.1f}" for step, z in points.items()}
+    on_line = [step for step, z in points.items() if LOWEST < z < UNEQUAL]
+    # Consecutive steps have the same distance from their place in the list.
     runs = itertools.groupby(enumerate(on_line), lambda item: item[1] - item[0])
     line = "".join("M" + "L".join(places[step] for _, step in run) for _, run in runs)
-    dotted = (
-        places
-        if steps <= MOST_DOTS
-        else {step: places[step] for step in points if points[step] == BROKEN}
-    )
-    dots = "".join(f"M{place}h0" for place in dotted.values())
-    return (
-        f'<g class="{quantity}"><title>{EXPLANATION[quantity]}</title>'
-        f'<path class="line" d="{line}"/><path class="dots" d="{dots}"/></g>'
+    dotted = [
+        place
+        for step, place in places.items()
+        if steps <= MOST_DOTS or points[step] == UNEQUAL
+    ]
+    dots = "".join(f"M{place}h0" for place in dotted)
+    return element(
+        "g",
+        element("title", QUANTITIES[quantity].label),
+        element("path", class_="line", d=line),
+        element("path", class_="dots", d=dots),
+        class_=quantity,
     )
 
 
-def _legend(series: Series) -> str:
-    return "".join(
-        f'<span><i class="line {quantity}"></i>{EXPLANATION[quantity]} '
-        f"<small>{terminal.z(max(points.values()))}</small></span>"
-        for quantity, points in series.items()
-    )
+def _legend(series: Series, threshold: float) -> list[str]:
+    dashes = element("i", class_="line threshold")
+    entries = [element("span", dashes, f"allowed: {threshold:g}")]
+    for quantity, points in series.items():
+        stroke = element("i", class_=f"line {quantity}")
+        worst = element("small", spell_z(max(points.values())))
+        label = QUANTITIES[quantity].label
+        entries.append(element("span", stroke, f"{label} ", worst))
+    return entries

@@ -8,16 +8,17 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
-from parity.judging.measure import BROKEN, EXACT, PHASES, Measurement
-from parity.report import words
-from parity.report.terminal import EXPLANATION
+from parity.judging.measure import UNEQUAL, Measurement, spell_worst
+from parity.quantities import QUANTITIES
+from parity.report.curves import step_axis
+from parity.report.html import element
 
 OPEN_ROWS = 60
-"""The quantities of a figure with no more rows than this are all open; of a larger one
-those that failed."""
+"""A figure with no more rows than this is wholly unfolded; of a larger one only the
+quantities that failed."""
 SHARES = (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 10, 1000)
-"""Upper bounds of the colours as shares of the threshold; one more colour has no bound,
-the last is unequal."""
+"""Upper bounds of the colours as shares of the threshold. One more colour has no bound,
+and the last one is for what is unequal."""
 
 Row = Mapping[int, float]
 """Step -> z."""
@@ -26,12 +27,12 @@ Row = Mapping[int, float]
 def figure(
     measurements: Sequence[Measurement], threshold: float, order: Sequence[str]
 ) -> str:
-    """The figure as HTML.
+    """Returns the figure as HTML.
 
     Args:
-      measurements: of one recording.
+      measurements: measurements of one recording.
       threshold: largest z that passes.
-      order: tensor names in the order in which a step makes them.
+      order: tensor names in the order in which a step computes them.
     """
     steps = max(m.step for m in measurements) + 1
     groups = {
@@ -43,34 +44,31 @@ def figure(
         _group(quantity, tensors, threshold, is_small)
         for quantity, tensors in groups.items()
     )
-    body = body.replace(
-        "<svg>", f'<svg viewBox="0 -1 {steps} 2" preserveAspectRatio="none">'
-    )
-    return (
-        f'{_legend(threshold)}<div class="heat">{body}<div '
-        'class="row"><span></span><span class="steps"><span>step '
-        f"0</span><span>{steps - 1}</span></span></div></div>"
-    )
+    # The same for every row, so it is written out once, here.
+    frame = f'<svg viewBox="0 -1 {steps} 2" preserveAspectRatio="none">'
+    body = body.replace("<svg>", frame)
+    axis = element("div", element("span"), step_axis("span", steps), class_="row")
+    return _legend(threshold) + element("div", body, axis, class_="heat")
 
 
 def rows(
     measurements: Iterable[Measurement], order: Sequence[str]
 ) -> dict[str, dict[str, Row]]:
-    """Quantity -> tensor -> step -> z, in the order in which a step makes them; moments
-    first of one kind."""
-    table: dict[str, dict[str, dict[int, float]]] = {
-        quantity: {} for quantity in PHASES
-    }
+    """Returns quantity -> tensor -> step -> z, in the order of a step.
+
+    Of the moments, all first ones come before all second ones.
+    """
+    table: dict[str, dict[str, dict[int, float]]] = {name: {} for name in QUANTITIES}
     for m in measurements:
         table[m.quantity].setdefault(m.tensor, {})[m.step] = m.z
     places = {name: place for place, name in enumerate(order)}
 
     def when(tensor: str) -> tuple[str, int]:
-        kind, _, name = tensor.partition("/")
-        is_part = tensor not in places and name in places
-        return (
-            (kind, places[name]) if is_part else ("", places.get(tensor, len(places)))
-        )
+        # "first/hidden/kernel" is a moment of the parameter "hidden/kernel".
+        moment, _, name = tensor.partition("/")
+        if tensor not in places and name in places:
+            return moment, places[name]
+        return "", places.get(tensor, len(places))
 
     return {
         quantity: {tensor: tensors[tensor] for tensor in sorted(tensors, key=when)}
@@ -81,14 +79,14 @@ def rows(
 
 def _shown(quantity: str, tensors: dict[str, Row]) -> dict[str, Row]:
     """Of an equality only the tensors that are unequal somewhere."""
-    if quantity not in EXACT:
+    if not QUANTITIES[quantity].is_exact:
         return tensors
     broken = {tensor: row for tensor, row in tensors.items() if max(row.values()) > 0}
     return broken or {"": _together(tensors.values())}
 
 
 def _together(tensors: Iterable[Row]) -> dict[int, float]:
-    """Step -> the largest z of any row."""
+    """Returns step -> the largest z of any row."""
     worst: dict[int, float] = {}
     for row in tensors:
         for step, value in row.items():
@@ -97,8 +95,8 @@ def _together(tensors: Iterable[Row]) -> dict[int, float]:
 
 
 def colour(value: float, threshold: float) -> int:
-    """Index of the colour of a z: 0 is zero, the last is unequal."""
-    if value == BROKEN:
+    """Returns the index of the colour of a z: 0 is zero, the last one is unequal."""
+    if value == UNEQUAL:
         return len(SHARES) + 1
     return sum(value > share * threshold for share in SHARES)
 
@@ -106,57 +104,55 @@ def colour(value: float, threshold: float) -> int:
 def _group(
     quantity: str, tensors: Mapping[str, Row], threshold: float, is_small: bool
 ) -> str:
-    """A row for the worst of a quantity, which opens and shuts the rows of its tensors."""
-    worst, name = _together(tensors.values()), EXPLANATION[quantity]
+    """A row for the worst of a quantity, which unfolds the rows of its tensors."""
+    worst = _together(tensors.values())
+    name = element("b", QUANTITIES[quantity].label)
     if len(tensors) == 1:
-        tensor = next(iter(tensors))
-        label = f"<b>{name}</b> {escape(tensor)}"
-        return (
-            "<div "
-            f'class="row{_bad(worst, threshold)}">{_cells(quantity, label, worst, threshold)}</div>'
-        )
-    is_open = " open" if is_small or _bad(worst, threshold) else ""
-    head = _cells(
-        quantity,
-        f"<b>{name}</b> <small>{len(tensors)} tensors</small>",
-        worst,
-        threshold,
-    )
+        (tensor,) = tensors
+        return _row(quantity, f"{name} {escape(tensor)}", worst, threshold)
+    count = element("small", f"{len(tensors)} tensors")
+    head = _row(quantity, f"{name} {count}", worst, threshold, tag="summary")
     body = "".join(
-        "<div "
-        f'class="row{_bad(row, threshold)}">{_cells(quantity, escape(tensor), row, threshold)}</div>'
+        _row(quantity, escape(tensor), row, threshold)
         for tensor, row in tensors.items()
     )
-    return (
-        f"<details{is_open}><summary "
-        f'class="row{_bad(worst, threshold)}">{head}</summary>{body}</details>'
-    )
+    return element("details", head, body, open=is_small or _fails(worst, threshold))
 
 
-def _cells(quantity: str, label: str, row: Row, threshold: float) -> str:
-    """Name, colours, and the largest z with its step."""
+def _row(
+    quantity: str, label: str, row: Row, threshold: float, tag: str = "div"
+) -> str:
+    """Label, colours, and the largest z with its step."""
+    fails = _fails(row, threshold)
     step = max(row, key=lambda step: row[step])
-    mark = "✗ " if _bad(row, threshold) else ""
-    where = f" <small>at {step}</small>" if row[step] else ""
-    return (
-        f"<span>{label}</span><svg>{''.join(_strokes(row, threshold))}</svg>"
-        f"<span>{mark}{words.worst(quantity, row[step])}{where}</span>"
+    mark = "✗ " if fails else ""
+    where = " " + element("small", f"at {step}") if row[step] else ""
+    return element(
+        tag,
+        element("span", label),
+        element("svg", *_strokes(row, threshold)),
+        element("span", mark, spell_worst(quantity, row[step]), where),
+        class_="row bad" if fails else "row",
     )
 
 
-def _bad(row: Row, threshold: float) -> str:
-    return " bad" if max(row.values()) > threshold else ""
+def _fails(row: Row, threshold: float) -> bool:
+    return max(row.values()) > threshold
 
 
 def _strokes(row: Row, threshold: float) -> Iterator[str]:
-    """A path for each colour of a row; each stroke begins where the one before ended
-    and a gap is over."""
+    """Yields a path for each colour of a row.
+
+    Each stroke starts relative to the end of the one before, and attributes go without
+    quotes: fifty steps of two hundred tensors must stay below a megabyte.
+    """
     paths: dict[int, str] = {}
     ends: dict[int, int] = {}
     cells = [(step, colour(value, threshold)) for step, value in sorted(row.items())]
-    for (_, index), run in itertools.groupby(
+    runs = itertools.groupby(
         enumerate(cells), lambda cell: (cell[1][0] - cell[0], cell[1][1])
-    ):
+    )
+    for (_, index), run in runs:
         first, *others = (step for _, (step, _) in run)
         length = 1 + len(others)
         move = f"m{first - ends[index]}" if index in ends else f"M{first}"
@@ -168,16 +164,11 @@ def _strokes(row: Row, threshold: float) -> Iterator[str]:
 
 def _legend(threshold: float) -> str:
     bounds = [f"{share * threshold:g}" for share in SHARES]
-    texts = [
-        "0",
-        *(f"to {bound}" for bound in bounds[1:]),
-        f"over {bounds[-1]}",
-        "unequal",
-    ]
-    colours = "".join(
-        f'<span><i class="cell c{index}"></i>{text}</span>'
+    middle = [f"to {bound}" for bound in bounds[1:]]
+    texts = ["0", *middle, f"over {bounds[-1]}", "unequal"]
+    colours = [
+        element("span", element("i", class_=f"cell c{index}"), text)
         for index, text in enumerate(texts)
-    )
-    return (
-        f'<p class="legend">{colours}<span><i class="cell"></i>not measured</span></p>'
-    )
+    ]
+    nothing = element("span", element("i", class_="cell"), "not measured")
+    return element("p", *colours, nothing, class_="legend")

@@ -1,119 +1,110 @@
-"""The verdict as a person reads it."""
+"""Prints judgements: a table of quantities, then a sentence on each recording."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from parity.judging.measure import BROKEN, EXACT, PHASES
-
-EXPLANATION = {
-    "params": "state before",
-    "batch": "sample ids",
-    "optimizer_step": "updates applied",
-    "learning_rate": "learning rate",
-    "loss_scale": "loss scale",
-    "skipped": "overflow decision",
-    "unchanged": "skipped unchanged",
-    "activations": "activations",
-    "loss": "loss",
-    "batch_stats": "running statistics",
-    "grads": "gradients",
-    "grad_norm": "gradient norm",
-    "moments": "moments",
-    "updated": "updated parameters",
-}
+from parity.judging.measure import spell_worst, spell_z
+from parity.judging.recording import Judgement
+from parity.judging.verdict import Summary, Verdict
+from parity.quantities import QUANTITIES
 
 
-def print_verdict(
-    verdicts: Mapping[str, Mapping[str, Any]], title: str, console: Console
+def print_judgements(
+    judgements: Mapping[str, Judgement], title: str, console: Console
 ) -> None:
-    """Prints a table of quantities with each recording's worst z, then a sentence on
-    each recording.
+    """Prints the table, a sentence on each recording, and what explains a divergence.
 
     Args:
-      verdicts: recording's name -> verdict, as `compare.verdict` returns it; the first
-        is the one to judge.
+      judgements: recording's name -> judgement; the first is the one to judge.
       title: what was judged.
-      console: where to.
+      console: where to print.
+    """
+    verdicts = {name: judged.verdict for name, judged in judgements.items()}
+    print_verdicts(verdicts, title, console)
+    for name, judged in judgements.items():
+        for sentence in judged.sentences(name):
+            console.print(f"{name}: {sentence}", highlight=False, soft_wrap=True)
+
+
+def print_verdicts(
+    verdicts: Mapping[str, Verdict], title: str, console: Console
+) -> None:
+    """Prints a table with the worst z of each quantity, then a sentence on each.
 
     The column "detects" is the smallest relative error that would have failed, of the
     median tensor.
+
+    Args:
+      verdicts: recording's name -> verdict; the first is the one to judge.
+      title: what was judged.
+      console: where to print.
     """
     judged, *others = verdicts
+    steps = verdicts[judged].steps
     table = Table(
-        title=(
-            f"{title}: {verdicts[judged]['steps']} steps replayed, worst z of each "
-            "quantity"
-        ),
+        title=f"{title}: {steps} steps replayed, worst z of each quantity",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    for header, justify in (
-        ("quantity", "left"),
-        (f"{judged} z", "right"),
-        ("at", "left"),
-        *((f"{name} z", "right") for name in others),
-        ("detects", "right"),
-    ):
-        table.add_column(header, justify=justify, no_wrap=True)
-    for quantity in PHASES:
-        row, *more = (verdict["quantities"][quantity] for verdict in verdicts.values())
-        if row["compared"]:
-            where = "" if row["max_z"] == 0 else _where(row["step"], row["tensor"])
-            table.add_row(
-                EXPLANATION[quantity],
-                _worst(row, quantity),
-                where,
-                *(_worst(other, quantity) for other in more),
-                _detectable(row, quantity),
-            )
+    table.add_column("quantity", no_wrap=True)
+    table.add_column(f"{judged} z", justify="right", no_wrap=True)
+    table.add_column("at", no_wrap=True)
+    for name in others:
+        table.add_column(f"{name} z", justify="right", no_wrap=True)
+    table.add_column("detects", justify="right", no_wrap=True)
+    for quantity in QUANTITIES:
+        if quantity in verdicts[judged].quantities:
+            table.add_row(*_row(quantity, verdicts))
     console.print(table)
     for name, verdict in verdicts.items():
         console.print(_sentence(name, verdict), highlight=False, soft_wrap=True)
 
 
-def _worst(row: Mapping[str, Any], quantity: str) -> str:
-    if not row["compared"]:
-        return ""
-    return "equal" if quantity in EXACT and row["max_z"] == 0 else z(row["max_z"])
+def _row(quantity: str, verdicts: Mapping[str, Verdict]) -> list[str]:
+    judged, *others = (v.quantities.get(quantity) for v in verdicts.values())
+    worst = judged.worst
+    where = _place(worst.step, worst.tensor) if worst.z else ""
+    return [
+        QUANTITIES[quantity].label,
+        _worst(quantity, judged),
+        where,
+        *(_worst(quantity, other) for other in others),
+        _detects(quantity, judged),
+    ]
 
 
-def _detectable(row: Mapping[str, Any], quantity: str) -> str:
-    if quantity in EXACT:
+def _worst(quantity: str, summary: Summary | None) -> str:
+    return spell_worst(quantity, summary.worst.z) if summary else ""
+
+
+def _detects(quantity: str, summary: Summary) -> str:
+    if QUANTITIES[quantity].is_exact:
         return "any"
-    return f"{row['detectable_median']:.1e}"
+    return f"{summary.detectable_median:.1e}"
 
 
-def _sentence(name: str, verdict: Mapping[str, Any]) -> str:
-    first = verdict["first_divergence"]
+def _sentence(name: str, verdict: Verdict) -> str:
+    allowed = f"{verdict.threshold:g} allowed"
+    first = verdict.first_divergence
     if first is None:
-        closely = verdict["steps_measured_closely"]
+        closely = verdict.steps_measured_closely
         note = (
-            f" ({closely} of {verdict['steps']} steps took more draws of noise)"
+            f" ({closely} of {verdict.steps} steps took more draws of noise)"
             if closely
             else ""
         )
-        return (
-            f"{name}: parity, worst z {verdict['max_z']:.2f} of "
-            f"{verdict['threshold']:g} allowed{note}"
-        )
+        worst = f"{verdict.max_z:.2f}"
+        return f"{name}: parity, worst z {worst} of {allowed}{note}"
+    where = _place(first.step, first.tensor)
     return (
-        f"{name}: DIVERGENCE, first at {_where(first['step'], first['tensor'])} "
-        f"({EXPLANATION[first['quantity']]}), z {z(first['z'])} of "
-        f"{verdict['threshold']:g} allowed"
+        f"{name}: DIVERGENCE, first at {where} ({first.definition.label}), "
+        f"z {spell_z(first.z)} of {allowed}"
     )
 
 
-def _where(step: int, tensor: str) -> str:
+def _place(step: int, tensor: str) -> str:
     return f"step {step} {tensor}".rstrip()
-
-
-def z(value: float) -> str:
-    """A distance in noise units, as every report spells it."""
-    if value == BROKEN:
-        return "unequal"
-    return f"{value:.2f}" if value < 1000 else f"{value:.1e}"

@@ -22,7 +22,8 @@ from jaxnn.models import (
     transformer,
 )
 from jaxnn.models.recurrence import Cell
-from parity.semantics.switch import GRADIENTS, Switch
+from parity.quantities import GRADIENTS
+from parity.semantics.switch import Switch
 
 KERAS_BATCH_NORM_EPSILON = 1e-3
 FLAX_LAYER_NORM_EPSILON = 1e-6

@@ -12,18 +12,19 @@ from jaxnn.experiment.patches import Patch
 from jaxnn.models import cnn, mlp, rnn, transformer
 from parity.inputs import Inputs
 from parity.noise import Tensors
+from parity.quantities import GRADIENTS, UPDATE
 from parity.semantics.schedule import always, is_fp16
-from parity.semantics.switch import GRADIENTS, UPDATE, Situation, Switch
+from parity.semantics.switch import StepContext, Switch
 
 SMOOTHING = 0.1
 
 
 def times(factor, of_loss: bool = True):
-    """`before` of a switch whose objective is multiplied by `factor(situation, rows)`,
+    """`before` of a switch whose objective is multiplied by `factor(context, rows)`,
     its overflows with it."""
 
-    def before(inputs: Inputs, situation: Situation) -> Inputs:
-        share = np.float32(factor(situation, len(inputs.targets)))
+    def before(inputs: Inputs, context: StepContext) -> Inputs:
+        share = np.float32(factor(context, len(inputs.targets)))
         return inputs._replace(
             scale=np.float32(inputs.scale * share),
             loss_share=share if of_loss else np.float32(1),
@@ -32,20 +33,20 @@ def times(factor, of_loss: bool = True):
     return before
 
 
-def _unscaled_backward(inputs: Inputs, situation: Situation) -> Inputs:
+def _unscaled_backward(inputs: Inputs, context: StepContext) -> Inputs:
     """The backward pass of the bare loss; what the optimizer sees is divided by the
     scale all the same."""
-    return divided_grads(lambda situation: situation.step["loss_scale"])(
-        inputs._replace(scale=np.float32(1), divisor=np.float32(1)), situation
+    return divided_grads(lambda context: context.step["loss_scale"])(
+        inputs._replace(scale=np.float32(1), divisor=np.float32(1)), context
     )
 
 
 def divided_grads(divisor):
     """`before` of a switch whose optimizer sees gradients divided by
-    `divisor(situation)`."""
+    `divisor(context)`."""
 
-    def before(inputs: Inputs, situation: Situation) -> Inputs:
-        share = np.float32(divisor(situation))
+    def before(inputs: Inputs, context: StepContext) -> Inputs:
+        share = np.float32(divisor(context))
         return inputs._replace(
             master={
                 name: array / share if name.startswith("grads/") else array
@@ -56,25 +57,25 @@ def divided_grads(divisor):
     return before
 
 
-def _added_to_previous(tensors: Tensors, situation: Situation) -> Tensors:
+def _added_to_previous(tensors: Tensors, context: StepContext) -> Tensors:
     return {
-        name: array + situation.previous[name]
-        if name.startswith("grads/") and situation.previous
+        name: array + context.previous[name]
+        if name.startswith("grads/") and context.previous
         else array
         for name, array in tensors.items()
     }
 
 
-def _previous_params(inputs: Inputs, situation: Situation) -> Inputs:
+def _previous_params(inputs: Inputs, context: StepContext) -> Inputs:
     params = {
         f"params/{name}": array.astype(inputs.compute[f"params/{name}"].dtype)
-        for name, array in trace.select(situation.previous, "params").items()
+        for name, array in trace.select(context.previous, "params").items()
     }
     return inputs._replace(compute=inputs.compute | params)
 
 
-def _first_mask(inputs: Inputs, situation: Situation) -> Inputs:
-    del situation
+def _first_mask(inputs: Inputs, context: StepContext) -> Inputs:
+    del context
     return inputs._replace(step=0)
 
 
@@ -164,7 +165,7 @@ SWITCHES = [
         "the loss is the batch's sum, not its mean",
         "torch reduction='sum'",
         always,
-        before=times(lambda situation, rows: rows),
+        before=times(lambda context, rows: rows),
     ),
     Switch(
         "half_factor",
@@ -172,7 +173,7 @@ SWITCHES = [
         "the squared error has a factor 1/2",
         "MISMATCHES L9; optax.l2_loss",
         lambda e: e.loss == "mse",
-        before=times(lambda situation, rows: 0.5),
+        before=times(lambda context, rows: 0.5),
     ),
     Switch(
         "padding_counted",
@@ -180,7 +181,7 @@ SWITCHES = [
         "a smaller last batch is averaged as if it were full",
         "a mean over padded rows",
         always,
-        before=times(lambda situation, rows: rows / situation.experiment.batch_size),
+        before=times(lambda context, rows: rows / context.experiment.batch_size),
     ),
     Switch(
         "accumulation_not_averaged",
@@ -189,7 +190,7 @@ SWITCHES = [
         "MISMATCHES D8; DeepSpeed divides the loss by gradient_accumulation_steps",
         _accumulates,
         before=times(
-            lambda situation, rows: situation.experiment.accumulation_steps,
+            lambda context, rows: context.experiment.accumulation_steps,
             of_loss=False,
         ),
     ),
@@ -207,7 +208,7 @@ SWITCHES = [
         "gradients are summed over the ranks, not averaged",
         "all_reduce without division",
         lambda e: e.num_devices > 1,
-        before=times(lambda situation, rows: situation.world_size, of_loss=False),
+        before=times(lambda context, rows: context.world_size, of_loss=False),
     ),
     Switch(
         "gradients_not_zeroed",

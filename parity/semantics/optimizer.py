@@ -10,7 +10,8 @@ from jaxnn.experiment.patches import Patch
 from jaxnn.optimizers import Optimizer
 from jaxnn.precision import at_least_float32
 from parity.inputs import Inputs
-from parity.semantics.switch import UPDATE, Situation, Switch
+from parity.quantities import UPDATE
+from parity.semantics.switch import StepContext, Switch
 
 ADAM = ("adam", "adamw")
 DECAYS = ("l1", "l2", "weight_decay")
@@ -64,8 +65,8 @@ def _adam_uncorrected(experiment: Experiment) -> optax.GradientTransformation:
     return optax.GradientTransformation(plain.init, update)
 
 
-def _one_update_more(inputs: Inputs, situation: Situation) -> Inputs:
-    del situation
+def _one_update_more(inputs: Inputs, context: StepContext) -> Inputs:
+    del context
     return inputs._replace(updates=inputs.updates + 1)
 
 

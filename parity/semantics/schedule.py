@@ -12,8 +12,9 @@ from jaxnn.optimizers import OPTIMIZERS
 from parity import rules
 from parity.inputs import Inputs
 from parity.noise import ulp
+from parity.quantities import GRADIENTS, RULES
 from parity.rules import Expectation
-from parity.semantics.switch import GRADIENTS, RULES, Situation, Switch
+from parity.semantics.switch import StepContext, Switch
 
 ROUNDING = 4
 """Ulps within which two stacks' decay of a parameter counts as the same."""
@@ -32,32 +33,32 @@ def is_fp16(experiment: Experiment) -> bool:
 
 
 def _learning_rate_at(offset: int):
-    def expected(rows: list[Expectation], situation: Situation) -> list[Expectation]:
-        table = situation.learning_rates
-        shifted = np.clip(situation.updates + offset, 0, len(table) - 1)
+    def expected(rows: list[Expectation], context: StepContext) -> list[Expectation]:
+        table = context.learning_rates
+        shifted = np.clip(context.updates + offset, 0, len(table) - 1)
         return _with(rows, "learning_rate", table[shifted])
 
     return expected
 
 
 def _learning_rate_of_number(
-    rows: list[Expectation], situation: Situation
+    rows: list[Expectation], context: StepContext
 ) -> list[Expectation]:
-    return _with(rows, "learning_rate", situation.learning_rates[situation.number])
+    return _with(rows, "learning_rate", context.learning_rates[context.number])
 
 
 def _one_update_more(
-    rows: list[Expectation], situation: Situation
+    rows: list[Expectation], context: StepContext
 ) -> list[Expectation]:
-    if situation.number == 0:
-        moved = _after_zero_gradients(situation.experiment, rows)
+    if context.number == 0:
+        moved = _after_zero_gradients(context.experiment, rows)
         rows = [
             row._replace(
                 expected=_within_rounding(row, moved.get(row.tensor, row.expected))
             )
             for row in rows
         ]
-    return _with(rows, "optimizer_step", np.int32(situation.updates + 1))
+    return _with(rows, "optimizer_step", np.int32(context.updates + 1))
 
 
 def _after_zero_gradients(
@@ -95,27 +96,27 @@ def _within_rounding(row: Expectation, moved: np.ndarray) -> np.ndarray:
     return moved if far.any() else row.recorded
 
 
-def _initial_copies(inputs: Inputs, situation: Situation) -> Inputs:
+def _initial_copies(inputs: Inputs, context: StepContext) -> Inputs:
     """The first forward pass: the half-precision parameters are not refreshed after the
     update before training."""
-    if situation.number or not situation.initial:
+    if context.number or not context.initial:
         return inputs
     copies = {
         f"params/{name}": array.astype(inputs.compute[f"params/{name}"].dtype)
-        for name, array in situation.initial.items()
+        for name, array in context.initial.items()
     }
     return inputs._replace(compute=inputs.compute | copies)
 
 
 def _updates_are_steps(
-    rows: list[Expectation], situation: Situation
+    rows: list[Expectation], context: StepContext
 ) -> list[Expectation]:
-    return _with(rows, "optimizer_step", np.int32(situation.number))
+    return _with(rows, "optimizer_step", np.int32(context.number))
 
 
-def _as_at_first(rows: list[Expectation], situation: Situation) -> list[Expectation]:
+def _as_at_first(rows: list[Expectation], context: StepContext) -> list[Expectation]:
     return [
-        row._replace(expected=situation.first[row.tensor])
+        row._replace(expected=context.first[row.tensor])
         if row.tensor.startswith("params/")
         else row
         for row in rows
@@ -123,9 +124,9 @@ def _as_at_first(rows: list[Expectation], situation: Situation) -> list[Expectat
 
 
 def _moments_at_zero(
-    rows: list[Expectation], situation: Situation
+    rows: list[Expectation], context: StepContext
 ) -> list[Expectation]:
-    del situation
+    del context
     return [
         row._replace(expected=np.zeros_like(row.recorded))
         if row.tensor.startswith("moments/")

@@ -1,5 +1,4 @@
-"""One known semantic difference, as a switch on the replayed step; several together;
-and what they are applied to."""
+"""A known semantic difference between two stacks, as a switch on the replayed step."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,25 +13,21 @@ from parity.inputs import Inputs
 from parity.noise import Tensors
 from parity.rules import Expectation
 
-RULES, GRADIENTS, UPDATE = "rules", "gradients", "update"
-"""The parts of a step that are judged apart: what the flags alone demand, forward and
-backward pass, optimizer."""
 
-
-class Situation(NamedTuple):
-    """What a switch may look at beside the step itself.
+class StepContext(NamedTuple):
+    """What a switch may look at besides the tensors that it changes.
 
     Attributes:
-      experiment: with the switches' changes.
-      number: of the step, from 0.
-      step: what was recorded of it.
-      previous: what was recorded of the step before; empty at the first.
-      first: what was recorded of step 0.
-      updates: applied before the step.
-      learning_rates: the run's table, [updates] float32.
-      world_size: ranks that recorded it.
-      grows: whether the loss scale doubles at the end of this step.
-      initial: the flat parameters that the run was given; None: not known.
+      experiment: experiment, with the switches' changes.
+      number: step index, from 0.
+      step: recorded tensors of the step, by name.
+      previous: recorded tensors of the step before; empty at the first.
+      first: recorded tensors of step 0.
+      updates: updates applied before the step.
+      learning_rates: [updates] float32 table of the whole run.
+      world_size: number of ranks that recorded the step.
+      grows: the loss scale doubles at the end of this step.
+      initial: flat parameters that the run was given; None if they are not known.
     """
 
     experiment: Experiment
@@ -50,22 +45,23 @@ class Situation(NamedTuple):
 class Switch(NamedTuple):
     """A known difference between two stacks.
 
+    A switch has as many of the optional hooks as the difference needs; most need one.
+
     Attributes:
-      name: as `--switches` and reports know it.
-      parts: of the step that it changes, of RULES, GRADIENTS, UPDATE.
+      name: name in reports, in flags and among the planted faults.
+      parts: parts of the step that it changes, of `quantities.PARTS`.
       explanation: one line, what the recording stack did.
-      reference: where the difference is documented: MISMATCHES row, upstream file,
-        issue or paper.
-      applies: whether an experiment has what the switch acts on.
-      experiment: the flags as the recording stack had them.
-      patches: of functions, while the step is traced.
-      params: as the network read them, (path, traced array, experiment) -> array.
-      update: the optimizer's half, (update, experiment) -> update; see
-        `train_step.make_update`.
-      expected: what the rules then demand, (expectations, situation) -> expectations.
-      before: what the step then starts from, (inputs, situation) -> inputs.
-      after: what forward and backward pass then yield, (tensors, situation) -> tensors,
-        without more rounding.
+      reference: where it is documented: a row of MISMATCHES.md, upstream file, issue
+        or paper.
+      applies: experiment -> True if it has what the switch acts on.
+      experiment: experiment -> experiment as the recording stack had it.
+      patches: replacements of functions, held while the step is traced.
+      params: (name, traced array, experiment) -> parameter as the model read it.
+      update: (update, experiment) -> update; see `train_step.make_update`.
+      expected: (expectations, context) -> what the rules then demand.
+      before: (inputs, context) -> what the step then starts from.
+      after: (tensors, context) -> what the forward and backward pass then yield;
+        must not round anew.
     """
 
     name: str
@@ -77,31 +73,35 @@ class Switch(NamedTuple):
     patches: tuple[Patch, ...] = ()
     params: Callable[[str, jax.Array, Experiment], jax.Array] | None = None
     update: Callable[[Callable, Experiment], Callable] | None = None
-    expected: Callable[[list[Expectation], Situation], list[Expectation]] | None = None
-    before: Callable[[Inputs, Situation], Inputs] | None = None
-    after: Callable[[Tensors, Situation], Tensors] | None = None
+    expected: Callable[[list[Expectation], StepContext], list[Expectation]] | None = (
+        None
+    )
+    before: Callable[[Inputs, StepContext], Inputs] | None = None
+    after: Callable[[Tensors, StepContext], Tensors] | None = None
 
 
 def changed_experiment(
     experiment: Experiment, switches: Sequence[Switch]
 ) -> Experiment:
-    """The experiment with the changes of every switch."""
+    """Returns the experiment with the changes of every switch."""
     for switch in switches:
-        experiment = switch.experiment(experiment) if switch.experiment else experiment
+        if switch.experiment:
+            experiment = switch.experiment(experiment)
     return experiment
 
 
-def apply(field: str, switches: Sequence[Switch], value: Any, *context: Any) -> Any:
-    """`value` through the function `field` of each switch that has one."""
+def apply(hook: str, switches: Sequence[Switch], value: Any, *context: Any) -> Any:
+    """Returns `value` passed through the hook of each switch that has it, in order."""
     for switch in switches:
-        function = getattr(switch, field)
-        value = function(value, *context) if function else value
+        function = getattr(switch, hook)
+        if function:
+            value = function(value, *context)
     return value
 
 
 @contextlib.contextmanager
 def patched(switches: Sequence[Switch]) -> Iterator[None]:
-    """Holds the replacements of every switch, the last on top."""
+    """Holds the patches of every switch, the last on top."""
     with contextlib.ExitStack() as stack:
         for switch in switches:
             put(stack, switch.patches)

@@ -25,11 +25,11 @@ from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.ports import free_port
 from jaxnn.optimizers import OPTIMIZERS
-from parity import convert, jax_state
-from parity.continued import Continued
+from parity import convert
+from parity.compare import ContinuedReader
 from parity.judging.measure import THRESHOLD
 from parity.judging.recording import judge_recording
-from parity.judging.step import Replays
+from parity.judging.replays import Replays
 from parity.noise import Noise, norm
 from parity.replay import FLOAT64, Replay
 from torch_ref import convert as torch_convert
@@ -155,7 +155,7 @@ def jax_run(folder: pathlib.Path, name: str) -> None:
     state = checkpoint.restore(workdir, fresh(experiment))
     artifacts.write_arrays(
         workdir / "state.safetensors",
-        jax_state.to_handoff(experiment, jax.tree.map(np.asarray, state)),
+        convert.to_handoff(experiment, jax.tree.map(np.asarray, state)),
     )
 
 
@@ -257,12 +257,12 @@ class TestState:
     @pytest.mark.parametrize("name", CASES)
     def test_jaxnns_state_holds_all_of_it(self, runs, name):
         arrays = artifacts.read_arrays(runs / f"{name}-again-0.safetensors", "")
-        state, like = jax_state.from_handoff(of(name), arrays), fresh(of(name))
+        state, like = convert.from_handoff(of(name), arrays), fresh(of(name))
         assert jax.tree.structure(state) == jax.tree.structure(like)
         assert [(x.shape, x.dtype) for x in jax.tree.leaves(state)] == [
             (x.shape, x.dtype) for x in jax.tree.leaves(like)
         ]
-        again = jax_state.to_handoff(of(name), state)
+        again = convert.to_handoff(of(name), state)
         assert again.keys() == arrays.keys()
         assert all(
             again[tensor].tobytes() == array.tobytes()
@@ -412,7 +412,7 @@ def converted(source, target) -> None:
 def assert_one_run(name: str, whole: Reader, folder: pathlib.Path) -> None:
     """The steps after the handover start where those of the whole run do, and are as
     right as any."""
-    experiment, handed = of(name), Continued(folder, whole)
+    experiment, handed = of(name), ContinuedReader(folder, whole)
     data, first = load_dataset(experiment), handed.first
     assert (first, len(handed), len(whole)) == (
         STEPS * HANDED,
@@ -426,7 +426,7 @@ def assert_one_run(name: str, whole: Reader, folder: pathlib.Path) -> None:
         )
     assert_within_noise(Replay(experiment, data), first, expected, found)
     judged = judge_recording(Replays(experiment, data), handed, None, THRESHOLD)
-    assert judged.verdict["first_divergence"] is None, judged.verdict
+    assert judged.verdict.first_divergence is None, judged.verdict
 
 
 def assert_within_noise(replay: Replay, number: int, expected, found) -> None:

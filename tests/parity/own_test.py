@@ -77,7 +77,7 @@ def update(params, grads, moments, step, dtype, momentum=0.9):
 
 class TestJudge:
     def test_the_same_step_is_at_parity(self, tmp_path):
-        verdict = own.judge(write(tmp_path / "t"), gradients, update)
+        verdict = own.judge(write(tmp_path / "t"), gradients, update).as_json()
         assert verdict["verdict"] == "parity"
         assert (
             verdict["quantities"]["grads"]["compared"]
@@ -96,7 +96,7 @@ class TestJudge:
     def test_finds_a_fault_of_a_hundred_thousandth(self, tmp_path, fault, quantity):
         verdict = own.judge(
             write(tmp_path / "t", **{fault: 1.00001}), gradients, update
-        )
+        ).as_json()
         first = verdict["first_divergence"]
         assert (first["step"], first["quantity"], first["tensor"].split("/")[-1]) == (
             2,
@@ -105,7 +105,9 @@ class TestJudge:
         )
 
     def test_finds_a_state_that_does_not_go_on(self, tmp_path):
-        verdict = own.judge(write(tmp_path / "t", params=1.5), gradients, update)
+        verdict = own.judge(
+            write(tmp_path / "t", params=1.5), gradients, update
+        ).as_json()
         assert (
             verdict["first_divergence"]["step"],
             verdict["first_divergence"]["quantity"],
@@ -116,14 +118,14 @@ class TestJudge:
             return update(*args, momentum=0.89)
 
         assert (
-            own.judge(write(tmp_path / "t"), gradients, other)["first_divergence"][
-                "quantity"
-            ]
+            own.judge(write(tmp_path / "t"), gradients, other).as_json()[
+                "first_divergence"
+            ]["quantity"]
             == "moments"
         )
 
     def test_without_an_update_the_gradients_alone_are_judged(self, tmp_path):
-        verdict = own.judge(write(tmp_path / "t", updated=2.0), gradients)
+        verdict = own.judge(write(tmp_path / "t", updated=2.0), gradients).as_json()
         assert verdict["quantities"]["updated"]["compared"] == 0
 
     def test_maps_names(self, tmp_path):
@@ -133,7 +135,7 @@ class TestJudge:
                 gradients,
                 update,
                 {"layer.weight": "weight"},
-            )["verdict"]
+            ).as_json()["verdict"]
             == "parity"
         )
 

@@ -77,7 +77,7 @@ class Recorded:
             artifacts.read_arrays(self._initial(name), "--init_params"),
             THRESHOLD,
         )
-        return {stack: judged.verdict for stack, judged in judgements.items()}
+        return {stack: j.verdict.as_json() for stack, j in judgements.items()}
 
     def trace(self, name: str, steps: int) -> Reader:
         """Torch's recording, once it is whole."""

@@ -5,12 +5,14 @@ import pathlib
 import pytest
 
 from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.flags import command_line
 from parity import sweep
+from parity.sweep import Status
 
 FLAGFILE = pathlib.Path("launch/experiments/linear_regression.flags")
 
 
-def outcome(status=0, z=1.5, complaint=""):
+def outcome(status=Status.PARITY, z=1.5, complaint=""):
     quantities = {
         "loss": {"compared": 3, "max_z": z, "step": 1, "tensor": ""},
         "grads": {"compared": 0},
@@ -32,9 +34,15 @@ class TestReport:
         ("outcomes", "status"),
         [
             ([outcome()], 0),
-            ([outcome(), outcome(1, 99.0)], 1),
-            ([outcome(1, 99.0), outcome(2, complaint="error: x")], 2),
-            ([outcome(2, complaint="error: --data_path: no MNIST there")], 0),
+            ([outcome(), outcome(Status.DIVERGENCE, 99.0)], 1),
+            (
+                [
+                    outcome(Status.DIVERGENCE, 99.0),
+                    outcome(Status.NOT_JUDGED, complaint="error: x"),
+                ],
+                2,
+            ),
+            ([outcome(Status.NO_DATA, complaint="error: no MNIST there")], 0),
         ],
     )
     def test_exit_code(self, outcomes, status, tmp_path, capsys):
@@ -52,15 +60,22 @@ class TestReport:
             "2 + 1",
         )
         assert (
-            sweep.row(outcome(2, complaint="error: --data_path: none"))[3] == "no data"
+            sweep.row(outcome(Status.NO_DATA, complaint="error: none"))[3] == "no data"
         )
-        assert sweep.row(outcome(2, complaint="error: else"))[3] == "NOT JUDGED"
+        row = sweep.row(outcome(Status.NOT_JUDGED, complaint="error: else"))
+        assert row[3] == "NOT JUDGED"
+
+
+def parsed(*arguments):
+    return command_line.parse_arguments(
+        ["", *arguments], sweep.define_flags, forwards=True
+    )
 
 
 class TestArguments:
     def test_the_rest_goes_to_every_judgement(self):
-        values, more = sweep.parse(["--seeds=0,1", "--steps=3", "--optimizer=sgd"])
-        assert (values["seeds"].value, more) == (
+        arguments = parsed("--seeds=0,1", "--steps=3", "--optimizer=sgd")
+        assert (arguments.values["seeds"].value, arguments.forwarded) == (
             ["0", "1"],
             ["--steps=3", "--optimizer=sgd"],
         )
@@ -75,12 +90,12 @@ class TestArguments:
     )
     def test_bad_ones(self, arguments, message):
         with pytest.raises(UserError, match=message):
-            sweep.parse(arguments)
+            sweep.check(parsed(*arguments).values)
 
     @pytest.mark.parametrize("arguments", [[], ["nothing.flags"]])
     def test_needs_flagfiles(self, arguments):
         with pytest.raises(UserError, match="flagfile"):
-            sweep.main(arguments)
+            sweep.main(parsed(*arguments))
 
 
 def test_for_real(run, tmp_path):

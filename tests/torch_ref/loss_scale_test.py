@@ -30,11 +30,12 @@ from jaxnn.experiment.files.trace import Reader, select
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.train_step import Batch
-from parity import run
+from parity import stacks
 from parity.judging import measure
-from parity.judging.step import Judge, Replays
+from parity.judging.replays import Replays
+from parity.judging.step import Judge
+from parity.quantities import GRADIENTS, RULES, UPDATE
 from parity.replay import Replay
-from parity.semantics.switch import GRADIENTS, RULES, UPDATE
 from tests.torch_ref import jobs
 
 STEPS = 60
@@ -144,7 +145,7 @@ def parse(path: pathlib.Path, flags: tuple[str, ...]) -> Experiment:
 def write_initial(experiment: Experiment, path: pathlib.Path) -> None:
     """Writes the parameters that both stacks start from."""
     fresh = experiment.replace(init_params="")
-    initial = run.initial_params(fresh, load_dataset(fresh))
+    initial = stacks.initial_params(fresh, load_dataset(fresh))
     artifacts.write_params(
         pathlib.Path(f"{path}.safetensors"), spoil(path.name, initial)
     )

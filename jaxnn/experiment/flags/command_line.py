@@ -6,6 +6,7 @@ import gc
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from absl import flags
 
@@ -15,17 +16,35 @@ from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.flags.deepspeed import reading
 
 BAD_INPUT = 2
+INTERRUPTED = 130
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Errors of a disk that takes no more."""
+
 Define = Callable[[flags.FlagValues], None]
+"""Defines flags on the values it is given."""
+
+
+class Arguments(NamedTuple):
+    """A parsed command line.
+
+    Attributes:
+      values: values of the flags that the command defines.
+      names: positional arguments.
+      forwarded: flags that the command does not define, as they were given.
+    """
+
+    values: flags.FlagValues
+    names: list[str]
+    forwarded: list[str]
 
 
 def parse(
     argv: Sequence[str], default_precision: str, define_more: Define | None = None
 ) -> tuple[Experiment, flags.FlagValues]:
-    """Parses a command line, flagfiles included.
+    """Parses the command line of a program that takes an experiment.
 
     Args:
-      argv: program name and arguments.
+      argv: program name and arguments; flagfiles are read.
       default_precision: what an empty `--precision` means to this program.
       define_more: defines flags beyond the experiment's.
 
@@ -37,49 +56,75 @@ def parse(
         odds with the flags.
     """
     values = parse_values(argv, _experiment_and(define_more))
-    from_flags = reading.from_flags if values["ds_config"].value else parsing.from_flags
-    return from_flags(values, default_precision), values
+    # A ds_config's settings become flags before the experiment is made of them.
+    source = reading if values["ds_config"].value else parsing
+    return source.from_flags(values, default_precision), values
 
 
 def parse_values(argv: Sequence[str], define: Define) -> flags.FlagValues:
-    """Parses the flags that `define` defines; raises UserError as `parse` does."""
+    """Parses a command line without positional arguments; raises as `parse` does."""
+    arguments = parse_arguments(argv, define)
+    if arguments.names:
+        raise UserError(
+            f"unexpected argument {arguments.names[0]!r}: flags look like --name=value"
+        )
+    return arguments.values
+
+
+def parse_arguments(
+    argv: Sequence[str], define: Define, forwards: bool = False
+) -> Arguments:
+    """Parses a command line.
+
+    Args:
+      argv: program name and arguments; flagfiles are read.
+      define: defines the command's flags.
+      forwards: keep unknown flags for a program that this one starts.
+
+    Raises:
+      UserError: unknown flag that is not forwarded, bad value, unreadable flagfile.
+    """
     values = flags.FlagValues()
+    # Positional arguments may stand between flags.
+    values.set_gnu_getopt(True)
     define(values)
     try:
-        extra = values(list(argv))[1:]
+        rest = values(list(argv), known_only=forwards)[1:]
     except flags.UnrecognizedFlagError as error:
-        close = (
-            f"; did you mean {error.args[0].split('Did you mean: ')[1]}"
-            if "Did you mean" in error.args[0]
-            else ""
-        )
-        raise UserError(
-            f"--{error.flagname}: unknown flag{close}; --help lists them all"
-        ) from None
+        raise UserError(_unknown_flag(error)) from None
     except flags.CantOpenFlagFileError as error:
-        raise UserError(
-            f"--flagfile: cannot read it: {str(error).rpartition('] ')[2]}"
-        ) from None
+        reason = str(error).rpartition("] ")[2]
+        raise UserError(f"--flagfile: cannot read it: {reason}") from None
     except flags.Error as error:
-        raise UserError(" ".join(str(error).removeprefix("flag ").split())) from None
-    if extra:
-        raise UserError(
-            f"unexpected argument {extra[0]!r}: flags look like --name=value"
-        )
-    return values
+        # absl's own message names the flag; folded into one line.
+        message = " ".join(str(error).removeprefix("flag ").split())
+        raise UserError(message) from None
+    names = [argument for argument in rest if not argument.startswith("-")]
+    forwarded = [argument for argument in rest if argument.startswith("-")]
+    return Arguments(values, names, forwarded)
+
+
+def _unknown_flag(error: flags.UnrecognizedFlagError) -> str:
+    message = error.args[0]
+    hint = ""
+    if "Did you mean" in message:
+        hint = f"; did you mean {message.split('Did you mean: ')[1]}"
+    return f"--{error.flagname}: unknown flag{hint}; --help lists them all"
 
 
 def help_text(description: str, define: Define) -> str:
-    """The text of `--help`: the program's description, then every flag with its
-    default."""
+    """Returns the text of `--help`: description, then every flag with its default."""
     values = flags.FlagValues()
     define(values)
-    lines = [description.strip(), "", "Flags (--flagfile=FILE reads them from a file):"]
+    lines = [
+        description.strip(),
+        "",
+        "Flags (--flagfile=FILE reads them from a file):",
+    ]
     for name in values:
         flag = values[name]
-        default = (
-            ",".join(flag.default) if isinstance(flag.default, list) else flag.default
-        )
+        is_list = isinstance(flag.default, list)
+        default = ",".join(flag.default) if is_list else flag.default
         lines.append(f"  --{name}: {flag.help} [{default}]")
     return "\n".join(lines)
 
@@ -92,10 +137,16 @@ def run(
     crash_status: int = 1,
     leave: Callable[[int], None] = sys.exit,
 ) -> None:
-    """Runs `main(experiment)`, or `main(experiment, values)` with `define_more`; then
-    exits as `run_tool` does.
+    """Runs a program that takes an experiment, then exits as `run_tool` does.
 
-    `leave` ends the process with an exit code.
+    Args:
+      main: main(experiment), or main(experiment, values) with `define_more`; returns
+        an exit code, or None for 0.
+      description: first part of `--help`.
+      default_precision: what an empty `--precision` means to this program.
+      define_more: defines flags beyond the experiment's.
+      crash_status: exit code after a fault of the program itself.
+      leave: ends the process with an exit code.
     """
 
     def parse_and_run() -> int | None:
@@ -111,15 +162,45 @@ def run_tool(
     define: Define,
     crash_status: int = 1,
 ) -> None:
-    """Runs `main(values)` of a command that trains nothing and has flags of its own;
-    then exits.
+    """Runs a command that has flags of its own and no positional arguments, then exits.
 
     Bad input ends the program with exit code 2 and one line on stderr; a fault of the
     program itself with its traceback and exit code `crash_status`.
+
+    Args:
+      main: main(values); returns an exit code, or None for 0.
+      description: first part of `--help`.
+      define: defines the command's flags.
+      crash_status: exit code after a fault of the program itself.
     """
-    _run(
-        lambda: main(parse_values(sys.argv, define)), description, define, crash_status
-    )
+
+    def parse_and_run() -> int | None:
+        return main(parse_values(sys.argv, define))
+
+    _run(parse_and_run, description, define, crash_status)
+
+
+def run_on_names(
+    main: Callable[[Arguments], int | None],
+    description: str,
+    define: Define,
+    forwards: bool = False,
+    crash_status: int = 1,
+) -> None:
+    """Runs a command that takes positional arguments, then exits as `run_tool` does.
+
+    Args:
+      main: main(arguments); returns an exit code, or None for 0.
+      description: first part of `--help`.
+      define: defines the command's flags.
+      forwards: keep unknown flags for a program that this one starts.
+      crash_status: exit code after a fault of the program itself.
+    """
+
+    def parse_and_run() -> int | None:
+        return main(parse_arguments(sys.argv, define, forwards))
+
+    _run(parse_and_run, description, define, crash_status)
 
 
 def _run(
@@ -135,27 +216,31 @@ def _run(
     # What was imported stays: searching it for garbage, now and on the way out, costs
     # 0.3 s.
     gc.freeze()
+    status = _status_of(body, crash_status)
+    gc.freeze()
+    leave(status)
+
+
+def _status_of(body: Callable[[], int | None], crash_status: int) -> int:
+    """Runs the body; returns the exit code after saying what went wrong, if anything."""
     try:
-        status = body()
+        return body() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        status = BAD_INPUT
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        status = 130
+        return INTERRUPTED
     except Exception as error:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
+            name = error.filename or "a file"
             print(
-                f"error: cannot write {error.filename or 'a file'}: {error.strerror}; "
-                "make room",
+                f"error: cannot write {name}: {error.strerror}; make room",
                 file=sys.stderr,
             )
-            status = BAD_INPUT
-        else:
-            traceback.print_exc()
-            status = crash_status
-    gc.freeze()
-    leave(status or 0)
+            return BAD_INPUT
+        traceback.print_exc()
+        return crash_status
 
 
 def _experiment_and(define_more: Define | None) -> Define:

@@ -16,7 +16,7 @@ from jaxnn.experiment.flags.config import Experiment
 from parity.free import run
 from parity.free.run import CHAOTIC, DIVERGENCE, SAME, judge, quantity, sentence
 from parity.free.spread import RUNS, Spread
-from parity.judging.measure import BROKEN
+from parity.judging.measure import UNEQUAL
 
 APART = np.arange(RUNS) - (RUNS - 1) / 2
 """Mean 0, spread sqrt(6)."""
@@ -107,7 +107,7 @@ class TestQuantity:
         "value", [None, np.float64(np.nan), np.float64(np.inf), np.ones(2)]
     )
     def test_what_cannot_be_compared_never_passes(self, value):
-        assert quantity(value, APART, None, 1.0, 1.0, 8.0)["z"] == BROKEN
+        assert quantity(value, APART, None, 1.0, 1.0, 8.0)["z"] == UNEQUAL
 
     def test_equality_where_nothing_may_differ(self):
         assert (
@@ -115,7 +115,7 @@ class TestQuantity:
         )
         assert (
             quantity(np.float64(4.0), np.full(RUNS, 3.0), None, 0.0, 1.0, 8.0)["z"]
-            == BROKEN
+            == UNEQUAL
         )
 
     @given(st.floats(-1e3, 1e3), st.integers(-30, 30))
@@ -210,7 +210,7 @@ class TestPrint:
 class TestStacks:
     def judged(self, tmp_path, *torch_flags, **changes):
         """(parity, verdict.json, what was printed) of both stacks, trained for real."""
-        from parity.run import initial_params
+        from parity.stacks import initial_params
 
         experiment = EXPERIMENT.replace(workdir=str(tmp_path / "run"), **changes)
         data, console = load_dataset(experiment), Console(file=io.StringIO(), width=200)

@@ -6,8 +6,10 @@ import math
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch
 from parity.judging import diagnose
-from parity.judging.measure import BROKEN, Measurement
-from parity.semantics.switch import GRADIENTS, RULES, UPDATE, Switch
+from parity.judging.explanation import sentence
+from parity.judging.measure import UNEQUAL, Measurement
+from parity.quantities import GRADIENTS, RULES, UPDATE
+from parity.semantics.switch import Switch
 
 THRESHOLD = 8.0
 
@@ -81,8 +83,8 @@ class TestDiagnose:
 
     def test_a_pair_explains_what_two_parts_need(self):
         step = Step(
-            grads=lambda names, number: 1.0 if "a" in names else BROKEN,
-            learning_rate=lambda names, number: 0.0 if "b" in names else BROKEN,
+            grads=lambda names, number: 1.0 if "a" in names else UNEQUAL,
+            learning_rate=lambda names, number: 0.0 if "b" in names else UNEQUAL,
         )
         (found,) = run(
             step, switch("a", GRADIENTS), switch("b", RULES), switch("c", RULES)
@@ -170,7 +172,7 @@ class TestDiagnose:
     def test_a_switch_that_breaks_another_part_does_not_explain(self):
         step = Step(
             grads=lambda names, number: 1.0 if names else 500.0,
-            learning_rate=lambda names, number: BROKEN if names else 0.0,
+            learning_rate=lambda names, number: UNEQUAL if names else 0.0,
         )
         assert not run(step, switch("both", GRADIENTS, RULES))[0].explains
 
@@ -185,18 +187,18 @@ class TestDiagnose:
 
 class TestWords:
     def test_an_explanation(self):
-        step = Step(learning_rate=lambda names, number: 0.0 if names else BROKEN)
+        step = Step(learning_rate=lambda names, number: 0.0 if names else UNEQUAL)
         found = run(step, switch("late", RULES))
         assert (
-            diagnose.sentence(found)
+            sentence(found)
             == "explained by late (z unequal -> 1.00): late is so [paper on late]"
         )
-        assert diagnose.as_json(found) == [
+        assert [explanation.as_json() for explanation in found] == [
             {
                 "name": "late",
                 "explanation": "late is so",
                 "reference": "paper on late",
-                "before": BROKEN,
+                "before": "unequal",
                 "after": 1.0,
                 "explained": True,
             }
@@ -205,7 +207,7 @@ class TestWords:
     def test_no_explanation(self):
         found = run(Step(grads=lambda names, number: 500.0), switch("a", GRADIENTS))
         assert (
-            diagnose.sentence(found)
+            sentence(found)
             == "no known difference explains it; nearest: a (5.0e+02 -> 5.0e+02)"
         )
-        assert diagnose.sentence([]) == "no known difference applies to what failed"
+        assert sentence([]) == "no known difference applies to what failed"

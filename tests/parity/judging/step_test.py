@@ -10,12 +10,14 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files.trace import Reader
 from jaxnn.experiment.flags import command_line
 from parity.judging import diagnose, measure
-from parity.judging.step import ULPS_FIRST, Judge, Replays
+from parity.judging.replays import Replays
+from parity.judging.rounds import ULPS_FIRST
+from parity.judging.step import Judge
 from parity.mutations.score import Enacted
-from parity.noise import norm
-from parity.replay import FLOAT32, FLOAT64, Replay
+from parity.noise import FLOAT32, FLOAT64, norm
+from parity.quantities import GRADIENTS, RULES, UPDATE
+from parity.replay import Replay
 from parity.semantics import SWITCHES
-from parity.semantics.switch import GRADIENTS, RULES, UPDATE
 
 STEPS = 6
 
@@ -212,12 +214,12 @@ class TestStep:
 
     def test_what_is_not_finite_is_not_parity(self, recording):
         measurements = judged(recording, 2, loss=lambda x: np.float32(np.nan))
-        assert worst(measurements, "loss") == measure.BROKEN
+        assert worst(measurements, "loss") == measure.UNEQUAL
 
     def test_sees_a_skip_that_should_not_be(self, recording):
         measurements = judged(recording, 2, skipped=lambda _: np.bool_(True))
-        assert worst(measurements, "skipped") == measure.BROKEN
-        assert worst(measurements, "unchanged") == measure.BROKEN
+        assert worst(measurements, "skipped") == measure.UNEQUAL
+        assert worst(measurements, "unchanged") == measure.UNEQUAL
 
     def test_a_relu_on_its_kink_is_noise(self, recording):
         """One hidden unit's input is a rounding away from zero: the gradient of either

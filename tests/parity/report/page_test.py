@@ -8,9 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity.judging.measure import BROKEN, EXACT, PHASES, Measurement, verdict
+from parity.judging.explanation import Explanation
+from parity.judging.measure import UNEQUAL, Measurement
+from parity.judging.recording import Judgement
+from parity.judging.third_opinion import Vote
+from parity.judging.verdict import judge_measurements
+from parity.quantities import QUANTITIES
 from parity.report import curves, heat_map, page
-from parity.report.style import STYLE
+from parity.report.quantity_table import quantity_table
+from parity.semantics.switch import Switch
 
 STEPS, TENSORS = 4, ("hidden/kernel", "hidden/bias")
 HOSTILE = "<script>alert('&')</script>"
@@ -60,34 +66,29 @@ def written(
     more=None,
     order=TENSORS,
     score=None,
+    vote=None,
 ) -> str:
     steps = max(m.step for ms in measurements.values() for m in ms) + 1
-    verdicts = {
-        name: verdict(ms, steps, order=order) for name, ms in measurements.items()
+    judgements = {
+        name: Judgement(
+            ms, judge_measurements(ms, steps, order=order), order, diagnosis, vote
+        )
+        for name, ms in measurements.items()
     }
-    page.write(
-        tmp_path / "report.html",
-        title,
-        verdicts,
-        measurements,
-        diagnosis,
-        order,
-        more or {},
-        score,
-    )
+    page.write(tmp_path / "report.html", title, judgements, more or {}, score)
     return (tmp_path / "report.html").read_text()
 
 
-def cause(**changes) -> dict:
-    return {
-        "name": "loss_not_scaled",
-        "explanation": "The loss is not scaled.",
-        "reference": "DeepSpeed PR 8393",
-        "before": 2e8,
-        "after": 0.9,
-        "explained": True,
-        **changes,
-    }
+def cause(
+    name="loss_not_scaled",
+    explanation="The loss is not scaled.",
+    reference="DeepSpeed PR 8393",
+    before=2e8,
+    after=0.9,
+    explained=True,
+) -> Explanation:
+    switch = Switch(name, (), explanation, reference, lambda experiment: True)
+    return Explanation((switch,), before, after, explained, 0.0)
 
 
 class TestPage:
@@ -146,7 +147,7 @@ class TestPage:
         assert "Divergence.</b> jax" in text
 
     def test_broken_equality_is_named(self, tmp_path):
-        broken = [*recording(), Measurement(1, "batch", "ids", BROKEN, 0.0)]
+        broken = [*recording(), Measurement(1, "batch", "ids", UNEQUAL, 0.0)]
         assert (
             "torch breaks an equality at step 1: sample ids"
             in Page(written(tmp_path, {"torch": broken})).text
@@ -203,7 +204,8 @@ class TestPage:
         assert (tmp_path / "report.html").stat().st_size < 1e6
 
     def test_every_quantity_has_a_colour(self):
-        assert not [quantity for quantity in PHASES if f".{quantity}" not in STYLE]
+        style = page.STYLE.read_text()
+        assert not [name for name in QUANTITIES if f".{name}" not in style]
 
 
 class TestDiagnosis:
@@ -232,7 +234,7 @@ class TestDiagnosis:
             written(
                 tmp_path,
                 {"torch": recording(99.0)},
-                [cause(explained=False, after=BROKEN)],
+                [cause(explained=False, after=UNEQUAL)],
             )
         ).text
         assert "No known difference explains it. The nearest:" in text
@@ -250,24 +252,16 @@ class TestDiagnosis:
     def test_not_looked_for(self, tmp_path):
         assert "Why" not in Page(written(tmp_path, {"torch": recording(99.0)})).text
 
-    def test_which_side_is_nearer(self):
-        first = {
-            "step": 0,
-            "quantity": "grads",
-            "tensor": "w",
-            "z": 9.0,
-            "nearer_to_float64": "jax",
-        }
-        assert "nearer to float64: jax" in page._divergence(
-            {"torch": {"first_divergence": first}}, None
-        )
+    def test_which_side_is_nearer(self, tmp_path):
+        text = Page(
+            written(tmp_path, {"torch": recording(99.0)}, vote=Vote(0.1, 1e-7))
+        ).text
+        assert "z 99.00; the oracle (NumPy, float64) sides with the replay" in text
 
 
 class TestTable:
     def test_rows_are_what_was_compared(self):
-        text = Page(
-            page._table(verdict(recording(99.0), STEPS)["quantities"], 8.0)
-        ).text
+        text = Page(quantity_table(judge_measurements(recording(99.0), STEPS))).text
         assert "gradients9✗ 99.00step 3 hidden/kernel1.0e-031.0e-03" in text
         assert "sample ids4equalanyany" in text
         assert "loss" not in text
@@ -281,7 +275,7 @@ class TestCurves:
 
     def test_broken_equality_is_drawn_at_the_top(self):
         figure = curves.figure(
-            [*recording(), Measurement(2, "batch", "ids", BROKEN, 0.0)], 8.0
+            [*recording(), Measurement(2, "batch", "ids", UNEQUAL, 0.0)], 8.0
         )
         assert re.search(
             r'class="batch">.*?d=""/><path class="dots" d="M2 2\.7h0"', figure
@@ -289,7 +283,7 @@ class TestCurves:
         assert ">unequal</span>" in figure
 
     def test_line_stops_where_z_is_zero_or_unequal(self):
-        points = {0: 1.0, 1: 0.0, 2: 1.0, 3: 2.0, 4: BROKEN}
+        points = {0: 1.0, 1: 0.0, 2: 1.0, 3: 2.0, 4: UNEQUAL}
         drawn = curves._curve("grads", points, curves.Scale({"grads": points}, 8.0), 5)
         line = re.search(r'class="line" d="([^"]*)"', drawn)[1]
         assert [re.sub(r" [\d.]+", "", run) for run in line.split("M")[1:]] == [
@@ -302,7 +296,7 @@ class TestCurves:
         scale = curves.Scale({"grads": dict(enumerate(values))}, 8.0)
         heights = [scale.height(value) for value in sorted(values)]
         assert heights == sorted(heights, reverse=True)
-        assert scale.height(BROKEN) < curves.TOP <= min(heights)
+        assert scale.height(UNEQUAL) < curves.TOP <= min(heights)
         assert max(heights) <= 100
 
 
@@ -322,7 +316,7 @@ class TestHeatMap:
         )
 
     def test_each_step_has_its_colour(self):
-        row = {0: 0.0, 1: 0.2, 2: 0.3, 4: 0.4, 5: 9.0, 6: BROKEN}
+        row = {0: 0.0, 1: 0.2, 2: 0.3, 4: 0.4, 5: 9.0, 6: UNEQUAL}
         assert list(heat_map._strokes(row, 8.0)) == [
             '<path class=c0 d="M0 0h1"/>',
             '<path class=c1 d="M1 0h2m1 0h1"/>',
@@ -335,7 +329,7 @@ class TestHeatMap:
         assert heat_map.colour(threshold, threshold) == 5
         assert heat_map.colour(np.nextafter(threshold, 99), threshold) == 6
 
-    @given(st.lists(st.floats(0, BROKEN), min_size=2))
+    @given(st.lists(st.floats(0, UNEQUAL), min_size=2))
     def test_a_larger_z_never_has_a_paler_colour(self, values):
         colours = [heat_map.colour(value, 8.0) for value in sorted(values)]
         assert colours == sorted(colours)
@@ -348,11 +342,13 @@ class TestHeatMap:
             ("", "updated parameters"),
         ]
 
-    @pytest.mark.parametrize("quantity", EXACT)
+    @pytest.mark.parametrize(
+        "quantity", [name for name, quantity in QUANTITIES.items() if quantity.is_exact]
+    )
     def test_equality_that_holds_is_one_row(self, quantity):
         measurements = [Measurement(0, quantity, name, 0.0, 0.0) for name in TENSORS]
         assert heat_map.figure(measurements, 8.0, ()).count("<svg") == 1
-        broken = [m._replace(z=BROKEN) for m in measurements]
+        broken = [m._replace(z=UNEQUAL) for m in measurements]
         assert (
             heat_map.figure([*measurements[:1], broken[1]], 8.0, ()).count(
                 "unequal <small>at 0"

@@ -11,11 +11,9 @@ from jaxnn.experiment.patches import Patch
 from jaxnn.models import recurrence
 from parity import semantics
 from parity.mutations.bases import BASES
+from parity.quantities import GRADIENTS, RULES, UPDATE
 from parity.semantics import SWITCHES, layers, objective, optimizer, schedule
 from parity.semantics.switch import (
-    GRADIENTS,
-    RULES,
-    UPDATE,
     Switch,
     apply,
     changed_experiment,

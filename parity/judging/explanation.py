@@ -1,0 +1,84 @@
+"""An explanation of a divergence: known differences under which a step was replayed."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from parity.judging.measure import spell_z, z_as_json
+from parity.semantics.switch import Switch
+
+NEAREST = 3
+"""Number of explanations to name beside the best, or where nothing explains."""
+
+
+class Explanation(NamedTuple):
+    """A set of switches, tried on the diverging step.
+
+    Attributes:
+      switches: one or two.
+      before: largest z, without the switches, of the parts that they act on.
+      after: largest z of the whole step, with them.
+      explains: everything passes with them.
+      cost: the lower the better, see `diagnose.cost`. Of several that explain, summed
+        over the following steps too.
+    """
+
+    switches: tuple[Switch, ...]
+    before: float
+    after: float
+    explains: bool
+    cost: float
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the switches, in the order of the catalogue."""
+        return tuple(switch.name for switch in self.switches)
+
+    @property
+    def label(self) -> str:
+        """The names in one string."""
+        return " + ".join(self.names)
+
+    @property
+    def text(self) -> str:
+        """What the recording stack did."""
+        return "; ".join(switch.explanation for switch in self.switches)
+
+    @property
+    def reference(self) -> str:
+        """Where the differences are documented."""
+        return "; ".join(switch.reference for switch in self.switches)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns what verdict.json holds of an explanation."""
+        return {
+            "name": self.label,
+            "explanation": self.text,
+            "reference": self.reference,
+            "before": z_as_json(self.before),
+            "after": z_as_json(self.after),
+            "explained": self.explains,
+        }
+
+
+def sentence(explanations: Sequence[Explanation]) -> str:
+    """Returns a diagnosis in one line, best first; where nothing explains, the nearest.
+
+    Args:
+      explanations: as `diagnose.diagnose` returns them.
+    """
+    if not explanations:
+        return "no known difference applies to what failed"
+    best, *others = explanations
+    if not best.explains:
+        nearest = ", ".join(f"{e.label} ({_change(e)})" for e in explanations)
+        return f"no known difference explains it; nearest: {nearest}"
+    alternatives = ", ".join(e.label for e in others[:NEAREST])
+    more = f"; so would {alternatives}" if others else ""
+    return (
+        f"explained by {best.label} (z {_change(best)}): {best.text} "
+        f"[{best.reference}]{more}"
+    )
+
+
+def _change(explanation: Explanation) -> str:
+    return f"{spell_z(explanation.before)} -> {spell_z(explanation.after)}"

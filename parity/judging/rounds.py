@@ -1,0 +1,77 @@
+"""Measures tensors with as few draws of noise as settle the verdict.
+
+A draw is a replay of the whole step, so most of the judge's time goes into draws. They
+are made in rounds of growing size, and only while something still fails.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from parity.judging.measure import Measurement
+from parity.noise import DRAWS, FEW_DRAWS, MORE_DRAWS
+
+THOROUGH = (FEW_DRAWS, DRAWS, MORE_DRAWS)
+ULPS_FIRST = (0, *THOROUGH)
+"""Numbers of draws to measure with. Without a draw the unit is one ulp, the smallest
+there is."""
+
+Units = Mapping[str, float]
+"""Tensor name -> noise unit."""
+
+
+class Rounds(NamedTuple):
+    """How often to measure.
+
+    Attributes:
+      draws: numbers of draws, one after the other until everything passes.
+      threshold: largest z that passes.
+      close_below: what fails by more than this z is not measured with MORE_DRAWS.
+    """
+
+    draws: Sequence[int]
+    threshold: float
+    close_below: float = math.inf
+
+    def run(
+        self,
+        units: Callable[[int], Units],
+        compare: Callable[[Units, bool], Iterator[Measurement]],
+    ) -> list[Measurement]:
+        """Returns the measurements of the round that settles each of them.
+
+        Args:
+          units: number of draws -> noise units.
+          compare: (noise units, closely) -> measurements, always in the same order.
+        """
+        measurements: list[Measurement] = []
+        for draws in self.draws:
+            closely = draws == MORE_DRAWS
+            if closely and not self._deserves_a_close_look(measurements):
+                break
+            again = list(compare(units(draws) if draws else {}, closely))
+            # A close look replaces only what failed; an ordinary round replaces all.
+            kept = measurements if closely else again
+            measurements = [
+                new if old.z > self.threshold else old for old, new in zip(kept, again)
+            ]
+            if self._settled(measurements, draws):
+                break
+        return measurements
+
+    def _deserves_a_close_look(self, measurements: Sequence[Measurement]) -> bool:
+        """Returns True if something fails, and by little enough to be noise after all.
+
+        No verdict rests on a lucky few draws: what fails with 5 gets 64.
+        """
+        worst = max((m.z for m in measurements), default=math.inf)
+        return self.threshold < worst <= self.close_below
+
+    def _settled(self, measurements: Sequence[Measurement], draws: int) -> bool:
+        """Returns True if everything passes, and would with more draws too.
+
+        Over 5 draws the root mean square is at least sqrt(2/5) of that over the first
+        2, so what passes by that much with 2 passes with 5.
+        """
+        share = math.sqrt(draws / DRAWS) if 0 < draws < DRAWS else 1.0
+        return all(m.z <= self.threshold * share for m in measurements)
