@@ -3,6 +3,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-command -v g++ >/dev/null || { echo "test: needs g++, with which DeepSpeed compiles its Adam" >&2; exit 2; }
+source launch/shell.sh
+
+command -v g++ >/dev/null || fail "needs g++, with which DeepSpeed compiles its Adam"
 bash launch/setup.sh torch,test
 exec .venv/bin/python -m pytest -n auto "$@"

@@ -2,30 +2,43 @@
 # Trains in JAX on every host of a Cloud TPU slice, through gcloud.
 #
 #   bash launch/tpu_pod.sh [--dry_run] NAME ZONE [--folder=FOLDER] [FLAG...]
-#   bash launch/tpu_pod.sh my-pod us-central2-b --flagfile=launch/experiments/cifar10_resnet20.flags
+#   bash launch/tpu_pod.sh my-pod us-central2-b --flagfile=mine.flags
 #
-# FOLDER holds this repository on every host: first `gcloud compute tpus tpu-vm scp --recurse --worker=all . NAME:jaxnn`
-# (jaxnn is what is meant where --folder is left out). There .venv is made with the TPU's JAX if it is missing, then all
-# flags go to `python -m jaxnn.train`. --dry_run prints the command and runs nothing.
+# FOLDER (default: jaxnn) holds this repository on every host: first
+# `gcloud compute tpus tpu-vm scp --recurse --worker=all . NAME:jaxnn`. There .venv is
+# made with the TPU's JAX if it is missing, then all flags go to `python -m
+# jaxnn.train`. --dry_run prints the command and runs nothing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/shell.sh
+help_if_asked launch/tpu_pod.sh "$@"
 
-fail() { echo "tpu_pod: $*" >&2; exit 2; }
-quoted() { local w all=''; for w; do [[ $w =~ ^[[:alnum:]_./:=,-]+$ ]] || w=${w@Q}; all+=" $w"; done; echo "${all:1}"; }
-
-case "${1:-}" in -h | --help) sed -nE '2,/^set/s/^#( |$)//p' "launch/${0##*/}"; exit ;; esac
-dry_run='' folder=jaxnn
-if [ "${1:-}" = --dry_run ]; then dry_run=yes; shift; fi
+dry_run=
+folder=jaxnn
+if [ "${1:-}" = --dry_run ]; then
+  dry_run=yes
+  shift
+fi
 name='^[a-z][a-z0-9-]*$'
-[[ ${1:-} =~ $name && ${2:-} =~ $name ]] || fail "needs the name of the TPU and its zone first; got '${*:1:2}'"
+[[ ${1:-} =~ $name && ${2:-} =~ $name ]] \
+  || fail "needs the name of the TPU and its zone first; got '${*:1:2}'"
 tpu=(gcloud compute tpus tpu-vm ssh "$1" "--zone=$2" --worker=all)
 shift 2
-case "${1:-}" in --folder=?*) folder=${1#*=}; shift ;; esac
+case "${1:-}" in
+  --folder=?*)
+    folder=${1#*=}
+    shift
+    ;;
+esac
 
 remote="cd $(quoted "$folder") && bash launch/setup.sh"
-remote+=" && .venv/bin/python -m pip install --quiet -c launch/constraints.txt 'jax[tpu]'"
+remote+=" && .venv/bin/python -m pip install --quiet -c launch/constraints.txt"
+remote+=" 'jax[tpu]'"
 remote+=" && exec $(quoted .venv/bin/python -m jaxnn.train "$@" --distributed)"
 command=("${tpu[@]}" "--command=$remote")
-if [ -n "$dry_run" ]; then quoted "${command[@]}"; exit; fi
+if [ -n "$dry_run" ]; then
+  quoted "${command[@]}"
+  exit
+fi
 command -v gcloud >/dev/null || fail "needs gcloud on PATH, https://cloud.google.com/sdk"
 exec "${command[@]}"

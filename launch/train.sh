@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Trains in JAX, after making .venv if it is missing. Arguments go to `python -m jaxnn.train`;
-# without any it trains the breast-cancer experiment. Paths are relative to the repository.
+# Trains in JAX, after making .venv if it is missing. Arguments go to `python -m
+# jaxnn.train`; without any it trains the breast-cancer experiment. Paths are relative to
+# the repository.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
