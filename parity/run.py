@@ -28,7 +28,7 @@ from jaxnn.experiment.flags import command_line, options
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import run_log
 from parity import stacks
-from parity.free import run
+from parity.free import judge_ends
 from parity.judging import diagnose, measure
 from parity.judging.measure import COULD_NOT_JUDGE, DIVERGENCE, PARITY
 from parity.judging.recording import Judgement, judge_recording
@@ -71,7 +71,7 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
     modules = {"jax": values["jax_module"].value, "torch": values["torch_module"].value}
     torch_flags, threshold = values["torch_flags"].value, values["threshold"].value
     if values["mode"].value == FREE:
-        is_same = run.main(
+        is_same = judge_ends.main(
             experiment,
             data,
             initial,

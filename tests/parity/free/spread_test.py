@@ -8,7 +8,7 @@ from jaxnn.experiment.data.load import load_dataset
 from jaxnn.experiment.files.trace import flatten
 from jaxnn.experiment.flags.config import Experiment
 from parity.free import spread
-from parity.free.ensemble import Runs
+from parity.free.ensemble import Ensemble
 from parity.free.spread import FLOAT32, RUNS, Ulps
 from parity.noise import norm, ulp
 
@@ -64,7 +64,7 @@ class TestUlps:
         assert Ulps(FLOAT32, 16).of(np.ones(1)).tolist() == [4 * 2.0**-23]
 
     def test_moves_every_parameter_by_at_most_that(self):
-        state = Runs(MLP, IRIS).start([INITIAL, INITIAL])
+        state = Ensemble(MLP, IRIS).start([INITIAL, INITIAL])
         ulps = Ulps(FLOAT16, STEPS)
         moved = flatten(ulps.move(state, np.random.default_rng(0)).params)
         for name, array in flatten(state.params).items():

@@ -1,40 +1,19 @@
-"""The verdict on a free run, and both stacks for real."""
-
-import io
-import json
+"""Tests of parity/free/verdict.py."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
-from jaxnn.experiment.data.load import load_dataset
-from jaxnn.experiment.errors import UserError
-from jaxnn.experiment.files import artifacts
-from jaxnn.experiment.flags.config import Experiment
-from parity.free import run
-from parity.free.run import CHAOTIC, DIVERGENCE, SAME, judge, quantity, sentence
+from parity.free.judge_ends import sentence
 from parity.free.spread import RUNS, Spread
+from parity.free.verdict import CHAOTIC, DIVERGENCE, SAME, compare, judge
 from parity.judging.measure import BROKEN
 
 APART = np.arange(RUNS) - (RUNS - 1) / 2
 """Mean 0, spread sqrt(6)."""
+
 SPREAD = 6**0.5
-EXPERIMENT = Experiment(
-    name="iris",
-    dataset="iris",
-    model="mlp",
-    hidden_sizes=(8,),
-    loss="cross_entropy",
-    epochs=3,
-    batch_size=32,
-    preprocess="standardize",
-    num_devices=1,
-    precision="fp32",
-    patience=2,
-    validation_fraction=0.2,
-)
 
 
 def ends(rounding=1.0, exact=1.0):
@@ -51,9 +30,9 @@ def outcome(loss=1.0, weight=1.0):
     return {"train_loss": np.float64(loss), "params/w": np.array([weight])}
 
 
-class TestQuantity:
+class TestCompare:
     def test_distance_in_spreads(self):
-        found = quantity(np.float64(2 * SPREAD), APART, np.float64(0), 0.1, 1.0, 8.0)
+        found = compare(np.float64(2 * SPREAD), APART, np.float64(0), 0.1, 1.0, 8.0)
         assert found["z"] == pytest.approx(2)
         assert found["distance"] == pytest.approx(2 * SPREAD)
         assert found["spread"] == pytest.approx(SPREAD)
@@ -62,7 +41,7 @@ class TestQuantity:
         )
 
     def test_rounding_is_the_least_unit(self):
-        found = quantity(
+        found = compare(
             np.float64(14.0), np.full(RUNS, 10.0), np.float64(10.5), 2.0, 1.0, 8.0
         )
         assert (found["z"], found["spread"], found["detectable"]) == (2.0, 0.0, 1.6)
@@ -70,19 +49,19 @@ class TestQuantity:
     def test_distance_from_float64_is_the_least_unit(self):
         """Two stacks that round in one direction each part by as much as either parts
         from the truth."""
-        found = quantity(
+        found = compare(
             np.float64(14.0), np.full(RUNS, 10.0), np.float64(14.0), 2.0, 1.0, 8.0
         )
         assert (found["z"], found["from_float64"]) == (1.0, 4.0)
 
     def test_push_multiplies_the_spread(self):
-        assert quantity(np.float64(6 * SPREAD), APART, None, 0.1, 3.0, 8.0)[
+        assert compare(np.float64(6 * SPREAD), APART, None, 0.1, 3.0, 8.0)[
             "z"
         ] == pytest.approx(2)
 
     def test_spread_of_a_tensor_is_over_all_its_elements(self):
         runs = np.stack([APART, -APART], axis=1)
-        assert quantity(np.zeros(2), runs, None, 0.0, 1.0, 8.0)[
+        assert compare(np.zeros(2), runs, None, 0.0, 1.0, 8.0)[
             "spread"
         ] == pytest.approx(SPREAD * 2**0.5)
 
@@ -97,7 +76,7 @@ class TestQuantity:
             (3.6 * share, 0),
         ):
             assert (
-                quantity(np.float64(distance - 1e-12), APART, None, 0.0, 1.0, 8.0)[
+                compare(np.float64(distance - 1e-12), APART, None, 0.0, 1.0, 8.0)[
                     "as_far"
                 ]
                 == count
@@ -107,14 +86,14 @@ class TestQuantity:
         "value", [None, np.float64(np.nan), np.float64(np.inf), np.ones(2)]
     )
     def test_what_cannot_be_compared_never_passes(self, value):
-        assert quantity(value, APART, None, 1.0, 1.0, 8.0)["z"] == BROKEN
+        assert compare(value, APART, None, 1.0, 1.0, 8.0)["z"] == BROKEN
 
     def test_equality_where_nothing_may_differ(self):
         assert (
-            quantity(np.float64(3.0), np.full(RUNS, 3.0), None, 0.0, 1.0, 8.0)["z"] == 0
+            compare(np.float64(3.0), np.full(RUNS, 3.0), None, 0.0, 1.0, 8.0)["z"] == 0
         )
         assert (
-            quantity(np.float64(4.0), np.full(RUNS, 3.0), None, 0.0, 1.0, 8.0)["z"]
+            compare(np.float64(4.0), np.full(RUNS, 3.0), None, 0.0, 1.0, 8.0)["z"]
             == BROKEN
         )
 
@@ -122,8 +101,8 @@ class TestQuantity:
     def test_has_no_unit(self, value, power):
         """Powers of two scale exactly."""
         scale = 2.0**power
-        plain = quantity(np.float64(value), 5 + APART, np.float64(4), 0.1, 1.0, 8.0)
-        scaled = quantity(
+        plain = compare(np.float64(value), 5 + APART, np.float64(4), 0.1, 1.0, 8.0)
+        scaled = compare(
             np.float64(value * scale),
             (5 + APART) * scale,
             np.float64(4 * scale),
@@ -172,89 +151,3 @@ class TestJudge:
 
     def test_what_is_missing_diverges(self):
         assert judge({"train_loss": np.float64(1)}, ends())["worst"] == "params/w"
-
-
-class TestPrint:
-    def test_table(self):
-        console = Console(file=io.StringIO(), width=120)
-        run.print_verdict(
-            {
-                "torch": judge(outcome(weight=99.0), ends()),
-                "jax": judge(outcome(), ends()),
-            },
-            "iris",
-            console,
-        )
-        rows = [line.split() for line in console.file.getvalue().splitlines()]
-        assert [
-            "train",
-            "loss",
-            "0.00",
-            "8",
-            "0.00",
-            "0.0e+00",
-            "0.0e+00",
-            "4.0e+00",
-        ] in rows
-        assert [
-            "parameters",
-            "40.01",
-            "0",
-            "0.00",
-            "2.4e+00",
-            "0.0e+00",
-            "2.0e+01",
-        ] in rows
-
-
-class TestStacks:
-    def judged(self, tmp_path, *torch_flags, **changes):
-        """(parity, verdict.json, what was printed) of both stacks, trained for real."""
-        from parity.run import initial_params
-
-        experiment = EXPERIMENT.replace(workdir=str(tmp_path / "run"), **changes)
-        data, console = load_dataset(experiment), Console(file=io.StringIO(), width=200)
-        initial, workdir = (
-            initial_params(experiment, data),
-            artifacts.create_workdir(experiment, "parity"),
-        )
-        artifacts.write_params(workdir / "initial.safetensors", initial)
-        modules = {"jax": "jaxnn.train", "torch": "torch_ref.train"}
-        parity = run.main(
-            experiment, data, initial, workdir, modules, torch_flags, console
-        )
-        return (
-            parity,
-            json.loads((workdir / "verdict.json").read_text()),
-            console.file.getvalue(),
-        )
-
-    def test_parity(self, tmp_path):
-        parity, verdict, text = self.judged(tmp_path)
-        assert parity, text
-        assert verdict["verdict"] == verdict["recordings"]["torch"]["verdict"] == SAME
-        torch = verdict["recordings"]["torch"]["quantities"]
-        assert torch["steps"]["distance"] == 0
-        assert torch["params/hidden_0/kernel"]["distance"] > 0, (
-            "two stacks that agree to the bit were not two stacks"
-        )
-        assert "torch: same computation, worst " in text
-
-    def test_divergence(self, tmp_path):
-        """eps moves each of Adam's steps by a hundredth and more, which 12 steps of
-        rounding do not hide."""
-        parity, verdict, text = self.judged(tmp_path, "--adam_eps=1e-3")
-        assert not parity
-        assert (
-            verdict["verdict"]
-            == verdict["recordings"]["torch"]["verdict"]
-            == DIVERGENCE
-        )
-        assert verdict["recordings"]["jax"]["verdict"] == SAME
-        assert "torch: DIVERGENCE, furthest off is params/" in text
-
-    def test_statistics_that_depend_on_devices(self, tmp_path):
-        with pytest.raises(
-            UserError, match=r"--mode=free: .*--nosync_batch_norm.*--num_devices=1"
-        ):
-            self.judged(tmp_path, num_devices=2, sync_batch_norm=False)
