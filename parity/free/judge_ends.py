@@ -68,7 +68,7 @@ def main(
     )
 
     start = time.perf_counter()
-    # Rounding could decide when early stopping ends a run, and runs of different lengths
+    # Rounding could decide when early stopping ends a run, and runs of different length
     # cannot be compared.
     alone = ["--record=off", "--patience=0"]
     flags = {"jax": alone, "torch": [*alone, *torch_flags]}

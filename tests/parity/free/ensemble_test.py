@@ -1,5 +1,4 @@
-"""Several runs in one program: each is jaxnn.train's, whatever the others do; named
-updates are left out."""
+"""Tests of parity/free/ensemble.py: each run equals one of jaxnn.train."""
 
 import jax
 import numpy as np
@@ -36,7 +35,8 @@ MLP = Experiment(
     precision="fp32",
 )
 IRIS = load_dataset(MLP)
-STEPS = 8  # two epochs of 120 samples in batches of 32
+# Two epochs of 120 samples in batches of 32.
+STEPS = 8
 
 
 def params(seed):
@@ -54,7 +54,7 @@ def params(seed):
 
 
 def trained(runs, *seeds):
-    """(outcomes, skips) of runs from the parameters of some seeds."""
+    """Trains from the parameters of each seed -> (outcomes, skipped)."""
     *ended, results = runs.train(runs.start([params(seed) for seed in seeds]))
     return runs.outcomes(*ended), results.skipped
 
@@ -66,8 +66,8 @@ class TestTrain:
         return trained(Ensemble(MLP, IRIS), 0, 1)[0]
 
     def test_each_run_is_that_of_jaxnn_train(self, ends, run, tmp_path):
-        """In a process of its own, by the program that is not vmapped: equal but for
-        rounding, an ulp of float32 a step at most in the norm of so small a network."""
+        # jaxnn.train is not vmapped and runs in a process of its own. Over so small a
+        # network rounding differs by at most one float32 ulp per step.
         artifacts.write_params(tmp_path / "initial.safetensors", params(1))
         done = run(
             "jaxnn.train",
@@ -111,7 +111,7 @@ class TestTrainEpoch:
 
 class TestSkipped:
     def test_overflow_is_told(self):
-        """A scale of 2^40 overflows FP16; it is halved until it does not."""
+        # A loss scale of 2^40 overflows FP16 and is halved until it does not.
         _, skipped = trained(
             Ensemble(
                 MLP.replace(precision="fp16", initial_scale_power=40, hysteresis=1),
@@ -123,8 +123,7 @@ class TestSkipped:
         assert skipped[0, 0]
 
     def test_updates_that_are_named_are_left_out(self):
-        """All but the second of one epoch: the same parameters as before and after the
-        others."""
+        # All but the second update of an epoch are left out.
         runs = Ensemble(
             MLP.replace(epochs=1), IRIS, skipped=np.array([True, False, True, True])
         )

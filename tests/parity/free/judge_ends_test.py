@@ -65,15 +65,14 @@ class TestPrint:
 
 class TestStacks:
     def judged(self, tmp_path, *torch_flags, **changes):
-        """(parity, verdict.json, what was printed) of both stacks, trained for real."""
+        """Trains both stacks -> (parity, verdict.json, printed text)."""
         from parity.run import initial_params
 
         experiment = EXPERIMENT.replace(workdir=str(tmp_path / "run"), **changes)
-        data, console = load_dataset(experiment), Console(file=io.StringIO(), width=200)
-        initial, workdir = (
-            initial_params(experiment, data),
-            artifacts.create_workdir(experiment, "parity"),
-        )
+        data = load_dataset(experiment)
+        console = Console(file=io.StringIO(), width=200)
+        initial = initial_params(experiment, data)
+        workdir = artifacts.create_workdir(experiment, "parity")
         artifacts.write_params(workdir / "initial.safetensors", initial)
         modules = {"jax": "jaxnn.train", "torch": "torch_ref.train"}
         parity = judge_ends.main(
@@ -97,8 +96,8 @@ class TestStacks:
         assert "torch: same computation, worst " in text
 
     def test_divergence(self, tmp_path):
-        """eps moves each of Adam's steps by a hundredth and more, which 12 steps of
-        rounding do not hide."""
+        # eps changes each of Adam's updates by a hundredth or more, which the rounding
+        # of 12 steps does not hide.
         parity, verdict, text = self.judged(tmp_path, "--adam_eps=1e-3")
         assert not parity
         assert (

@@ -17,7 +17,7 @@ SPREAD = 6**0.5
 
 
 def ends(rounding=1.0, exact=1.0):
-    """Runs whose one weight is 1 in the mean."""
+    """Returns the spread of runs whose single weight has mean 1."""
     return Spread(
         {"train_loss": np.ones(RUNS), "params/w": (1 + APART)[:, None]},
         {"train_loss": np.float64(1.0), "params/w": np.array([exact])},
@@ -47,8 +47,8 @@ class TestCompare:
         assert (found["z"], found["spread"], found["detectable"]) == (2.0, 0.0, 1.6)
 
     def test_distance_from_float64_is_the_least_unit(self):
-        """Two stacks that round in one direction each part by as much as either parts
-        from the truth."""
+        # Two stacks that each round in one direction are as far from each other as
+        # either is from the exact result.
         found = compare(
             np.float64(14.0), np.full(RUNS, 10.0), np.float64(14.0), 2.0, 1.0, 8.0
         )
@@ -66,8 +66,8 @@ class TestCompare:
         ] == pytest.approx(SPREAD * 2**0.5)
 
     def test_counts_the_runs_that_are_as_far_from_the_others(self):
-        """Left out, a run at distance d from the mean is d RUNS / (RUNS - 1) from the
-        mean of the others."""
+        # A run at distance d from the mean of all is d RUNS / (RUNS - 1) away from the
+        # mean of the others.
         share = RUNS / (RUNS - 1)
         for distance, count in (
             (0.0, RUNS),
@@ -99,7 +99,7 @@ class TestCompare:
 
     @given(st.floats(-1e3, 1e3), st.integers(-30, 30))
     def test_has_no_unit(self, value, power):
-        """Powers of two scale exactly."""
+        # Scaling by a power of two is exact.
         scale = 2.0**power
         plain = compare(np.float64(value), 5 + APART, np.float64(4), 0.1, 1.0, 8.0)
         scaled = compare(
