@@ -69,6 +69,6 @@ def read(workdir: pathlib.Path) -> RunEnd:
         return outcome(params, batch_stats, summary)
     except KeyError as error:
         raise UserError(
-            f"cannot judge: {workdir / artifacts.SUMMARY} lacks {error}; the program "
-            "that trains has to write it"
+            f"cannot judge: {workdir / artifacts.SUMMARY} lacks {error}; the training "
+            "program must write it"
         ) from None

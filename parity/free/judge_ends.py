@@ -59,8 +59,8 @@ def main(
     """
     if experiment.num_devices > 1 and not experiment.sync_batch_norm:
         raise UserError(
-            "--mode=free: JAX's runs use one device, where --nosync_batch_norm has "
-            "other statistics; judge with --num_devices=1"
+            "--mode=free: the JAX runs use one device, on which --nosync_batch_norm "
+            "computes other statistics; judge with --num_devices=1"
         )
     title = f"{experiment.name} {experiment.precision}"
     console.print(

@@ -73,8 +73,8 @@ def check(experiment: Experiment) -> None:
         )
     if experiment.num_devices > 1 and not experiment.sync_batch_norm:
         raise UserError(
-            "--nosync_batch_norm: the oracle has no devices, whose statistics would "
-            "differ; leave it out, or give --num_devices=1"
+            "--nosync_batch_norm: the oracle has no devices with statistics of their "
+            "own; leave it out, or give --num_devices=1"
         )
     if experiment.resume or experiment.checkpoint_every:
         raise UserError(

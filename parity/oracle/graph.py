@@ -77,8 +77,8 @@ class Builder:
         name = targets[0].id
         if name in self._named or name in self._values or name in FUNCTIONS:
             raise UserError(
-                f"--graph: {name} has a meaning before {_one_line(tree)!r}; use "
-                "another name"
+                f"--graph: {name} is defined before {_one_line(tree)!r}; use another "
+                "name"
             )
         return self.name_of(tree.value, name)
 

@@ -31,7 +31,7 @@ def accuracy(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def bits_per_character(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Cross-entropy in bits, averaged over positions: [batch, steps, vocabulary]."""
+    """Cross-entropy in bits: [batch, steps, vocabulary], [batch, steps] -> [batch]."""
     # The loss is in nats.
     return losses.cross_entropy(lift(outputs), targets).value / math.log(2)
 

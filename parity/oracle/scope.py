@@ -50,8 +50,8 @@ class Scope:
         found = self.params[name].shape if name in self.params else "missing"
         if found != shape:
             raise UserError(
-                f"params/{name}: is {found}, the network's is {shape}; give it the "
-                "parameters of its flags"
+                f"params/{name}: is {found}, the network's is {shape}; use parameters "
+                "that fit the model flags"
             )
         self.used.add(f"params/{name}")
         return self.params[name]
@@ -70,8 +70,8 @@ class Scope:
         found = self.batch_stats[name].shape if name in self.batch_stats else "missing"
         if found != shape:
             raise UserError(
-                f"batch_stats/{name}: is {found}, the network's is {shape}; give it "
-                "the statistics of its flags"
+                f"batch_stats/{name}: is {found}, the network's is {shape}; use "
+                "statistics that fit the model flags"
             )
         self.used.add(f"batch_stats/{name}")
         return self.batch_stats[name]
