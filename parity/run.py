@@ -27,7 +27,7 @@ from jaxnn.experiment.flags import command_line, options
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import run_log
 from parity import stacks
-from parity.free import run as free_run
+from parity.free import judge_ends
 from parity.judging.measure import THRESHOLD, z_as_json
 from parity.judging.recording import Judgement, judge_recording
 from parity.judging.replays import Replays
@@ -69,7 +69,7 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
     torch_flags = values["torch_flags"].value
     threshold = values["threshold"].value
     if values["mode"].value == FREE:
-        is_same = free_run.main(
+        is_same = judge_ends.main(
             experiment,
             data,
             initial,

@@ -22,7 +22,7 @@ LONGEST = (
     "tests/jaxnn/distributed_test.py",
     "tests/torch_ref/faults/",
     "tests/torch_ref/engine_test.py",
-    "tests/parity/free/run_test.py",
+    "tests/parity/free/judge_ends_test.py",
     "tests/torch_ref/loss_scale_test.py",
     "tests/torch_ref/models_test.py",
     "tests/jaxnn/streaming_test.py",

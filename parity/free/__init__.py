@@ -1,1 +1,1 @@
-"""Judges where whole runs end, beside JAX runs that start an ulp apart."""
+"""Free mode: judges where whole runs end, against JAX runs that start one ulp apart."""

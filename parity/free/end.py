@@ -1,5 +1,4 @@
-"""What a run ended with, as flat arrays: from its workdir, or as its workdir would have
-it."""
+"""Outcome of a whole run as flat arrays, in memory or read from a workdir."""
 
 import pathlib
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 
 RESTATED = ("_percent", "perplexity")
-"""How metrics end that follow from another one; they are left out."""
+"""Suffixes of metrics that restate another one and are left out."""
 
 RunEnd = dict[str, np.ndarray]
 """float64 "params/NAME", "batch_stats/NAME", "train_loss", "test_loss", "steps",
@@ -23,17 +22,21 @@ def outcome(
     batch_stats: Mapping[str, np.ndarray],
     summary: Mapping[str, Any],
 ) -> RunEnd:
-    """One run's outcome.
+    """Collects the outcome of one run.
 
     Args:
       params: flat master parameters.
       batch_stats: flat running statistics.
-      summary: as in summary.json.
+      summary: entries of summary.json.
+
+    Raises:
+      KeyError: the summary lacks an entry.
     """
     found = {
         name: summary[name]
         for name in ("train_loss", "test_loss", "steps", "skipped_steps")
     }
+    # Metrics are floats; the counts and class names among them are left out.
     found |= {
         f"final/{name}": value
         for name, value in summary["final"].items()
@@ -45,10 +48,10 @@ def outcome(
 
 
 def read(workdir: pathlib.Path) -> RunEnd:
-    """What a finished run ended with, from its workdir.
+    """Reads the outcome of a finished run from its workdir.
 
     Raises:
-      UserError: a file is missing, cannot be read or lacks something.
+      UserError: a file is missing, unreadable or incomplete.
     """
     try:
         summary = artifacts.read_summary(workdir)
@@ -57,12 +60,15 @@ def read(workdir: pathlib.Path) -> RunEnd:
             f"cannot judge: {workdir / artifacts.SUMMARY}: {error}"
         ) from None
     params = artifacts.read_arrays(workdir / artifacts.PARAMS, "cannot judge")
+
+    # Written only by networks with batch normalization.
     stats = workdir / artifacts.BATCH_STATS
     batch_stats = artifacts.read_arrays(stats, "cannot judge") if stats.exists() else {}
+
     try:
         return outcome(params, batch_stats, summary)
     except KeyError as error:
         raise UserError(
-            f"cannot judge: {workdir / artifacts.SUMMARY} lacks {error}; the program "
-            "that trains has to write it"
+            f"cannot judge: {workdir / artifacts.SUMMARY} lacks {error}; the training "
+            "program must write it"
         ) from None

@@ -1,5 +1,7 @@
-"""How far rounding alone carries training by its end: JAX runs that start one ulp
-apart, and one in float64."""
+"""How far rounding alone moves the end of training.
+
+Measured on JAX runs that start one ulp apart, and on one run in float64.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -12,24 +14,25 @@ from jaxnn.experiment.data.dataset import BINARY, MULTICLASS, Dataset
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.train_step import TrainState
 from parity.free.end import RunEnd
-from parity.free.ensemble import Runs
+from parity.free.ensemble import Ensemble
 from parity.noise import jitter, norm, ulp
 
 RUNS = 8
+"""JAX runs in the compute dtype."""
+
 FLOAT32 = np.dtype(np.float32)
 
 
 class Spread(NamedTuple):
-    """Where JAX's runs end.
+    """Where the JAX runs end; names are those of `RunEnd`.
 
     Attributes:
       ends: name -> [runs, ...] float64.
       exact: name -> [...], of the run in float64.
-      rounding: name -> how far rounding moves it without any help from training, as a
-        Euclidean norm.
-      push: name -> how many times as far the runs are from float64 as from each other,
-        at least 1: rounding that does not depend on where a run starts pushes them all
-        one way, and another stack another way.
+      rounding: name -> Euclidean norm of the change that rounding makes without being
+        amplified by training.
+      push: name -> distance of the runs from float64 over their distance from each
+        other, at least 1.
     """
 
     ends: RunEnd
@@ -41,30 +44,38 @@ class Spread(NamedTuple):
 def measure(
     experiment: Experiment, data: Dataset, initial: Mapping[str, np.ndarray]
 ) -> Spread:
-    """Trains `RUNS` runs one ulp of the compute format apart, and one in float64 with
-    the first one's skipped steps.
+    """Trains `RUNS` runs one ulp of the compute dtype apart, and one in float64.
 
     Args:
-      experiment: to train to its end, without early stopping.
-      data: its data set.
-      initial: flat float32 parameters that the first run and the exact one start from.
+      experiment: experiment to train to its end, without early stopping.
+      data: data set.
+      initial: flat float32 parameters that the first run and the float64 run start
+        from.
 
     Raises:
       UserError: a run diverged.
     """
-    compute, rng = (
-        np.dtype(precision.POLICIES[experiment.precision].compute),
-        np.random.default_rng(experiment.seed),
-    )
-    starts, runs = start_apart(initial, compute, rng), Runs(experiment, data)
-    state, epoch, steps = runs.train(runs.start(starts))
-    ends, last = runs.outcomes(state, epoch), len(runs.plan) - 1
-    ulps = Ulps(compute, sum(runs.plan))
-    still, moved = (
-        runs.outcomes(*runs.train_epoch(begun, last, learns=False))
-        for begun in (state, ulps.move(state, rng))
-    )
+    compute = np.dtype(precision.POLICIES[experiment.precision].compute)
+    rng = np.random.default_rng(experiment.seed)
+    starts = start_apart(initial, compute, rng)
+
+    ensemble = Ensemble(experiment, data)
+    state, epoch, steps = ensemble.train(ensemble.start(starts))
+    ends = ensemble.outcomes(state, epoch)
+
+    # The last epoch twice more without learning, once from parameters moved by their
+    # rounding: the difference is what rounding does to losses and metrics.
+    ulps = Ulps(compute, sum(ensemble.plan))
+    moved_state = ulps.move(state, rng)
+    last = len(ensemble.plan) - 1
+    still = ensemble.outcomes(*ensemble.train_epoch(state, last, learns=False))
+    moved = ensemble.outcomes(*ensemble.train_epoch(moved_state, last, learns=False))
+
+    # An overflow of FP16 does not happen in float64. Without the same skips the two
+    # would train for different numbers of updates.
     exact, losses = train_exactly(experiment, data, starts[0], steps.skipped[0])
+
+    # Of a share of right answers, rounding may flip one.
     answer = 1 / len(data.test_inputs) if data.task in (BINARY, MULTICLASS) else 0.0
     return Spread(
         ends,
@@ -80,32 +91,37 @@ def train_exactly(
     start: Mapping[str, np.ndarray],
     skipped: np.ndarray,
 ) -> tuple[RunEnd, np.ndarray]:
-    """The outcome of one run in float64, and its losses [steps].
+    """Trains one run in float64 and returns its outcome and its losses [steps].
 
     Args:
-      experiment: to train.
-      data: its data set.
-      start: flat parameters.
-      skipped: [steps] bool, the updates to leave out.
+      experiment: experiment to train.
+      data: data set.
+      start: flat initial parameters.
+      skipped: [steps] bool, updates to leave out.
     """
     with jax.enable_x64(True):
-        runs = Runs(experiment.replace(precision="fp64"), data, skipped)
-        state, epoch, steps = runs.train(runs.start([start]))
-        return {
-            name: array[0] for name, array in runs.outcomes(state, epoch).items()
-        }, steps.loss[0]
+        ensemble = Ensemble(experiment.replace(precision="fp64"), data, skipped)
+        state, epoch, steps = ensemble.train(ensemble.start([start]))
+        ends = ensemble.outcomes(state, epoch)
+        return {name: array[0] for name, array in ends.items()}, steps.loss[0]
 
 
 def start_apart(
     initial: Mapping[str, np.ndarray], compute: np.dtype, rng: np.random.Generator
 ) -> list[dict[str, np.ndarray]]:
-    """`RUNS` copies of flat parameters, rounded to `compute`; all but the first moved
-    to neighbouring numbers."""
+    """Returns `RUNS` copies of flat parameters, all but the first moved by an ulp.
+
+    Args:
+      initial: flat parameters; rounded to `compute` first.
+      compute: dtype whose ulp is meant.
+      rng: generator of the moves to neighbouring numbers.
+    """
     rounded = {name: array.astype(compute) for name, array in initial.items()}
     apart = [
         {name: jitter(array, rng) for name, array in rounded.items()}
         for _ in range(RUNS - 1)
     ]
+    # Runs start from float32 parameters, which hold any number of a lower precision.
     return [
         {name: array.astype(FLOAT32) for name, array in params.items()}
         for params in (rounded, *apart)
@@ -113,31 +129,32 @@ def start_apart(
 
 
 class Ulps(NamedTuple):
-    """How far rounding moves a parameter, which is stored in float32 and computed with
-    in the compute format: one ulp of that, or a random walk of one ulp of float32 a
-    step.
+    """How far rounding moves a parameter in the course of a run.
+
+    The larger of one ulp of the compute dtype, which the forward pass rounds to, and a
+    random walk of one float32 ulp per step, as every update of the float32 masters
+    rounds.
 
     Attributes:
-      compute: the format of the forward pass.
-      steps: of the run.
+      compute: dtype of the forward pass.
+      steps: number of steps of the run.
     """
 
     compute: np.dtype
     steps: int
 
     def of(self, array: np.ndarray) -> np.ndarray:
-        """float32: for each element."""
-        return np.maximum(
-            ulp(array, self.compute), self.steps**0.5 * ulp(array, FLOAT32)
-        ).astype(FLOAT32)
+        """Returns the distance for each element, float32."""
+        # A random walk of n steps of size u ends about sqrt(n) u away.
+        walk = self.steps**0.5 * ulp(array, FLOAT32)
+        return np.maximum(ulp(array, self.compute), walk).astype(FLOAT32)
 
     def move(self, state: TrainState, rng: np.random.Generator) -> TrainState:
-        """The state with each parameter moved at random by up to that."""
+        """Moves each parameter at random by up to that distance."""
 
         def moved(array: jax.Array) -> np.ndarray:
-            return np.asarray(array) + rng.uniform(-1, 1, array.shape).astype(
-                FLOAT32
-            ) * self.of(array)
+            share = rng.uniform(-1, 1, array.shape).astype(FLOAT32)
+            return np.asarray(array) + share * self.of(array)
 
         return state._replace(params=jax.tree.map(moved, state.params))
 
@@ -145,63 +162,64 @@ class Ulps(NamedTuple):
 def rounding(
     ends: RunEnd, still: RunEnd, moved: RunEnd, ulps: Ulps, answer: float
 ) -> dict[str, float]:
-    """How far rounding moves each entry of an outcome, as a Euclidean norm.
-
-    Parameters and statistics: by their ulps. Losses and metrics: by as much as they
-    change when the parameters are moved by so much, root mean square over the runs, and
-    at least by two ulps of float32, of a logarithm and of a sum.
+    """Returns how far rounding moves each entry of an outcome, as a Euclidean norm.
 
     Args:
-      ends: the outcomes of the runs.
-      still: of their last epoch once more, at learning rate zero.
-      moved: of the same from moved parameters.
-      ulps: of the run.
-      answer: least change of a metric that rounding may make, one answer of all where
-        it is a share of right ones.
+      ends: name -> [runs, ...] outcomes.
+      still: outcomes of the last epoch once more, at learning rate zero.
+      moved: the same from moved parameters.
+      ulps: distances by which parameters were moved.
+      answer: least change that rounding may make to a metric: one of all answers where
+        the metric is a share of right ones, else 0.
     """
+    # Steps must be equal. One more or one less overflow is within rounding.
     found = {"steps": 0.0, "skipped_steps": 1.0}
     for name, values in ends.items():
         if name.startswith(("params/", "batch_stats/")):
             found[name] = norm(ulps.of(values.mean(axis=0)))
         elif name not in found:
-            shift = (
-                norm(moved[name] - still[name]) / RUNS**0.5
-                if name in moved and name in still
-                else 0.0
-            )
+            shift = 0.0
+            if name in moved and name in still:
+                # Root mean square over the runs.
+                shift = norm(moved[name] - still[name]) / RUNS**0.5
+            # Two roundings in float32, that of a logarithm and that of a sum.
             least = 2 * float(ulp(values.mean(), FLOAT32))
-            found[name] = max(
-                shift, least, answer if name.startswith("final/") else 0.0
-            )
+            least_metric = answer if name.startswith("final/") else 0.0
+            found[name] = max(shift, least, least_metric)
     return found
 
 
 def push(
     ends: RunEnd, exact: RunEnd, losses: np.ndarray, exact_losses: np.ndarray
 ) -> dict[str, float]:
-    """Name -> how many times as far the runs are from float64 as from each other, at
-    least 1.
+    """Returns the distance of the runs from float64 over their own spread, at least 1.
 
-    The distance of one number from float64 can be small by luck, so this is a ratio
-    over many: for tensors, over all parameters, each relative to its size; for losses
-    and metrics, over the losses of the later half of the steps.
+    Rounding that does not depend on where a run starts pushes all JAX runs one way, and
+    those of another stack another way. The spread of the JAX runs does not show it;
+    their distance from float64 does.
 
     Args:
-      ends: name -> [runs, ...].
-      exact: of the run in float64.
-      losses: [runs, steps].
-      exact_losses: [steps].
+      ends: name -> [runs, ...] outcomes.
+      exact: outcome of the run in float64.
+      losses: [runs, steps] training losses.
+      exact_losses: [steps] training losses in float64.
+
+    Returns:
+      Name -> ratio; the same for all tensors, and for all losses and metrics.
     """
-    known = np.isfinite(losses).all(axis=0) & (
-        np.arange(losses.shape[1]) >= losses.shape[1] // 2
-    )
+    # One number may be close to float64 by luck, so the ratio is taken over many: over
+    # all parameters, and over the losses of the later half of the steps.
+    is_late = np.arange(losses.shape[1]) >= losses.shape[1] // 2
+    known = np.isfinite(losses).all(axis=0) & is_late
     of_params = _ratio(
         [(ends[name], exact[name]) for name in ends if name.startswith("params/")]
     )
     of_losses = _ratio([(losses[:, known].astype(np.float64), exact_losses[known])])
+
     pushes = {
         "params": of_params,
         "batch_stats": of_params,
+        # Counts are the same numbers in any precision.
         "steps": 1.0,
         "skipped_steps": 1.0,
     }
@@ -209,21 +227,19 @@ def push(
 
 
 def _ratio(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Runs' distance from the truth over their deviation, each relative to the truth's
-    size; at least 1."""
+    """Distance of runs from the truth over their deviation, at least 1.
+
+    Args:
+      pairs: ([runs, ...], [...] truth); each counts relative to the truth's size.
+    """
     pairs = [(runs, truth) for runs, truth in pairs if truth.any()]
-    distances = norm(
-        np.array(
-            [norm(runs.mean(axis=0) - truth) / norm(truth) for runs, truth in pairs]
-        )
-    )
-    deviations = norm(
-        np.array([deviation(runs) / norm(truth) for runs, truth in pairs])
-    )
-    return max(1.0, distances / deviations) if deviations else 1.0
+    distances = [norm(runs.mean(axis=0) - truth) / norm(truth) for runs, truth in pairs]
+    deviations = [deviation(runs) / norm(truth) for runs, truth in pairs]
+    distance = norm(np.array(distances))
+    apart = norm(np.array(deviations))
+    return max(1.0, distance / apart) if apart else 1.0
 
 
 def deviation(runs: np.ndarray) -> float:
-    """Standard deviation of runs [runs, ...], as a Euclidean norm over all their
-    elements."""
+    """Standard deviation of [runs, ...], as a Euclidean norm over all elements."""
     return norm(runs - runs.mean(axis=0)) / (len(runs) - 1) ** 0.5

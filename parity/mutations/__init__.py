@@ -1,2 +1,4 @@
-"""The judge judged: known differences planted in real runs, and what it catches,
-locates and explains of them."""
+"""Mutation testing of the judge: plants known differences in real runs.
+
+Counts what the judge catches, locates and explains of them.
+"""

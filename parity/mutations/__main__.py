@@ -1,12 +1,11 @@
-"""Plants every known difference in real runs and counts what the judge catches, locates
-and explains.
+"""Plants known differences in real runs and counts what the judge makes of them.
 
-    python -m parity.mutations                                         # the score: every base, fp16 and fp32
-    python -m parity.mutations --bases=mlp --precisions=fp32 --faults=adam_eps,dropout_off
+    python -m parity.mutations          # every fault in every base, in fp16 and fp32
+    python -m parity.mutations --bases=mlp --precisions=fp32 --faults=adam_eps
 
-Exit code 0: all that moves a tensor by more than its detectable error is caught, 95 %
-of it located, 90 % explained, and no clean run raises an alarm; 1: otherwise; 2: could
-not judge.
+Exit code 0: every fault that moves a tensor by more than its detectable error is
+caught, 95 % of them are located, 90 % explained, and no clean run raises an alarm. 1:
+otherwise. 2: could not judge.
 """
 
 import json
@@ -30,45 +29,47 @@ from parity.report import published_score
 from parity.semantics import SWITCHES
 
 PRECISIONS = ("fp16", "fp32")
+CONSOLE_WIDTH = 120
 
 
 def main(values: flags.FlagValues) -> int:
-    """Flags -> runs -> table."""
-    bases, precisions, faults = (
-        list(values[name].value or ()) for name in ("bases", "precisions", "faults")
-    )
-    for flag, given, known in (
-        ("bases", bases, BASES),
-        ("precisions", precisions, (*PRECISIONS, "bf16")),
-        ("faults", faults, SWITCHES),
-    ):
-        unknown = [name for name in given if name not in known]
-        if unknown:
-            raise UserError(
-                f"--{flag}: unknown {unknown[0]!r}; known: {', '.join(known)}"
-            )
-    root = pathlib.Path(
-        values["workdir"].value or f"runs/{time.strftime('mutations-%Y%m%d-%H%M%S')}"
-    )
+    """Plants and judges every fault asked for; returns the exit code."""
+    bases = list(values["bases"].value or BASES)
+    precisions = list(values["precisions"].value or ())
+    faults = list(values["faults"].value or ())
+    check_known("bases", bases, BASES)
+    check_known("precisions", precisions, (*PRECISIONS, "bf16"))
+    check_known("faults", faults, SWITCHES)
+
+    fresh = f"runs/{time.strftime('mutations-%Y%m%d-%H%M%S')}"
+    root = pathlib.Path(values["workdir"].value or fresh)
     if root.exists():
         raise UserError(f"--workdir: {root} exists; choose another or remove it")
-    console = Console(width=None if Console().is_terminal else 120)
+
+    # Where the output is piped, rich assumes 80 columns and would cut the tables.
+    console = Console(width=None if Console().is_terminal else CONSOLE_WIDTH)
     outcomes = [
         outcome
-        for base in bases or BASES
+        for base in bases
         for precision in precisions
         for outcome in run(base, precision, root, faults, console)
     ]
     table.print_score(outcomes, console)
+
     commit = published_score.commit()
-    artifacts.write_text(
-        root / "mutations.json",
-        json.dumps(table.as_json(outcomes, commit), indent=2) + "\n",
-    )
+    content = json.dumps(table.as_json(outcomes, commit), indent=2) + "\n"
+    artifacts.write_text(root / "mutations.json", content)
     if values["publish"].value:
         published_score.write(table.summary(outcomes, commit))
     console.print(f"files: {root}", highlight=False)
     return 0 if table.is_enough(outcomes) else 1
+
+
+def check_known(flag: str, given: Sequence[str], known: Sequence[str]) -> None:
+    """Raises UserError if a list flag has an unknown entry."""
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise UserError(f"--{flag}: unknown {unknown[0]!r}; known: {', '.join(known)}")
 
 
 def run(
@@ -78,28 +79,36 @@ def run(
     faults: Sequence[str],
     console: Console,
 ) -> list[FaultOutcome]:
-    """One base in one precision; prints a line on each fault."""
+    """Scores one base in one precision and prints a line per fault.
+
+    Args:
+      base: name of the base.
+      precision: precision of the runs.
+      root: folder of all runs.
+      faults: names of the faults to plant; empty for all.
+      console: console to print on.
+    """
     experiment, _ = command_line.parse(
         ["mutations", *BASES[base], f"--precision={precision}", f"--name={base}"],
         precision,
     )
     train.configure(experiment)
-    start, outcomes = time.perf_counter(), []
-    for outcome in score.score(
-        base, experiment, root / f"{base}-{precision}", faults, THRESHOLD
-    ):
+    start = time.perf_counter()
+    folder = root / f"{base}-{precision}"
+    outcomes = []
+    for outcome in score.score(base, experiment, folder, faults, THRESHOLD):
         console.print(table.line(outcome), highlight=False, soft_wrap=True)
         outcomes.append(outcome)
+
+    seconds = time.perf_counter() - start
     console.print(
-        f"{base} {precision}: {len(outcomes)} runs in "
-        f"{time.perf_counter() - start:.0f} s",
-        highlight=False,
+        f"{base} {precision}: {len(outcomes)} runs in {seconds:.0f} s", highlight=False
     )
     return outcomes
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """What to plant where."""
+    """Defines the flags of this command."""
     flags.DEFINE_list(
         "bases",
         [],

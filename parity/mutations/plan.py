@@ -8,26 +8,31 @@ from jaxnn.experiment.flags.consistency import RECURRENT
 from parity.semantics import SWITCHES
 from parity.semantics.switch import Switch
 
+# Two clean steps first: a fault must be located at the step where it begins, and some
+# faults need a previous step.
 FIRST_STEP = 2
-"""The step from which on planted faults act."""
+"""First step that a planted fault acts on, if nothing else is said."""
+
 STEPS = 7
-"""Steps to record: one epoch and a half of each base."""
+"""Steps to record. Where an epoch has 4 or 5 steps, as in most bases, this reaches the
+second, whose order of samples some faults change."""
 
 FROM_THE_START = ("masters_not_rounded", "not_shuffled", "same_order_every_epoch")
-"""Faults of the torch side that act from step 0 on."""
+"""Faults of the torch side that act from step 0."""
 
 ONCE = ("weights_reloaded", "moments_reset")
-"""Faults of the torch side that come right before one step and not again."""
+"""Faults of the torch side that happen right before one step and not again."""
 
 
 class Mutant(NamedTuple):
     """A run with something planted.
 
     Attributes:
-      switches: what is planted, in the catalogue's order.
-      fault: of `torch_ref.planted`; empty: the experiment says it all.
-      experiment: that the torch side is given.
-      first_step: from which on it acts.
+      switches: names of the switches that reproduce it in the replay, in the order of
+        the catalogue.
+      fault: fault of `torch_ref.planted`; empty if flags alone plant it.
+      experiment: experiment that the torch side runs.
+      first_step: first step it acts on, from 0.
     """
 
     switches: tuple[str, ...]
@@ -37,24 +42,23 @@ class Mutant(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of what is planted."""
+        """Names of the switches, joined by "+"."""
         return "+".join(self.switches)
 
     @property
     def steps(self) -> range:
-        """Those that it acts on."""
-        return range(
-            self.first_step, self.first_step + 1 if self.fault in ONCE else STEPS
-        )
+        """Steps it acts on."""
+        end = self.first_step + 1 if self.fault in ONCE else STEPS
+        return range(self.first_step, end)
 
 
 class Upstream(NamedTuple):
-    """Faults of DeepSpeed itself, which a flag brings about.
+    """Faults of DeepSpeed itself, brought about by flags.
 
     Attributes:
-      switches: what they are.
-      applies: to which experiments.
-      experiment: the flags that bring them about.
+      switches: names of the switches that reproduce them in the replay.
+      applies: returns True for experiments that can have them.
+      experiment: returns the experiment with the flags that bring them about.
     """
 
     switches: tuple[str, ...]
@@ -63,7 +67,7 @@ class Upstream(NamedTuple):
 
 
 def mutants(experiment: Experiment) -> Iterator[Mutant]:
-    """Every fault that can be planted in an experiment."""
+    """Yields every fault that can be planted in an experiment."""
     for upstream in UPSTREAM:
         if upstream.applies(experiment):
             yield Mutant(upstream.switches, "", upstream.experiment(experiment), 0)
@@ -73,41 +77,42 @@ def mutants(experiment: Experiment) -> Iterator[Mutant]:
 
 
 def _can_be_planted(switch: Switch, experiment: Experiment) -> bool:
-    """torch's recurrent kernels cannot be had in another format."""
-    in_reach = switch.name != "computed_in_bf16" or experiment.model not in RECURRENT
-    return switch.name not in ONLY_UPSTREAM and in_reach and switch.applies(experiment)
+    # The torch side cannot run recurrent kernels in another dtype.
+    if switch.name == "computed_in_bf16" and experiment.model in RECURRENT:
+        return False
+    return switch.name not in ONLY_UPSTREAM and switch.applies(experiment)
 
 
 def _planted(switch: Switch, experiment: Experiment) -> Mutant:
-    """By changed flags where they say it all, else in the code of the torch side."""
+    """Plants by flags where they say it all, else in the code of the torch side."""
+    names = (switch.name,)
     if switch.experiment and not switch.patches and switch.name not in BY_CODE:
-        return Mutant((switch.name,), "", switch.experiment(experiment), 0)
-    return Mutant(
-        (switch.name,),
-        switch.name,
-        experiment,
-        0 if switch.name in FROM_THE_START else FIRST_STEP,
-    )
+        return Mutant(names, "", switch.experiment(experiment), 0)
+    first_step = 0 if switch.name in FROM_THE_START else FIRST_STEP
+    return Mutant(names, switch.name, experiment, first_step)
 
 
-def _is_adam_at_stage_0(precision: str) -> Callable[[Experiment], bool]:
+def _is_adam(precision: str) -> Callable[[Experiment], bool]:
     return lambda e: e.precision == precision and e.optimizer in ("adam", "adamw")
 
 
+def _without_zero(experiment: Experiment) -> Experiment:
+    return experiment.replace(zero_stage=0)
+
+
 BY_CODE = ("computed_in_bf16",)
-"""Planted in the code although a flag would do: the flag also rounds the masters."""
+"""Faults planted in code although a flag exists, which also rounds the masters."""
+
 ONLY_UPSTREAM = ("loss_not_scaled", "init_step_counted", "growth_step_halved")
+"""Faults of DeepSpeed itself, which no code of this project plants."""
+
 UPSTREAM = (
-    Upstream(
-        ("init_step_counted", "loss_not_scaled"),
-        _is_adam_at_stage_0("fp16"),
-        lambda e: e.replace(zero_stage=0),
-    ),
-    Upstream(
-        ("init_step_counted",),
-        _is_adam_at_stage_0("bf16"),
-        lambda e: e.replace(zero_stage=0),
-    ),
+    # Without ZeRO, FP16_Optimizer makes an update of zero gradients before training and
+    # does not scale the loss (MISMATCHES D1, D2).
+    Upstream(("init_step_counted", "loss_not_scaled"), _is_adam("fp16"), _without_zero),
+    # BF16 has no loss scale, so only the first of the two shows.
+    Upstream(("init_step_counted",), _is_adam("bf16"), _without_zero),
+    # Any run in which the loss scale doubles has this one (MISMATCHES D3).
     Upstream(
         ("growth_step_halved",),
         lambda e: e.precision == "fp16" and e.loss_scale_window < STEPS,

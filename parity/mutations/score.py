@@ -1,47 +1,43 @@
-"""Records a base with every fault that it can hold, judges each, and says what was
-caught, located and explained."""
+"""Scores the judge: plants every fault in a base, judges each run, notes the outcome.
+
+A fault is expected where it first moves a tensor by more than the judge can see. To
+find out where, its switch is applied to jaxnn's own recording and the result is judged.
+"""
 
 import dataclasses
-import json
 import pathlib
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.load import load_dataset
-from jaxnn.experiment.errors import UserError
-from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.files.trace import Reader
-from jaxnn.experiment.flags import options
 from jaxnn.experiment.flags.config import Experiment
-from parity.judging import measure
-from parity.judging.measure import Measurement
+from parity.judging.measure import Measurement, first_failed
 from parity.judging.recording import explain
-from parity.judging.step import THOROUGH, Judge, Replays, order
+from parity.judging.replays import Replays
+from parity.judging.rounds import THOROUGH
+from parity.judging.step import Judge, order
 from parity.mutations.bases import ONLY
-from parity.mutations.plan import STEPS, Mutant, mutants
+from parity.mutations.bench import CLEAN, JAX, Bench, record
+from parity.mutations.plan import Mutant, mutants
 from parity.semantics import SWITCHES
-from parity.stacks import INITIAL_PARAMS, initial_params
-
-PLANTED = "torch_ref.planted"
-CLEAN, JAX = "clean", "jax"
-"""Names of the two runs without a fault."""
+from parity.stacks import initial_params
 
 
 class FaultOutcome(NamedTuple):
-    """What became of one planted fault.
+    """Outcome of one planted fault.
 
     Attributes:
-      base, precision, fault: what was planted where.
+      base: name of the base.
+      precision: precision of the run.
+      fault: what was planted; several names are joined by "+".
       expected: where the fault, applied to jaxnn's own run, first moves a tensor by
-        more than it takes to be seen; None: nowhere.
-      largest: the largest z by which it moves one.
-      found: the first divergence that the judge reports; None: it reports parity.
-      explanation: the switches that it names first.
+        more than the judge can see, or None if nowhere.
+      largest: largest z by which it moves a tensor there.
+      found: first divergence that the judge reports, or None at parity.
+      explanation: switches that the judge names first.
       complaint: why the run could not be judged; empty if it could.
     """
 
@@ -56,12 +52,13 @@ class FaultOutcome(NamedTuple):
 
     @property
     def caught(self) -> bool:
-        """Whether the judge reports a divergence."""
+        """True if the judge reports a divergence."""
         return self.found is not None
 
     @property
     def located(self) -> bool:
-        """Whether it names the step and the quantity where the fault first shows."""
+        """True if the judge names the step and quantity where the fault first shows."""
+        # The tensor may differ: where several fail, rounding can decide which is first.
         return bool(
             self.found
             and self.expected
@@ -71,40 +68,8 @@ class FaultOutcome(NamedTuple):
 
     @property
     def explained(self) -> bool:
-        """Whether it names what was planted first."""
+        """True if the judge's first explanation is what was planted."""
         return self.explanation == tuple(self.fault.split("+"))
-
-
-class Bench(NamedTuple):
-    """One base in one precision, recorded.
-
-    Attributes:
-      base: its name.
-      experiment: of the base.
-      data: its data set.
-      initial: flat parameters that every run starts from.
-      folder: of the runs, each under its fault's name.
-      replays: shared by all judgements.
-      threshold: largest z that passes.
-    """
-
-    base: str
-    experiment: Experiment
-    data: Dataset
-    initial: dict[str, np.ndarray]
-    folder: pathlib.Path
-    replays: Replays
-    threshold: float
-
-    def judge(self, name: str) -> Judge:
-        """The judge of one run."""
-        return Judge(
-            self.replays, self.trace(name), self.initial, self.threshold, THOROUGH
-        )
-
-    def trace(self, name: str) -> Reader:
-        """What one run recorded."""
-        return Reader(self.folder / name / "trace")
 
 
 def score(
@@ -114,106 +79,39 @@ def score(
     only: Sequence[str],
     threshold: float,
 ) -> Iterator[FaultOutcome]:
-    """Plants every fault that an experiment can hold; yields the clean run's outcome
-    first.
+    """Plants every fault that an experiment can have and yields the outcomes.
+
+    The clean run's outcome comes first.
 
     Args:
-      base: name of the experiment.
-      experiment: its flags and precision.
-      folder: for the runs.
-      only: names of the faults to plant; empty: all.
+      base: name of the base.
+      experiment: flags and precision of the base.
+      folder: folder for the runs.
+      only: names of the faults to plant; empty for all.
       threshold: largest z that passes.
     """
     data = load_dataset(experiment)
     initial = initial_params(experiment, data)
-    bench = Bench(
-        base, experiment, data, initial, folder, Replays(experiment, data), threshold
-    )
+    replays = Replays(experiment, data)
+    bench = Bench(base, experiment, data, initial, folder, replays, threshold)
+
     known = set(only or SWITCHES) & set(ONLY.get(base, SWITCHES))
     planted = [mutant for mutant in mutants(experiment) if set(mutant.switches) & known]
     statuses = record(bench, planted)
-    if not any(
+
+    # A mutant without fault and with unchanged flags is a fault that DeepSpeed has in
+    # this base anyway. Its clean run then has it too and is no test of false alarms.
+    has_own_fault = any(
         mutant.experiment == experiment and not mutant.fault for mutant in planted
-    ):
+    )
+    if not has_own_fault:
         yield judge_clean(bench)
     for mutant, status in zip(planted, statuses[1:]):
         yield judge_mutant(bench, mutant, status)
 
 
-def record(bench: Bench, planted: Sequence[Mutant]) -> list[int]:
-    """Runs jaxnn, and beside it the clean experiment and each mutant in one process of
-    the torch side.
-
-    Returns:
-      The exit codes of the torch side's runs.
-
-    Raises:
-      UserError: jaxnn, the torch side or its clean run failed; its last line is shown.
-    """
-    bench.folder.mkdir(parents=True)
-    artifacts.write_params(bench.folder / INITIAL_PARAMS, bench.initial)
-    clean = Mutant((), "", bench.experiment, 0)
-    jobs = bench.folder / "jobs.json"
-    jobs.write_text(
-        json.dumps(
-            [job(bench, mutant, mutant.name or CLEAN) for mutant in (clean, *planted)]
-        )
-    )
-    commands = {
-        PLANTED: [f"--jobs={jobs}"],
-        "jaxnn.train": job(bench, clean, JAX)["arguments"],
-    }
-    running = {
-        module: _start(module, arguments, bench.folder)
-        for module, arguments in commands.items()
-    }
-    codes = {module: process.wait() for module, process in running.items()}
-    finished = jobs.with_suffix(".done.json")
-    statuses = (
-        json.loads(finished.read_text()) if finished.exists() else [codes[PLANTED]]
-    )
-    for module, code in ((PLANTED, statuses[0]), ("jaxnn.train", codes["jaxnn.train"])):
-        if code:
-            log = bench.folder / f"{module}.log"
-            raise UserError(
-                f"cannot judge: {module} failed with exit code {code}: "
-                f"{' '.join(log.read_text().strip().splitlines()[-1:])}; see {log}"
-            )
-    return statuses
-
-
-def _start(
-    module: str, arguments: Sequence[str], folder: pathlib.Path
-) -> subprocess.Popen:
-    with (folder / f"{module}.log").open("w") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-
-
-def job(bench: Bench, mutant: Mutant, name: str) -> dict[str, Any]:
-    """A run of the torch side, as `torch_ref.planted --jobs` takes it."""
-    flagfile = bench.folder / f"{name}.flags"
-    flagfile.write_text(options.to_flagfile(mutant.experiment.replace(max_steps=STEPS)))
-    arguments = [
-        f"--flagfile={flagfile}",
-        f"--workdir={bench.folder / name}",
-        "--noplots",
-        "--record=full",
-        f"--record_steps={STEPS}",
-        f"--init_params={bench.folder / 'initial.safetensors'}",
-    ]
-    return {
-        "fault": mutant.fault,
-        "first_step": mutant.first_step,
-        "arguments": arguments,
-    }
-
-
 def judge_clean(bench: Bench) -> FaultOutcome:
-    """The clean run must be judged at parity."""
+    """Judges the clean run, in which nothing should be found."""
     found = first_divergence(bench, bench.judge(CLEAN), CLEAN)
     return FaultOutcome(
         bench.base, bench.experiment.precision, CLEAN, None, 0.0, found, ()
@@ -221,69 +119,72 @@ def judge_clean(bench: Bench) -> FaultOutcome:
 
 
 def judge_mutant(bench: Bench, mutant: Mutant, status: int) -> FaultOutcome:
-    """Judges one run with a fault, and the clean run under the fault's switch for what
-    to expect."""
+    """Judges a run with a fault.
+
+    Args:
+      bench: recorded base.
+      mutant: what was planted.
+      status: exit code of the run.
+    """
     known = bench.base, bench.experiment.precision, mutant.name
-    if status and steps_recorded(bench, mutant.name) <= mutant.first_step:
+    num_steps = bench.num_recorded(mutant.name)
+    if status and num_steps <= mutant.first_step:
         return FaultOutcome(*known, None, 0.0, None, (), f"exit code {status}")
+
     expected, largest = expectation(bench, mutant)
     judge = bench.judge(mutant.name)
     found = first_divergence(bench, judge, mutant.name)
     if found is None:
         return FaultOutcome(*known, expected, largest, None, ())
-    explanations = explain(
-        judge,
-        found.step,
-        steps_recorded(bench, mutant.name),
-        bench.replays,
-        bench.threshold,
-    )
+
+    explanations = explain(judge, found.step, num_steps, bench.replays, bench.threshold)
     best = explanations[0].names if explanations and explanations[0].explains else ()
-    return FaultOutcome(
-        *known, expected, largest, found, tuple(sorted(best, key=list(SWITCHES).index))
-    )
-
-
-def steps_recorded(bench: Bench, name: str) -> int:
-    """Fewer than all where a fault made training diverge, which ends a run."""
-    return (
-        len(bench.trace(name))
-        if (bench.folder / name / "trace" / "meta.json").exists()
-        else 0
-    )
+    # In the order of the catalogue, as `Mutant.switches`.
+    names = tuple(sorted(best, key=list(SWITCHES).index))
+    return FaultOutcome(*known, expected, largest, found, names)
 
 
 def first_divergence(bench: Bench, judge: Judge, name: str) -> Measurement | None:
-    """The first measurement of a run that fails, in the order of
-    `compare.first_failed`."""
+    """Returns the first failed measurement of a run, or None at parity.
+
+    Args:
+      bench: recorded base.
+      judge: judge of the run.
+      name: name of the run.
+    """
     trace = bench.trace(name)
     for number in range(len(trace)):
-        failed = measure.first_failed(judge.step(number), bench.threshold, order(trace))
+        failed = first_failed(judge.step(number), bench.threshold, order(trace))
+        # Later steps are not judged, as the first divergence is all that counts.
         if failed:
             return failed
     return None
 
 
 def expectation(bench: Bench, mutant: Mutant) -> tuple[Measurement | None, float]:
-    """Where jaxnn's own run, had it the fault, would first leave its replay, and by how
-    much at most until there."""
-    switches, trace = (
-        tuple(SWITCHES[name] for name in mutant.switches),
-        bench.trace(JAX),
-    )
-    clean, largest = bench.judge(JAX), 0.0
+    """Applies a fault to jaxnn's own recording and judges the result.
+
+    Args:
+      bench: recorded base.
+      mutant: fault to apply.
+
+    Returns:
+      The first measurement that fails, or None, and the largest z up to there.
+    """
+    switches = tuple(SWITCHES[name] for name in mutant.switches)
     parts = dict.fromkeys(part for switch in switches for part in switch.parts)
+    trace = bench.trace(JAX)
+    clean = bench.judge(JAX)
+    largest = 0.0
+
     for number in mutant.steps:
-        judge = Judge(
-            bench.replays,
-            Enacted(trace, number, clean.enacted(number, switches)),
-            bench.initial,
-            bench.threshold,
-            THOROUGH,
-        )
+        # Each step is replayed from the recorded state, so that one step can be
+        # replaced without the others.
+        enacted = Enacted(trace, number, clean.enacted(number, switches))
+        judge = Judge(bench.replays, enacted, bench.initial, bench.threshold, THOROUGH)
         measured = [m for part in parts for m in judge.part(part, number)]
         largest = max(largest, *(m.z for m in measured))
-        failed = measure.first_failed(measured, bench.threshold, order(trace))
+        failed = first_failed(measured, bench.threshold, order(trace))
         if failed:
             return failed, largest
     return None, largest
@@ -291,12 +192,12 @@ def expectation(bench: Bench, mutant: Mutant) -> tuple[Measurement | None, float
 
 @dataclasses.dataclass(frozen=True)
 class Enacted:
-    """A recording with one step in another's place.
+    """A recording with one step replaced; has what a `Judge` needs of a `Reader`.
 
     Attributes:
-      trace: the recording.
-      number: of the step.
-      step: its tensors.
+      trace: recording.
+      number: number of the replaced step.
+      step: tensors of that step.
     """
 
     trace: Reader
@@ -304,9 +205,9 @@ class Enacted:
     step: dict[str, np.ndarray]
 
     def __len__(self) -> int:
-        """Steps."""
+        """Number of steps."""
         return len(self.trace)
 
     def read(self, number: int) -> dict[str, np.ndarray]:
-        """One step's tensors."""
+        """Returns the tensors of one step."""
         return self.step if number == self.number else self.trace.read(number)

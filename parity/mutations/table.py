@@ -1,4 +1,4 @@
-"""The score as a person reads it, and as a program does."""
+"""Prints the score as lines, tables and a sentence, and renders it as JSON."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,22 +7,33 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from parity.judging.measure import UNEQUAL, Measurement
-from parity.mutations.score import CLEAN, FaultOutcome
+from parity.judging.measure import UNEQUAL, Measurement, z_as_json
+from parity.mutations.bench import CLEAN
+from parity.mutations.score import FaultOutcome
 
-LOCATED, EXPLAINED = 0.95, 0.90
-"""Shares of what was caught that must be located and explained."""
+# Shares of the detectable faults that must be located and explained. Not 1: two faults
+# may be the same computation in an experiment, as `unscaled_twice` is `loss_not_scaled`
+# to the bit where nothing underflows.
+LOCATED = 0.95
+EXPLAINED = 0.90
+
 WORDS = ("caught", "located", "explained")
+"""Counted properties of `FaultOutcome`."""
 
 
 def planted(outcomes: Sequence[FaultOutcome]) -> list[FaultOutcome]:
-    """Without the clean runs."""
+    """Returns the outcomes without those of clean runs."""
     return [outcome for outcome in outcomes if outcome.fault != CLEAN]
 
 
+def clean(outcomes: Sequence[FaultOutcome]) -> list[FaultOutcome]:
+    """Returns the outcomes of clean runs."""
+    return [outcome for outcome in outcomes if outcome.fault == CLEAN]
+
+
 def detectable(outcomes: Sequence[FaultOutcome]) -> list[FaultOutcome]:
-    """The faults that move a tensor by more than its detectable error, and those that
-    the judge caught anyway."""
+    """Returns the faults that the judge should catch, and those it caught anyway."""
+    # A run that could not be judged counts as missed.
     return [
         outcome
         for outcome in planted(outcomes)
@@ -30,8 +41,17 @@ def detectable(outcomes: Sequence[FaultOutcome]) -> list[FaultOutcome]:
     ]
 
 
+def alarms(outcomes: Sequence[FaultOutcome]) -> list[FaultOutcome]:
+    """Returns the clean runs that were judged to diverge."""
+    return [outcome for outcome in clean(outcomes) if outcome.caught]
+
+
 def is_enough(outcomes: Sequence[FaultOutcome]) -> bool:
-    """Whether all is caught, enough of it located and explained, and nothing clean is."""
+    """Returns True if the score is good enough for exit code 0.
+
+    All detectable faults are caught, enough of them located and explained, and no clean
+    run raises an alarm.
+    """
     seen = detectable(outcomes)
     return (
         all(outcome.caught for outcome in seen)
@@ -41,66 +61,88 @@ def is_enough(outcomes: Sequence[FaultOutcome]) -> bool:
     )
 
 
-def alarms(outcomes: Sequence[FaultOutcome]) -> list[FaultOutcome]:
-    """Clean runs that were judged to diverge."""
-    return [
-        outcome for outcome in outcomes if outcome.fault == CLEAN and outcome.caught
-    ]
-
-
 def line(outcome: FaultOutcome) -> str:
-    """One fault in one line."""
+    """Returns one outcome as a line."""
     head = f"{outcome.base} {outcome.precision} {outcome.fault}:"
     if outcome.complaint:
         return f"{head} NOT JUDGED, {outcome.complaint}"
     if outcome.fault == CLEAN:
-        return (
-            f"{head} "
-            f"{'FALSE ALARM at ' + _where(outcome.found) if outcome.found else 'parity'}"
+        result = (
+            f"FALSE ALARM at {_where(outcome.found)}" if outcome.found else "parity"
         )
+        return f"{head} {result}"
     if not outcome.caught:
         word = "MISSED" if outcome.expected else "below detection"
         return f"{head} {word}, moves a tensor by z {outcome.largest:.2g}"
-    at = _where(outcome.found) + (
-        "" if outcome.located else f" INSTEAD OF {_where(outcome.expected)}"
-    )
-    return f"{head} caught at {at}; {'' if outcome.explained else 'NOT '}explained" + (
-        ""
-        if outcome.explained
-        else f" but by {' + '.join(outcome.explanation) or 'nothing'}"
-    )
+
+    at = _where(outcome.found)
+    if not outcome.located:
+        at += f" INSTEAD OF {_where(outcome.expected)}"
+    explained = "explained"
+    if not outcome.explained:
+        names = " + ".join(outcome.explanation) or "nothing"
+        explained = f"NOT explained but by {names}"
+    return f"{head} caught at {at}; {explained}"
+
+
+def _where(measurement: Measurement | None) -> str:
+    if measurement is None:
+        return "nowhere"
+    z = "unequal" if measurement.z == UNEQUAL else f"z {measurement.z:.3g}"
+    place = f"step {measurement.step} {measurement.quantity} {measurement.tensor}"
+    # The tensor of a scalar quantity is empty.
+    return f"{place.rstrip()} ({z})"
+
+
+def by_fault(outcome: FaultOutcome) -> str:
+    """Groups outcomes by fault."""
+    return outcome.fault
+
+
+def by_base(outcome: FaultOutcome) -> str:
+    """Groups outcomes by base and precision."""
+    return f"{outcome.base} {outcome.precision}"
 
 
 def rows(
     outcomes: Sequence[FaultOutcome], key: Callable[[FaultOutcome], str]
 ) -> list[dict[str, Any]]:
-    """The counts of each group of planted faults, and what of it stays below detection,
-    with its largest z."""
-    counted = []
-    for name in dict.fromkeys(map(key, planted(outcomes))):
-        group = [outcome for outcome in planted(outcomes) if key(outcome) == name]
-        seen = detectable(group)
-        counted.append(
-            {
-                "name": name,
-                "planted": len(group),
-                "detectable": len(seen),
-                **{
-                    word: sum(getattr(outcome, word) for outcome in seen)
-                    for word in WORDS
-                },
-                "below": {
-                    f"{o.base} {o.precision} {o.fault}": o.largest
-                    for o in group
-                    if o not in seen
-                },
-            }
-        )
-    return counted
+    """Returns the counts of each group of planted faults.
+
+    Args:
+      outcomes: outcomes of all runs.
+      key: `by_fault` or `by_base`.
+
+    Returns:
+      For each group its name, the counts "planted", "detectable" and `WORDS`, and under
+      "below" the largest z of each fault that stays below detection.
+    """
+    names = dict.fromkeys(map(key, planted(outcomes)))
+    return [
+        _row(name, [outcome for outcome in planted(outcomes) if key(outcome) == name])
+        for name in names
+    ]
+
+
+def _row(name: str, group: Sequence[FaultOutcome]) -> dict[str, Any]:
+    seen = detectable(group)
+    counts = {word: sum(getattr(outcome, word) for outcome in seen) for word in WORDS}
+    below = {
+        f"{outcome.base} {outcome.precision} {outcome.fault}": outcome.largest
+        for outcome in group
+        if outcome not in seen
+    }
+    return {
+        "name": name,
+        "planted": len(group),
+        "detectable": len(seen),
+        **counts,
+        "below": below,
+    }
 
 
 def print_score(outcomes: Sequence[FaultOutcome], console: Console) -> None:
-    """Prints a row per fault, a row per base and precision, and the totals."""
+    """Prints a table by fault, a table by base and precision, and the totals."""
     for title, key in (("fault", by_fault), ("base", by_base)):
         table = Table(
             title,
@@ -116,28 +158,16 @@ def print_score(outcomes: Sequence[FaultOutcome], console: Console) -> None:
                 row["name"],
                 str(row["planted"]),
                 *(f"{row[word]} of {row['detectable']}" for word in WORDS),
+                # By base the list would repeat that of the first table.
                 below if key is by_fault else str(len(row["below"])),
             )
         console.print(table)
     console.print(sentence(outcomes), highlight=False, soft_wrap=True)
 
 
-def by_fault(outcome: FaultOutcome) -> str:
-    """What was planted."""
-    return outcome.fault
-
-
-def by_base(outcome: FaultOutcome) -> str:
-    """What it was planted in."""
-    return f"{outcome.base} {outcome.precision}"
-
-
 def sentence(outcomes: Sequence[FaultOutcome]) -> str:
-    """The totals."""
-    seen, clean = (
-        detectable(outcomes),
-        [outcome for outcome in outcomes if outcome.fault == CLEAN],
-    )
+    """Returns the totals in a sentence."""
+    seen = detectable(outcomes)
     words = ", ".join(
         f"{word} {sum(getattr(outcome, word) for outcome in seen)} of {len(seen)}"
         for word in WORDS
@@ -145,12 +175,12 @@ def sentence(outcomes: Sequence[FaultOutcome]) -> str:
     return (
         f"{words}; {len(planted(outcomes)) - len(seen)} planted faults move no tensor "
         f"by more than its detectable error; {len(alarms(outcomes))} false alarms in "
-        f"{len(clean)} clean runs"
+        f"{len(clean(outcomes))} clean runs"
     )
 
 
 def summary(outcomes: Sequence[FaultOutcome], commit: str) -> dict[str, Any]:
-    """The score without the single outcomes, as every report shows it."""
+    """Returns the score without the single outcomes, as report.html shows it."""
     return {
         "commit": commit,
         "sentence": sentence(outcomes),
@@ -160,31 +190,25 @@ def summary(outcomes: Sequence[FaultOutcome], commit: str) -> dict[str, Any]:
 
 
 def as_json(outcomes: Sequence[FaultOutcome], commit: str) -> dict[str, Any]:
-    """What mutations.json holds."""
+    """Returns the content of mutations.json: the summary and every outcome."""
     return {
         **summary(outcomes, commit),
-        "outcomes": [
-            {
-                **outcome._asdict(),
-                "expected": outcome.expected and outcome.expected._asdict(),
-                "found": outcome.found and outcome.found._asdict(),
-                "caught": outcome.caught,
-                "located": outcome.located,
-                "explained": outcome.explained,
-            }
-            for outcome in outcomes
-        ],
+        "outcomes": [_outcome_as_json(outcome) for outcome in outcomes],
     }
 
 
-def _where(measurement: Measurement | None) -> str:
+def _outcome_as_json(outcome: FaultOutcome) -> dict[str, Any]:
+    return {
+        **outcome._asdict(),
+        # json would write a NamedTuple as a list.
+        "largest": z_as_json(outcome.largest),
+        "expected": _measurement_as_json(outcome.expected),
+        "found": _measurement_as_json(outcome.found),
+        **{word: getattr(outcome, word) for word in WORDS},
+    }
+
+
+def _measurement_as_json(measurement: Measurement | None) -> dict[str, Any] | None:
     if measurement is None:
-        return "nowhere"
-    z = "unequal" if measurement.z == UNEQUAL else f"z {measurement.z:.3g}"
-    return (
-        " ".join(
-            f"step {measurement.step} {measurement.quantity} "
-            f"{measurement.tensor}".split()
-        )
-        + f" ({z})"
-    )
+        return None
+    return {**measurement._asdict(), "z": z_as_json(measurement.z)}

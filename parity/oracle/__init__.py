@@ -1,6 +1,5 @@
-"""The third opinion: every network of the project once more, on a small reverse-mode
-autograd in NumPy float64.
+"""Third opinion: every network, loss and optimizer on a NumPy float64 autograd.
 
-It shares no numerical code with jaxnn or torch_ref, so where those two differ it can
-say which is nearer the truth.
+Shares no numerical code with jaxnn or torch_ref. Where the two stacks differ, the
+oracle says which of them is closer to the exact result.
 """

@@ -1,12 +1,11 @@
-"""Trains an experiment with NumPy alone, in float64; or shows the computation graph of
-an expression.
+"""Trains an experiment in NumPy float64, or prints the computation graph of a formula.
 
     python -m parity.oracle --flagfile=launch/experiments/mlp_xor.flags
     python -m parity.oracle --graph
     python -m parity.oracle --graph="exp(a*(b*c))" --at=a=1,b=2,c=3
 
-Writes nothing unless --workdir is given: then metrics.csv and params.safetensors. Exit
-code 2 on bad input or divergence.
+Writes files only if --workdir is given: experiment.flags, metrics.csv and
+params.safetensors. Exit code 2: bad input, or training diverged.
 """
 
 import pathlib
@@ -14,6 +13,7 @@ import time
 
 from absl import flags
 
+from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.load import load_dataset
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
@@ -23,10 +23,11 @@ from jaxnn.experiment.results import report
 from parity.oracle import graph, train
 
 CONTENTS = (artifacts.FLAGS, artifacts.METRICS, artifacts.PARAMS, artifacts.BATCH_STATS)
+"""Files of a run, which `--overwrite` removes."""
 
 
 def main(experiment: Experiment, values: flags.FlagValues) -> None:
-    """Shows a graph or trains."""
+    """Prints a graph if `--graph` or `--at` is given, else trains."""
     if values["graph"].value is None and not values["at"].value:
         train_and_report(experiment)
     else:
@@ -34,43 +35,37 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
 
 
 def train_and_report(experiment: Experiment) -> None:
-    """Data -> parameters -> epochs -> files -> final metrics."""
+    """Trains, prints epochs and final metrics, and writes files under `--workdir`."""
     check(experiment)
-    began, data = time.perf_counter(), load_dataset(experiment)
+    began = time.perf_counter()
+    data = load_dataset(experiment)
     state = train.start(experiment, data)
-    workdir = (
-        artifacts.create_workdir(experiment, "oracle", CONTENTS)
-        if experiment.workdir
-        else None
-    )
+
+    # Only now, so that bad input leaves no folder behind.
+    workdir = None
+    writer = None
+    if experiment.workdir:
+        workdir = artifacts.create_workdir(experiment, "oracle", CONTENTS)
+        writer = artifacts.MetricsWriter(workdir)
+
+    size = sum(array.size for array in state.params.values())
     print(
-        f"{experiment.name}: {experiment.model} in NumPy float64, "
-        f"{sum(array.size for array in state.params.values())} parameters",
+        f"{experiment.name}: {experiment.model} in NumPy float64, {size} parameters",
         flush=True,
     )
-    trained = train.train(
-        experiment, data, state, artifacts.MetricsWriter(workdir) if workdir else None
-    )
+    trained = train.train(experiment, data, state, writer)
     if workdir:
         write(workdir, trained.state)
-    final = report.final_metrics(
-        experiment, data, trained.state.params, trained.outputs
-    )
-    print("\n".join(report.lines(final)))
-    if experiment.patience:
-        print(
-            f"early stopping: parameters of epoch {trained.epoch} of "
-            f"{len(trained.rows)} kept"
-        )
-    print(
-        f"seconds: {time.perf_counter() - began:.2f}"
-        + (f"; files: {workdir}" if workdir else "")
-    )
+    print_results(experiment, data, trained)
+    seconds = time.perf_counter() - began
+    print(f"seconds: {seconds:.2f}" + (f"; files: {workdir}" if workdir else ""))
 
 
 def check(experiment: Experiment) -> None:
-    """Raises UserError on a flag that asks for what the oracle does not do; says so of
-    a trace."""
+    """Raises UserError on a flag that the oracle does not support.
+
+    Recording is only noted: the flagfiles of whole experiments may ask for it.
+    """
     if experiment.precision != "fp64":
         raise UserError(
             f"--precision: the oracle computes in fp64, got {experiment.precision}; "
@@ -78,8 +73,8 @@ def check(experiment: Experiment) -> None:
         )
     if experiment.num_devices > 1 and not experiment.sync_batch_norm:
         raise UserError(
-            "--nosync_batch_norm: the oracle has no devices, whose statistics would "
-            "differ; leave it out, or give --num_devices=1"
+            "--nosync_batch_norm: the oracle has no devices with statistics of their "
+            "own; leave it out, or give --num_devices=1"
         )
     if experiment.resume or experiment.checkpoint_every:
         raise UserError(
@@ -90,6 +85,21 @@ def check(experiment: Experiment) -> None:
         print("note: --record: the oracle writes no trace")
 
 
+def print_results(
+    experiment: Experiment, data: Dataset, trained: train.OracleRun
+) -> None:
+    """Prints the final metrics, and under `--patience` which epoch they are of."""
+    final = report.final_metrics(
+        experiment, data, trained.state.params, trained.outputs
+    )
+    print("\n".join(report.lines(final)))
+    if experiment.patience:
+        print(
+            f"early stopping: parameters of epoch {trained.epoch} of "
+            f"{len(trained.rows)} kept"
+        )
+
+
 def write(workdir: pathlib.Path, state: train.OracleState) -> None:
     """Writes the trained parameters and running statistics."""
     artifacts.write_params(workdir / artifacts.PARAMS, state.params)
@@ -98,29 +108,37 @@ def write(workdir: pathlib.Path, state: train.OracleState) -> None:
 
 
 def show_graph(expression: str | None, at: str) -> None:
-    """Prints an expression's nodes with their values and derivatives.
+    """Prints the nodes of an expression with their values and derivatives.
+
+    Args:
+      expression: value of `--graph`, or None if `--at` came alone.
+      at: values of the inputs, "a=1,b=2".
 
     Raises:
       UserError: the expression or the values cannot be read.
     """
     if expression is None:
         raise UserError("--at: belongs to --graph; add --graph=EXPRESSION")
-    at = graph.EXAMPLE_AT if expression == graph.EXAMPLE and not at else at
-    print("\n".join(graph.table(graph.build(expression, graph.parse_values(at)))))
+    if expression == graph.EXAMPLE and not at:
+        at = graph.EXAMPLE_AT
+    nodes = graph.build(expression, graph.parse_values(at))
+    print("\n".join(graph.table(nodes)))
 
 
 class GraphParser(flags.ArgumentParser):
-    """A flag's expression; the flag alone is the example's."""
+    """Parses `--graph`, which may come with an expression or alone."""
 
     def parse(self, argument: str) -> str | None:
-        """absl hands over "true" for --graph and "false" for --nograph."""
+        """Returns the expression, the example for `--graph`, None for `--nograph`."""
+        # A flag with boolean=True may come without a value: absl then passes "true",
+        # or "false" for --nograph.
         return {"true": graph.EXAMPLE, "false": None}.get(argument, argument)
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """What the oracle takes beyond the experiment."""
+    """Defines the flags beyond those of the experiment."""
     text = (
-        "Expression to show the graph of, e.g. exp(a*(b*c)); --graph alone: "
+        "Expression to print the graph of, e.g. exp(a*(b*c)); --graph alone: "
         f"{graph.EXAMPLE}."
     )
     flags.DEFINE_flag(

@@ -1,14 +1,13 @@
-"""Backpropagation of a dense network layer by layer, by the equations of a textbook and
-without a tape.
+"""Backpropagation of a dense network, layer by layer and without a tape.
 
-With examples as columns, W[l] of shape [n_l, n_(l-1)] and * elementwise (Rumelhart,
-Hinton & Williams 1986):
+The equations are those of a textbook (Rumelhart, Hinton & Williams 1986), with examples
+as columns, W[l] of shape [n_l, n_(l-1)] and * elementwise:
 
-    forward     z[l] = W[l] a[l-1] + b[l],  a[l] = s(z[l]);  the last layer has no activation
+    forward     z[l] = W[l] a[l-1] + b[l],  a[l] = s(z[l]),  none after the last layer
     error       delta[L] = dC/dz[L],  delta[l] = (W[l+1]^T delta[l+1]) * s'(z[l])
-    gradients   dC/dW[l] = delta[l] a[l-1]^T,  dC/db[l] = the sum of delta[l]'s columns
+    gradients   dC/dW[l] = delta[l] a[l-1]^T,  dC/db[l] = sum of the columns of delta[l]
 
-C is the loss averaged over outputs and examples; jaxnn's kernels are W^T. Dropout
+C is the loss, averaged over outputs and examples. jaxnn's kernels are W^T. Dropout
 multiplies a[l] by a constant.
 """
 
@@ -23,16 +22,18 @@ from parity.oracle.dropout import Masks, mask
 from parity.oracle.operations import erfc
 
 Arrays = Mapping[str, np.ndarray]
+
 MODELS = ("linear", "perceptron", "logistic", "mlp")
+"""Networks that these equations cover, if not normalized."""
 
 
 class Forward(NamedTuple):
-    """What the forward pass leaves for the backward pass; [units, samples] each.
+    """Results of the forward pass that the backward pass needs, [units, samples] each.
 
     Attributes:
       z: z[1], ..., z[L].
       a: a[0], ..., a[L-1].
-      kept: what dropout multiplied a[1], ..., a[L-1] by.
+      kept: factors that dropout multiplied a[1], ..., a[L-1] by.
     """
 
     z: list[np.ndarray]
@@ -47,17 +48,17 @@ def gradients(
     targets: np.ndarray,
     step: int,
 ) -> dict[str, np.ndarray]:
-    """{"loss", "grads/NAME"} of one batch, as `parity.oracle.step.gradients` has them.
+    """Returns {"loss", "grads/NAME"} of a batch, named as in `parity.oracle.step`.
 
     Args:
-      experiment: its network is dense, without normalization.
-      params: by name.
+      experiment: a dense network without normalization.
+      params: parameters by name.
       inputs: [samples, ...].
       targets: [samples, ...].
       step: batches seen before, for the dropout masks.
 
     Raises:
-      UserError: the network has layers that these equations do not speak of.
+      UserError: the network has other layers.
     """
     if experiment.model not in MODELS or experiment.normalization != "none":
         raise UserError(
@@ -65,23 +66,19 @@ def gradients(
             f"--normalization={experiment.normalization} is beyond layer-wise "
             f"backpropagation; it knows {', '.join(MODELS)} without normalization"
         )
-    layers = [
-        *(f"hidden_{number}" for number in range(len(experiment.hidden_sizes))),
-        "output",
-    ]
+    hidden = [f"hidden_{number}" for number in range(len(experiment.hidden_sizes))]
+    layers = [*hidden, "output"]
     weights = [np.asarray(params[f"{layer}/kernel"], np.float64).T for layer in layers]
-    biases = [
-        np.asarray(params[f"{layer}/bias"], np.float64)[:, None] for layer in layers
-    ]
-    with np.errstate(over="ignore"):  # exp(-z) of a sigmoid at its end
+    biases = [np.asarray(params[f"{layer}/bias"], np.float64) for layer in layers]
+
+    # exp(-z) of a sigmoid overflows at large negative z, and 1 / inf = 0 is right.
+    with np.errstate(over="ignore"):
         passed = _forward(experiment, weights, biases, inputs, step)
         loss, delta = LOSSES[experiment.loss](
             passed.z[-1], targets.T, experiment.label_smoothing
         )
-        return {
-            "loss": np.asarray(loss),
-            **_backward(experiment, layers, weights, passed, delta),
-        }
+        grads = _backward(experiment, layers, weights, passed, delta)
+    return {"loss": np.asarray(loss), **grads}
 
 
 def _forward(
@@ -92,9 +89,13 @@ def _forward(
     step: int,
 ) -> Forward:
     activate, _ = ACTIVATIONS[experiment.activation]
-    z, a, kept = [], [np.asarray(inputs, np.float64).reshape(len(inputs), -1).T], []
+    columns = np.asarray(inputs, np.float64).reshape(len(inputs), -1).T
+    z = []
+    a = [columns]
+    kept = []
+
     for layer, (w, b) in enumerate(zip(weights, biases)):
-        z.append(w @ a[-1] + b)
+        z.append(w @ a[-1] + b[:, None])
         if layer < len(weights) - 1:
             kept.append(_kept(experiment, layer, z[-1].shape, step))
             a.append(activate(z[-1], experiment.leaky_relu_alpha) * kept[-1])
@@ -110,10 +111,12 @@ def _backward(
 ) -> dict[str, np.ndarray]:
     _, times_derivative = ACTIVATIONS[experiment.activation]
     grads = {}
+
+    # Lists count from 0: layer `number` has z[number] and the input a[number].
     for number in reversed(range(len(layers))):
         grads[f"grads/{layers[number]}/kernel"] = (delta @ passed.a[number].T).T
         grads[f"grads/{layers[number]}/bias"] = delta.sum(axis=1)
-        if number:
+        if number > 0:
             error = weights[number].T @ delta * passed.kept[number - 1]
             delta = times_derivative(
                 error, passed.z[number - 1], experiment.leaky_relu_alpha
@@ -124,16 +127,35 @@ def _backward(
 def _kept(
     experiment: Experiment, layer: int, shape: tuple[int, ...], step: int
 ) -> np.ndarray:
+    """Returns 1 / (1 - rate) for units that dropout keeps and 0 for the others."""
     rate = experiment.dropout_rates[layer] if experiment.dropout_rates else 0.0
     if rate == 0:
         return np.ones(shape)
-    return mask(Masks(experiment.seed, step), layer, 1 - rate, shape[::-1]).T / (
-        1 - rate
-    )
+    # Masks are drawn for [samples, units].
+    masks = Masks(experiment.seed, step)
+    return mask(masks, layer, 1 - rate, shape[::-1]).T / (1 - rate)
+
+
+# Activations s(z, alpha), and error * s'(z). alpha is the slope of leaky_relu.
+
+
+def _leaky_relu(z: np.ndarray, alpha: float) -> np.ndarray:
+    return np.where(z > 0, z, alpha * z)
+
+
+def _leaky_relu_derivative(
+    error: np.ndarray, z: np.ndarray, alpha: float
+) -> np.ndarray:
+    return error * np.where(z > 0, 1, alpha)
 
 
 def _sigmoid(z: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-z))
+
+
+def _sigmoid_derivative(error: np.ndarray, z: np.ndarray, alpha: float) -> np.ndarray:
+    # s(-z) is 1 - s(z) without its cancellation at z >> 0.
+    return error * _sigmoid(z) * _sigmoid(-z)
 
 
 def _softmax(z: np.ndarray) -> np.ndarray:
@@ -142,12 +164,17 @@ def _softmax(z: np.ndarray) -> np.ndarray:
 
 
 def _softmax_derivative(error: np.ndarray, z: np.ndarray, alpha: float) -> np.ndarray:
-    """Not elementwise: dp_k/dz_j = p_k ([k = j] - p_j)."""
+    # Not elementwise: dp_k/dz_j = p_k ([k = j] - p_j).
     p = _softmax(z)
     return p * (error - (error * p).sum(axis=0))
 
 
+def _gelu(z: np.ndarray, alpha: float) -> np.ndarray:
+    return z * erfc(-z / 2**0.5).value / 2
+
+
 def _gelu_derivative(error: np.ndarray, z: np.ndarray, alpha: float) -> np.ndarray:
+    # P(z) + z p(z), P and p the distribution function and density of N(0, 1).
     return error * (
         erfc(-z / 2**0.5).value / 2 + z * np.exp(-z * z / 2) / (2 * np.pi) ** 0.5
     )
@@ -164,6 +191,9 @@ def _gelu_tanh_derivative(error: np.ndarray, z: np.ndarray, alpha: float) -> np.
     )
 
 
+# Losses (z[L], targets, label smoothing) -> (C, delta[L]).
+
+
 def _mse(z: np.ndarray, t: np.ndarray, smoothing: float) -> tuple[float, np.ndarray]:
     return np.mean((z - t) ** 2), 2 * (z - t) / z.size
 
@@ -172,16 +202,19 @@ def _binary_cross_entropy(
     z: np.ndarray, t: np.ndarray, smoothing: float
 ) -> tuple[float, np.ndarray]:
     loss = np.mean(t * np.logaddexp(0, -z) + (1 - t) * np.logaddexp(0, z))
+    # s(z) - t, without cancellation for a confident, right answer.
     return loss, ((1 - t) * _sigmoid(z) - t * _sigmoid(-z)) / z.size
 
 
 def _cross_entropy(
     z: np.ndarray, t: np.ndarray, smoothing: float
 ) -> tuple[float, np.ndarray]:
-    p, q = _softmax(z), (1 - smoothing) * _labels(z, t) + smoothing / len(z)
+    p = _softmax(z)
+    q = (1 - smoothing) * _labels(z, t) + smoothing / len(z)
     top = z.max(axis=0)
     log_p = z - top - np.log(np.exp(z - top).sum(axis=0))
-    return -np.sum(q * log_p) / z.shape[1], (p * q.sum(axis=0) - q) / z.shape[1]
+    loss = -np.sum(q * log_p) / z.shape[1]
+    return loss, (p * q.sum(axis=0) - q) / z.shape[1]
 
 
 def _hinge(z: np.ndarray, t: np.ndarray, smoothing: float) -> tuple[float, np.ndarray]:
@@ -195,15 +228,16 @@ def _multiclass_hinge(
 ) -> tuple[float, np.ndarray]:
     labels = _labels(z, t)
     margins = (1 + z - (labels * z).sum(axis=0)) * (1 - labels)
+    loss = np.sum(np.maximum(margins, 0)) / z.size
+    # The right class is in every violated margin, with a minus sign.
     wrong = (margins > 0).astype(np.float64)
-    return np.sum(np.maximum(margins, 0)) / z.size, (
-        wrong - labels * wrong.sum(axis=0)
-    ) / z.size
+    return loss, (wrong - labels * wrong.sum(axis=0)) / z.size
 
 
 def _perceptron(
     z: np.ndarray, t: np.ndarray, smoothing: float
 ) -> tuple[float, np.ndarray]:
+    # Integer classes have one axis less than the scores, labels as many.
     if t.ndim < z.ndim:
         errors = _labels(z, z.argmax(axis=0)) - _labels(z, t)
         return np.sum(errors * z) / z.shape[1], errors / z.shape[1]
@@ -212,14 +246,13 @@ def _perceptron(
 
 
 def _labels(z: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """[classes, samples] of 0 and 1 from classes; probabilities as they are."""
-    return (
-        t.astype(np.float64)
-        if t.ndim == z.ndim
-        else (np.arange(len(z))[:, None] == t).astype(np.float64)
-    )
+    """Returns [classes, samples] one-hot labels of classes, and probabilities as is."""
+    if t.ndim == z.ndim:
+        return t.astype(np.float64)
+    return (np.arange(len(z))[:, None] == t).astype(np.float64)
 
 
+# Name -> (s(z, alpha), error * s'(z)). To add an activation: two functions and one row.
 ACTIVATIONS = {
     "linear": (lambda z, alpha: z, lambda error, z, alpha: error),
     "step": (lambda z, alpha: (z >= 0) * 1.0, lambda error, z, alpha: 0 * error),
@@ -227,24 +260,19 @@ ACTIVATIONS = {
         lambda z, alpha: np.maximum(z, 0),
         lambda error, z, alpha: error * (z > 0),
     ),
-    "leaky_relu": (
-        lambda z, alpha: np.where(z > 0, z, alpha * z),
-        lambda error, z, alpha: error * np.where(z > 0, 1, alpha),
-    ),
-    "sigmoid": (
-        lambda z, alpha: _sigmoid(z),
-        lambda error, z, alpha: error * _sigmoid(z) * _sigmoid(-z),
-    ),
+    "leaky_relu": (_leaky_relu, _leaky_relu_derivative),
+    "sigmoid": (lambda z, alpha: _sigmoid(z), _sigmoid_derivative),
     "tanh": (
         lambda z, alpha: np.tanh(z),
         lambda error, z, alpha: error * (1 - np.tanh(z) ** 2),
     ),
     "softmax": (lambda z, alpha: _softmax(z), _softmax_derivative),
-    "gelu": (lambda z, alpha: z * erfc(-z / 2**0.5).value / 2, _gelu_derivative),
+    "gelu": (_gelu, _gelu_derivative),
     "gelu_tanh": (_gelu_tanh, _gelu_tanh_derivative),
 }
-"""Name -> (s(z, alpha), error * s'(z)), alpha being the slope of leaky_relu."""
 
+# Name -> (z[L], targets, label smoothing) -> (C, delta[L]). To add a loss: one function
+# and one row.
 LOSSES = {
     "mse": _mse,
     "binary_cross_entropy": _binary_cross_entropy,
@@ -253,4 +281,3 @@ LOSSES = {
     "multiclass_hinge": _multiclass_hinge,
     "perceptron": _perceptron,
 }
-"""Name -> (z[L], targets, label smoothing) -> (C, delta[L])."""

@@ -1,5 +1,8 @@
-"""Convolution and pooling of images [batch, height, width, channels] by im2col
-(Chellapilla et al. 2006)."""
+"""Convolution and pooling of [batch, height, width, channels] images.
+
+Both are built from strided slices of the image, whose gradients the tape knows, so that
+neither needs a vector-Jacobian product of its own.
+"""
 
 import math
 
@@ -17,92 +20,107 @@ def conv_layer(
     channels: int,
     size: int,
     x: Tensor,
-    start: Initializer,
+    initializer: Initializer,
     stride: int = 1,
     use_bias: bool = True,
 ) -> Tensor:
-    """`conv` with (size - 1) // 2 zeros on each side, then its bias: [..., in] -> [...,
-    channels]."""
+    """Convolution layer: [batch, height, width, in] -> [..., channels].
+
+    Args:
+      scope: parameters.
+      name: name of the layer.
+      channels: output channels.
+      size: height and width of the kernel.
+      x: [batch, height, width, in].
+      initializer: distributions of kernel and bias.
+      stride: step between two positions of the kernel.
+      use_bias: False before a batch normalization, which would cancel the bias.
+    """
     shape = (size, size, x.shape[-1], channels)
-    y = conv(
-        x, scope.param(f"{name}/kernel", shape, start.kernel), stride, (size - 1) // 2
-    )
-    bias = start.bias(math.prod(shape[:-1]))
-    return scope.keep(
-        name, y + scope.param(f"{name}/bias", (channels,), bias) if use_bias else y
-    )
+    kernel = scope.param(f"{name}/kernel", shape, initializer.kernel)
+    # The same padding on both sides, as in torch. XLA's "SAME" pads (0, 1) at stride 2
+    # (MISMATCHES L5).
+    y = conv(x, kernel, stride, padding=(size - 1) // 2)
+    if use_bias:
+        fan_in = math.prod(shape[:-1])
+        y = y + scope.param(f"{name}/bias", (channels,), initializer.bias(fan_in))
+    return scope.keep(name, y)
 
 
 def conv(x: Tensor, kernel: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
-    """y[b, i, j, o] = sum of x[b, stride i + u - padding, stride j + v - padding, c]
-    kernel[u, v, c, o] over u, v, c.
+    """Convolution as one matrix product (im2col, Chellapilla et al. 2006).
 
-    Each window of x becomes a row of a matrix; the convolution is that matrix times the
-    kernel's.
+    y[b, i, j, o] = sum over u, v, c of
+      x[b, stride i + u - padding, stride j + v - padding, c] kernel[u, v, c, o]
 
     Args:
       x: [batch, height, width, in]; zero outside.
       kernel: [kernel height, kernel width, in, out].
-      stride: between two positions of the kernel.
-      padding: zeros on each of the four sides.
+      stride: step between two positions of the kernel.
+      padding: zeros added to each of the four sides.
 
     Returns:
       [batch, rows, columns, out].
     """
     height, width, channels_in, channels_out = kernel.shape
-    patches = concatenate(
-        _windows(_surround(x, padding, 0.0), height, width, stride), axis=-1
-    )
+    windows = _windows(_surround(x, padding, 0.0), height, width, stride)
+
+    # Row-major order of windows, then channels: the order of the flattened kernel.
+    patches = concatenate(windows, axis=-1)
     rows = reshape(patches, (-1, height * width * channels_in))
-    return reshape(
-        rows @ reshape(kernel, (-1, channels_out)), (*patches.shape[:-1], channels_out)
-    )
+    matrix = reshape(kernel, (-1, channels_out))
+    return reshape(rows @ matrix, (*patches.shape[:-1], channels_out))
 
 
 def max_pool(
     x: Tensor, size: int, stride: int | None = None, padding: int = 0
 ) -> Tensor:
-    """The largest value of each window; its gradient goes to the first maximum in
-    row-major order.
+    """Maximum of each window; ties send the gradient to the first in row-major order.
 
     Args:
       x: [batch, height, width, channels]; minus infinity outside.
-      size: height and width of a window; windows that would cross the border are left
-        out.
-      stride: between two windows; None: `size`.
-      padding: on each of the four sides.
+      size: height and width of a window. Windows that cross the border are dropped.
+      stride: step between two windows, or None for `size`.
+      padding: added to each of the four sides.
     """
-    largest, *others = _windows(
-        _surround(x, padding, -np.inf), size, size, stride or size
-    )
+    # Padding with minus infinity never wins, whatever the sign of the inputs.
+    surrounded = _surround(x, padding, -np.inf)
+    largest, *others = _windows(surrounded, size, size, stride or size)
     for value in others:
-        largest = maximum(value, largest)  # of equals the gradient goes to the second
+        # `maximum` gives the derivative of a tie to its second argument. The running
+        # maximum stands there, so that the earliest of equal values keeps it, as in
+        # torch (MISMATCHES L8).
+        largest = maximum(value, largest)
     return largest
 
 
 def average_pool(x: Tensor, size: int) -> Tensor:
-    """The mean of each size x size window, which do not overlap; borders that fill no
-    window are left out."""
+    """Mean of each size x size window, without overlap; incomplete ones are dropped."""
     windows = _windows(x, size, size, size)
     return sum(windows[1:], start=windows[0]) / float(len(windows))
 
 
 def global_average_pool(x: Tensor) -> Tensor:
-    """The mean over all positions: [batch, height, width, channels] -> [batch,
-    channels]."""
+    """Mean over positions: [batch, height, width, channels] -> [batch, channels]."""
     return mean(x, axis=(1, 2))
 
 
 def _surround(x: Tensor, padding: int, value: float) -> Tensor:
-    for axis in (1, 2) if padding else ():
+    if not padding:
+        return x
+    for axis in (1, 2):
         x = pad(x, padding, padding, axis, value)
     return x
 
 
 def _windows(x: Tensor, height: int, width: int, stride: int) -> list[Tensor]:
-    """Element (u, v) of every window, for each u, v in row-major order: [batch, rows,
-    columns, channels] each."""
-    bottom, right = x.shape[1] - height + 1, x.shape[2] - width + 1
+    """Returns element (u, v) of every window, for each (u, v) in row-major order.
+
+    Each is [batch, rows, columns, channels].
+    """
+    # Last start of a window that fits, plus one.
+    bottom = x.shape[1] - height + 1
+    right = x.shape[2] - width + 1
     return [
         x[:, u : u + bottom : stride, v : v + right : stride]
         for u in range(height)
@@ -110,4 +128,5 @@ def _windows(x: Tensor, height: int, width: int, stride: int) -> list[Tensor]:
     ]
 
 
+# To add a value of `--pool`: one function above and one row here.
 POOLS = {"max": max_pool, "average": average_pool}

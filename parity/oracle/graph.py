@@ -1,5 +1,4 @@
-"""The computation graph of an expression: every node with its value and the derivative
-of the last node by it."""
+"""Computation graph of an expression: nodes, values and derivatives of the output."""
 
 import ast
 import itertools
@@ -14,19 +13,19 @@ from parity.oracle.tensor import Tensor, add, gradients, multiply, power, variab
 
 EXAMPLE = "d = b*c; f = d*a; g = exp(f)"
 EXAMPLE_AT = "a=1,b=2,c=3"
-"""The graph of g = exp(a (b c)) with the names that its nodes usually bear."""
+"""g = exp(a (b c)), with the usual names of its nodes."""
 
 GIVEN = "given"
 TOO_LARGE = "--graph: the expression or a number in it is too large; give a smaller one"
 
 
 class Node(NamedTuple):
-    """One node.
+    """One node of the graph.
 
     Attributes:
-      name: given, or v1, v2, ... in the order of computation.
-      formula: by the names of its arguments; "given" of an input.
-      tensor: its value on the tape.
+      name: the expression's own name, or v1, v2, ... in order of computation.
+      formula: formula in the names of its arguments; "given" for an input.
+      tensor: value on the tape.
     """
 
     name: str
@@ -34,92 +33,87 @@ class Node(NamedTuple):
     tensor: Tensor
 
 
+class Operation(NamedTuple):
+    """A function that an expression applies.
+
+    Attributes:
+      function: tensors -> tensor.
+      arguments: expressions of its arguments.
+      pattern: format string of the formula, with a field per argument.
+    """
+
+    function: Callable[..., Tensor]
+    arguments: list[ast.expr]
+    pattern: str
+
+
 class Builder:
-    """Computes an expression on the tape and keeps its nodes in order.
+    """Computes formulas on the tape and keeps their nodes in order.
 
     Args:
-      values: of the inputs.
+      values: values of the inputs by name.
+
+    Attributes:
+      nodes: nodes so far, arguments before results.
     """
 
     def __init__(self, values: dict[str, float]):
-        self._values, self._named = values, {}
         self.nodes: list[Node] = []
+        self._values = values
+        # Tensors by name, and numeric literals by their text.
+        self._named: dict[str, Tensor] = {}
 
     def statement(self, tree: ast.stmt) -> str:
-        """Computes a formula, or `name = formula`, and returns the name of its node."""
+        """Computes a formula, or `name = formula`, and returns its node's name."""
         if isinstance(tree, ast.Expr):
             return self.name_of(tree.value)
-        target = (
-            tree.targets[0]
-            if isinstance(tree, ast.Assign) and len(tree.targets) == 1
-            else None
-        )
-        if not isinstance(tree, ast.Assign) or not isinstance(target, ast.Name):
+
+        targets = tree.targets if isinstance(tree, ast.Assign) else []
+        if len(targets) != 1 or not isinstance(targets[0], ast.Name):
             raise UserError(
                 f"--graph: cannot read {_one_line(tree)!r}; write formulas such as d = "
                 "b*c, with ; between"
             )
-        if (
-            target.id in self._named
-            or target.id in self._values
-            or target.id in FUNCTIONS
-        ):
+        name = targets[0].id
+        if name in self._named or name in self._values or name in FUNCTIONS:
             raise UserError(
-                f"--graph: {target.id} has a meaning before {_one_line(tree)!r}; use "
-                "another name"
+                f"--graph: {name} is defined before {_one_line(tree)!r}; use another "
+                "name"
             )
-        return self.name_of(tree.value, target.id)
+        return self.name_of(tree.value, name)
 
     def name_of(self, tree: ast.expr, name: str = "") -> str:
-        """The name of a formula's node; its arguments' nodes come before it."""
+        """Computes a formula and returns the name of its node.
+
+        Args:
+          tree: formula.
+          name: name for the node, or empty to choose one.
+        """
         if isinstance(tree, ast.Constant):
             return self._number(tree, name)
         if isinstance(tree, ast.Name) and not name:
             return self._input(tree.id)
-        function, arguments, pattern = self._operation(tree)
-        names = [self.name_of(argument) for argument in arguments]
-        name = name or next(
-            v
-            for v in map("v{}".format, itertools.count(1))
-            if v not in self._named | self._values
-        )
-        with np.errstate(all="ignore"):  # what is not finite is named at the end
-            result = function(*(self._named[argument] for argument in names))
-        return self._keep(name, pattern.format(*names), result)
 
-    def _operation(
-        self, tree: ast.expr
-    ) -> tuple[Callable[..., Tensor], list[ast.expr], str]:
-        if isinstance(tree, ast.BinOp) and type(tree.op) in OPERATORS:
-            function, pattern = OPERATORS[type(tree.op)]
-            return function, [tree.left, tree.right], pattern
-        if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
-            return (lambda x: -x), [tree.operand], "-{}"
-        if isinstance(tree, ast.Name):
-            return (lambda x: x * 1.0), [tree], "{}"
-        called = (
-            tree.func.id
-            if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name)
-            else ""
-        )
-        if (
-            isinstance(tree, ast.Call)
-            and called in FUNCTIONS
-            and len(tree.args) == 1
-            and not tree.keywords
-        ):
-            return FUNCTIONS[called], tree.args, f"{called}({{}})"
-        raise UserError(
-            f"--graph: cannot read {_one_line(tree)!r}; it takes numbers, names, + - * "
-            f"/ ** and {', '.join(FUNCTIONS)} of one argument"
+        operation = _operation(tree)
+        # Recursion adds the nodes of the arguments before this one.
+        names = [self.name_of(argument) for argument in operation.arguments]
+        arguments = [self._named[argument] for argument in names]
+        # `table` names the first node that is not finite.
+        with np.errstate(all="ignore"):
+            result = operation.function(*arguments)
+        return self._keep(
+            name or self._fresh_name(), operation.pattern.format(*names), result
         )
 
     def _number(self, tree: ast.Constant, name: str) -> str:
+        # bool is a subclass of int.
         if isinstance(tree.value, bool) or not isinstance(tree.value, int | float):
             raise UserError(f"--graph: {_one_line(tree)} is not a number")
-        literal, tensor = ast.unparse(tree), variable(float(tree.value))
+        literal = ast.unparse(tree)
+        tensor = variable(float(tree.value))
         if name:
             return self._keep(name, literal, tensor)
+        # A literal inside a formula is no node of its own.
         self._named.setdefault(literal, tensor)
         return literal
 
@@ -130,31 +124,56 @@ class Builder:
             self._keep(name, GIVEN, variable(self._values[name]))
         return name
 
+    def _fresh_name(self) -> str:
+        taken = self._named | self._values
+        return next(v for v in map("v{}".format, itertools.count(1)) if v not in taken)
+
     def _keep(self, name: str, formula: str, tensor: Tensor) -> str:
         self.nodes.append(Node(name, formula, tensor))
         self._named[name] = tensor
         return name
 
 
+def _operation(tree: ast.expr) -> Operation:
+    # A whitelist: the text is parsed, never evaluated as Python.
+    if isinstance(tree, ast.BinOp) and type(tree.op) in OPERATORS:
+        function, pattern = OPERATORS[type(tree.op)]
+        return Operation(function, [tree.left, tree.right], pattern)
+    if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
+        return Operation(lambda x: -x, [tree.operand], "-{}")
+    if isinstance(tree, ast.Name):
+        # `y = x` makes a node; times 1 gives it a tensor of its own.
+        return Operation(lambda x: x * 1.0, [tree], "{}")
+    if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
+        name = tree.func.id
+        if name in FUNCTIONS and len(tree.args) == 1 and not tree.keywords:
+            return Operation(FUNCTIONS[name], tree.args, f"{name}({{}})")
+    raise UserError(
+        f"--graph: cannot read {_one_line(tree)!r}; it takes numbers, names, + - * "
+        f"/ ** and {', '.join(FUNCTIONS)} of one argument"
+    )
+
+
 def build(text: str, values: dict[str, float]) -> list[Node]:
-    """The nodes of an expression: its inputs, then the rest in the order of
-    computation; the last is the output.
+    """Returns the nodes of an expression: inputs, intermediate nodes, the output last.
 
     Args:
-      text: "exp(a*(b*c))", or formulas with names and ; between them: "d = b*c; g =
-        exp(d*a)".
-      values: of its inputs.
+      text: "exp(a*(b*c))", or named formulas such as "d = b*c; g = exp(d*a)".
+      values: values of its inputs by name.
 
     Raises:
-      UserError: the expression cannot be read, or the values are not those of its
-        inputs.
+      UserError: the expression cannot be read, or `values` has too few or too many
+        names.
     """
-    builder, output = Builder(values), ""
+    builder = Builder(values)
+    output = ""
     try:
         for tree in _parse(text).body:
             output = builder.statement(tree)
     except (RecursionError, OverflowError):
+        # Formulas nested too deeply, or a literal beyond float64.
         raise UserError(TOO_LARGE) from None
+
     names = [node.name for node in builder.nodes]
     if output not in names:
         raise UserError(
@@ -163,11 +182,15 @@ def build(text: str, values: dict[str, float]) -> list[Node]:
     unused = [name for name in values if name not in names]
     if unused:
         raise UserError(f"--at: {unused[0]} is not in {text!r}; leave it out")
-    inputs = sorted(
-        (node for node in builder.nodes if node.formula == GIVEN),
-        key=lambda node: node.name,
-    )
-    others = [node for node in builder.nodes if node.formula != GIVEN]
+    return _inputs_first(builder.nodes, output)
+
+
+def _inputs_first(nodes: list[Node], output: str) -> list[Node]:
+    inputs = [node for node in nodes if node.formula == GIVEN]
+    inputs.sort(key=lambda node: node.name)
+    others = [node for node in nodes if node.formula != GIVEN]
+    # A stable sort that moves the output alone, as the last formula may name a node
+    # that was computed earlier.
     return sorted(inputs + others, key=lambda node: node.name == output)
 
 
@@ -179,30 +202,36 @@ def _parse(text: str) -> ast.Module:
             f"--graph: cannot read {text!r}: {error.msg}; write it as in {EXAMPLE!r}"
         ) from None
     except (RecursionError, MemoryError):
+        # The parser's own limits on nesting.
         raise UserError(TOO_LARGE) from None
     except ValueError as error:
+        # Early releases of Python 3.11 raise this for a null byte.
         raise UserError(
             f"--graph: cannot read {text!r}: {error}; write it as in {EXAMPLE!r}"
         ) from None
 
 
 def table(nodes: list[Node]) -> list[str]:
-    """Lines with each node's name, formula, value and derivative of the last node by
-    it.
+    """Returns lines with each node's name, formula, value and d output / d node.
+
+    Args:
+      nodes: nodes of a graph, the output last.
 
     Raises:
       UserError: a value or a derivative is not finite.
     """
-    output, tensors = nodes[-1], [node.tensor for node in nodes]
+    output = nodes[-1]
+    tensors = [node.tensor for node in nodes]
     with np.errstate(all="ignore"):
         derivatives = gradients(output.tensor, tensors)
     _check_finite("value", nodes, [tensor.value for tensor in tensors])
     _check_finite("derivative", nodes, derivatives)
+
     rows = [("node", "is", "value", f"d {output.name} / d node")]
-    rows += [
-        (node.name, node.formula, f"{node.tensor.value:.9g}", f"{derivative:.9g}")
-        for node, derivative in zip(nodes, derivatives)
-    ]
+    for node, derivative in zip(nodes, derivatives):
+        value = f"{node.tensor.value:.9g}"
+        rows.append((node.name, node.formula, value, f"{derivative:.9g}"))
+
     widths = [max(map(len, column)) for column in zip(*rows)]
     return [
         f"{name:{widths[0]}}  {formula:{widths[1]}}  {value:>{widths[2]}}  "
@@ -221,14 +250,14 @@ def _check_finite(what: str, nodes: list[Node], numbers: list[np.ndarray]) -> No
 
 
 def parse_values(items: str) -> dict[str, float]:
-    """ "a=1,b=2" -> {"a": 1, "b": 2}.
+    """Parses "a=1,b=2" into {"a": 1, "b": 2}.
 
     Raises:
       UserError: it is written otherwise.
     """
     values = {}
     for item in filter(None, items.split(",")):
-        name, _, number = (part.strip() for part in item.partition("="))
+        name, _, number = (field.strip() for field in item.partition("="))
         try:
             values[name] = float(number)
         except ValueError:
@@ -240,6 +269,7 @@ def _one_line(tree: ast.AST) -> str:
     return " ".join(ast.unparse(tree).split())
 
 
+# To add an operator or a function: one row in one of these tables.
 OPERATORS = {
     ast.Add: (add, "{} + {}"),
     ast.Sub: (lambda x, y: x - y, "{} - {}"),

@@ -1,14 +1,20 @@
-"""The other primitive operations, each with its vector-Jacobian product; then what is
-built of them."""
+"""Differentiable operations beyond Python's operators: primitives, then compositions.
+
+A primitive has its own vector-Jacobian product. A composition is made of primitives and
+gets its derivative from the tape.
+"""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from parity.oracle.tensor import Tensor, TensorLike, lift, record, unbroadcast
+from parity.oracle.tensor import VJP, Tensor, TensorLike, lift, record, unbroadcast
 
 Axes = int | tuple[int, ...] | None
+
+
+# Primitives.
 
 
 def exp(x: TensorLike) -> Tensor:
@@ -19,38 +25,43 @@ def exp(x: TensorLike) -> Tensor:
 
 
 def log(x: TensorLike) -> Tensor:
-    """The natural logarithm; derivative 1 / x."""
+    """Natural logarithm; derivative 1 / x."""
     x = lift(x)
     return record(np.log(x.value), (x, lambda g: g / x.value))
 
 
 def log1p(x: TensorLike) -> Tensor:
-    """log(1 + x) without loss of a small x; derivative 1 / (1 + x)."""
+    """log(1 + x), accurate for small x; derivative 1 / (1 + x)."""
     x = lift(x)
     return record(np.log1p(x.value), (x, lambda g: g / (1 + x.value)))
 
 
 def tanh(x: TensorLike) -> Tensor:
-    """The hyperbolic tangent; derivative 1 - tanh(x)^2."""
+    """Hyperbolic tangent; derivative 1 - tanh(x)^2."""
     x = lift(x)
     y = np.tanh(x.value)
     return record(y, (x, lambda g: g * (1 - y * y)))
 
 
 def erfc(x: TensorLike) -> Tensor:
-    """The complementary error function; derivative -2 exp(-x^2) / sqrt(pi)."""
+    """Complementary error function; derivative -2 exp(-x^2) / sqrt(pi)."""
     x = lift(x)
-    y = np.fromiter(map(math.erfc, x.value.flat), np.float64, x.value.size).reshape(
-        x.shape
-    )
-    return record(
-        y, (x, lambda g: g * (-2 / math.sqrt(math.pi)) * np.exp(-np.square(x.value)))
-    )
+    # Element by element with math.erfc: NumPy has no erfc, and the oracle does not
+    # import SciPy.
+    values = map(math.erfc, x.value.flat)
+    y = np.fromiter(values, np.float64, x.value.size).reshape(x.shape)
+
+    def vjp(g: np.ndarray) -> np.ndarray:
+        return g * (-2 / math.sqrt(math.pi)) * np.exp(-np.square(x.value))
+
+    return record(y, (x, vjp))
 
 
 def maximum(x: TensorLike, y: TensorLike) -> Tensor:
-    """The larger of two, elementwise; the derivative goes to it, and of equals to y."""
-    x, y = lift(x), lift(y)
+    """Elementwise max(x, y); the derivative goes to the larger one, to y if equal."""
+    x = lift(x)
+    y = lift(y)
+    # Ties go to y. With y = 0 this is relu'(0) = 0, as in jax.nn.relu and torch.
     first = x.value > y.value
     return record(
         np.maximum(x.value, y.value),
@@ -60,9 +71,11 @@ def maximum(x: TensorLike, y: TensorLike) -> Tensor:
 
 
 def where(condition: np.ndarray, x: TensorLike, y: TensorLike) -> Tensor:
-    """x where the condition holds, else y, elementwise; each gets the derivative where
-    it was chosen."""
-    x, y = lift(x), lift(y)
+    """x where `condition` is True, else y; each gets the derivative where chosen."""
+    x = lift(x)
+    y = lift(y)
+    # A selection in the VJP, not a product with a mask: 0 times an infinite or nan
+    # derivative would be nan.
     return record(
         np.where(condition, x.value, y.value),
         (x, lambda g: unbroadcast(np.where(condition, g, 0), x.shape)),
@@ -71,7 +84,7 @@ def where(condition: np.ndarray, x: TensorLike, y: TensorLike) -> Tensor:
 
 
 def total(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """The sum over axes; each summand gets the whole derivative."""
+    """Sum over axes; each summand gets the whole derivative."""
     x = lift(x)
 
     def spread(g: np.ndarray) -> np.ndarray:
@@ -83,51 +96,60 @@ def total(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
 
 
 def reshape(x: TensorLike, shape: tuple[int, ...]) -> Tensor:
-    """The same numbers in another shape; so is their derivative."""
+    """x in another shape; the derivative is reshaped back."""
     x = lift(x)
     return record(x.value.reshape(shape), (x, lambda g: g.reshape(x.shape)))
 
 
 def transpose(x: TensorLike, axes: tuple[int, ...]) -> Tensor:
-    """Axes in another order; the derivative's go back."""
+    """x with its axes permuted; the derivative is permuted back."""
     x = lift(x)
+    # argsort of a permutation is its inverse.
     return record(x.value.transpose(axes), (x, lambda g: g.transpose(np.argsort(axes))))
 
 
 def concatenate(tensors: Sequence[TensorLike], axis: int) -> Tensor:
-    """Tensors side by side along an axis; each gets its part of the derivative."""
-    parts = [lift(tensor) for tensor in tensors]
-    ends = np.cumsum([0] + [part.shape[axis] for part in parts])
+    """Tensors joined along an axis; each gets its slice of the derivative."""
+    pieces = [lift(tensor) for tensor in tensors]
+    ends = np.cumsum([0] + [piece.shape[axis] for piece in pieces])
 
-    def cut(start: int, end: int):
+    def cut(start: int, end: int) -> VJP:
         return lambda g: g.swapaxes(0, axis)[start:end].swapaxes(0, axis)
 
     return record(
-        np.concatenate([part.value for part in parts], axis),
-        *((part, cut(start, end)) for part, start, end in zip(parts, ends, ends[1:])),
+        np.concatenate([piece.value for piece in pieces], axis),
+        *(
+            (piece, cut(start, end))
+            for piece, start, end in zip(pieces, ends, ends[1:])
+        ),
     )
 
 
+# Compositions of primitives.
+
+
 def mean(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """The sum over axes over the number of summands."""
+    """Mean over axes."""
     x = lift(x)
     summed = total(x, axis, keepdims)
+    # This ratio of sizes is one over the number of summands, for any axes.
     return summed * (summed.value.size / x.value.size)
 
 
 def stack(tensors: Sequence[TensorLike], axis: int) -> Tensor:
-    """Tensors of one shape along a new axis."""
-    parts = [lift(tensor) for tensor in tensors]
-    wider = [(*part.shape[:axis], 1, *part.shape[axis:]) for part in parts]
-    return concatenate(
-        [reshape(part, shape) for part, shape in zip(parts, wider)], axis
-    )
+    """Tensors of one shape, stacked along a new axis."""
+    pieces = [lift(tensor) for tensor in tensors]
+    widened = [
+        reshape(piece, (*piece.shape[:axis], 1, *piece.shape[axis:]))
+        for piece in pieces
+    ]
+    return concatenate(widened, axis)
 
 
 def pad(
     x: TensorLike, before: int, after: int, axis: int, value: float = 0.0
 ) -> Tensor:
-    """A tensor with so many constants before and after it along an axis."""
+    """x with `before` and `after` constants added at the two ends of an axis."""
     x = lift(x)
     ends = [
         np.full((*x.shape[:axis], count, *x.shape[axis + 1 :]), value)
@@ -143,29 +165,33 @@ def magnitude(x: TensorLike) -> Tensor:
 
 
 def sigmoid(x: TensorLike) -> Tensor:
-    """1 / (1 + exp(-x)), in value and derivative without overflow or cancellation on
-    either side."""
+    """1 / (1 + exp(-x))."""
     x = lift(x)
+    # Only exp(-|x|) <= 1 is computed. Neither the value nor the derivative that follows
+    # from it overflows or cancels, on either side.
     small = exp(-magnitude(x))
     return where(x.value >= 0, 1.0, small) / (1.0 + small)
 
 
 def softplus(x: TensorLike) -> Tensor:
-    """log(1 + exp(x)), likewise; derivative sigmoid(x)."""
+    """log(1 + exp(x)); derivative sigmoid(x)."""
     x = lift(x)
+    # max(x, 0) + log1p(exp(-|x|)), which cannot overflow.
     return where(x.value >= 0, x, 0.0) + log1p(exp(-magnitude(x)))
 
 
 def log_sum_exp(x: TensorLike) -> Tensor:
-    """log sum_k exp(x_k) over the last axis: [..., n] -> [...]; moved by the largest, a
-    constant that cancels."""
+    """log sum_k exp(x_k) over the last axis: [..., n] -> [...]."""
     x = lift(x)
+    # The largest entry is subtracted against overflow. It may be a constant to the tape
+    # because its derivative cancels.
     largest = x.value.max(axis=-1, keepdims=True)
     return log(total(exp(x - largest), axis=-1)) + largest[..., 0]
 
 
 def softmax(x: TensorLike) -> Tensor:
-    """exp(x_k) / sum_j exp(x_j) over the last axis, moved likewise."""
+    """exp(x_k) / sum_j exp(x_j) over the last axis: [..., n] -> [..., n]."""
     x = lift(x)
+    # The shift is a constant to the tape, as in `log_sum_exp`.
     powers = exp(x - x.value.max(axis=-1, keepdims=True))
     return powers / total(powers, axis=-1, keepdims=True)

@@ -1,5 +1,7 @@
-"""The two halves of a training step, in float64, by the names under which
-`parity.replay.Replay` has them."""
+"""The two halves of a training step in float64.
+
+Results have the names that `parity.replay.Replay` gives them.
+"""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -10,14 +12,28 @@ from jaxnn.experiment.data.dataset import Signature
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files.trace import select
 from jaxnn.experiment.flags.config import Experiment
-from parity.oracle import losses, models, optimizers
+from parity.oracle import losses, models, optimizers, tensor
 from parity.oracle.dropout import Masks
 from parity.oracle.operations import total
 from parity.oracle.scope import Scope
-from parity.oracle.tensor import gradients as derivatives
-from parity.oracle.tensor import lift, variable
 
 Arrays = Mapping[str, np.ndarray]
+
+
+class Microbatch(NamedTuple):
+    """Results of one microbatch.
+
+    Attributes:
+      activations: outputs by layer, [rows, ...].
+      loss: sum of the microbatch's losses over the number of samples in the batch.
+      grads: gradients of that loss, by name.
+      batch_stats: running statistics after the microbatch.
+    """
+
+    activations: Arrays
+    loss: np.ndarray
+    grads: Arrays
+    batch_stats: dict[str, np.ndarray]
 
 
 def gradients(
@@ -29,79 +45,61 @@ def gradients(
     targets: np.ndarray,
     step: int,
 ) -> dict[str, np.ndarray]:
-    """The first half: loss, gradients and running statistics of one batch.
+    """First half of a step: activations, loss, gradients and running statistics.
 
     Args:
-      experiment: model and loss; its batch size, seed and accumulation decide on the
-        parts and masks of a batch.
-      signature: of the data.
-      params: by name.
-      batch_stats: by name; {} without batch normalization.
+      experiment: model and loss; batch size, accumulation steps and seed determine the
+        microbatches and dropout masks.
+      signature: shapes of the inputs and outputs.
+      params: parameters by name.
+      batch_stats: running statistics by name; {} without batch normalization.
       inputs: [samples, ...] as the network sees them, scaled; a last batch may be
         smaller than `--batch_size`.
       targets: [samples, ...].
-      step: batches seen before, skipped ones counted.
+      step: batches seen before, skipped ones included.
 
     Returns:
       {"activations/LAYER", "loss", "grads/NAME", "updated_batch_stats/NAME"}, float64,
       the layers in forward order.
 
     Raises:
-      UserError: a parameter or statistic is missing, of another shape, or not the
+      UserError: a parameter or statistic is missing, has another shape, or is not the
         network's.
     """
     stats = {name: np.asarray(array, np.float64) for name, array in batch_stats.items()}
     rows = experiment.batch_size // experiment.accumulation_steps
-    parts = []
+    done = []
+
+    # A smaller batch fills the first microbatches and leaves the last ones empty.
     for first_row in range(0, len(inputs), rows):
-        part, masks = (
-            slice(first_row, first_row + rows),
+        part = slice(first_row, first_row + rows)
+        microbatch = _microbatch(
+            experiment,
+            signature,
+            params,
+            stats,
+            inputs[part],
+            targets[part],
             Masks(experiment.seed, step, first_row),
+            len(inputs),
         )
-        parts.append(
-            _part(
-                experiment,
-                signature,
-                params,
-                stats,
-                inputs[part],
-                targets[part],
-                masks,
-                len(inputs),
-            )
-        )
-        stats = parts[-1].batch_stats
-    found = {
-        f"activations/{name}": np.concatenate(
-            [part.activations[name] for part in parts]
-        )
-        for name in parts[0].activations
+        done.append(microbatch)
+        # Each microbatch moves the running statistics that the one before has left.
+        stats = microbatch.batch_stats
+
+    activations = {
+        f"activations/{name}": np.concatenate([part.activations[name] for part in done])
+        for name in done[0].activations
     }
-    found["loss"] = np.asarray(sum(part.loss for part in parts))
-    return (
-        found
-        | {f"grads/{name}": sum(part.grads[name] for part in parts) for name in params}
-        | {f"updated_batch_stats/{name}": array for name, array in stats.items()}
-    )
+    # Every loss is already divided by the samples of the whole batch, so that
+    # microbatches add up, however many rows the last one has.
+    loss = np.asarray(sum(part.loss for part in done))
+    grads = {f"grads/{name}": sum(part.grads[name] for part in done) for name in params}
+    updated_stats = {f"updated_batch_stats/{name}": stats[name] for name in stats}
+    return activations | {"loss": loss} | grads | updated_stats
 
 
-class Microbatch(NamedTuple):
-    """What one part of a batch gives.
-
-    Attributes:
-      activations: by layer, [rows, ...].
-      loss: the sum of the part's losses over the whole batch's samples.
-      grads: of that, by name.
-      batch_stats: running statistics after the part.
-    """
-
-    activations: Arrays
-    loss: np.ndarray
-    grads: Arrays
-    batch_stats: dict[str, np.ndarray]
-
-
-def _part(
+def _microbatch(
     experiment: Experiment,
     signature: Signature,
     params: Arrays,
@@ -111,17 +109,18 @@ def _part(
     masks: Masks,
     samples: int,
 ) -> Microbatch:
-    scope = Scope(
-        {name: variable(array) for name, array in params.items()}, batch_stats, masks
-    )
-    with np.errstate(all="ignore"):  # what is not finite is for the caller to name
+    variables = {name: tensor.variable(array) for name, array in params.items()}
+    scope = Scope(variables, batch_stats, masks)
+    loss_function = losses.build(experiment.loss, experiment.label_smoothing)
+
+    # Values that are not finite are returned without a warning: the caller knows the
+    # step and names the tensor.
+    with np.errstate(all="ignore"):
         outputs = models.forward(scope, experiment, signature, inputs)
-        _refuse_strangers(experiment, scope)
-        per_example = losses.build(experiment.loss, experiment.label_smoothing)(
-            outputs, targets
-        )
-        loss = total(per_example) * (1 / samples)
-        grads = derivatives(loss, list(scope.params.values()))
+        _check_all_used(experiment, scope)
+        loss = total(loss_function(outputs, targets)) * (1 / samples)
+        grads = tensor.gradients(loss, list(scope.params.values()))
+
     return Microbatch(
         scope.activations,
         loss.value,
@@ -130,10 +129,10 @@ def _part(
     )
 
 
-def _refuse_strangers(experiment: Experiment, scope: Scope) -> None:
-    given = {f"params/{name}": "parameter" for name in scope.params} | {
-        f"batch_stats/{name}": "statistic" for name in scope.batch_stats
-    }
+def _check_all_used(experiment: Experiment, scope: Scope) -> None:
+    """Raises UserError if the network has not used a parameter or statistic."""
+    given = {f"params/{name}": "parameter" for name in scope.params}
+    given |= {f"batch_stats/{name}": "statistic" for name in scope.batch_stats}
     for name, what in given.items():
         if name not in scope.used:
             raise UserError(
@@ -149,33 +148,35 @@ def update(
     updates: int,
     learning_rate: float | np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """The second half: the optimizer's step.
+    """Second half of a step: the optimizer's update.
 
     Args:
-      experiment: its optimizer flags.
-      params: by name.
-      grads: by name, unscaled.
-      moments: by "first/NAME" and "second/NAME", those that the optimizer has.
-      updates: applied before.
-      learning_rate: of this step, float32.
+      experiment: optimizer flags.
+      params: parameters by name.
+      grads: gradients by name, unscaled.
+      moments: "first/NAME" and "second/NAME", as far as the optimizer has them.
+      updates: number of updates applied before.
+      learning_rate: learning rate of this step, float32.
 
     Returns:
       {"updated/NAME", "updated_moments/first/NAME", "updated_moments/second/NAME"},
       float64.
 
     Raises:
-      UserError: a gradient or moment is missing or of another shape.
+      UserError: a gradient or moment is missing or has another shape.
     """
     _check_like(params, "grads/", grads)
     for kind in optimizers.OPTIMIZERS[experiment.optimizer].moments:
         _check_like(params, f"moments/{kind}/", select(moments, kind))
-    wide = [
-        {name: np.asarray(array, np.float64) for name, array in arrays.items()}
-        for arrays in (params, grads, moments)
-    ]
+
     with np.errstate(all="ignore"):
         updated, new_moments = optimizers.update(
-            experiment, *wide, int(updates), float(learning_rate)
+            experiment,
+            _float64(params),
+            _float64(grads),
+            _float64(moments),
+            int(updates),
+            float(learning_rate),
         )
     return {
         **{f"updated/{name}": array for name, array in updated.items()},
@@ -183,7 +184,12 @@ def update(
     }
 
 
+def _float64(arrays: Arrays) -> dict[str, np.ndarray]:
+    return {name: np.asarray(array, np.float64) for name, array in arrays.items()}
+
+
 def _check_like(params: Arrays, kind: str, arrays: Arrays) -> None:
+    """Raises UserError unless `arrays` has an array of the shape of each parameter."""
     for name, param in params.items():
         found = np.shape(arrays[name]) if name in arrays else "missing"
         if found != np.shape(param):
@@ -200,10 +206,12 @@ def outputs(
     batch_stats: Arrays,
     inputs: np.ndarray,
 ) -> np.ndarray:
-    """[samples, ...] outputs outside training: nothing is dropped, norms use the
-    running statistics."""
-    scope = Scope(
-        {name: lift(array) for name, array in params.items()}, dict(batch_stats)
-    )
+    """Returns [samples, ...] outputs in evaluation mode.
+
+    Nothing is dropped, and batch normalization uses the running statistics.
+    """
+    # Constants instead of variables: no tape is kept.
+    constants = {name: tensor.lift(array) for name, array in params.items()}
+    scope = Scope(constants, dict(batch_stats))
     with np.errstate(all="ignore"):
         return models.forward(scope, experiment, signature, inputs).value

@@ -1,13 +1,15 @@
 """Reverse-mode automatic differentiation of NumPy arrays (Linnainmaa 1970).
 
-An operation on tensors returns a tensor that remembers its arguments and, for each, how
-to carry a derivative back: with L a number computed later, the vector-Jacobian product
-takes dL/d(result) to this result's share of dL/d(argument). The tensors are the tape;
-`gradients` reads it once, backwards.
+Each operation returns a tensor that remembers its arguments and one vector-Jacobian
+product (VJP) per argument. With L a scalar computed later, the VJP maps dL/d(result) to
+the result's contribution to dL/d(argument). The tensors themselves are the tape;
+`gradients` walks it once, backwards.
+
+This module has the operations that Python operators call; `operations` has the rest.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
 
@@ -16,16 +18,20 @@ TensorLike = Union["Tensor", np.ndarray, float]
 
 
 class Tensor:
-    """An array and how it was computed.
+    """An array together with how it was computed.
 
     Args:
-      value: [...] float64.
-      parents: (argument, vector-Jacobian product) of each argument that is tracked.
-      tracked: whether derivatives with respect to it can be asked for.
+      value: [...] array, stored as float64.
+      parents: (argument, VJP) of each tracked argument.
+      tracked: True if gradients can be taken with respect to it.
     """
 
+    # A recurrent network makes one node per operation, gate and time step.
     __slots__ = ("parents", "tracked", "value")
-    __array_ufunc__ = None  # array + tensor is left to the tensor
+
+    # Makes NumPy return NotImplemented for `array + tensor`, so that Python calls
+    # `Tensor.__radd__` instead of broadcasting over an object array.
+    __array_ufunc__ = None
 
     def __init__(
         self,
@@ -34,11 +40,12 @@ class Tensor:
         tracked: bool = False,
     ):
         self.value = np.asarray(value, np.float64)
-        self.parents, self.tracked = tuple(parents), tracked
+        self.parents = tuple(parents)
+        self.tracked = tracked
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the array."""
+        """Shape of the array."""
         return self.value.shape
 
     @property
@@ -58,6 +65,8 @@ class Tensor:
     def __matmul__(self, other: TensorLike) -> "Tensor":
         return matmul(self, other)
 
+    # Subtraction and division are built from the primitives, so that they need no VJP.
+
     def __neg__(self) -> "Tensor":
         return multiply(self, -1.0)
 
@@ -73,60 +82,74 @@ class Tensor:
     def __rtruediv__(self, other: TensorLike) -> "Tensor":
         return multiply(other, power(self, -1.0))
 
-    __radd__, __rmul__ = __add__, __mul__
+    __radd__ = __add__
+    __rmul__ = __mul__
 
-    def __getitem__(self, key) -> "Tensor":
+    def __getitem__(self, key: Any) -> "Tensor":
         return take(self, key)
 
 
 def variable(value: np.ndarray | float) -> Tensor:
-    """A tensor that derivatives are wanted by."""
+    """Returns a tensor that gradients can be taken with respect to."""
     return Tensor(value, tracked=True)
 
 
 def lift(value: TensorLike) -> Tensor:
-    """A tensor as it is; an array or number as a constant."""
+    """Returns a tensor unchanged and wraps an array or number as a constant."""
     return value if isinstance(value, Tensor) else Tensor(value)
 
 
 def record(value: np.ndarray, *arguments: tuple[Tensor, VJP]) -> Tensor:
-    """The result of an operation. Constants among its arguments are forgotten, and with
-    them their derivatives.
+    """Returns the result of an operation, linked to its tracked arguments.
 
     Args:
-      value: of the result.
-      *arguments: each with its vector-Jacobian product.
+      value: result.
+      *arguments: pairs of an argument and its VJP.
     """
+    # Constants are dropped: their VJPs never run and their arrays can be freed.
     parents = [(argument, vjp) for argument, vjp in arguments if argument.tracked]
     return Tensor(value, parents, tracked=bool(parents))
 
 
 def gradients(output: Tensor, wanted: Sequence[Tensor]) -> list[np.ndarray]:
-    """d output / d w for each wanted tensor w, zeros where the output does not depend
-    on it.
+    """Returns d output / d w for each tensor w in `wanted`.
+
+    The gradient is zero where the output does not depend on w.
 
     Args:
-      output: () a number.
-      wanted: variables, or anything between them and the output.
+      output: () scalar.
+      wanted: variables, or intermediate tensors.
     """
-    wanted_ids, found = {id(tensor) for tensor in wanted}, {}
+    wanted_ids = {id(tensor) for tensor in wanted}
+    found = {}
     adjoints = {id(output): np.ones_like(output.value)}
+
     for tensor in reversed(topological(output)):
+        # In reverse topological order this adjoint is complete: every use of the tensor
+        # has been visited. Popping it frees the array early.
         adjoint = adjoints.pop(id(tensor))
         if id(tensor) in wanted_ids:
             found[id(tensor)] = adjoint
+
         for parent, vjp in tensor.parents:
             share = vjp(adjoint)
+            # Not `+=`: a VJP may return its argument itself, as that of `add` does, and
+            # an in-place sum would change the adjoint of another tensor.
             adjoints[id(parent)] = (
                 adjoints[id(parent)] + share if id(parent) in adjoints else share
             )
+
     return [found.get(id(tensor), np.zeros_like(tensor.value)) for tensor in wanted]
 
 
 def topological(output: Tensor) -> list[Tensor]:
-    """Every tensor that `output` depends on and itself, each after its arguments; a
-    stack instead of recursion, so that the depth of a graph has no limit."""
-    order, seen, stack = [], {id(output)}, [(output, iter(output.parents))]
+    """Returns `output` and all tensors it depends on, arguments before results."""
+    order = []
+    seen = {id(output)}
+    # Depth-first search with an explicit stack: recursion would fail at Python's limit
+    # of about 1000 nested operations. Each entry resumes its own iterator of parents.
+    stack = [(output, iter(output.parents))]
+
     while stack:
         tensor, parents = stack[-1]
         unseen = next((parent for parent, _ in parents if id(parent) not in seen), None)
@@ -140,19 +163,21 @@ def topological(output: Tensor) -> list[Tensor]:
 
 
 def unbroadcast(adjoint: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The sum over the axes along which an argument of a shape was repeated: [...] ->
-    [*shape]."""
+    """Sums an adjoint [...] over broadcast axes, to the argument's own `shape`."""
     if adjoint.shape == shape:
         return adjoint
-    adjoint = adjoint.sum(axis=tuple(range(adjoint.ndim - len(shape))))
-    return adjoint.sum(
-        axis=tuple(axis for axis, size in enumerate(shape) if size == 1), keepdims=True
-    )
+
+    # Axes that broadcasting put in front, then axes of size 1 that it stretched.
+    added = tuple(range(adjoint.ndim - len(shape)))
+    adjoint = adjoint.sum(axis=added)
+    stretched = tuple(axis for axis, size in enumerate(shape) if size == 1)
+    return adjoint.sum(axis=stretched, keepdims=True)
 
 
 def add(x: TensorLike, y: TensorLike) -> Tensor:
-    """x + y; dL/dx = dL/dz."""
-    x, y = lift(x), lift(y)
+    """x + y; dL/dx = dL/dy = dL/dz."""
+    x = lift(x)
+    y = lift(y)
     return record(
         x.value + y.value,
         (x, lambda g: unbroadcast(g, x.shape)),
@@ -162,7 +187,8 @@ def add(x: TensorLike, y: TensorLike) -> Tensor:
 
 def multiply(x: TensorLike, y: TensorLike) -> Tensor:
     """x y, elementwise; dL/dx = dL/dz y."""
-    x, y = lift(x), lift(y)
+    x = lift(x)
+    y = lift(y)
     return record(
         x.value * y.value,
         (x, lambda g: unbroadcast(g * y.value, x.shape)),
@@ -171,24 +197,27 @@ def multiply(x: TensorLike, y: TensorLike) -> Tensor:
 
 
 def power(x: TensorLike, y: TensorLike) -> Tensor:
-    """x^y; dL/dx = dL/dz y x^(y - 1), 0 for y = 0 whatever x; dL/dy = dL/dz x^y log x."""
-    x, y = lift(x), lift(y)
+    """x^y; dL/dx = dL/dz y x^(y - 1), 0 where y = 0; dL/dy = dL/dz x^y log x."""
+    x = lift(x)
+    y = lift(y)
     z = x.value**y.value
 
     def by_base(g: np.ndarray) -> np.ndarray:
-        return unbroadcast(
-            g * y.value * x.value ** np.where(y.value == 0, 1, y.value - 1), x.shape
-        )
+        # At y = 0 any finite power will do, as it is multiplied by 0; x^(y - 1) itself
+        # is infinite at x = 0, and 0 times infinity is nan.
+        exponent = np.where(y.value == 0, 1, y.value - 1)
+        return unbroadcast(g * y.value * x.value**exponent, x.shape)
 
-    return record(
-        z, (x, by_base), (y, lambda g: unbroadcast(g * z * np.log(x.value), y.shape))
-    )
+    def by_exponent(g: np.ndarray) -> np.ndarray:
+        return unbroadcast(g * z * np.log(x.value), y.shape)
+
+    return record(z, (x, by_base), (y, by_exponent))
 
 
 def matmul(x: TensorLike, y: TensorLike) -> Tensor:
-    """x y of matrices [..., n, m] and [..., m, k]; dL/dx = dL/dz y^T, dL/dy = x^T
-    dL/dz."""
-    x, y = lift(x), lift(y)
+    """x y for [..., n, m] and [..., m, k]; dL/dx = dL/dz y^T, dL/dy = x^T dL/dz."""
+    x = lift(x)
+    y = lift(y)
     return record(
         x.value @ y.value,
         (x, lambda g: unbroadcast(g @ y.value.swapaxes(-1, -2), x.shape)),
@@ -196,18 +225,23 @@ def matmul(x: TensorLike, y: TensorLike) -> Tensor:
     )
 
 
-def take(x: Tensor, key) -> Tensor:
-    """x[key] for slices and arrays of places; dL/dx adds up dL/dz over the times that a
-    place was taken."""
+def take(x: Tensor, key: Any) -> Tensor:
+    """x[key]; dL/dx sums dL/dz over all uses of an element.
 
+    Args:
+      x: [...] tensor.
+      key: index, slice or integer array, or a tuple of these.
+    """
     keys = key if isinstance(key, tuple) else (key,)
 
     def scatter(g: np.ndarray) -> np.ndarray:
         total = np.zeros_like(x.value)
         if any(isinstance(part, np.ndarray) for part in keys):
+            # An integer array may repeat an index, as a token does in a text;
+            # `total[keys] += g` would count it once.
             np.add.at(total, keys, g)
         else:
-            total[keys] = g  # slices take no place twice
+            total[keys] = g
         return total
 
     return record(x.value[keys], (x, scatter))

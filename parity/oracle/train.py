@@ -1,5 +1,7 @@
-"""Trains an experiment with NumPy alone: the batches, masks, schedules and metrics of
-both stacks, in float64."""
+"""Trains an experiment with NumPy alone, in float64.
+
+Batches, dropout masks, schedules and metrics are those of both stacks.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -21,18 +23,21 @@ from parity.oracle.metrics import METRICS
 from parity.oracle.tensor import lift
 
 Arrays = dict[str, np.ndarray]
-ROWS = 64
-"""Samples that are evaluated at a time, if a training batch has no more."""
+Row = dict[str, float]
+"""One row of metrics.csv."""
+
+MIN_EVALUATION_ROWS = 64
+"""Samples per evaluation batch, if a training batch has no more."""
 
 
 class OracleState(NamedTuple):
-    """What a step changes; arrays by name, float64.
+    """Everything that a step changes; arrays by name, float64.
 
     Attributes:
-      params: "hidden_0/kernel" and so on.
+      params: parameters, "hidden_0/kernel" and so on.
       batch_stats: running statistics.
       moments: "first/NAME" and "second/NAME".
-      steps: taken.
+      steps: number of steps completed.
     """
 
     params: Arrays
@@ -42,45 +47,47 @@ class OracleState(NamedTuple):
 
 
 class OracleRun(NamedTuple):
-    """What a run leaves.
+    """Result of a run.
 
     Attributes:
-      state: after the last epoch, or the best one under `--patience`.
-      epoch: that it is of, counted from 1.
-      rows: of metrics.csv.
-      outputs: [test samples, ...] of that state.
+      state: state after the last epoch, or after the best one under `--patience`.
+      epoch: number of that epoch, from 1.
+      rows: rows of metrics.csv, one per epoch.
+      outputs: [test samples, ...] outputs of that state.
     """
 
     state: OracleState
     epoch: int
-    rows: list[dict[str, float]]
+    rows: list[Row]
     outputs: np.ndarray
 
 
 def start(experiment: Experiment, data: Dataset) -> OracleState:
-    """The state before the first step, from `--init_params` or fresh.
+    """Returns the state before the first step, from `--init_params` or fresh.
 
     Raises:
-      UserError: a tensor of `--init_params` is missing, not the model's, or of another
-        shape.
+      UserError: a tensor of `--init_params` is missing, unknown or of another shape.
     """
     params, batch_stats = models.initial(experiment, data.signature)
     if experiment.init_params:
-        given = artifacts.read_arrays(experiment.init_params, "--init_params")
-        for name in sorted(params.keys() | given.keys()):
-            shapes = [
-                side[name].shape if name in side else None for side in (params, given)
-            ]
-            if shapes[0] != shapes[1]:
-                raise UserError(
-                    f"--init_params: {name} is {shapes[1] or 'missing'} in "
-                    f"{experiment.init_params}, {shapes[0] or 'unknown'} in "
-                    f"--model={experiment.model}"
-                )
-        params = {name: given[name].astype(np.float64) for name in params}
-    return OracleState(
-        params, batch_stats, optimizers.initial_moments(experiment, params), 0
-    )
+        params = _read_params(experiment, params)
+    moments = optimizers.initial_moments(experiment, params)
+    return OracleState(params, batch_stats, moments, 0)
+
+
+def _read_params(experiment: Experiment, fresh: Arrays) -> Arrays:
+    """Reads `--init_params`, which must have the names and shapes of `fresh`."""
+    given = artifacts.read_arrays(experiment.init_params, "--init_params")
+    for name in sorted(fresh.keys() | given.keys()):
+        expected = fresh[name].shape if name in fresh else None
+        found = given[name].shape if name in given else None
+        if expected != found:
+            raise UserError(
+                f"--init_params: {name} is {found or 'missing'} in "
+                f"{experiment.init_params}, {expected or 'unknown'} in "
+                f"--model={experiment.model}"
+            )
+    return {name: given[name].astype(np.float64) for name in fresh}
 
 
 def train(
@@ -89,60 +96,60 @@ def train(
     state: OracleState,
     writer: artifacts.MetricsWriter | None = None,
 ) -> OracleRun:
-    """Runs all epochs and shows each.
+    """Runs all epochs, or fewer under `--patience`, and prints each.
 
     Args:
-      experiment: what is trained.
-      data: its data set.
-      state: before the first step.
-      writer: of metrics.csv; None: nothing is written.
+      experiment: experiment flags.
+      data: data set.
+      state: state before the first step.
+      writer: writer of metrics.csv, or None to write nothing.
 
     Raises:
       UserError: a loss or gradient is not finite.
     """
-    stopping, rows, kept = (
-        EarlyStopping(experiment.patience, experiment.min_delta),
-        [],
-        None,
-    )
-    with ProgressBar(len(batches.plan(experiment, len(data.train_inputs)))) as progress:
+    stopping = EarlyStopping(experiment.patience, experiment.min_delta)
+    rows = []
+    kept = None
+
+    num_epochs = len(batches.plan(experiment, len(data.train_inputs)))
+    with ProgressBar(num_epochs) as progress:
         for after, row, outputs in epochs(experiment, data, state):
             rows.append(row)
             if writer:
                 writer.write(row)
             progress.show(row)
+
+            # Without early stopping every epoch replaces the one before.
             if not experiment.patience or stopping.improves(row["validation_loss"]):
                 kept = OracleRun(after, len(rows), rows, outputs)
             elif stopping.is_over:
                 break
+
+    # Not None: there is at least one epoch, and a finite first loss is an improvement.
     assert kept
     return kept
 
 
 def epochs(
     experiment: Experiment, data: Dataset, state: OracleState
-) -> Iterator[tuple[OracleState, dict[str, float], np.ndarray]]:
-    """Yields the state after each epoch, its row of metrics.csv and the test split's
-    outputs."""
+) -> Iterator[tuple[OracleState, Row, np.ndarray]]:
+    """Yields the state, metrics row and test outputs after each epoch."""
     samples = len(data.train_inputs)
-    rates = schedules.learning_rates(
-        experiment, batches.total_steps(experiment, samples)
-    )
+    total_steps = batches.total_steps(experiment, samples)
+    rates = schedules.learning_rates(experiment, total_steps)
+
     for epoch, steps in enumerate(batches.plan(experiment, samples)):
         ids = batches.epoch_batches(experiment, samples, epoch)[:steps]
         state, loss = train_epoch(experiment, data, state, ids, rates)
         means, outputs = evaluate(experiment, data, state)
-        yield (
-            state,
-            {
-                "epoch": epoch + 1,
-                "step": state.steps,
-                "learning_rate": float(rates[state.steps - 1]),
-                "train_loss": loss,
-                **means,
-            },
-            outputs,
-        )
+        row = {
+            "epoch": epoch + 1,
+            "step": state.steps,
+            "learning_rate": float(rates[state.steps - 1]),
+            "train_loss": loss,
+            **means,
+        }
+        yield state, row, outputs
 
 
 def train_epoch(
@@ -152,12 +159,27 @@ def train_epoch(
     ids: np.ndarray,
     rates: np.ndarray,
 ) -> tuple[OracleState, float]:
-    """The state after an epoch's batches, [steps, batch] samples padded with -1, and
-    the mean loss of its samples."""
+    """Trains on the batches of one epoch.
+
+    Args:
+      experiment: experiment flags.
+      data: data set.
+      state: state before the epoch.
+      ids: [steps, batch] sample indices, padded with -1.
+      rates: learning rate of every step of the run, float32.
+
+    Returns:
+      The state after the epoch, and the mean loss over its samples.
+    """
     total = 0.0
     for batch in ids:
+        # Padding is dropped instead of masked: shapes need not be static here.
         rows = batch[batch != batches.PADDING]
-        state, loss = train_step(experiment, data, state, rows, rates[state.steps])
+        # The table is indexed by updates applied. float64 skips no step, so that they
+        # equal the steps.
+        rate = rates[state.steps]
+        state, loss = train_step(experiment, data, state, rows, rate)
+        # The mean is over samples, and the last batch may be smaller.
         total += loss * len(rows)
     return state, total / np.count_nonzero(ids != batches.PADDING)
 
@@ -169,7 +191,7 @@ def train_step(
     rows: np.ndarray,
     rate: np.float32,
 ) -> tuple[OracleState, float]:
-    """The state after one batch of samples, and its loss."""
+    """Returns the state after training on the samples `rows`, and their mean loss."""
     found = step.gradients(
         experiment,
         data.signature,
@@ -179,62 +201,68 @@ def train_step(
         data.train_targets[rows],
         state.steps,
     )
-    grads, loss = select(found, "grads"), float(found["loss"])
-    names = ["loss", *(f"gradient of {name}" for name in grads)]
-    finite = np.array([np.isfinite(array).all() for array in (loss, *grads.values())])
-    run_log.stop_unless_finite(names, finite[None], state.steps)
+    grads = select(found, "grads")
+    loss = float(found["loss"])
+    _check_finite(loss, grads, state.steps)
+
     after = step.update(
         experiment, state.params, grads, state.moments, state.steps, rate
     )
-    return OracleState(
+    state = OracleState(
         select(after, "updated"),
         select(found, "updated_batch_stats"),
         select(after, "updated_moments"),
         state.steps + 1,
-    ), loss
+    )
+    return state, loss
+
+
+def _check_finite(loss: float, grads: Arrays, number: int) -> None:
+    names = ["loss", *(f"gradient of {name}" for name in grads)]
+    finite = np.array([np.isfinite(array).all() for array in (loss, *grads.values())])
+    # One row: the checker takes [steps, tensors].
+    run_log.stop_unless_finite(names, finite[None], number)
 
 
 def evaluate(
     experiment: Experiment, data: Dataset, state: OracleState
-) -> tuple[dict[str, float], np.ndarray]:
-    """Mean loss and metric of each split that the run evaluates, and the test split's
-    outputs."""
+) -> tuple[Row, np.ndarray]:
+    """Returns mean loss and metric of each evaluated split, and the test outputs."""
     loss = losses.build(experiment.loss, experiment.label_smoothing)
-    (name, metric), row, kept = METRICS[data.task], {}, np.zeros(0)
+    column, metric = METRICS[data.task]
+    row = {}
+    test_outputs = np.zeros(0)
+
     for split in evaluation.splits(experiment, data):
         outputs = predict(experiment, data, state, split.inputs)
-        row |= {
-            f"{split.name}_loss": float(
-                loss(lift(outputs), split.targets).value.mean()
-            ),
-            f"{split.name}_{name}": float(metric(outputs, split.targets).mean()),
-        }
-        kept = outputs if split.name == "test" else kept
-    return row, kept
+        mean_loss = loss(lift(outputs), split.targets).value.mean()
+        row[f"{split.name}_loss"] = float(mean_loss)
+        row[f"{split.name}_{column}"] = float(metric(outputs, split.targets).mean())
+        if split.name == "test":
+            test_outputs = outputs
+    return row, test_outputs
 
 
 def predict(
     experiment: Experiment, data: Dataset, state: OracleState, inputs: np.ndarray
 ) -> np.ndarray:
-    """[samples, ...] outputs outside training."""
-    rows = max(experiment.batch_size, ROWS)
-    parts = [inputs[first : first + rows] for first in range(0, len(inputs), rows)]
-    return np.concatenate(
-        [
+    """Returns [samples, ...] outputs in evaluation mode."""
+    # In batches: im2col makes a copy of the images per element of a kernel.
+    rows = max(experiment.batch_size, MIN_EVALUATION_ROWS)
+    outputs = []
+    for first in range(0, len(inputs), rows):
+        batch = scaled(data, inputs[first : first + rows])
+        outputs.append(
             step.outputs(
-                experiment,
-                data.signature,
-                state.params,
-                state.batch_stats,
-                scaled(data, part),
+                experiment, data.signature, state.params, state.batch_stats, batch
             )
-            for part in parts
-        ]
-    )
+        )
+    return np.concatenate(outputs)
 
 
 def scaled(data: Dataset, inputs: np.ndarray) -> np.ndarray:
-    """uint8 images as numbers, scaled; everything else as it is."""
+    """Scales uint8 images as the data set says; returns other inputs unchanged."""
+    # Images stay uint8 in the data set, an eighth of their size in float64.
     if inputs.dtype != np.uint8:
         return inputs
     return data.scaling.apply(inputs) if data.scaling else inputs.astype(np.float64)

@@ -1,5 +1,7 @@
-"""Networks by name: a forward pass each, with the parameter names and layouts of
-jaxnn/models."""
+"""Networks by name, with the parameter names and layouts of jaxnn/models.
+
+A network is one function (scope, experiment, signature, inputs) -> outputs.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,18 +14,21 @@ from parity.oracle.models import cnn, dense, resnet, rnn, transformer
 from parity.oracle.scope import Scope
 from parity.oracle.tensor import Tensor, lift
 
+Network = Callable[[Scope, Experiment, Signature, Any], Tensor]
+
 
 def forward(
     scope: Scope, experiment: Experiment, signature: Signature, inputs: np.ndarray
 ) -> Tensor:
-    """The network's outputs.
+    """Computes the outputs of a network.
 
     Args:
       scope: parameters, running statistics and masks.
-      experiment: its model flags.
-      signature: shapes of the data's inputs and outputs.
+      experiment: model flags.
+      signature: shapes of the inputs and outputs.
       inputs: [batch, ...] numbers or integer tokens.
     """
+    # Tokens stay a NumPy array: they index an embedding and have no gradient.
     x = inputs if signature.num_tokens else lift(inputs)
     return MODELS[experiment.model](scope, experiment, signature, x)
 
@@ -31,18 +36,23 @@ def forward(
 def initial(
     experiment: Experiment, signature: Signature
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Fresh parameters and running statistics by name, float64; each parameter's draw
-    depends on seed and name."""
+    """Returns fresh parameters and running statistics by name, float64.
+
+    The values of a parameter depend on the experiment's seed and its name alone.
+    """
+    # As in flax, one forward pass creates every parameter. int32 zeros serve as tokens
+    # and as numbers.
     scope = Scope({}, {}, seed=experiment.seed)
-    forward(
-        scope, experiment, signature, np.zeros((1, *signature.input_shape), np.int32)
-    )
-    return {
-        name: tensor.value for name, tensor in sorted(scope.params.items())
-    }, scope.batch_stats
+    inputs = np.zeros((1, *signature.input_shape), np.int32)
+    forward(scope, experiment, signature, inputs)
+
+    params = {name: tensor.value for name, tensor in sorted(scope.params.items())}
+    return params, scope.batch_stats
 
 
-MODELS: dict[str, Callable[[Scope, Experiment, Signature, Any], Tensor]] = {
+# To add a network: one function in a module of this package and one row here. The tests
+# require the same keys as jaxnn's.
+MODELS: dict[str, Network] = {
     "linear": dense.linear,
     "perceptron": dense.linear,
     "logistic": dense.linear,

@@ -14,15 +14,25 @@ from parity.oracle.tensor import Tensor
 def forward(
     scope: Scope, experiment: Experiment, signature: Signature, x: Tensor
 ) -> Tensor:
-    """pool(activation(normalize(conv(x)))) for each of `--channels`, then an MLP of the
-    flattened image.
+    """pool(activation(normalize(conv(x)))) per entry of `--channels`, then an MLP.
 
-    A pooling halves height and width and is left out once one of them is 1.
+    Args:
+      scope: parameters, running statistics and masks.
+      experiment: model flags.
+      signature: shapes of the inputs and outputs.
+      x: [batch, height, width, channels].
     """
     activation = activations.build(experiment.activation, experiment.leaky_relu_alpha)
-    size, start = experiment.kernel_size, INITIALIZERS[experiment.initializer]
+    initializer = INITIALIZERS[experiment.initializer]
+    pool = POOLS[experiment.pool]
+
     for layer, channels in enumerate(experiment.channels):
-        x = conv_layer(scope, f"conv_{layer}", channels, size, x, start)
+        x = conv_layer(
+            scope, f"conv_{layer}", channels, experiment.kernel_size, x, initializer
+        )
         x = activation(normalize(experiment.normalization, scope, f"norm_{layer}", x))
-        x = POOLS[experiment.pool](x, 2) if min(x.shape[1:3]) > 1 else x
+        # A pool halves height and width, until one of them is 1 and no window fits.
+        if min(x.shape[1:3]) > 1:
+            x = pool(x, 2)
+
     return hide(scope, experiment, signature, x, norms="hidden_norm")

@@ -15,44 +15,40 @@ def linear(
     scope: Scope, experiment: Experiment, signature: Signature, x: Tensor
 ) -> Tensor:
     """One Dense layer `output`: [batch, ...] -> [batch, outputs]."""
-    return dense(
-        scope,
-        "output",
-        signature.num_outputs,
-        _flat(x),
-        INITIALIZERS[experiment.initializer],
-    )
+    initializer = INITIALIZERS[experiment.initializer]
+    return dense(scope, "output", signature.num_outputs, _flat(x), initializer)
 
 
 def mlp(
     scope: Scope, experiment: Experiment, signature: Signature, x: Tensor
 ) -> Tensor:
-    """Hidden layers of `--hidden_sizes`, then `output`: [batch, ...] -> [batch,
-    outputs]."""
+    """Hidden layers, then a Dense layer `output`: [batch, ...] -> [batch, outputs]."""
     return hide(scope, experiment, signature, x, norms="norm")
 
 
 def hide(
     scope: Scope, experiment: Experiment, signature: Signature, x: Tensor, norms: str
 ) -> Tensor:
-    """a_l = dropout(activation(normalize(a_{l-1} W_l + b_l))) for each hidden layer,
-    then one Dense layer.
+    """a_l = dropout(activation(normalize(a_{l-1} W_l + b_l))), then a Dense layer.
 
     Args:
-      scope, experiment, signature: of the pass.
+      scope: parameters, running statistics and masks.
+      experiment: model flags; one hidden layer per entry of `--hidden_sizes`.
+      signature: shapes of the inputs and outputs.
       x: [batch, ...].
-      norms: what the normalizations' names begin with.
+      norms: prefix of the names of the normalization layers.
     """
-    start, rates = INITIALIZERS[experiment.initializer], experiment.dropout_rates
+    initializer = INITIALIZERS[experiment.initializer]
     activation = activations.build(experiment.activation, experiment.leaky_relu_alpha)
+    rates = experiment.dropout_rates
+
     x = _flat(x)
     for layer, size in enumerate(experiment.hidden_sizes):
-        x = dense(scope, f"hidden_{layer}", size, x, start)
-        x = activation(
-            normalize(experiment.normalization, scope, f"{norms}_{layer}", x)
-        )
+        x = dense(scope, f"hidden_{layer}", size, x, initializer)
+        x = normalize(experiment.normalization, scope, f"{norms}_{layer}", x)
+        x = activation(x)
         x = dropout(x, rates[layer] if rates else 0.0, layer, scope.masks)
-    return dense(scope, "output", signature.num_outputs, x, start)
+    return dense(scope, "output", signature.num_outputs, x, initializer)
 
 
 def _flat(x: Tensor) -> Tensor:

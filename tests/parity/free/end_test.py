@@ -1,4 +1,4 @@
-"""Outcomes: what is compared of a run, and files that are not there."""
+"""Tests of parity/free/end.py."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ PARAMS = {"output/kernel": np.ones((2, 1), np.float32)}
 
 class TestOutcome:
     def test_takes_losses_counts_metrics_and_tensors(self):
-        """Not what restates another entry, nor what is no number, nor seconds."""
+        # Without restated metrics, entries that are no floats, and durations.
         found = outcome(PARAMS, {"norm/mean": np.zeros(2, np.float32)}, SUMMARY)
         assert {name: array.tolist() for name, array in found.items()} == {
             "train_loss": 0.5,
@@ -44,7 +44,8 @@ class TestRead:
         self.write(tmp_path)
         if stats:
             artifacts.write_params(tmp_path / artifacts.BATCH_STATS, stats)
-        found, expected = read(tmp_path), outcome(PARAMS, stats, SUMMARY)
+        found = read(tmp_path)
+        expected = outcome(PARAMS, stats, SUMMARY)
         assert found.keys() == expected.keys()
         assert all((found[name] == array).all() for name, array in expected.items())
 

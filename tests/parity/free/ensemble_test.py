@@ -1,5 +1,4 @@
-"""Several runs in one program: each is jaxnn.train's, whatever the others do; named
-updates are left out."""
+"""Tests of parity/free/ensemble.py: each run equals one of jaxnn.train."""
 
 import jax
 import numpy as np
@@ -11,7 +10,7 @@ from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.files.trace import flatten
 from jaxnn.experiment.flags.config import Experiment
 from parity.free.end import read
-from parity.free.ensemble import Runs
+from parity.free.ensemble import Ensemble
 
 FLAGS = (
     "--dataset=iris",
@@ -36,7 +35,8 @@ MLP = Experiment(
     precision="fp32",
 )
 IRIS = load_dataset(MLP)
-STEPS = 8  # two epochs of 120 samples in batches of 32
+# Two epochs of 120 samples in batches of 32.
+STEPS = 8
 
 
 def params(seed):
@@ -54,7 +54,7 @@ def params(seed):
 
 
 def trained(runs, *seeds):
-    """(outcomes, skips) of runs from the parameters of some seeds."""
+    """Trains from the parameters of each seed -> (outcomes, skipped)."""
     *ended, results = runs.train(runs.start([params(seed) for seed in seeds]))
     return runs.outcomes(*ended), results.skipped
 
@@ -63,11 +63,11 @@ class TestTrain:
     @pytest.fixture(scope="class")
     @staticmethod
     def ends():
-        return trained(Runs(MLP, IRIS), 0, 1)[0]
+        return trained(Ensemble(MLP, IRIS), 0, 1)[0]
 
     def test_each_run_is_that_of_jaxnn_train(self, ends, run, tmp_path):
-        """In a process of its own, by the program that is not vmapped: equal but for
-        rounding, an ulp of float32 a step at most in the norm of so small a network."""
+        # jaxnn.train is not vmapped and runs in a process of its own. Over so small a
+        # network rounding differs by at most one float32 ulp per step.
         artifacts.write_params(tmp_path / "initial.safetensors", params(1))
         done = run(
             "jaxnn.train",
@@ -95,14 +95,14 @@ class TestTrain:
         assert (ends["skipped_steps"] == 0).all()
 
     def test_divergence_is_named(self):
-        runs = Runs(MLP.replace(optimizer="sgd", learning_rate=1e30), IRIS)
+        runs = Ensemble(MLP.replace(optimizer="sgd", learning_rate=1e30), IRIS)
         with pytest.raises(UserError, match="is not finite; training diverged"):
             runs.train(runs.start([params(0)]))
 
 
 class TestTrainEpoch:
     def test_learning_rate_zero_leaves_parameters(self):
-        runs = Runs(MLP, IRIS)
+        runs = Ensemble(MLP, IRIS)
         state = runs.start([params(0), params(1), params(2)])
         after, epoch = runs.train_epoch(state, 0, learns=False)
         jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
@@ -111,9 +111,9 @@ class TestTrainEpoch:
 
 class TestSkipped:
     def test_overflow_is_told(self):
-        """A scale of 2^40 overflows FP16; it is halved until it does not."""
+        # A loss scale of 2^40 overflows FP16 and is halved until it does not.
         _, skipped = trained(
-            Runs(
+            Ensemble(
                 MLP.replace(precision="fp16", initial_scale_power=40, hysteresis=1),
                 IRIS,
             ),
@@ -123,15 +123,14 @@ class TestSkipped:
         assert skipped[0, 0]
 
     def test_updates_that_are_named_are_left_out(self):
-        """All but the second of one epoch: the same parameters as before and after the
-        others."""
-        runs = Runs(
+        # All but the second update of an epoch are left out.
+        runs = Ensemble(
             MLP.replace(epochs=1), IRIS, skipped=np.array([True, False, True, True])
         )
         state = runs.start([params(0)])
         after, _ = runs.train_epoch(state, 0)
         assert (after.updates.item(), after.step.item()) == (1, 4)
-        everything, _ = Runs(
+        everything, _ = Ensemble(
             MLP.replace(epochs=1), IRIS, skipped=np.ones(4, bool)
         ).train_epoch(state, 0)
         jax.tree.map(np.testing.assert_array_equal, everything.params, state.params)

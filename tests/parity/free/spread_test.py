@@ -1,5 +1,4 @@
-"""Runs that start one ulp apart: where they start, how far apart they end, and what
-rounding alone does."""
+"""Tests of parity/free/spread.py."""
 
 import numpy as np
 import pytest
@@ -8,7 +7,7 @@ from jaxnn.experiment.data.load import load_dataset
 from jaxnn.experiment.files.trace import flatten
 from jaxnn.experiment.flags.config import Experiment
 from parity.free import spread
-from parity.free.ensemble import Runs
+from parity.free.ensemble import Ensemble
 from parity.free.spread import FLOAT32, RUNS, Ulps
 from parity.noise import norm, ulp
 
@@ -25,7 +24,8 @@ MLP = Experiment(
     precision="fp32",
 )
 IRIS = load_dataset(MLP)
-STEPS = 8  # two epochs of 120 samples in batches of 32
+# Two epochs of 120 samples in batches of 32.
+STEPS = 8
 RNG = np.random.default_rng(0)
 INITIAL = {
     "hidden_0/kernel": RNG.normal(size=(4, 4)),
@@ -64,7 +64,7 @@ class TestUlps:
         assert Ulps(FLOAT32, 16).of(np.ones(1)).tolist() == [4 * 2.0**-23]
 
     def test_moves_every_parameter_by_at_most_that(self):
-        state = Runs(MLP, IRIS).start([INITIAL, INITIAL])
+        state = Ensemble(MLP, IRIS).start([INITIAL, INITIAL])
         ulps = Ulps(FLOAT16, STEPS)
         moved = flatten(ulps.move(state, np.random.default_rng(0)).params)
         for name, array in flatten(state.params).items():
@@ -78,7 +78,7 @@ class TestMeasure:
     @pytest.fixture(scope="class", params=["fp32", "fp16"])
     @staticmethod
     def measured(request):
-        """A scale of 2^19 overflows FP16, so the first step is skipped, in float64 too."""
+        # A scale of 2^19 overflows FP16: the first step is skipped, in float64 too.
         experiment = MLP.replace(
             precision=request.param, initial_scale_power=19, hysteresis=1
         )
@@ -113,8 +113,8 @@ class TestMeasure:
         assert bool(measured.exact["skipped_steps"]) == is_fp16
 
     def test_runs_stay_together_and_near_float64_but_are_not_one(self, measured):
-        """A few steps of a small network magnify rounding little: 100 times is far, and
-        equal is no measurement."""
+        # A few steps of a small network amplify rounding by far less than 100. Equal
+        # runs would measure nothing.
         for name, runs in measured.ends.items():
             if name.startswith("params/"):
                 far = 100 * measured.rounding[name]
@@ -137,7 +137,7 @@ class TestRounding:
     ULPS = Ulps(FLOAT32, 1)
 
     def test_of_a_loss_is_what_moved_parameters_make_of_it(self):
-        """Root mean square of one run in RUNS that changes by 2."""
+        # Root mean square over RUNS runs, of which one changes by 2.
         ends = {"test_loss": np.full(RUNS, 3.0)}
         moved = {"test_loss": np.array([5.0] + [3.0] * (RUNS - 1))}
         assert spread.rounding(ends, ends, moved, self.ULPS, 0.1)[
@@ -170,8 +170,8 @@ class TestPush:
         assert push == {"params/w": 1.0, "final/accuracy": 1.0}
 
     def test_distance_from_float64_over_deviation(self):
-        """Two runs 0.2 apart deviate by 0.1 sqrt(2); the losses of the earlier half do
-        not count."""
+        # Two runs 0.2 apart have a standard deviation of 0.1 sqrt(2). Losses of the
+        # first half do not count.
         exact = EXACT | {"params/w": np.array([1.1, 5.0])}
         push = spread.push(ENDS, exact, LOSSES, np.array([0.0, 0.0, 1.1, 2.4]))
         assert push["params/w"] == pytest.approx(3 / (0.1 * 2**0.5))
@@ -182,7 +182,7 @@ class TestPush:
         assert set(spread.push(ends, {}, LOSSES, np.full(4, 50.0)).values()) == {1.0}
 
     def test_runs_that_do_not_part(self):
-        """Nothing to multiply: their distance from float64 counts as it is."""
+        # Without a spread there is nothing to multiply.
         losses = np.ones((2, 4))
         assert spread.push({"train_loss": np.ones(2)}, {}, losses, np.full(4, 2.0)) == {
             "train_loss": 1.0

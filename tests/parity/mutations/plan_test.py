@@ -1,4 +1,4 @@
-"""What is planted where."""
+"""Tests of parity/mutations/plan.py."""
 
 import pytest
 
@@ -29,9 +29,8 @@ class TestMutants:
             if set(mutant.switches) & set(ONLY.get(base, SWITCHES))
             for name in mutant.switches
         }
-        assert planted == SWITCHES.keys() - {
-            "ranks_summed"
-        }  # which needs several ranks
+        # "ranks_summed" needs several ranks.
+        assert planted == SWITCHES.keys() - {"ranks_summed"}
 
     @pytest.mark.parametrize("base", BASES)
     @pytest.mark.parametrize("precision", PRECISIONS)

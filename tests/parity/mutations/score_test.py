@@ -1,5 +1,4 @@
-"""A quick part of the score for real: faults of each kind, planted in the torch side of
-a small network."""
+"""Tests of parity/mutations: a few faults planted for real, and the score's counts."""
 
 import json
 
@@ -7,7 +6,8 @@ import pytest
 
 from parity.judging.measure import Measurement
 from parity.mutations import table
-from parity.mutations.score import CLEAN, FaultOutcome
+from parity.mutations.bench import CLEAN
+from parity.mutations.score import FaultOutcome
 
 FAULTS = {
     "mlp": (
@@ -68,21 +68,21 @@ class TestScore:
         ("outcomes", "enough"),
         [
             ([outcome()], True),
-            ([outcome(found=False, explanation=())], False),  # missed
-            (
-                [outcome(expected=False, found=False, explanation=())],
-                True,
-            ),  # below detection: listed, not counted
-            ([outcome(step=3)], False),  # in the wrong place
+            # Missed.
+            ([outcome(found=False, explanation=())], False),
+            # Below detection: listed, not counted.
+            ([outcome(expected=False, found=False, explanation=())], True),
+            # In the wrong place.
+            ([outcome(step=3)], False),
             ([outcome(explanation=("b",))], False),
             ([outcome(complaint="exit code 1", found=False)], False),
-            ([outcome()] * 19 + [outcome(step=3)], True),  # 95 %
-            ([outcome()] * 9 + [outcome(explanation=())], True),  # 90 %
+            # 95 % located.
+            ([outcome()] * 19 + [outcome(step=3)], True),
+            # 90 % explained.
+            ([outcome()] * 9 + [outcome(explanation=())], True),
             ([outcome()] * 8 + [outcome(explanation=())] * 2, False),
-            (
-                [outcome(), outcome(CLEAN, expected=False, explanation=())],
-                False,
-            ),  # a false alarm
+            # A false alarm.
+            ([outcome(), outcome(CLEAN, expected=False, explanation=())], False),
             (
                 [
                     outcome(),

@@ -1,4 +1,4 @@
-"""Tests of parity/oracle/activations.py, against jaxnn's in float64."""
+"""Tests of parity/oracle/activations.py against jaxnn in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,12 @@ from parity.oracle.tensor import gradients, variable
 X = np.concatenate([np.linspace(-30, 30, 61), [-1e-9, 1e-9, -0.0]]).reshape(4, 16)
 WEIGHTS = np.random.default_rng(0).uniform(0.5, 1, X.shape)
 ATOL = 64 * np.finfo(np.float64).eps * 30
-"""Some roundings of numbers up to 30; erfc is of another library."""
+"""Several roundings of numbers up to 30, and two implementations of erfc."""
 
 
 @pytest.mark.parametrize("name", activations.ACTIVATIONS)
 def test_values_and_derivatives_are_jaxnns(name):
-    """At the kinks too."""
+    # X contains 0, where the kinks are.
     with jax.enable_x64(True):
         theirs = jaxnn.activations.build(name, leaky_relu_alpha=0.2)
         slope = jax.grad(lambda x: jnp.sum(theirs(x) * WEIGHTS))(jnp.asarray(X))

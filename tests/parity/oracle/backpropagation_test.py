@@ -1,5 +1,7 @@
-"""Tests of parity/oracle/backpropagation.py: against the tape, jax.grad and
-torch.autograd, in float64."""
+"""Tests of parity/oracle/backpropagation.py.
+
+The references are the tape, jax.grad and torch.autograd, in float64.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,8 @@ SIGNATURE = Signature((5,), 3)
 ROWS = 8
 RNG = np.random.default_rng(0)
 INPUTS = RNG.standard_normal((ROWS, 5))
-VALUES, CLASSES = RNG.standard_normal((ROWS, 3)), RNG.integers(0, 3, ROWS)
+VALUES = RNG.standard_normal((ROWS, 3))
+CLASSES = RNG.integers(0, 3, ROWS)
 TARGETS = {
     "mse": VALUES,
     "binary_cross_entropy": (VALUES > 0) * 1.0,
@@ -29,8 +32,7 @@ TARGETS = {
     "perceptron": CLASSES,
 }
 RTOL = 256 * np.finfo(np.float64).eps
-"""Three layers of sums of at most 8 numbers, each through functions of some roundings.
-"""
+"""Three layers, each a sum of at most 8 numbers and functions of several roundings."""
 
 PLAIN = Experiment(
     model="mlp",
@@ -93,7 +95,7 @@ def by_tape(experiment, number=0):
 
 
 def by_jax(experiment):
-    """jax.grad of the network written out."""
+    """Returns loss and gradients by jax.grad of a network written out."""
     activation = jaxnn.activations.build(
         experiment.activation, experiment.leaky_relu_alpha
     )
@@ -116,7 +118,7 @@ def by_jax(experiment):
 
 
 def by_torch(experiment):
-    """torch.autograd of the network written out."""
+    """Returns loss and gradients by torch.autograd of a network written out."""
     params = {
         name: torch.tensor(array, requires_grad=True)
         for name, array in params_of(experiment).items()
@@ -193,7 +195,7 @@ class TestAgainstTheTape:
         assert_equal_but_for_rounding(layer_by_layer(experiment), by_tape(experiment))
 
     def test_by_hand(self):
-        """One unit, two examples, whole numbers: delta = 2 (z - t) / n, dW = delta x^T."""
+        # One unit, two examples, integers: delta = 2 (z - t) / n, dW = delta x^T.
         experiment = Experiment(model="linear", loss="mse")
         params = {"output/kernel": np.array([[2.0]]), "output/bias": np.array([1.0])}
         found = backpropagation.gradients(

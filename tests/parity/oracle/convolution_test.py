@@ -1,4 +1,4 @@
-"""Tests of parity/oracle/convolution.py, against loops."""
+"""Tests of parity/oracle/convolution.py against loops."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ class TestConv:
     )
     @few
     def test_against_loops_and_differences(self, height, width, size, stride, padding):
-        """Sums of at most 18 products of numbers below 4."""
+        # Sums of at most 18 products of numbers below 4.
         rng = np.random.default_rng(0)
         shapes = (2, height, width, 2), (size, size, 2, 3)
         x, kernel = (rng.uniform(-2, 2, shape) for shape in shapes)
@@ -76,7 +76,7 @@ class TestPools:
         np.testing.assert_array_equal(slopes[0, :, :, 0], [[1, 0], [0, 0]])
 
     def test_overlapping_windows_with_a_border(self):
-        """The border never wins, whatever the sign."""
+        # All values are negative: padding with zeros would win.
         x = -np.arange(1.0, 17).reshape(1, 4, 4, 1)
         pooled = convolution.max_pool(variable(x), 3, stride=2, padding=1)
         np.testing.assert_array_equal(pooled.value[0, :, :, 0], [[-1, -2], [-5, -6]])

@@ -1,4 +1,4 @@
-"""Derivatives by central differences."""
+"""Checks derivatives by central differences."""
 
 import numpy as np
 
@@ -9,12 +9,18 @@ STEP = np.finfo(np.float64).eps ** (1 / 3)
 
 
 def check_derivatives(function, shapes, seed, low=0.5, high=2.0):
-    """A function of tensors against differences along a random direction of each
-    argument.
+    """Compares gradients with differences along a random direction of each argument.
 
-    The truncation is STEP^2 f''' / 6 and the rounding eps f / STEP = STEP^2 f; on [1/2,
-    2] the third derivatives of what is tested are below 100 times the sum of the
-    values' sizes.
+    The truncation error is STEP^2 f''' / 6, the rounding error eps f / STEP = STEP^2 f.
+    On [1/2, 2] the third derivatives of the tested functions are below 100 times the
+    sum of the magnitudes of their values.
+
+    Args:
+      function: tensors -> tensor.
+      shapes: shapes of its arguments.
+      seed: seed of the random arguments.
+      low: least value of an argument.
+      high: largest value of an argument.
     """
     rng = np.random.default_rng(seed)
     values = [rng.uniform(low, high, shape) for shape in shapes]

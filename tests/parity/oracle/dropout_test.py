@@ -1,4 +1,4 @@
-"""Tests of parity/oracle/dropout.py, to the bit."""
+"""Tests of parity/oracle/dropout.py: masks equal jax.random's to the bit."""
 
 import jax
 import numpy as np
@@ -37,8 +37,8 @@ class TestMask:
 
 class TestDropout:
     def test_values_are_jaxnns_and_so_are_the_derivatives(self):
-        """Powers of two divide without a rounding; the mask is a constant to the
-        derivative."""
+        # Division by a power of two does not round. The mask is a constant to the
+        # derivative.
         values = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
         x = variable(values)
         y = dropout(x, 0.75, 3, Masks(5, 6))

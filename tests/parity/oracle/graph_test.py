@@ -9,7 +9,7 @@ from parity.oracle import graph
 
 
 def nodes_of(text, at=""):
-    """Node name -> (value, derivative), as the table prints them."""
+    """Returns node name -> (value, derivative), as the table prints them."""
     rows = [
         line.split()
         for line in graph.table(graph.build(text, graph.parse_values(at)))[1:]
@@ -18,8 +18,8 @@ def nodes_of(text, at=""):
 
 
 class TestTable:
-    def test_the_seeds_example_by_hand(self):
-        """g = exp(a b c): dg/da = b c g, and so on; nine digits are printed."""
+    def test_the_example_by_hand(self):
+        # g = exp(a b c): dg/da = b c g and so on. Nine digits are printed.
         g = math.exp(6)
         expected = {
             "a": (1, 6 * g),

@@ -1,5 +1,7 @@
-"""The third opinion is one of its own: neither stack's libraries, nor jaxnn's beyond
-what both stacks share."""
+"""The oracle is independent: it imports no library of either stack.
+
+Of jaxnn it imports jaxnn.experiment alone, which both stacks share.
+"""
 
 import pathlib
 import subprocess

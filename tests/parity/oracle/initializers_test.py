@@ -1,4 +1,4 @@
-"""Tests of parity/oracle/initializers.py: the distributions of jaxnn's."""
+"""Tests of parity/oracle/initializers.py: the distributions are jaxnn's."""
 
 import jax
 import numpy as np
@@ -19,21 +19,23 @@ def test_none_is_left_out():
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", INITIALIZERS)
 def test_kernels_and_biases_have_jaxnns_distribution(name, shape):
-    """Kolmogorov & Smirnov: a chance of 1e-4 for each of these fixed draws, had they
-    been free."""
-    rng, key, shape = np.random.default_rng(0), jax.random.key(0), SHAPES[shape]
-    ours, theirs = INITIALIZERS[name], jaxnn.initializers.INITIALIZERS[name]
+    # Two-sample Kolmogorov-Smirnov tests. The seeds are fixed; random ones would fail
+    # each test with a probability of 1e-4.
+    rng = np.random.default_rng(0)
+    key = jax.random.key(0)
+    shape = SHAPES[shape]
+    ours = INITIALIZERS[name]
+    theirs = jaxnn.initializers.INITIALIZERS[name]
     for draw, other, size in (
         (ours.kernel, theirs.kernel, shape),
         (ours.bias(25), theirs.bias(25), (2000,)),
     ):
-        left, right = draw(rng, size), np.asarray(other(key, size))
+        left = draw(rng, size)
+        right = np.asarray(other(key, size))
         assert left.shape == size
         assert scipy.stats.ks_2samp(left.ravel(), right.ravel()).pvalue > 1e-4
-        if (
-            name not in UNBOUNDED
-            # these draws come as near to the cut; a fan_in off by one moves it by 0.0018
-        ):
+        # Both come this close to the bound; a fan_in off by one moves it by 0.0018.
+        if name not in UNBOUNDED:
             np.testing.assert_allclose(
                 np.abs(left).max(), np.abs(right).max(), rtol=0.001
             )
@@ -41,7 +43,7 @@ def test_kernels_and_biases_have_jaxnns_distribution(name, shape):
 
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (2, 2, 3, 4)])
 def test_orthogonal_is(shape):
-    """Columns, or rows of a wide matrix, to some roundings."""
+    # Orthonormal columns, or rows of a wide matrix, up to rounding.
     q = (
         INITIALIZERS["orthogonal"]
         .kernel(np.random.default_rng(0), shape)

@@ -1,4 +1,4 @@
-"""Tests of parity/oracle/losses.py, against jaxnn's in float64."""
+"""Tests of parity/oracle/losses.py against jaxnn in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,8 @@ SCORES = np.concatenate(
     [RNG.normal(0, 3, (20, 4)), 40 * np.eye(4), np.zeros((1, 4)), [[800.0, -800, 0, 1]]]
 )
 CLASSES = RNG.integers(0, 4, len(SCORES)).astype(np.int32)
-CLASSES[20:24] = np.arange(4)  # confident and right
+# Confident, right answers.
+CLASSES[20:24] = np.arange(4)
 LABELS = RNG.integers(0, 2, SCORES.shape).astype(np.float64)
 SHARES = RNG.dirichlet(np.ones(4), len(SCORES))
 STEPS = RNG.normal(0, 3, (5, 3, 4)), RNG.integers(0, 4, (5, 3)).astype(np.int32)
@@ -46,9 +47,8 @@ def test_none_is_left_out():
 
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_derivatives_are_jaxnns(case):
-    """To some roundings of its own size, confident examples (e^-40) too: both keep
-    their digits. The exponents are up to 50, which costs 50 eps; the exponentials
-    beyond vanish."""
+    # Relative to each value, also for confident examples (e^-40), whose digits both
+    # keep. Exponents of up to 50 cost 50 eps; larger ones vanish.
     name, scores, targets, smoothing = CASES[case]
     weights = WEIGHTS[: len(scores)]
     with jax.enable_x64(True):

@@ -30,7 +30,7 @@ WINE = (
 
 @pytest.fixture
 def run_oracle(monkeypatch, capsys, tmp_path):
-    """run_oracle("--graph") -> (exit code, stdout, stderr), in an empty folder."""
+    """Runs the command in an empty folder -> (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
 
     def start(*arguments):
@@ -66,7 +66,7 @@ class TestTraining:
         ],
     )
     def test_keeps_the_promise_of_the_flagfile(self, name):
-        """In full, as each takes three seconds at most."""
+        # In full: each takes three seconds at most.
         flagfile = EXPERIMENTS / f"{name}.flags"
         experiment = parse(f"--flagfile={flagfile}")
         data = load_dataset(experiment)
@@ -92,8 +92,8 @@ class TestTraining:
         assert os.listdir() == []
 
     def test_is_jaxnns_run_in_float64(self, run, tmp_path):
-        """From one file of parameters, through dropout, Adam and a schedule: 27 steps,
-        whose roundings grow slowly."""
+        # From the same parameters, with dropout, Adam and a schedule: 27 steps, over
+        # which rounding grows slowly.
         experiment = parse(*WINE)
         data = load_dataset(experiment)
         variables = train_step.initial_variables(
@@ -130,9 +130,8 @@ class TestTraining:
         for mine, other in zip(
             read_rows(tmp_path / "oracle"), read_rows(tmp_path / "jax"), strict=True
         ):
-            assert (
-                mine.keys() == other.keys()
-            )  # jaxnn's losses of a split are sums in float32
+            assert mine.keys() == other.keys()
+            # jaxnn sums the losses of a split in float32.
             for column in mine:
                 assert float(mine[column]) == pytest.approx(
                     float(other[column]), rel=1e-6
@@ -154,7 +153,7 @@ class TestTraining:
         assert code == 2
         assert err.startswith("error: --workdir: run holds another run")
 
-    def test_is_the_seeds(self):
+    def test_depends_on_the_seed(self):
         experiment = parse(*WINE, "--max_steps=4")
         data = load_dataset(experiment)
         first, again, other = (
@@ -164,7 +163,7 @@ class TestTraining:
         assert first == again != other
 
     def test_early_stopping_keeps_the_best_epoch(self, run_oracle):
-        """At a rate that soon overshoots."""
+        # At a learning rate that soon overshoots.
         code, out, _ = run_oracle(
             *WINE,
             "--validation_fraction=0.2",
@@ -275,7 +274,7 @@ class TestBadInput:
 
 class TestGraph:
     def test_the_example(self, run_oracle):
-        """--graph alone, with values of its own, and written out."""
+        # --graph alone, with explicit values, and with an explicit expression.
         code, alone, err = run_oracle("--graph")
         assert (code, err) == (0, "")
         assert alone.splitlines()[1].split() == ["a", "given", "1", "2420.57276"]

@@ -1,4 +1,4 @@
-"""Tests of parity/oracle/models: every network against jaxnn's in float64."""
+"""Tests of parity/oracle/models: every network against jaxnn in float64."""
 
 import jax
 import numpy as np
@@ -39,8 +39,7 @@ def test_no_network_is_left_out():
 class TestForward:
     @pytest.fixture(autouse=True)
     def small_resnets(self, monkeypatch):
-        """One block a stage, as the block's repetition takes seconds to compile and
-        adds nothing."""
+        """Cuts resnets to one block per stage: more take seconds to compile."""
         for layouts in (jaxnn.models.resnet.LAYOUTS, resnet.LAYOUTS):
             for depth, blocks in ((20, (1, 1, 1)), (50, (1, 1))):
                 monkeypatch.setitem(
@@ -49,7 +48,7 @@ class TestForward:
 
     @every_network
     def test_activations_loss_gradients_and_statistics_are_jaxnns(self, name):
-        """On a batch that is not full: 7 of 8 rows."""
+        # 7 of 8 rows: jaxnn pads the batch, the oracle does not.
         experiment, signature = networks.build(name)
         params, batch_stats = networks.variables(experiment, signature)
         inputs, targets = networks.batch(experiment, signature, 7)
@@ -68,7 +67,7 @@ class TestForward:
 
     @every_network
     def test_outputs_outside_training_are_jaxnns(self, name):
-        """In norm, as sums of at most some hundred roundings."""
+        # In norm: sums of at most a few hundred roundings.
         experiment, signature = networks.build(name)
         params, batch_stats = networks.variables(experiment, signature)
         inputs, _ = networks.batch(experiment, signature, 3)
@@ -101,7 +100,7 @@ class TestInitial:
                 name: array.shape for name, array in trace.flatten(theirs[kind]).items()
             }
 
-    def test_is_the_seeds_and_each_parameter_its_own(self):
+    def test_depends_on_the_seed_and_the_parameter(self):
         experiment, signature = networks.build("gru")
         experiment = experiment.replace(hidden_sizes=(5, 5))
         first, again, other = (

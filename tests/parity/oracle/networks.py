@@ -1,4 +1,4 @@
-"""Every network small, and its loss and gradients as jaxnn computes them in float64."""
+"""Small versions of every network, and what jaxnn computes for them in float64."""
 
 import jax
 import numpy as np
@@ -9,7 +9,9 @@ from jaxnn.experiment.files import trace
 from jaxnn.experiment.flags.config import Experiment
 from parity.oracle.models import initial
 
-ROW, IMAGE, SERIES = Signature((5,), 3), Signature((8, 7, 2), 3), Signature((6, 2), 3)
+ROW = Signature((5,), 3)
+IMAGE = Signature((8, 7, 2), 3)
+SERIES = Signature((6, 2), 3)
 TEXT = Signature((6,), 9, 9, per_step=True)
 RECURRENT = dict(hidden_sizes=(5, 4), dropout_rates=(0.3, 0.2))
 TRANSFORMER = dict(width=8, num_heads=2, num_layers=1, dropout_rates=(0.1,))
@@ -90,9 +92,9 @@ NETWORKS = {
 
 
 def build(name):
-    """(experiment, signature) of a network; jaxnn's convolutions are the compiler's
-    own."""
+    """Returns the experiment and signature of a network."""
     flags, signature = NETWORKS[name]
+    # "direct" is XLA's convolution, not jaxnn's own.
     experiment = Experiment(
         **{"loss": "cross_entropy", **flags},
         batch_size=BATCH_SIZE,
@@ -103,8 +105,10 @@ def build(name):
 
 
 def variables(experiment, signature):
-    """Parameters and running statistics by name: the oracle's own, moved so that none
-    is a special value."""
+    """Returns parameters and running statistics by name.
+
+    The oracle's initial values are moved at random, so that none is 0 or 1.
+    """
     rng = np.random.default_rng(1)
     params, batch_stats = initial(experiment, signature)
     return (
@@ -120,7 +124,7 @@ def variables(experiment, signature):
 
 
 def batch(experiment, signature, rows):
-    """Inputs and targets of a batch."""
+    """Returns the inputs and targets of a batch."""
     rng = np.random.default_rng(2)
     inputs = rng.standard_normal((rows, *signature.input_shape))
     if signature.num_tokens:
@@ -135,8 +139,7 @@ def batch(experiment, signature, rows):
 
 
 def by_jaxnn(experiment, signature, params, batch_stats, inputs, targets):
-    """{"activations/LAYER", "loss", "grads/NAME", "updated_batch_stats/NAME"} of
-    `jaxnn.train_step` in float64."""
+    """Returns what `parity.oracle.step.gradients` returns, computed by jaxnn."""
     padding = experiment.batch_size - len(inputs)
     rows = [
         np.pad(array, [(0, padding)] + [(0, 0)] * (array.ndim - 1), mode="edge")
@@ -168,13 +171,14 @@ def by_jaxnn(experiment, signature, params, batch_stats, inputs, targets):
 
 
 def compiled(function):
-    """jax.jit without optimization, which takes a tenth of the time to compile."""
+    """jax.jit without optimization, which compiles in a tenth of the time."""
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def assert_near(ours, theirs, relative=1e-10):
-    """The same names, and each tensor near in norm. A tensor that is 0 but for rounding
-    (the bias before a normalization) is measured by all gradients together."""
+    """Asserts that names are equal and each tensor is near in norm."""
+    # A gradient that is 0 but for rounding, such as that of a bias before a
+    # normalization, is compared relative to all gradients together.
     assert ours.keys() == theirs.keys()
     whole = np.sqrt(
         sum(

@@ -15,11 +15,12 @@ UNARY = ("exp", "log", "log1p", "tanh", "erfc", "magnitude", "sigmoid", "softplu
 ENDS = np.array([-800.0, -40.0, -1e-20, 0.0, 1e-20, 40.0, 800.0])
 EPS = np.finfo(np.float64).eps
 few = settings(max_examples=25, deadline=None)
-shapes, seeds = array_shapes(max_dims=3, max_side=4), st.integers(0, 2**16)
+shapes = array_shapes(max_dims=3, max_side=4)
+seeds = st.integers(0, 2**16)
 
 
 def slopes(function, x):
-    """The derivative of a function of one number at each of many."""
+    """Returns the derivative of an elementwise function at each element of x."""
     x = variable(x)
     return gradients(operations.total(function(x)), [x])[0]
 
@@ -37,7 +38,7 @@ class TestPrimitives:
     )
     @few
     def test_maximum_and_where_against_differences(self, pair, seed):
-        """Draws of continuous numbers are further apart than the differences' steps."""
+        # Continuous draws are further apart than the steps of the differences.
         check_derivatives(operations.maximum, pair.input_shapes, seed)
         condition = (
             np.random.default_rng(seed).integers(0, 2, pair.result_shape).astype(bool)
@@ -90,7 +91,7 @@ class TestPrimitives:
 
 
 class TestValues:
-    """Against NumPy and SciPy; both round a few times."""
+    """Against NumPy and SciPy, up to a few roundings on both sides."""
 
     x = np.linspace(-6, 6, 101)
 
@@ -136,7 +137,7 @@ class TestValues:
 
 
 class TestAtTheEnds:
-    """No overflow, no cancellation; a warning would be an error."""
+    """No overflow and no cancellation. pytest turns a warning into an error."""
 
     def test_sigmoid(self):
         reference = scipy.special.expit
@@ -160,7 +161,8 @@ class TestAtTheEnds:
 
 class TestTies:
     def test_maximum_gives_the_second_of_equals_the_derivative(self):
-        x, y = variable(np.array([1.0, 2.0, 3.0])), variable(np.full(3, 2.0))
+        x = variable(np.array([1.0, 2.0, 3.0]))
+        y = variable(np.full(3, 2.0))
         first, second = gradients(operations.total(operations.maximum(x, y)), [x, y])
         np.testing.assert_array_equal(first, [0, 0, 1])
         np.testing.assert_array_equal(second, [1, 1, 0])

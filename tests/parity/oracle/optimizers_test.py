@@ -1,4 +1,4 @@
-"""Tests of parity/oracle/optimizers.py, against jaxnn's in float64 over ten steps."""
+"""Tests of parity/oracle/optimizers.py against jaxnn in float64, over ten steps."""
 
 import jax
 import jax.numpy as jnp
@@ -34,18 +34,16 @@ OPTIONS = {
     "not fused": dict(fused_adam=False),
 }
 RTOL = STEPS * 16 * np.finfo(np.float64).eps
-"""Sixteen roundings a step of the largest number at hand."""
+"""Sixteen roundings of the largest number per step."""
 
 
 def by_jaxnn(experiment):
-    """Params and moments by name after each step."""
+    """Yields parameters and moments by name after each step."""
     optimizer = jaxnn.optimizers.OPTIMIZERS[experiment.optimizer](experiment)
     with jax.enable_x64(True):
         params = jax.tree.map(jnp.asarray, trace.unflatten(START))
-        state, update = (
-            optimizer.transform.init(params),
-            jax.jit(train_step.make_update(optimizer)),
-        )
+        state = optimizer.transform.init(params)
+        update = jax.jit(train_step.make_update(optimizer))
         for grads in GRADIENTS:
             params, state = update(
                 params, state, jax.tree.map(jnp.asarray, trace.unflatten(grads)), RATE
@@ -61,7 +59,8 @@ def by_jaxnn(experiment):
 def test_every_step_is_jaxnns(name, option):
     decay = dict(weight_decay=0.2) if name == "adamw" else {}
     experiment = PLAIN.replace(optimizer=name, **OPTIONS[option], **decay)
-    params, moments = START, optimizers.initial_moments(experiment, START)
+    params = START
+    moments = optimizers.initial_moments(experiment, START)
     for number, theirs in enumerate(by_jaxnn(experiment)):
         params, moments = optimizers.update(
             experiment, params, GRADIENTS[number], moments, number, float(RATE)

@@ -1,5 +1,4 @@
-"""Tests of parity/oracle/step.py: the judge's replay in float64, from the same recorded
-step."""
+"""Tests of parity/oracle/step.py against the replay in float64."""
 
 import numpy as np
 import pytest
@@ -34,7 +33,7 @@ def data():
 
 
 def recorded(experiment, data, rows):
-    """A step as a trace holds it, in float32, some updates into a run."""
+    """Returns a step as a trace has it, float32, after a few updates."""
     rng = np.random.default_rng(0)
     params, batch_stats = models.initial(experiment, data.signature)
     grads = {name: rng.standard_normal(array.shape) for name, array in params.items()}
@@ -77,7 +76,7 @@ def by_oracle(experiment, data, number, found):
 class TestGradients:
     @pytest.mark.parametrize(("rows", "parts"), [(16, 1), (11, 4), (3, 4)])
     def test_are_the_replays(self, data, rows, parts):
-        """Full and smaller batches, in parts of which the last may be empty."""
+        # Full and smaller batches. The last microbatch may be empty.
         experiment = EXPERIMENT.replace(accumulation_steps=parts)
         found = recorded(experiment, data, rows)
         replay = Replay(experiment, data)
@@ -123,7 +122,7 @@ class TestGradients:
             by_oracle(EXPERIMENT, data, 0, found)
 
     def test_what_is_not_finite_comes_back(self, data):
-        """Without a warning: the caller names the step and the tensor."""
+        # Without a warning, which pytest would turn into an error.
         found = recorded(EXPERIMENT, data, 16)
         found["params/output/kernel"] *= np.float32(1e38)
         found["params/output/kernel"][0, 0] = np.inf
@@ -142,7 +141,8 @@ class TestUpdate:
         experiment = EXPERIMENT.replace(
             optimizer=optimizer, weight_decay=0.1 * (optimizer == "adamw")
         )
-        found, replay = recorded(experiment, data, 16), Replay(experiment, data)
+        found = recorded(experiment, data, 16)
+        replay = Replay(experiment, data)
         theirs = replay.update(replay.inputs(7, found), FLOAT64)
         ours = step.update(
             experiment,

@@ -65,7 +65,7 @@ class TestPrimitives:
         check_derivatives(lambda x: tensor.take(x, key), ((3, 4),), 0)
 
     def test_powers_at_zero(self):
-        """x^0 is flat, x^1 has slope 1 and x^2 none at 0."""
+        # At 0, x^0 is flat, x^1 has slope 1 and x^2 slope 0.
         for exponent, slope in ((0, 0), (1, 1), (2, 0)):
             x = variable(0.0)
             assert gradients(x ** float(exponent), [x])[0] == slope
@@ -82,7 +82,8 @@ class TestPrimitives:
         ],
     )
     def test_operators_by_hand(self, compute, derivatives):
-        a, b = variable(2.0), variable(3.0)
+        a = variable(2.0)
+        b = variable(3.0)
         np.testing.assert_allclose(
             gradients(compute(a, b), [a, b]),
             derivatives,
@@ -103,7 +104,8 @@ class TestGradients:
         assert gradients(2 * square + x, [square, x]) == [2, 13]
 
     def test_what_the_output_does_not_depend_on_has_none(self):
-        x, y = variable(np.ones((2, 3))), variable(2.0)
+        x = variable(np.ones((2, 3)))
+        y = variable(2.0)
         np.testing.assert_array_equal(gradients(y * y, [x])[0], np.zeros((2, 3)))
 
     def test_of_itself_is_one(self):
@@ -116,7 +118,7 @@ class TestGradients:
         assert not result.tracked
 
     def test_each_node_once_however_many_paths(self):
-        """2^60 paths lead from the output to x; whole numbers are exact."""
+        # 2^60 paths lead from the output to x. Integers are exact.
         x = y = variable(1.0)
         for _ in range(60):
             y = y + y
@@ -130,13 +132,14 @@ class TestGradients:
         assert gradients(y, [x]) == [1]
 
     def test_does_not_change_what_it_was_given(self):
-        """An operation's derivative may be the very array that came in: adding up must
-        not write into it."""
+        # A vector-Jacobian product may return its argument itself, which a sum in place
+        # would change.
         x = variable(np.array([1.0, 2.0]))
         y = x + 0.0
         z = y * 3.0
         output = total(y + z)
-        first, second = gradients(output, [x, y, z]), gradients(output, [x, y, z])
+        first = gradients(output, [x, y, z])
+        second = gradients(output, [x, y, z])
         np.testing.assert_array_equal(first, second)
         np.testing.assert_array_equal(first[0], [4, 4])
 
