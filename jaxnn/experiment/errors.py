@@ -1,4 +1,4 @@
-"""What every command reports in one line, with exit code 2."""
+"""The exception for bad input, which every command turns into exit code 2."""
 
 
 class UserError(Exception):
