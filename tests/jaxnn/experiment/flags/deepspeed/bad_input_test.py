@@ -11,7 +11,7 @@ from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.deepspeed import keys
 from tests.jaxnn.experiment.flags.deepspeed.entries import (
     LARGER,
-    SEED,
+    TUTORIAL,
     SILENT,
     block,
     nested,
@@ -262,9 +262,9 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("entries", "flag", "key"),
         [
-            (SEED, "--batch_size=64", "train_batch_size"),
-            (SEED, "--precision=fp32", "fp16.enabled"),
-            (SEED, "--learning_rate=0.5", "optimizer.params.lr"),
+            (TUTORIAL, "--batch_size=64", "train_batch_size"),
+            (TUTORIAL, "--precision=fp32", "fp16.enabled"),
+            (TUTORIAL, "--learning_rate=0.5", "optimizer.params.lr"),
             (LARGER, "--zero_stage=1", "zero_optimization.stage"),
             (LARGER, "--clip_norm=2", "gradient_clipping"),
             (LARGER, "--warmup_steps=5", "scheduler.params.warmup_num_steps"),

@@ -94,6 +94,7 @@ class TestOptimizer:
     def test_adam_flag_contradicts_decay_that_is_decoupled(self, read):
         with pytest.raises(
             UserError,
-            match=r"optimizer\.type means --optimizer=adamw, the flag says --optimizer=adam",
+            match=r"optimizer\.type means --optimizer=adamw, "
+            r"the flag says --optimizer=adam",
         ):
             read(block("Adam", weight_decay=0.1), "--optimizer=adam")
