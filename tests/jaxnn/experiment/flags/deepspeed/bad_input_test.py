@@ -11,8 +11,8 @@ from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.deepspeed import keys
 from tests.jaxnn.experiment.flags.deepspeed.entries import (
     LARGER,
-    TUTORIAL,
     SILENT,
+    TUTORIAL,
     block,
     nested,
     schedule,

@@ -3,7 +3,7 @@
 import pytest
 
 from jaxnn.experiment.flags.deepspeed import keys
-from tests.jaxnn.experiment.flags.deepspeed.entries import TUTORIAL, SILENT, nested
+from tests.jaxnn.experiment.flags.deepspeed.entries import SILENT, TUTORIAL, nested
 
 
 class TestIgnored:
