@@ -82,7 +82,7 @@ def _warmup_cosine_lr(draft: Draft) -> None:
     start_ratio = start or 0.0
     end_ratio = 1e-4 if end is None else end
 
-    # --final_learning_rate=0 stands for the floor: no value says 0 below a floor above 0.
+    # --final_learning_rate=0 stands for the floor, so that it cannot say 0 itself.
     if start_ratio and not end_ratio:
         raise source.error(end_key, f"0 is not supported with {start_key} above 0")
     final = 0.0 if end_ratio == start_ratio else end_ratio * peak

@@ -102,13 +102,13 @@ class TestOfEither:
         "held", [WHOLE, lazy_rows.concatenate(FILES)], ids=["array", "rows"]
     )
     @pytest.mark.parametrize("at_once", [1, 13, 2**22])
-    def test_pick_apply_parts(self, monkeypatch, held, at_once):
+    def test_pick_apply_chunks(self, monkeypatch, held, at_once):
         monkeypatch.setattr(lazy_rows, "NUMBERS_AT_ONCE", at_once)
         changed = lazy_rows.apply(
             lambda x: x[..., None] * 2, lazy_rows.pick(held, np.array([6, 0, 3]))
         )
         assert isinstance(changed, Rows) == isinstance(held, Rows)
-        parts = [*lazy_rows.parts(changed)]
+        parts = [*lazy_rows.chunks(changed)]
         assert [len(part) for part in parts] == {1: [1, 1, 1], 13: [2, 1], 2**22: [3]}[
             at_once
         ]
