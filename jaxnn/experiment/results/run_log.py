@@ -182,16 +182,7 @@ class RunLog:
             "versions": versions(packages),
             **(more or {}),
         }
-
-        # Checked before anything is written: a run that diverged leaves no parameters.
-        artifacts.require_finite(summary, artifacts.SUMMARY)
-        artifacts.write_params(self._workdir / artifacts.PARAMS, params)
-        artifacts.write_summary(self._workdir, summary)
-        if self._data.description:
-            artifacts.write_text(
-                self._workdir / artifacts.DATA,
-                description.to_json(self._data.description),
-            )
+        self._write(params, summary)
         if self._experiment.plots:
             # matplotlib takes long to import.
             from jaxnn.experiment.results import plots
@@ -201,6 +192,19 @@ class RunLog:
             )
         clock.end("files")
         self._announce(final, clock)
+
+    def _write(
+        self, params: Mapping[str, np.ndarray], summary: Mapping[str, Any]
+    ) -> None:
+        # Checked before anything is written: a run that diverged leaves no parameters.
+        artifacts.require_finite(summary, artifacts.SUMMARY)
+        artifacts.write_params(self._workdir / artifacts.PARAMS, params)
+        artifacts.write_summary(self._workdir, summary)
+        if self._data.description:
+            artifacts.write_text(
+                self._workdir / artifacts.DATA,
+                description.to_json(self._data.description),
+            )
 
     def _summary(self, clock: "Clock", final: Mapping[str, Any]) -> dict[str, Any]:
         kept = self._kept_row()

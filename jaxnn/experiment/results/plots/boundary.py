@@ -163,7 +163,8 @@ def margins(outputs: np.ndarray) -> np.ndarray:
     if outputs.shape[1] == 1:
         return outputs
     ordered = np.sort(outputs, axis=1)
-    best, second = ordered[:, -1:], ordered[:, -2:-1]
+    best = ordered[:, -1:]
+    second = ordered[:, -2:-1]
     return outputs - np.where(outputs == best, second, best)
 
 

@@ -25,17 +25,16 @@ class TestRows:
     @settings(deadline=None, max_examples=150, derandomize=True)
     def test_are_what_numpy_indexes(self, lengths, data):
         numbers = np.random.default_rng(0).integers(0, 99, (sum(lengths), 2))
-        ours, theirs = (
-            lazy_rows.concatenate(np.split(numbers, np.cumsum(lengths)[:-1])),
-            numbers,
-        )
+        ours = lazy_rows.concatenate(np.split(numbers, np.cumsum(lengths)[:-1]))
+        theirs = numbers
         for _ in range(data.draw(st.integers(0, 2), "picks")):
             indices = np.array(
                 data.draw(
                     st.lists(st.integers(0, len(theirs) - 1), min_size=1, max_size=9)
                 )
             )
-            ours, theirs = ours.pick(indices), theirs[indices]
+            ours = ours.pick(indices)
+            theirs = theirs[indices]
         row = st.integers(-len(theirs), len(theirs) - 1)
         index = data.draw(
             st.one_of(

@@ -1,5 +1,4 @@
-"""Files that would not train what they say: each is refused in one line that names the
-key."""
+"""Files that jaxnn cannot train as they say: refused in one line that names the key."""
 
 import sys
 

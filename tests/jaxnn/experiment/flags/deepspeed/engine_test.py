@@ -13,11 +13,13 @@ class TestBatch:
 
     @given(st.one_of(st.none(), st.integers(1, 96)), SIZES, SIZES, st.integers(1, 4))
     @fast
-    def test_is_deepspeeds_arithmetic(self, read, theirs, train, micro, parts, ranks):
+    def test_is_deepspeeds_arithmetic(
+        self, read, theirs, train, micro, accumulation, ranks
+    ):
         sizes = {
             "train_batch_size": train,
             "train_micro_batch_size_per_gpu": micro,
-            "gradient_accumulation_steps": parts,
+            "gradient_accumulation_steps": accumulation,
         }
         entries = {key: value for key, value in sizes.items() if value is not None}
         try:
@@ -73,7 +75,8 @@ class TestPrecision:
             ),
         ):
             entries = {**SILENT, "fp16": {"enabled": True, **given_values}}
-            experiment, expected = read(entries)[0], theirs(entries).float16_config
+            experiment = read(entries)[0]
+            expected = theirs(entries).float16_config
             assert experiment.static_loss_scale == expected.loss_scale
             for name in (
                 "initial_scale_power",

@@ -1,4 +1,4 @@
-"""Keys without a meaning in JAX: they are named, and change nothing."""
+"""Keys without a meaning in JAX: they are listed in a note and change nothing."""
 
 import pytest
 

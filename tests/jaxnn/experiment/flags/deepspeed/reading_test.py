@@ -1,5 +1,4 @@
-"""Tests of jaxnn/experiment/flags/deepspeed/reading.py: whole files, and what they
-leave to the flags."""
+"""Tests of jaxnn/experiment/flags/deepspeed/reading.py on whole files."""
 
 from jaxnn.experiment.flags import command_line, options
 from jaxnn.experiment.flags.config import Experiment

@@ -1,5 +1,4 @@
-"""What jaxnn/experiment/flags/deepspeed/writing.py writes is read as the same
-experiment, here and by DeepSpeed."""
+"""Round trips: an experiment written as a ds_config is read as the same experiment."""
 
 import dataclasses
 import json
@@ -16,7 +15,7 @@ from tests.jaxnn.experiment.flags.deepspeed.entries import fast
 
 @st.composite
 def expressible(draw):
-    """(experiment, ranks) of what DeepSpeed can say."""
+    """(experiment, ranks) that a ds_config can express."""
     ranks = draw(st.integers(1, 4))
     power = draw(st.integers(0, 127))
     shares = st.floats(0, 1, exclude_max=True)
