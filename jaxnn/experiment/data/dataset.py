@@ -100,8 +100,10 @@ class Dataset:
             rows.
           **more: further fields.
         """
-        if test is None:
-            test = (pick(inputs, split.test), targets[split.test])
+        test_inputs, test_targets = test or (
+            pick(inputs, split.test),
+            targets[split.test],
+        )
         validation = (None, None)
         if len(split.validation):
             validation = (
@@ -111,7 +113,8 @@ class Dataset:
         return cls(
             pick(inputs, split.train),
             targets[split.train],
-            *test,
+            test_inputs,
+            test_targets,
             task,
             validation_inputs=validation[0],
             validation_targets=validation[1],

@@ -443,7 +443,8 @@ class Experiment:
         120, "Seconds to wait for the other processes.", minimum=1, run_only=True
     )
 
-    # FP16 loss scaling, named and with the defaults of DeepSpeed's fp16 block.
+    # FP16 loss scaling: names and defaults of DeepSpeed's fp16 block. The scale is
+    # float32, which overflows at 2**128.
     initial_scale_power: int = option(
         16, "FP16: log2 of the initial loss scale.", minimum=0, below=128
     )

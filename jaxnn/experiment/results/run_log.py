@@ -182,7 +182,7 @@ class RunLog:
             "versions": versions(packages),
             **(more or {}),
         }
-        self._write(params, summary)
+        self._write(self._workdir, params, summary)
         if self._experiment.plots:
             # matplotlib takes long to import.
             from jaxnn.experiment.results import plots
@@ -194,17 +194,18 @@ class RunLog:
         self._announce(final, clock)
 
     def _write(
-        self, params: Mapping[str, np.ndarray], summary: Mapping[str, Any]
+        self,
+        workdir: pathlib.Path,
+        params: Mapping[str, np.ndarray],
+        summary: Mapping[str, Any],
     ) -> None:
         # Checked before anything is written: a run that diverged leaves no parameters.
         artifacts.require_finite(summary, artifacts.SUMMARY)
-        artifacts.write_params(self._workdir / artifacts.PARAMS, params)
-        artifacts.write_summary(self._workdir, summary)
+        artifacts.write_params(workdir / artifacts.PARAMS, params)
+        artifacts.write_summary(workdir, summary)
         if self._data.description:
-            artifacts.write_text(
-                self._workdir / artifacts.DATA,
-                description.to_json(self._data.description),
-            )
+            text = description.to_json(self._data.description)
+            artifacts.write_text(workdir / artifacts.DATA, text)
 
     def _summary(self, clock: "Clock", final: Mapping[str, Any]) -> dict[str, Any]:
         kept = self._kept_row()

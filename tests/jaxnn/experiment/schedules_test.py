@@ -52,7 +52,7 @@ def used(make_scheduler, rate: float, steps: int) -> np.ndarray:
 
 def evaluated(schedule, steps: int) -> np.ndarray:
     """An optax schedule in float64, rounded once."""
-    # optax relies on type promotion, which jaxnn forbids.
+    # optax relies on type promotion, which tests/conftest.py forbids.
     with jax.numpy_dtype_promotion("standard"):
         return np.array([schedule(np.float64(step)) for step in range(steps)]).astype(
             np.float32

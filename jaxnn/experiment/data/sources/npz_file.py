@@ -101,6 +101,7 @@ def _example(array: np.ndarray) -> str:
 
 
 def _places(shards: Sequence[Shard]) -> Place:
+    # Index of the first sample of each shard, and of the end.
     starts = np.cumsum([0, *(len(shard.x) for shard in shards)])
 
     def place(sample: int) -> tuple[Shard, int]:
