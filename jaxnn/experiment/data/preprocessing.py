@@ -46,7 +46,7 @@ class HostScaling(NamedTuple):
 
     def apply(self, inputs: np.ndarray) -> np.ndarray:
         """Scales a copy of [n, ...] inputs to float32; overflow becomes infinite."""
-        # Callers look for infinities and report the row.
+        # Callers look for infinities and report them.
         with np.errstate(over="ignore"):
             return ((inputs - self.offset) / self.divisor).astype(np.float32)
 

@@ -34,7 +34,7 @@ def read_text(path: pathlib.Path) -> str:
     """
     content = read_bytes(path)
     try:
-        # Spreadsheets put a byte order mark before the first column's name.
+        # Some spreadsheets write one; it would be part of the first column's name.
         return content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise UserError(
