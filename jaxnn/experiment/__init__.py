@@ -1,2 +1,4 @@
-"""What both stacks share: flags, data, batches, schedules, files. Imports neither jax
-nor torch."""
+"""What both stacks share: flags, data, schedules and files.
+
+Depends on NumPy, absl and the standard library; never on jax or torch.
+"""

@@ -1,4 +1,4 @@
-"""Replacements of functions and values in place, to be taken back in the end."""
+"""Reversible monkey patches: replace functions and values, restore them on exit."""
 
 import contextlib
 from collections.abc import Callable, Iterable
@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 
 class Patch(NamedTuple):
-    """A replacement.
+    """One replacement.
 
     Attributes:
-      holder: module, class, object or dict.
-      name: of its attribute or key.
-      make: the present value -> the one in its place.
+      holder: module, class, object or dict to patch.
+      name: attribute of the holder, or key if it is a dict.
+      make: maps the current value to its replacement.
     """
 
     holder: Any
@@ -20,14 +20,21 @@ class Patch(NamedTuple):
 
 
 def put(undo: contextlib.ExitStack, patches: Iterable[Patch]) -> None:
-    """Puts replacements in place, the last on top, to be taken back by `undo`."""
+    """Applies patches in order; closing `undo` restores the original values.
+
+    Patches of the same name stack: a later one wraps what an earlier one made.
+    """
     for holder, name, make in patches:
+        # vars() instead of getattr: it returns a staticmethod or property of a class as
+        # the object to put back, and tells own attributes from inherited ones.
         own = holder if isinstance(holder, dict) else vars(holder)
-        is_own = name in own
-        present = own[name] if is_own else getattr(holder, name)
-        undo.callback(_set, holder, name, present) if is_own else undo.callback(
-            delattr, holder, name
-        )
+        if name in own:
+            present = own[name]
+            undo.callback(_set, holder, name, present)
+        else:
+            # An inherited attribute is restored by deleting the one that hides it.
+            present = getattr(holder, name)
+            undo.callback(delattr, holder, name)
         _set(holder, name, make(present))
 
 

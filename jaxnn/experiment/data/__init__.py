@@ -1,1 +1,1 @@
-"""From a data set's name to its samples: arrays, split, scaled, in batches."""
+"""Data sets: from a name to arrays that are split, scaled and cut into batches."""

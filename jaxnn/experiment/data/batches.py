@@ -1,8 +1,8 @@
-"""Seed and epoch -> order -> global batches -> one rank's slice. The same in both
-stacks.
+"""Order and batches of an epoch, the same in both stacks.
 
-Sample ids are int32; -1 pads the last batch of an epoch to full size and carries weight
-0, so that every step has one shape and no sample is dropped.
+(seed, epoch) -> permutation -> global batches -> the slice of one rank. Batches hold
+int32 sample ids. The id -1 pads the last batch of an epoch to full size and has weight
+0 in the loss, so that every step has one shape and no sample is dropped.
 """
 
 from collections.abc import Sequence
@@ -15,29 +15,29 @@ PADDING = -1
 
 
 def steps_per_epoch(num_samples: int, batch_size: int) -> int:
-    """Batches in an epoch; the last may be smaller."""
+    """Number of batches in an epoch, including a smaller last one."""
+    # Ceiling division.
     return -(-num_samples // batch_size)
 
 
 def total_steps(experiment: Experiment, num_samples: int) -> int:
-    """Steps of all epochs, whether or not `--max_steps` cuts the run short: the
-    schedule's length."""
+    """Number of steps in all epochs, regardless of `--max_steps`.
+
+    It is the length of the learning rate schedule.
+    """
     return experiment.epochs * steps_per_epoch(num_samples, experiment.batch_size)
 
 
 def plan(experiment: Experiment, num_samples: int) -> list[int]:
-    """Steps to take in each epoch: all of them, until `--max_steps` cuts the run short."""
-    per_epoch, total = (
-        steps_per_epoch(num_samples, experiment.batch_size),
-        total_steps(experiment, num_samples),
-    )
+    """Returns the number of steps in each epoch, up to `--max_steps`."""
+    per_epoch = steps_per_epoch(num_samples, experiment.batch_size)
+    total = total_steps(experiment, num_samples)
     total = min(total, experiment.max_steps or total)
     return [min(per_epoch, total - first) for first in range(0, total, per_epoch)]
 
 
 def position(plan: Sequence[int], step: int) -> tuple[int, int]:
-    """Where a run stands after so many steps: epochs finished, and steps taken of the
-    one under way."""
+    """Returns (epochs done, steps done in the next epoch) after `step` steps."""
     ends = np.cumsum([0, *plan])
     epochs = int(np.searchsorted(ends, step, side="right")) - 1
     return epochs, int(step - ends[epochs])
@@ -46,24 +46,23 @@ def position(plan: Sequence[int], step: int) -> tuple[int, int]:
 def samples_per_step(
     experiment: Experiment, num_samples: int, steps: int
 ) -> np.ndarray:
-    """[steps] int: samples in each batch of an epoch that so many steps are taken of."""
+    """Returns [steps] int: samples without padding in the first batches of an epoch."""
     first = np.arange(steps) * experiment.batch_size
     return np.minimum(num_samples - first, experiment.batch_size)
 
 
 def epoch_batches(experiment: Experiment, num_samples: int, epoch: int) -> np.ndarray:
-    """[steps, batch] int32: the global batches of one epoch (0-based)."""
-    return global_batches(
-        epoch_order(num_samples, experiment.seed, epoch), experiment.batch_size
-    )
+    """Returns the [steps, batch] int32 global batches of an epoch, counted from 0."""
+    order = epoch_order(num_samples, experiment.seed, epoch)
+    return global_batches(order, experiment.batch_size)
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
-    """[num_samples] int32: the permutation of one epoch (0-based), a function of (seed,
-    epoch) alone."""
-    return (
-        np.random.default_rng([seed, epoch]).permutation(num_samples).astype(np.int32)
-    )
+    """Returns the [num_samples] int32 permutation of an epoch, counted from 0."""
+    # A function of (seed, epoch) alone: a resumed run and the other stack draw the same
+    # order.
+    rng = np.random.default_rng([seed, epoch])
+    return rng.permutation(num_samples).astype(np.int32)
 
 
 def global_batches(order: np.ndarray, batch_size: int) -> np.ndarray:
@@ -75,15 +74,23 @@ def global_batches(order: np.ndarray, batch_size: int) -> np.ndarray:
 
 
 def rank_slice(
-    batches: np.ndarray, rank: int, world_size: int, parts: int = 1
+    batches: np.ndarray, rank: int, world_size: int, microbatches: int = 1
 ) -> np.ndarray:
-    """One rank's columns of global batches: [steps, batch] -> [steps, batch /
-    world_size].
+    """Returns the columns of global batches that one rank processes.
 
-    Of a batch that is computed in several parts a rank has its share of each, one after
-    the other, so that the samples of a part do not depend on the number of ranks.
+    Args:
+      batches: [..., batch] global batches.
+      rank: index of the rank.
+      world_size: number of ranks.
+      microbatches: microbatches per batch. A rank has its share of each of them, one
+        after the other.
+
+    Returns:
+      [..., batch / world_size] slice of the rank.
     """
-    steps, rows = batches.shape[:-1], batches.shape[-1] // (parts * world_size)
-    return batches.reshape(*steps, parts, world_size, rows)[..., rank, :].reshape(
-        *steps, parts * rows
-    )
+    # The microbatch comes before the rank: which samples are in a microbatch does not
+    # depend on the number of ranks.
+    steps = batches.shape[:-1]
+    rows = batches.shape[-1] // (microbatches * world_size)
+    shares = batches.reshape(*steps, microbatches, world_size, rows)
+    return shares[..., rank, :].reshape(*steps, microbatches * rows)

@@ -1,5 +1,4 @@
-"""Arrays that are kept on disk because making them again is slow: what scikit-learn
-loads, splits and downloads."""
+"""On-disk cache of arrays that are slow to make: what scikit-learn loads and splits."""
 
 import hashlib
 import os
@@ -12,7 +11,7 @@ import numpy as np
 
 
 def cache_folder() -> pathlib.Path:
-    """Where jaxnn keeps what it can make again: `$JAXNN_CACHE`, else `~/.cache/jaxnn`."""
+    """Returns the root of all caches: `$JAXNN_CACHE`, else `~/.cache/jaxnn`."""
     return pathlib.Path(
         os.environ.get("JAXNN_CACHE") or pathlib.Path.home() / ".cache" / "jaxnn"
     )
@@ -21,12 +20,13 @@ def cache_folder() -> pathlib.Path:
 def cached(
     name: str, key: object, make: Callable[[], Sequence[np.ndarray]]
 ) -> list[np.ndarray]:
-    """The arrays that `make` returns, from the cache where it has them.
+    """Returns the arrays of `make`, from the cache if it has them.
 
     Args:
-      name: of the file, for people.
+      name: readable part of the file name.
       key: everything that the arrays depend on; its repr is hashed.
-      make: called when the file is absent or damaged. No array of objects.
+      make: makes the arrays if the file is missing or damaged. Arrays of objects are
+        not supported.
     """
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
     path = cache_folder() / "datasets" / f"{name}-{digest}.npz"
@@ -41,22 +41,20 @@ def _read(path: pathlib.Path) -> list[np.ndarray] | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return [archive[name] for name in archive.files]
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        zipfile.BadZipFile,
-    ):  # absent or half-written: load from the source again
+    # Missing or damaged: make the arrays again.
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile):
         return None
 
 
 def _write(path: pathlib.Path, arrays: list[np.ndarray]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # A temporary name of its own: several processes may write the same entry.
         with tempfile.NamedTemporaryFile(
             dir=path.parent, suffix=".npz", delete=False
         ) as file:
             np.savez(file, *arrays)
         os.replace(file.name, path)
+    # A cache that cannot be written costs time and is no error.
     except OSError as error:
         print(f"note: no data cache in {path.parent}: {error.strerror}")

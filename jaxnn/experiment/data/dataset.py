@@ -1,4 +1,4 @@
-"""What a data set is once it is loaded: arrays, split and scaled, and what they mean."""
+"""`Dataset`: the arrays of a supervised task, split and scaled, with their meaning."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,25 +11,30 @@ from jaxnn.experiment.data.lazy_rows import Rows, apply, pick
 from jaxnn.experiment.data.preprocessing import HostScaling, Scaling
 from jaxnn.experiment.data.splits import SplitIndices
 
-REGRESSION, BINARY, MULTICLASS, LANGUAGE = (
-    "regression",
-    "binary",
-    "multiclass",
-    "language",
-)
+# Tasks.
+REGRESSION = "regression"
+BINARY = "binary"
+MULTICLASS = "multiclass"
+LANGUAGE = "language"
+
 SPLITS = ("train", "validation", "test")
-TABLE, SEQUENCE, IMAGE, TOKENS = "table", "sequence", "image", "tokens"
+
+# Kinds of an example.
+TABLE = "table"
+SEQUENCE = "sequence"
+IMAGE = "image"
+TOKENS = "tokens"
 
 
 class Signature(NamedTuple):
-    """What a network is built for.
+    """Shapes that a network is built for.
 
     Attributes:
-      input_shape: of one example: [features]; [steps, features]; [height, width,
-        channels]; of tokens [steps].
-      num_outputs: values or logits of an example, or of each of its steps.
-      num_tokens: size of the vocabulary of token inputs; 0: the inputs are numbers.
-      per_step: an output at each step instead of one an example.
+      input_shape: shape of one example: [features], [steps, features], [height, width,
+        channels], or [steps] tokens.
+      num_outputs: values or logits per example, or per step of an example.
+      num_tokens: vocabulary size of token inputs; 0: inputs are numbers.
+      per_step: True for an output at each step, False for one per example.
     """
 
     input_shape: tuple[int, ...]
@@ -42,22 +47,23 @@ class Signature(NamedTuple):
 class Dataset:
     """One supervised task.
 
+    Inputs are arrays, or `Rows` if they are memory-mapped; targets are always arrays.
+
     Attributes:
-      train_inputs: [n, ...] float32; or uint8 images [n, height, width, channels], to
-        be scaled where they are used; or int32 tokens [n, steps]. `Rows` of such, the
-        validation's and the test's too, where files are mapped; targets never.
+      train_inputs: [n, ...] float32; or [n, height, width, channels] uint8 images,
+        which are scaled on the device; or [n, steps] int32 tokens.
       train_targets: [n, outputs] float32 for regression, [n, 1] float32 of 0 and 1 for
-        binary, [n] int32 class for multiclass, [n, steps] int32 token for language.
+        binary, [n] int32 classes for multiclass, [n, steps] int32 tokens for language.
       test_inputs: as `train_inputs`.
       test_targets: as `train_targets`.
       task: "regression", "binary", "multiclass" or "language".
       class_names: names of the classes or tokens; empty for regression.
-      validation_inputs: as `train_inputs`; None: no validation split.
-      validation_targets: as `train_targets`; None: no validation split.
-      feature_names: of a table's inputs, or empty.
-      scaling: `HostScaling`: the inputs have been scaled so; `Scaling`: they are uint8
-        and are to be; None: neither.
-      description: what it takes to read new rows alike; see `describe`.
+      validation_inputs: as `train_inputs`, or None without a validation split.
+      validation_targets: as `train_targets`, or None without a validation split.
+      feature_names: names of the columns of a table, or empty.
+      scaling: `HostScaling` that was applied to the inputs; `Scaling` to apply to uint8
+        images on the device; None: no scaling.
+      description: what is needed to encode new rows like these; see description.py.
     """
 
     train_inputs: np.ndarray | Rows
@@ -83,14 +89,14 @@ class Dataset:
         test: tuple[np.ndarray, np.ndarray] | None = None,
         **more,
     ) -> "Dataset":
-        """The data set whose splits are rows of `inputs` and `targets`.
+        """Returns the data set whose splits are rows of `inputs` and `targets`.
 
         Args:
-          split: indices; an empty validation split becomes None.
-          inputs: [samples, ...]; `Rows` stay unread.
-          targets: [samples, ...].
-          task: of the data set.
-          test: inputs and targets of a test split of its own, which is not among the
+          split: row indices; an empty validation split becomes None.
+          inputs: [samples, ...] arrays, or `Rows`, which stay unread.
+          targets: [samples, ...] targets.
+          task: task of the data set.
+          test: inputs and targets of an official test split, which is not among the
             rows.
           **more: further fields.
         """
@@ -98,8 +104,12 @@ class Dataset:
             pick(inputs, split.test),
             targets[split.test],
         )
-        held = split.validation
-        validation = (pick(inputs, held), targets[held]) if len(held) else (None, None)
+        validation = (None, None)
+        if len(split.validation):
+            validation = (
+                pick(inputs, split.validation),
+                targets[split.validation],
+            )
         return cls(
             pick(inputs, split.train),
             targets[split.train],
@@ -113,15 +123,14 @@ class Dataset:
 
     @property
     def num_outputs(self) -> int:
-        """Width of the network's output: the values, one logit, or one logit a class or
-        token."""
+        """Width of the network's output: values, one logit, or logits by class."""
         if self.task == REGRESSION:
             return self.train_targets.shape[-1]
         return 1 if self.task == BINARY else len(self.class_names)
 
     @property
     def signature(self) -> Signature:
-        """What a network for this task is built for."""
+        """Shapes of a network for this task."""
         tokens = len(self.class_names) if self.kind == TOKENS else 0
         return Signature(
             self.train_inputs.shape[1:], self.num_outputs, tokens, self.task == LANGUAGE
@@ -129,38 +138,33 @@ class Dataset:
 
     @property
     def kind(self) -> str:
-        """Of an example: "table" (a row), "sequence", "image" or "tokens"."""
+        """Kind of an example: "table" (a row), "sequence", "image" or "tokens"."""
+        # Only tokens are int32; the others are told apart by their rank.
         if self.train_inputs.dtype == np.int32:
             return TOKENS
         return {3: SEQUENCE, 4: IMAGE}.get(self.train_inputs.ndim, TABLE)
 
     def map_inputs(self, function: Callable[[np.ndarray], np.ndarray]) -> "Dataset":
-        """The data set with a function of each split's inputs in their place, of each
-        row alone; `Rows` stay unread."""
+        """Applies a row-wise function to the inputs of each split, lazily to `Rows`."""
         return self._map("inputs", function)
 
     def map_targets(self, function: Callable[[np.ndarray], np.ndarray]) -> "Dataset":
-        """The data set with a function of the targets of each split in their place."""
+        """Applies a function to the targets of each split."""
         return self._map("targets", function)
 
     def _map(
         self, what: str, function: Callable[[np.ndarray], np.ndarray]
     ) -> "Dataset":
-        arrays = {
-            name: getattr(self, name)
-            for name in (f"{split}_{what}" for split in SPLITS)
+        names = [f"{split}_{what}" for split in SPLITS]
+        arrays = {name: getattr(self, name) for name in names}
+        changed = {
+            name: apply(function, array)
+            for name, array in arrays.items()
+            if array is not None
         }
-        return dataclasses.replace(
-            self,
-            **{
-                name: apply(function, array)
-                for name, array in arrays.items()
-                if array is not None
-            },
-        )
+        return dataclasses.replace(self, **changed)
 
     @property
     def scaled_on_host(self) -> bool:
-        """Whether `scaling` has been applied; False for uint8 images, which carry it to
-        where they are used."""
+        """True if the inputs have been scaled; False if uint8 images are to be."""
         return isinstance(self.scaling, HostScaling)

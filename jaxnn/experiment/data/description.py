@@ -1,5 +1,7 @@
-"""What it takes to read new rows as the training rows were read: columns, encodings,
-scaling. Kept as JSON."""
+"""Description of a data set: what is needed to encode new rows like its training rows.
+
+It is stored as `data.json`: columns, encodings of text, scaling, vocabulary.
+"""
 
 import json
 import pathlib
@@ -12,6 +14,7 @@ from jaxnn.experiment.data.preprocessing import HostScaling, Scaling
 from jaxnn.experiment.data.table_file import TableFile
 from jaxnn.experiment.errors import UserError
 
+# Version of the file format.
 FORMAT = 1
 
 
@@ -19,9 +22,9 @@ class Column(NamedTuple):
     """One column of a table.
 
     Attributes:
-      name: in the header.
-      categories: texts that each became an input, 1 where the cell is that text; empty:
-        the column holds numbers.
+      name: name in the header.
+      categories: texts that are one-hot encoded, one input each; empty: the column
+        holds numbers.
     """
 
     name: str
@@ -29,22 +32,22 @@ class Column(NamedTuple):
 
     @property
     def feature_names(self) -> list[str]:
-        """Names of its inputs."""
+        """Names of the inputs that the column becomes."""
         return [f"{self.name}={text}" for text in self.categories] or [self.name]
 
 
 class Description(NamedTuple):
-    """How inputs were made.
+    """How the inputs of a data set were made.
 
     Attributes:
       task: as in `Dataset`.
       class_names: as in `Dataset`.
-      columns: what the inputs are made of, in order; empty: these data are not a table.
-      target: name of the target, or empty.
-      ignored: columns that a table may have besides, and that are not read.
-      input_shape: of one example.
+      columns: columns that the inputs consist of, in order; empty: not a table.
+      target: name of the target column, or empty.
+      ignored: further columns that a table may have; they are not read.
+      input_shape: shape of one example.
       scaling: as in `Dataset`.
-      vocabulary: the token ids' texts, in order; empty: the inputs are not tokens.
+      vocabulary: texts of the token ids, in order; empty: the inputs are not tokens.
     """
 
     task: str
@@ -58,24 +61,25 @@ class Description(NamedTuple):
 
 
 def to_json(description: Description) -> str:
-    """The text of `data.json`; every number is written exactly."""
+    """Returns the text of `data.json`."""
     entries = description._asdict() | {"format": FORMAT}
     entries["columns"] = [column._asdict() for column in description.columns]
-    if description.scaling is not None:
-        where = "host" if isinstance(description.scaling, HostScaling) else "device"
-        entries["scaling"] = {
-            "where": where,
-            **{k: v.tolist() for k, v in description.scaling._asdict().items()},
-        }
+    scaling = description.scaling
+    if scaling is not None:
+        where = "host" if isinstance(scaling, HostScaling) else "device"
+        # json writes the shortest text that reads back as the same float64, and every
+        # float32 is a float64: the scaling is restored to the bit.
+        numbers = {name: array.tolist() for name, array in scaling._asdict().items()}
+        entries["scaling"] = {"where": where, **numbers}
     return json.dumps(entries, indent=1, ensure_ascii=False) + "\n"
 
 
 def from_json(text: str, name: str = "data.json") -> Description:
-    """The description that `to_json` wrote.
+    """Reads the text that `to_json` wrote.
 
     Args:
-      text: of the file.
-      name: of the file, for messages.
+      text: content of the file.
+      name: name of the file, for messages.
 
     Raises:
       UserError: the text is something else.
@@ -92,9 +96,9 @@ def from_json(text: str, name: str = "data.json") -> Description:
             Column(column["name"], tuple(column["categories"]))
             for column in entries.pop("columns")
         )
-        return Description(
-            columns=columns, scaling=_scaling(entries.pop("scaling")), **entries
-        )
+        scaling = _scaling(entries.pop("scaling"))
+        return Description(columns=columns, scaling=scaling, **entries)
+    # Whatever Python raises on JSON of another structure.
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{name}: does not describe data ({error}); train again to write it anew"
@@ -102,19 +106,18 @@ def from_json(text: str, name: str = "data.json") -> Description:
 
 
 def encode_rows(description: Description, path: str | pathlib.Path) -> np.ndarray:
-    """The rows of a CSV file as inputs of the network: [rows, *input_shape] float32,
-    encoded and scaled.
+    """Reads the rows of a CSV file as inputs: [rows, *input_shape] float32, scaled.
 
-    The columns may be in any order; the target's may be there and is not read. A text
-    that training did not know is 0 in all of its column's inputs.
+    Columns may be in any order, and the target may be among them; it is not read. A
+    text that the training split does not hold is 0 in all inputs of its column.
 
     Args:
-      description: of the training data.
-      path: the file.
+      description: description of the training data.
+      path: CSV file.
 
     Raises:
-      UserError: the data were no table, a column is missing or unknown, or a cell
-        cannot be read.
+      UserError: the training data are not a table, a column is missing or unknown, or a
+        cell cannot be read.
     """
     if not description.columns:
         raise UserError(
@@ -125,18 +128,16 @@ def encode_rows(description: Description, path: str | pathlib.Path) -> np.ndarra
     _check_columns(description, table)
     inputs = encode(table, description.columns)
     inputs = inputs.reshape(-1, *description.input_shape)
-    return (
-        inputs
-        if description.scaling is None
-        else _scaled(table, description.scaling, inputs)
-    )
+    if description.scaling is None:
+        return inputs
+    return _scaled(table, description.scaling, inputs)
 
 
 def encode(table: TableFile, columns: tuple[Column, ...]) -> np.ndarray:
-    """[rows, features] float32: each column's numbers or categories side by side.
+    """Returns [rows, features] float32: the encoded columns side by side.
 
     Raises:
-      UserError: a cell is empty or not a number where one is due.
+      UserError: a cell is empty, or not a number in a column of numbers.
     """
     return np.concatenate([_encode_column(table, column) for column in columns], axis=1)
 
@@ -144,11 +145,8 @@ def encode(table: TableFile, columns: tuple[Column, ...]) -> np.ndarray:
 def _check_columns(description: Description, table: TableFile) -> None:
     known = [column.name for column in description.columns]
     missing = [name for name in known if name not in table.columns]
-    unknown = [
-        name
-        for name in table.columns
-        if name not in known and name not in description.ignored
-    ]
+    allowed = (*known, *description.ignored)
+    unknown = [name for name in table.columns if name not in allowed]
     for names, problem in ((missing, "missing"), (unknown, "unknown")):
         if names:
             raise UserError(
@@ -160,10 +158,9 @@ def _check_columns(description: Description, table: TableFile) -> None:
 def _encode_column(table: TableFile, column: Column) -> np.ndarray:
     if not column.categories:
         return table_file.numbers(table, column.name)[:, None]
-    if "" in table.columns[column.name]:
-        raise table.error(
-            table.columns[column.name].index(""), column.name, table_file.EMPTY
-        )
+    cells = table.columns[column.name]
+    if "" in cells:
+        raise table.error(cells.index(""), column.name, table_file.EMPTY)
     return table_file.one_hot(table, column.name, column.categories)
 
 
@@ -183,8 +180,6 @@ def _scaled(
 def _scaling(entry: dict[str, Any] | None) -> Scaling | HostScaling | None:
     if entry is None:
         return None
-    where = entry.pop("where")
-    kind, dtype = {"host": (HostScaling, np.float64), "device": (Scaling, np.float32)}[
-        where
-    ]
+    kinds = {"host": (HostScaling, np.float64), "device": (Scaling, np.float32)}
+    kind, dtype = kinds[entry.pop("where")]
     return kind(**{name: np.asarray(values, dtype) for name, values in entry.items()})

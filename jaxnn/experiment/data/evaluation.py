@@ -1,5 +1,4 @@
-"""Which splits a run evaluates after each epoch, cut into batches for one pass over all
-of them."""
+"""Evaluation after each epoch: which splits, in which batches, and their means."""
 
 import math
 from collections.abc import Sequence
@@ -11,17 +10,19 @@ from jaxnn.experiment.data import batches
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.flags.config import Experiment
 
-MOST_ROWS, MOST_NUMBERS = 4096, 2**16
-"""Samples a rank in one evaluation batch, and input numbers in it, if the training
-batch is no larger."""
+# Limits of an evaluation batch per rank: samples, and numbers in their inputs. A
+# training batch fits into memory with its gradients, so that its size is allowed even
+# beyond MOST_NUMBERS.
+MOST_ROWS = 4096
+MOST_NUMBERS = 2**16
 
 
 class EvaluationSplit(NamedTuple):
     """Samples that are evaluated together.
 
     Attributes:
-      name: "test", "validation" or "evaluated_train": its columns in metrics.csv begin
-        with it.
+      name: "test", "validation" or "evaluated_train", the prefix of its columns in
+        metrics.csv.
       inputs: as in `Dataset`.
       targets: as in `Dataset`.
     """
@@ -32,8 +33,7 @@ class EvaluationSplit(NamedTuple):
 
 
 def splits(experiment: Experiment, data: Dataset) -> list[EvaluationSplit]:
-    """The test split, then the validation split if there is one, then the training
-    split if asked for."""
+    """Returns the splits to evaluate: test, then validation and training if wanted."""
     found = [EvaluationSplit("test", data.test_inputs, data.test_targets)]
     if data.validation_inputs is not None:
         found.append(
@@ -51,37 +51,43 @@ def splits(experiment: Experiment, data: Dataset) -> list[EvaluationSplit]:
 def plan(
     experiment: Experiment, splits: Sequence[EvaluationSplit], world_size: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Batches over the concatenated splits; no batch holds samples of two.
+    """Cuts the concatenated splits into batches, each within one split.
 
     Args:
-      experiment: knows the size of a training batch, which fits in memory.
-      splits: one after the other.
-      world_size: ranks that share each batch.
+      experiment: its batch size bounds that of evaluation.
+      splits: splits in the order of their concatenation.
+      world_size: number of ranks that share each batch.
 
     Returns:
       ids: [batches, rows of all ranks] int32, padded with -1.
-      owners: [batches] int, the index of each batch's split.
+      owners: [batches] int, index of the split of each batch.
     """
     counts = [len(split.inputs) for split in splits]
     numbers = math.prod(splits[0].inputs.shape[1:])
-    most = min(
-        MOST_ROWS, max(MOST_NUMBERS // numbers, experiment.batch_size // world_size)
-    )
+    per_rank = max(MOST_NUMBERS // numbers, experiment.batch_size // world_size)
+    most = min(MOST_ROWS, per_rank)
+    # No more rows than the largest split has, shared by the ranks.
     rows = min(most, -(-max(counts) // world_size)) * world_size
+
     first = np.cumsum([0, *counts])
     ids = [
         batches.global_batches(np.arange(start, start + count, dtype=np.int32), rows)
         for start, count in zip(first, counts)
     ]
-    return np.concatenate(ids), np.repeat(
-        np.arange(len(ids)), [len(part) for part in ids]
-    )
+    owners = np.repeat(np.arange(len(ids)), [len(of_split) for of_split in ids])
+    return np.concatenate(ids), owners
 
 
 def means(
     splits: Sequence[EvaluationSplit], owners: np.ndarray, sums: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Split name -> (mean loss, mean metric), from the sums of each batch [batches, 2]."""
+    """Returns split name -> [mean loss, mean metric].
+
+    Args:
+      splits: evaluated splits.
+      owners: [batches] int, from `plan`.
+      sums: [batches, 2] sums of loss and metric over the samples of a batch.
+    """
     return {
         split.name: sums[owners == index].sum(axis=0, dtype=np.float64)
         / len(split.inputs)

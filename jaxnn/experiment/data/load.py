@@ -1,4 +1,4 @@
-"""Data sets by name: NumPy arrays, split and scaled, the same in both stacks."""
+"""Data sets by name: loads, checks, splits and scales, the same for both stacks."""
 
 import dataclasses
 
@@ -34,12 +34,16 @@ from jaxnn.experiment.data.sources.text import text
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 
+# Task -> losses that suit it.
 LOSSES = {
     REGRESSION: ("mse",),
     BINARY: ("binary_cross_entropy", "hinge", "perceptron", "mse"),
     MULTICLASS: ("cross_entropy", "multiclass_hinge", "perceptron"),
     LANGUAGE: ("cross_entropy",),
 }
+
+# Model -> kinds of example that it takes. Other models take rows of a table and flatten
+# sequences and images.
 NEEDS = {
     "cnn": (IMAGE,),
     "resnet": (IMAGE,),
@@ -49,28 +53,29 @@ NEEDS = {
     "transformer": (TOKENS,),
     "transformer_encoder": (SEQUENCE, IMAGE),
 }
-"""Model -> kinds of example that it takes; the others take rows, and all but tokens as
-rows of their numbers."""
+
+# Kind of example -> its name in messages, with the data sets that have it.
 KINDS = {
     TABLE: "rows of a table",
     IMAGE: "images (digits, mnist, fashion_mnist, cifar10, npz)",
     SEQUENCE: "sequences (sine, npz)",
     TOKENS: "text (text)",
 }
+
+# Flag that is empty by default -> data sets that use it.
 USED_BY = {
     "data_path": ("text", "csv", "npz", "mnist", "fashion_mnist", "cifar10"),
     "target": ("csv",),
     "features": ("iris", "breast_cancer", "wine", "diabetes", "csv", "npz"),
 }
-"""Flag that means nothing unless it is given -> the data sets that it is for."""
 
 
 def load_dataset(experiment: Experiment) -> Dataset:
-    """The experiment's data, split and preprocessed.
+    """Returns the data set of an experiment, split and preprocessed.
 
     Raises:
-      UserError: the data cannot be had as the flags say, the loss or the model does not
-        fit them, or the batch is larger than the training split.
+      UserError: the data cannot be loaded as the flags say, the loss or the model does
+        not suit them, or the batch is larger than the training split.
     """
     _refuse_idle_flags(experiment)
     data = DATASETS[experiment.dataset](experiment)
@@ -80,10 +85,12 @@ def load_dataset(experiment: Experiment) -> Dataset:
     _check_model(experiment, data)
     _check_batch(experiment, data)
     data = _scaled(experiment, data)
+    # Last, because the description holds the task and the scaling.
     return dataclasses.replace(data, description=_description(data))
 
 
 def _refuse_idle_flags(experiment: Experiment) -> None:
+    """Raises UserError on a flag that has no effect on this data set."""
     for flag, users in USED_BY.items():
         if getattr(experiment, flag) and experiment.dataset not in users:
             raise UserError(
@@ -93,6 +100,7 @@ def _refuse_idle_flags(experiment: Experiment) -> None:
 
 
 def _with_positive_class(experiment: Experiment, data: Dataset) -> Dataset:
+    """Turns a task with classes into "positive class or not"."""
     positive = experiment.positive_class
     if data.task not in (BINARY, MULTICLASS):
         raise UserError(
@@ -133,6 +141,7 @@ def _check_batch(experiment: Experiment, data: Dataset) -> None:
 
 
 def _scaled(experiment: Experiment, data: Dataset) -> Dataset:
+    """Fits the scaling and applies it, except to images of bytes."""
     if experiment.preprocess != "none" and data.kind == TOKENS:
         raise UserError(
             f"--preprocess: {experiment.preprocess} scales numbers, and "
@@ -156,9 +165,11 @@ def _scaled(experiment: Experiment, data: Dataset) -> Dataset:
 
 
 def _description(data: Dataset) -> Description:
-    description = data.description or Description(
-        data.task, columns=tuple(map(Column, data.feature_names))
-    )
+    """Completes the description of the source, or makes one from the feature names."""
+    description = data.description
+    if description is None:
+        columns = tuple(map(Column, data.feature_names))
+        description = Description(data.task, columns=columns)
     return description._replace(
         task=data.task,
         class_names=data.class_names,

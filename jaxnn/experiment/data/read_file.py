@@ -1,5 +1,4 @@
-"""Files that hold data, read whole; what is wrong with one is said in one line that
-names it."""
+"""Reads whole data files; errors are one line that names the file."""
 
 import gzip
 import pathlib
@@ -9,14 +8,16 @@ from jaxnn.experiment.errors import UserError
 
 
 def read_bytes(path: pathlib.Path) -> bytes:
-    """The content of a file, unpacked if its name ends in .gz.
+    """Returns the content of a file, decompressed if its name ends in .gz.
 
     Raises:
-      UserError: it cannot be read.
+      UserError: the file cannot be read.
     """
     try:
         content = path.read_bytes()
         return gzip.decompress(content) if path.suffix == ".gz" else content
+    # Not gzip, truncated, and damaged inside. BadGzipFile is an OSError and has to come
+    # first.
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise UserError(
             f"--data_path: {path}: not a whole gzip file; fetch it again"
@@ -26,13 +27,14 @@ def read_bytes(path: pathlib.Path) -> bytes:
 
 
 def read_text(path: pathlib.Path) -> str:
-    """The text of a UTF-8 file, without a byte order mark.
+    """Returns the text of a UTF-8 file without its byte order mark.
 
     Raises:
-      UserError: it cannot be read or is not UTF-8.
+      UserError: the file cannot be read or is not UTF-8.
     """
     content = read_bytes(path)
     try:
+        # Some spreadsheets write one; it would be part of the first column's name.
         return content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise UserError(

@@ -1,5 +1,7 @@
-"""Samples by their ids, as they are held: the same in both stacks, on the host or on
-the devices."""
+"""`Samples`: inputs and targets by sample id, on the host or on devices.
+
+The same in both stacks.
+"""
 
 import math
 from collections.abc import Sequence
@@ -16,13 +18,12 @@ MEBIBYTE = 2**20
 
 
 class Samples(NamedTuple):
-    """Inputs and targets, on the host or on the devices.
+    """Inputs and targets.
 
     Attributes:
-      inputs: [samples, ...]; on the host perhaps `Rows`, which are not held.
-      targets: [samples, ...].
-      scaling: offset and scale that uint8 inputs go through when they are used; None:
-        they are used as they are.
+      inputs: [samples, ...] array; on the host possibly unread `Rows`.
+      targets: [samples, ...] array.
+      scaling: (offset, scale) to apply to uint8 inputs when a step uses them, or None.
     """
 
     inputs: Any
@@ -31,46 +32,52 @@ class Samples(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        """Of inputs and targets, as they would lie on a device."""
+        """Size of inputs and targets on a device."""
+        # From shape and dtype: Rows have no nbytes.
         return sum(math.prod(array.shape) * array.dtype.itemsize for array in self[:2])
 
     def read(self, ids: np.ndarray | None = None) -> "Samples":
-        """Arrays of them all, or of ids [...]: inputs and targets [..., ...]; padding
-        takes row 0."""
+        """Returns all samples as arrays, or those of some ids.
+
+        Args:
+          ids: [...] int sample ids; None: all samples.
+
+        Returns:
+          Inputs and targets [..., ...], one for each id.
+        """
         if ids is None:
             return self._replace(
                 inputs=np.asarray(self.inputs), targets=np.asarray(self.targets)
             )
+        # Padding has the id -1 and any row will do, since its weight is 0.
         places = np.maximum(ids, 0)
         return self._replace(inputs=self.inputs[places], targets=self.targets[places])
 
 
 def training(data: Dataset) -> Samples:
-    """The training split, on the host and unread."""
+    """Returns the training split, on the host and unread."""
     return Samples(data.train_inputs, data.train_targets, _scaling(data))
 
 
 def evaluated(data: Dataset, splits: Sequence[EvaluationSplit]) -> Samples:
-    """Splits one after the other, on the host and unread."""
-    inputs, targets = (
-        [getattr(split, name) for split in splits] for name in ("inputs", "targets")
-    )
-    inputs, targets = (
-        arrays[0] if len(arrays) == 1 else lazy_rows.concatenate(arrays)
-        for arrays in (inputs, targets)
-    )
+    """Returns the concatenation of some splits, on the host and unread."""
+    inputs = _concatenate([split.inputs for split in splits])
+    targets = _concatenate([split.targets for split in splits])
     return Samples(inputs, targets, _scaling(data))
 
 
-def exceed_cache(experiment: Experiment, *parts: Samples) -> bool:
-    """Whether they are larger together than `--device_cache_mb`, and are not to be held
-    on a device."""
-    return sum(part.num_bytes for part in parts) > experiment.device_cache_mb * MEBIBYTE
+def exceed_cache(experiment: Experiment, *samples: Samples) -> bool:
+    """Returns True if samples are together larger than `--device_cache_mb`."""
+    num_bytes = sum(each.num_bytes for each in samples)
+    return num_bytes > experiment.device_cache_mb * MEBIBYTE
+
+
+def _concatenate(arrays: Sequence[Any]) -> Any:
+    return arrays[0] if len(arrays) == 1 else lazy_rows.concatenate(arrays)
 
 
 def _scaling(data: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
-    return (
-        (data.scaling.offset, data.scaling.scale)
-        if data.scaling and not data.scaled_on_host
-        else None
-    )
+    """Returns offset and scale of uint8 images; other inputs are scaled already."""
+    if data.scaling is None or data.scaled_on_host:
+        return None
+    return data.scaling.offset, data.scaling.scale

@@ -1,8 +1,9 @@
-"""Which samples are for training, validation and testing: index arrays, from the seed
-and the labels alone."""
+"""Splits into training, validation and test data: index arrays from seed and labels."""
 
 import hashlib
 import importlib.metadata
+import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from jaxnn.experiment.flags.config import Experiment
 
 
 class SplitIndices(NamedTuple):
-    """Disjoint indices of samples.
+    """Disjoint sample indices.
 
     Attributes:
       train: [n] int.
@@ -29,23 +30,21 @@ class SplitIndices(NamedTuple):
 def shuffled(
     experiment: Experiment, num_samples: int, labels: np.ndarray | None = None
 ) -> SplitIndices:
-    """A seeded split of independent samples: by `--test_fraction`, or one fold of
-    `--num_folds`.
+    """Splits independent samples at random: by `--test_fraction`, or into folds.
 
     Args:
       experiment: its data flags.
-      num_samples: to split.
-      labels: [num_samples] classes of which each part gets its share; None: no classes.
+      num_samples: number of samples.
+      labels: [num_samples] classes to stratify by, or None.
 
     Raises:
       UserError: there are too few samples, or too few of a class.
     """
     flag = "--num_folds" if experiment.num_folds else "--test_fraction"
+    split_test = _fold if experiment.num_folds else _hold_out_test
 
     def make() -> list[np.ndarray]:
-        train, test = (_fold if experiment.num_folds else _hold_out_test)(
-            experiment, num_samples, labels
-        )
+        train, test = split_test(experiment, num_samples, labels)
         return [*_validation(experiment, train, labels), test]
 
     return _cached(experiment, flag, num_samples, labels, make)
@@ -54,19 +53,21 @@ def shuffled(
 def held_out(
     experiment: Experiment, num_samples: int, labels: np.ndarray | None = None
 ) -> SplitIndices:
-    """The training and validation split of data that have a test split of their own;
+    """Splits off validation data where the data set has an official test split.
+
     `test` is empty.
 
     Args:
       experiment: its data flags.
-      num_samples: training samples.
-      labels: as for `shuffled`.
+      num_samples: number of training samples.
+      labels: [num_samples] classes to stratify by, or None.
 
     Raises:
-      UserError: k-fold cross-validation is asked for, or there are too few samples.
+      UserError: `--num_folds` is given, or there are too few samples.
     """
     refuse_folds(experiment, "brings a test split of its own")
-    train, none = np.arange(num_samples), np.arange(0)
+    train = np.arange(num_samples)
+    none = np.arange(0)
     if not experiment.validation_fraction:
         return SplitIndices(train, none, none)
     return _cached(
@@ -79,14 +80,14 @@ def held_out(
 
 
 def contiguous(experiment: Experiment, length: int) -> tuple[slice, slice, slice]:
-    """Training, validation and test part of a series, one after the other in time.
+    """Splits a series in time: training, then validation, then test.
 
     Args:
       experiment: its data flags.
-      length: of the series.
+      length: length of the series.
 
     Raises:
-      UserError: k-fold cross-validation is asked for.
+      UserError: `--num_folds` is given.
     """
     refuse_folds(experiment, "is split in time")
     num_test = round(length * experiment.test_fraction)
@@ -100,8 +101,7 @@ def contiguous(experiment: Experiment, length: int) -> tuple[slice, slice, slice
 
 
 def refuse_folds(experiment: Experiment, reason: str) -> None:
-    """Raises UserError if k-fold cross-validation is asked for, which these data do not
-    allow."""
+    """Raises UserError with a reason if k-fold cross-validation is asked for."""
     if experiment.num_folds:
         raise UserError(
             f"--num_folds: --dataset={experiment.dataset} {reason}; leave out "
@@ -110,13 +110,16 @@ def refuse_folds(experiment: Experiment, reason: str) -> None:
 
 
 def _cached(
-    experiment: Experiment, kind: str, num_samples: int, labels: np.ndarray | None, make
+    experiment: Experiment,
+    kind: str,
+    num_samples: int,
+    labels: np.ndarray | None,
+    make: Callable[[], list[np.ndarray]],
 ) -> SplitIndices:
-    digest = (
-        ""
-        if labels is None
-        else hashlib.sha256(np.ascontiguousarray(labels).tobytes()).hexdigest()
-    )
+    """Returns the split that `make` makes, without importing scikit-learn again."""
+    digest = ""
+    if labels is not None:
+        digest = hashlib.sha256(np.ascontiguousarray(labels).tobytes()).hexdigest()
     key = (
         kind,
         num_samples,
@@ -126,6 +129,7 @@ def _cached(
         experiment.num_folds,
         experiment.fold,
         experiment.split_seed,
+        # Another version may shuffle differently.
         importlib.metadata.version("scikit-learn"),
     )
     return SplitIndices(*cached("split", key, make))
@@ -142,19 +146,17 @@ def _hold_out_test(
 def _validation(
     experiment: Experiment, train: np.ndarray, labels: np.ndarray | None
 ) -> list[np.ndarray]:
+    """Returns [training, validation] indices out of training indices."""
     if not experiment.validation_fraction:
         return [train, train[:0]]
-    return _train_test_split(
-        experiment,
-        "validation_fraction",
-        train,
-        None if labels is None else labels[train],
-    )
+    labels = None if labels is None else labels[train]
+    return _train_test_split(experiment, "validation_fraction", train, labels)
 
 
 def _train_test_split(
     experiment: Experiment, flag: str, indices: np.ndarray, labels: np.ndarray | None
 ) -> list[np.ndarray]:
+    # Imported when the cache has no split: it takes half a second.
     from sklearn.model_selection import train_test_split
 
     try:
@@ -171,17 +173,13 @@ def _train_test_split(
 def _fold(
     experiment: Experiment, num_samples: int, labels: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    import warnings
-
     from sklearn.model_selection import KFold, StratifiedKFold
 
-    folds = (KFold if labels is None else StratifiedKFold)(
-        experiment.num_folds, shuffle=True, random_state=experiment.split_seed
-    )
+    kind = KFold if labels is None else StratifiedKFold
+    folds = kind(experiment.num_folds, shuffle=True, random_state=experiment.split_seed)
     try:
-        with warnings.catch_warnings(
-            action="error"
-        ):  # a class with fewer samples than there are folds only warns
+        # scikit-learn only warns if a class has fewer samples than there are folds.
+        with warnings.catch_warnings(action="error"):
             return list(folds.split(np.zeros(num_samples), labels))[experiment.fold]
     except (ValueError, UserWarning) as error:
         raise _cannot_split(experiment, "num_folds", error) from None

@@ -1,5 +1,4 @@
-"""CSV files: a header and rows of cells, each known by its line, and the numbers or
-categories in a column."""
+"""CSV tables: cells by column with their line numbers, and their encodings."""
 
 import csv
 import io
@@ -13,19 +12,19 @@ import numpy as np
 from jaxnn.experiment.data.read_file import read_text
 from jaxnn.experiment.errors import UserError
 
+# Distinct texts in a column; each becomes an input.
 MOST_CATEGORIES = 1000
-"""Different texts in a column; each is an input of its own."""
 LARGEST = float(np.finfo(np.float32).max)
 EMPTY = "is empty; fill it in or remove the row"
 
 
 class TableFile(NamedTuple):
-    """A file's cells by column.
+    """The cells of a file by column.
 
     Attributes:
-      path: of the file.
-      columns: name -> stripped cells, in the header's order.
-      lines: line number in the file of each row, from 1.
+      path: path of the file.
+      columns: name -> stripped cells, in the order of the header.
+      lines: line number of each row in the file, from 1.
     """
 
     path: pathlib.Path
@@ -33,20 +32,23 @@ class TableFile(NamedTuple):
     lines: list[int]
 
     def error(self, row: int, column: str, problem: str) -> UserError:
-        """An error at a cell."""
+        """Returns an error that names the line and the column of a cell."""
         return UserError(
             f"--data_path: {self.path}:{self.lines[row]}: column {column!r} {problem}"
         )
 
 
 def read(path: pathlib.Path) -> TableFile:
-    """Reads a CSV file in UTF-8: a header row, then rows of as many cells; blank lines
-    do not count.
+    """Reads a UTF-8 CSV file: a header, then rows with as many cells.
+
+    Blank lines are skipped.
 
     Raises:
-      UserError: the file cannot be read, has no rows, a column twice, or a row of
-        another length.
+      UserError: the file cannot be read, has no rows, names a column twice, or has a
+        row of another length.
     """
+    # Cells in quotes may hold line breaks: csv wants them untranslated, and the number
+    # of a row is not that of its line.
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         rows = [(reader.line_num, cells) for cells in reader if cells]
@@ -58,7 +60,9 @@ def read(path: pathlib.Path) -> TableFile:
         raise UserError(
             f"--data_path: {path}: is empty; the first line must name the columns"
         )
-    header = _header(path, [name.strip() for name in rows.pop(0)[1]])
+
+    _, names = rows.pop(0)
+    header = _header(path, [name.strip() for name in names])
     for line, cells in rows:
         if len(cells) != len(header):
             raise UserError(
@@ -67,6 +71,7 @@ def read(path: pathlib.Path) -> TableFile:
             )
     if not rows:
         raise UserError(f"--data_path: {path}: has a header but no rows")
+
     columns = zip(*([cell.strip() for cell in cells] for _, cells in rows))
     return TableFile(
         path,
@@ -85,6 +90,7 @@ def _header(path: pathlib.Path, names: list[str]) -> list[str]:
             raise UserError(
                 f"--data_path: {path}: the header names column {name!r} twice"
             )
+    # Numbers alone are a first row of data: the file has no header.
     if all(number(name) is not None for name in names):
         raise UserError(
             f"--data_path: {path}: the first line must name the columns, got "
@@ -94,50 +100,55 @@ def _header(path: pathlib.Path, names: list[str]) -> list[str]:
 
 
 def number(cell: str) -> float | None:
-    """The number that a cell holds, or None."""
+    """Returns the number in a cell, or None."""
+    # Python reads 1_000 as a number; no spreadsheet does.
+    if "_" in cell:
+        return None
     try:
-        return (
-            None if "_" in cell else float(cell)
-        )  # Python reads 1_000 as a number; no spreadsheet does
+        return float(cell)
     except ValueError:
         return None
 
 
 def is_numeric(table: TableFile, column: str) -> bool:
-    """Whether a column holds numbers rather than text.
+    """Returns True if a column holds numbers, False if it holds text.
 
     Raises:
-      UserError: a cell is empty or not finite, or holds text in a column that is mostly
+      UserError: a cell is empty or not finite, or holds text in a column of mostly
         numbers.
     """
-    if _all_numbers(table.columns[column]) is not None:
+    cells = table.columns[column]
+    if _all_numbers(cells) is not None:
         return True
-    values = [number(cell) for cell in table.columns[column]]
-    for row, (cell, value) in enumerate(zip(table.columns[column], values)):
-        if not cell or (value is not None and not math.isfinite(value)):
+
+    values = [number(cell) for cell in cells]
+    for row, (cell, value) in enumerate(zip(cells, values)):
+        if not cell:
+            raise table.error(row, column, EMPTY)
+        if value is not None and not math.isfinite(value):
             raise table.error(
                 row,
                 column,
-                f"is {cell}, not a finite number; correct it or remove the row"
-                if cell
-                else EMPTY,
+                f"is {cell}, not a finite number; correct it or remove the row",
             )
+
+    # A few texts among numbers are typing errors, not categories.
     texts = [row for row, value in enumerate(values) if value is None]
     if 0 < len(texts) <= len(values) / 2:
         raise table.error(
             texts[0],
             column,
-            f"holds {table.columns[column][texts[0]]!r}, not a number as most of its "
-            "rows do; correct it",
+            f"holds {cells[texts[0]]!r}, not a number as most of its rows do; correct "
+            "it",
         )
     return not texts
 
 
 def numbers(table: TableFile, column: str) -> np.ndarray:
-    """[rows] float32.
+    """Returns the numbers of a column, [rows] float32.
 
     Raises:
-      UserError: a cell is not a number that float32 can hold.
+      UserError: a cell is not a number that float32 can represent.
     """
     values = _all_numbers(table.columns[column])
     if values is None:
@@ -157,17 +168,17 @@ def numbers(table: TableFile, column: str) -> np.ndarray:
 
 
 def _all_numbers(cells: Sequence[str]) -> np.ndarray | None:
-    """[rows] float64 if all cells are numbers that float32 can hold: most columns, at
-    little cost."""
+    """Returns [rows] float64 if float32 can represent all cells, else None."""
+    # Most columns hold numbers: one `try` around all cells instead of one around each.
     try:
         values = np.array([float(cell) for cell in cells])
     except ValueError:
         return None
-    return (
-        None
-        if any("_" in cell for cell in cells) or not (np.abs(values) <= LARGEST).all()
-        else values
-    )
+    has_underscore = any("_" in cell for cell in cells)
+    # NaN fails the comparison too.
+    if has_underscore or not (np.abs(values) <= LARGEST).all():
+        return None
+    return values
 
 
 def _fits(value: float | None) -> bool:
@@ -177,7 +188,7 @@ def _fits(value: float | None) -> bool:
 def categories(
     table: TableFile, column: str, rows: Sequence[int] | np.ndarray
 ) -> tuple[str, ...]:
-    """The sorted distinct texts of a column among some rows.
+    """Returns the sorted distinct texts of a column in some rows.
 
     Raises:
       UserError: there are more than `MOST_CATEGORIES`.
@@ -194,8 +205,10 @@ def categories(
 
 
 def one_hot(table: TableFile, column: str, known: Sequence[str]) -> np.ndarray:
-    """[rows, categories] float32: 1 at the cell's text, all 0 where it is none of the
-    known ones."""
+    """Returns [rows, categories] float32, with 1 at the text of the cell.
+
+    The row of an unknown text is all 0.
+    """
     places = {text: place for place, text in enumerate(known)}
     codes = np.array([places.get(cell, -1) for cell in table.columns[column]])
     return (codes[:, None] == np.arange(len(known))).astype(np.float32)

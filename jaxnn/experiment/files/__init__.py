@@ -1,1 +1,1 @@
-"""Files that both stacks read and write."""
+"""Files that both stacks write and read: workdir, trace and handoff."""

@@ -1,15 +1,19 @@
-"""A run's state on its way from one stack to the other: arrays by name, in one
-safetensors file.
+"""Handoff: the training state that one stack passes to the other.
 
-params/NAME                   master parameters, float32; names and layouts are Flax's,
-as in a trace moments/first/NAME, moments/second/NAME   of the optimizer
-batch_stats/NAME              running statistics of batch normalization step
-() int32: batches seen, skipped ones counted updates                       () int32:
-updates applied, which is where the learning rate stands optimizer_step
-() int32: updates as the optimizer itself counts them (MISMATCHES D2) loss_scale
-() float32 clean_steps                   () int32: steps since the last overflow, or
-since the start hysteresis                    () int32: overflows left before the loss
-scale halves
+It is a flat mapping of names to arrays, kept in one safetensors file:
+
+    params/NAME            float32 master parameters; names and layouts are Flax's, as
+                           in a trace
+    moments/first/NAME     float32 first moments of the optimizer
+    moments/second/NAME    float32 second moments of the optimizer
+    batch_stats/NAME       float32 running statistics of batch normalization
+    step                   () int32: batches processed, skipped ones included
+    updates                () int32: updates applied; index into the learning rates
+    optimizer_step         () int32: updates as the optimizer counts them (MISMATCHES
+                           D2)
+    loss_scale             () float32
+    clean_steps            () int32: steps since the last overflow or the start
+    hysteresis             () int32: overflows left before the loss scale halves
 """
 
 import pathlib
@@ -41,7 +45,14 @@ def make(
     moments: Mapping[str, Mapping[str, np.ndarray]],
     **scalars: float,
 ) -> Handoff:
-    """The arrays of a state; `scalars` are those of `SCALARS`."""
+    """Returns the handoff of a training state.
+
+    Args:
+      params: flat master parameters.
+      batch_stats: flat running statistics.
+      moments: "first" and "second" -> flat moments.
+      **scalars: one value for each name in `SCALARS`.
+    """
     kinds = {
         "params": params,
         "batch_stats": batch_stats,
@@ -53,21 +64,23 @@ def make(
         for name, array in values.items()
     }
     return arrays | {
-        name: np.asarray(scalars[name], kind) for name, kind in SCALARS.items()
+        name: np.asarray(scalars[name], dtype) for name, dtype in SCALARS.items()
     }
 
 
 def moments_of(handoff: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """{"first": {name: array}, "second": ...}, empty mappings where the optimizer keeps
-    none."""
+    """Returns {"first": {name: array}, "second": ...}.
+
+    The inner mappings are empty if the optimizer has no such moments.
+    """
     return {name: select(handoff, f"moments/{name}") for name in ("first", "second")}
 
 
 def epochs_done(experiment: Experiment, num_samples: int, step: int) -> int:
-    """The epochs that so many steps are.
+    """Returns the number of epochs that are complete after `step` steps.
 
     Raises:
-      UserError: they end within an epoch, or there are none.
+      UserError: the step is not the end of an epoch.
     """
     ends = np.cumsum(batches.plan(experiment, num_samples)).tolist()
     if step not in ends:
@@ -79,7 +92,7 @@ def epochs_done(experiment: Experiment, num_samples: int, step: int) -> int:
 
 
 def require_finite(handoff: Mapping[str, np.ndarray], source: pathlib.Path) -> None:
-    """Raises UserError on the first tensor that is not finite, the loss scale apart."""
+    """Raises UserError on the first non-finite tensor other than the loss scale."""
     for name, array in handoff.items():
         if name != "loss_scale" and not np.isfinite(array).all():
             raise UserError(
@@ -88,13 +101,14 @@ def require_finite(handoff: Mapping[str, np.ndarray], source: pathlib.Path) -> N
 
 
 def metrics_until(workdir: pathlib.Path, epochs: int) -> str:
-    """metrics.csv up to an epoch.
+    """Returns the text of metrics.csv up to and including an epoch.
 
     Raises:
-      UserError: the rows are not all there.
+      UserError: the file lacks rows up to that epoch.
     """
     path = workdir / artifacts.METRICS
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    # The first line is the header.
     if len(lines) <= epochs:
         raise UserError(
             f"--from: {path} holds {max(len(lines) - 1, 0)} of {epochs} epochs done; "
@@ -107,7 +121,7 @@ def describe(
     handoff: Mapping[str, np.ndarray],
     kinds: Iterable[str] = ("params", "moments", "batch_stats"),
 ) -> str:
-    """One line: how many tensors, and where the run stands."""
+    """Returns one line with the number of tensors of each kind and the counters."""
     counts = ", ".join(f"{len(select(handoff, kind))} {kind}" for kind in kinds)
     return (
         f"tensors: {counts}; step {handoff['step']}, updates {handoff['updates']}, "

@@ -1,66 +1,96 @@
-"""A recording of training, step by step: a public format that any training script can
-write.
+"""Trace: a step-by-step recording of training, in a format that any script can write.
 
 A trace is a folder:
 
-    meta.json                     what the run was, and the order of the tensors
-    step_000000.safetensors       one a step, in order from 0
+    meta.json                     describes the run and the order of its tensors
+    step_000000.safetensors       one file per step, numbered from 0 without a gap
 
-meta.json holds `version`, `level`, `stack` (the name of what trained), `precision` (of
-the forward pass), `world_size` (ranks), `flags` (lines of a flagfile, [] if there is
-none), `versions` (package -> version) and `order` (see below), perhaps `first_step`
-(the run's steps before the first that is recorded; else 0), and whatever else the
-writer adds. Each step file is a flat mapping of canonical (Flax) names and layouts to
-arrays:
+meta.json is an object with these keys, and whatever else the writer adds:
 
-    batch/ids                     [samples] int32: which samples, in order; without padding
+    `version`        version of this format, 2
+    `level`          what is recorded: "losses", "params" or "full"; see below
+    `stack`          name of the program or library that trained
+    `precision`      precision of the forward pass: "fp32", "fp16", ...
+    `world_size`     number of ranks
+    `flags`          lines of the flagfile; [] if there is none
+    `versions`       package -> version
+    `order`          order of the tensors; see below
+    `first_step`     optional: steps done before the first recorded one; 0 by default
+
+A step file is a flat mapping of names to arrays. Names and layouts are Flax's:
+
+    batch/ids                     [samples] int32: sample ids of the global batch, in
+                                  order, without padding
     params/NAME                   master parameters before the step
-    batch_stats/NAME              running statistics of batch normalization before the step
-    moments/first/NAME, moments/second/NAME   optimizer moments before the step
+    batch_stats/NAME              running statistics of batch normalization before the
+                                  step
+    moments/first/NAME            first moments of the optimizer before the step
+    moments/second/NAME           second moments of the optimizer before the step
     optimizer_step                () int32: updates applied before the step
-    activations/LAYER             [samples, ...] the layer's output, rows in the order of batch/ids; see below
+    activations/LAYER             [samples, ...] output of a layer, rows in the order of
+                                  batch/ids; see below
     loss                          () float32: mean over the batch, unscaled
-    grads/NAME                    unscaled gradients of the mean loss, averaged over ranks, before clipping
-    grad_norm                     () float32: global l2 norm of `grads`; inf on an overflow
-    loss_scale                    () float32: the scale that multiplied this step's loss
+    grads/NAME                    gradients of the mean loss: unscaled, averaged over
+                                  ranks, before clipping
+    grad_norm                     () float32: global l2 norm of `grads`; inf on overflow
+    loss_scale                    () float32: scale that multiplied the loss of the step
     skipped                       () bool: the step overflowed and changed nothing
     learning_rate                 () float32
     updated/NAME                  master parameters after the step
     updated_batch_stats/NAME      running statistics after the step
-    updated_moments/first/NAME, updated_moments/second/NAME   moments after the step
+    updated_moments/first/NAME    first moments after the step
+    updated_moments/second/NAME   second moments after the step
 
-A layer is a module of the network that has parameters, its own or its parts'; the
-network as a whole is none, and has its last layer's output. LAYER is its path,
-`block_0/qkv`, as in the names of its parameters. Its output, the first if it returns
-several, is recorded as the forward pass left it before anything else was done to it,
-images as [samples, height, width, channels], sequences as [samples, steps, features],
-FP16 and BF16 exactly as float32. Left out are outputs that are no floating-point array
-of one row a sample. Of a layer that is called again the first call counts. A trace may
-do without any activations, which are then not judged.
+`level` selects what the step files hold: "losses" means batch/ids and the scalars,
+"params" adds parameters, running statistics and moments, "full" adds activations and
+gradients. A step file appears whole or not at all, so the trace of a killed run is
+readable up to its last whole step.
 
-`order` is {"params": [NAME, ...], "activations": [LAYER, ...]}: the model's order and
-that of the forward pass. The writer takes it from the first step, whose mappings must
-be in these orders; gradients run the other way.
+Activations. A layer is a module below the network itself that has parameters, its own
+or those of its submodules. LAYER is the path of the module as in the names of its
+parameters, `block_0/qkv`. Recorded is its output (the first one if it returns several)
+as the forward pass leaves it, before anything else is done to it: images as [samples,
+height, width, channels], sequences as [samples, steps, features], FP16 and BF16
+converted exactly to float32. If a layer is called several times, its first call counts.
+Outputs that are not floating-point arrays with one row per sample are left out. A trace
+may lack activations altogether; they are then not judged.
 
-`--record=losses` keeps batch/ids and the scalars, `params` adds parameters and moments,
-`full` adds activations and gradients. A step file appears whole or not at all, so a
-killed run leaves a trace that is readable up to its last whole step.
+Order. `order` is {"params": [NAME, ...], "activations": [LAYER, ...]}: parameters in
+the order of the model, activations in that of the forward pass. The writer takes both
+from the first step, whose mappings must be in these orders. Gradients are computed in
+the opposite order.
 
 >>> import pathlib, numpy as np
 >>> from jaxnn.experiment.files.trace import Reader, Writer
->>> meta = dict(stack="mine", precision="fp32", world_size=1, flags=["--model=linear"], versions={"numpy": "2.0"})
+>>> meta = {
+...     "stack": "mine",
+...     "precision": "fp32",
+...     "world_size": 1,
+...     "flags": ["--model=linear"],
+...     "versions": {"numpy": "2.0"},
+... }
 >>> writer = Writer(pathlib.Path("run/trace"), "full", meta)
->>> kernel, x, y, rate = np.ones((2, 1), np.float32), np.eye(2, dtype=np.float32), np.zeros((2, 1)), np.float32(0.5)
+>>> kernel = np.ones((2, 1), np.float32)
+>>> x, y = np.eye(2, dtype=np.float32), np.zeros((2, 1))
+>>> rate = np.float32(0.5)
 >>> for step in range(3):
 ...     output = x @ kernel
 ...     gradient = x.T @ (output - y).astype(np.float32)
+...     updated = kernel - rate * gradient
 ...     writer.write(step, {
-...         "batch/ids": np.arange(2, dtype=np.int32), "params": {"output": {"kernel": kernel}},
-...         "activations": {"output": output}, "loss": np.float32(np.mean((output - y) ** 2)),
-...         "grads": {"output/kernel": gradient}, "grad_norm": np.float32(np.linalg.norm(gradient)),
-...         "loss_scale": np.float32(1), "skipped": np.bool_(False), "learning_rate": rate,
-...         "optimizer_step": np.int32(step), "updated": {"output/kernel": kernel - rate * gradient}})
-...     kernel = kernel - rate * gradient
+...         "batch/ids": np.arange(2, dtype=np.int32),
+...         "params": {"output": {"kernel": kernel}},
+...         "optimizer_step": np.int32(step),
+...         "activations": {"output": output},
+...         "loss": np.float32(np.mean((output - y) ** 2)),
+...         "grads": {"output/kernel": gradient},
+...         "grad_norm": np.float32(np.linalg.norm(gradient)),
+...         "loss_scale": np.float32(1),
+...         "skipped": np.bool_(False),
+...         "learning_rate": rate,
+...         "updated": {"output/kernel": updated},
+...     })
+...     kernel = updated
 >>> trace = Reader(pathlib.Path("run/trace"))
 >>> len(trace), trace.meta["order"]
 (3, {'params': ['output/kernel'], 'activations': ['output']})
@@ -79,6 +109,8 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 
 VERSION = 2
+
+# Level -> the first parts of the names that it adds to the levels before it.
 LEVELS = {
     "losses": (
         "batch",
@@ -99,6 +131,8 @@ LEVELS = {
     ),
     "full": ("activations", "grads"),
 }
+
+# Required keys of meta.json besides the version -> type of the value.
 META = {
     "level": str,
     "stack": str,
@@ -108,7 +142,8 @@ META = {
     "versions": dict,
     "order": dict,
 }
-"""What meta.json holds besides the version -> its type."""
+
+# The kinds of tensors whose order meta.json holds.
 ORDERED = ("params", "activations")
 
 
@@ -116,47 +151,54 @@ class Writer:
     """Writes a trace.
 
     Args:
-      folder: made if missing; must not hold a trace.
+      folder: folder to create; it must not exist.
       level: "losses", "params" or "full".
-      meta: what the run was: stack, precision, world_size, flags, versions, and more if
-        you like.
+      meta: stack, precision, world_size, flags and versions, and further entries.
 
     Raises:
-      UserError: the meta lacks something, or holds what JSON cannot.
+      UserError: the meta lacks a key, or holds a value that JSON cannot represent.
     """
 
     def __init__(self, folder: pathlib.Path, level: str, meta: Mapping[str, Any]):
-        self._folder, self._is_ordered = folder, False
+        self._folder = folder
+        self._is_ordered = False
         self._meta = {
             "version": VERSION,
             "level": level,
             **meta,
             "order": {kind: [] for kind in ORDERED},
         }
+
+        # Everything that can be wrong with the meta is found before the folder exists:
+        # a second attempt would otherwise find it taken.
         _check(self._meta, folder / "meta.json")
-        self._kinds, text = _kinds(level), self._meta_as_json()
+        self._kinds = _kinds(level)
+        text = self._meta_as_json()
+
         folder.mkdir(parents=True)
         artifacts.write_text(folder / "meta.json", text)
 
     def write(self, step: int, tensors: Mapping[str, Any]) -> None:
-        """Writes one step; tensors of kinds beyond the level are left out.
+        """Writes one step; tensors that the level does not include are left out.
 
         Args:
-          step: 0-based.
-          tensors: a mapping, nested or flat; nested keys are joined by "/".
+          step: step index, from 0.
+          tensors: nested or flat mapping; nested keys are joined by "/".
         """
         flat = {
             name: array
             for name, array in flatten(tensors).items()
             if name.split("/")[0] in self._kinds
         }
+
+        # The order goes to meta.json before the step file appears, so that a reader
+        # never sees a whole step without it.
         if not self._is_ordered:
-            self._meta["order"], self._is_ordered = (
-                {kind: list(select(flat, kind)) for kind in ORDERED},
-                True,
-            )
+            self._meta["order"] = {kind: list(select(flat, kind)) for kind in ORDERED}
+            self._is_ordered = True
             artifacts.write_text(self._folder / "meta.json", self._meta_as_json())
-        artifacts.write_arrays(self._folder / f"step_{step:06d}.safetensors", flat)
+
+        artifacts.write_arrays(self._folder / _step_file(step), flat)
 
     def _meta_as_json(self) -> str:
         try:
@@ -172,14 +214,14 @@ class Reader:
     """Reads a trace.
 
     Args:
-      folder: as `Writer` made it.
+      folder: folder that `Writer` wrote.
 
     Attributes:
-      meta: what meta.json holds.
-      first: the first step to judge.
+      meta: content of meta.json.
+      first: index of the first step to judge.
 
     Raises:
-      UserError: no trace there, a damaged one, or one of another version.
+      UserError: there is no trace, or it is damaged or of another version.
     """
 
     first = 0
@@ -193,6 +235,8 @@ class Reader:
             raise UserError(
                 f"{folder / 'meta.json'}: no readable trace there: {error}"
             ) from None
+
+        # The version comes first: another version may have other keys.
         if self.meta.get("version") != VERSION:
             raise UserError(
                 f"{folder}: trace version {self.meta.get('version')}, this program "
@@ -201,31 +245,28 @@ class Reader:
         _check(self.meta, folder / "meta.json")
 
     def __len__(self) -> int:
-        """Whole steps, counted from 0 without a gap."""
+        """Number of whole steps, counted from 0 up to the first gap."""
         step = 0
-        while (self._folder / f"step_{step:06d}.safetensors").exists():
+        while (self._folder / _step_file(step)).exists():
             step += 1
         return step
 
     def read(self, step: int) -> dict[str, np.ndarray]:
-        """One step's tensors by flat name.
+        """Returns the tensors of one step by flat name.
 
         Raises:
           UserError: the step is missing or damaged.
         """
-        return artifacts.read_arrays(
-            self._folder / f"step_{step:06d}.safetensors", f"step {step}"
-        )
+        return artifacts.read_arrays(self._folder / _step_file(step), f"step {step}")
 
 
 def grad_norm(grads: Iterable[np.ndarray], skipped: bool) -> np.float32:
-    """The trace's `grad_norm`: the gradients' global l2 norm, summed in float64; inf
-    for a skipped step."""
-    return np.float32(
-        np.inf
-        if skipped
-        else np.sqrt(sum(np.sum(np.square(g, dtype=np.float64)) for g in grads))
-    )
+    """Returns a step's `grad_norm`: global l2 norm of the gradients, inf if skipped."""
+    if skipped:
+        return np.float32(np.inf)
+    # In float64: squares in float32 overflow above 1.8e19 and vanish below 2.6e-23.
+    squares = sum(np.sum(np.square(g, dtype=np.float64)) for g in grads)
+    return np.float32(np.sqrt(squares))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -252,8 +293,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def select(flat: Mapping[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
-    """The tensors under one kind, without its prefix: select(step, "grads") ->
-    {"output/bias": ...}."""
+    """Returns the tensors of a kind by their names within it: "grads/a/b" -> "a/b"."""
     return {
         name.removeprefix(f"{kind}/"): value
         for name, value in flat.items()
@@ -261,8 +301,12 @@ def select(flat: Mapping[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
     }
 
 
+def _step_file(step: int) -> str:
+    return f"step_{step:06d}.safetensors"
+
+
 def _check(meta: Mapping[str, Any], path: pathlib.Path) -> None:
-    """Raises UserError on the first entry of a meta that is missing or of another type."""
+    """Raises UserError on the first key of a meta that is missing or ill-typed."""
     for key, kind in META.items():
         if not isinstance(meta.get(key), kind):
             found = repr(meta[key]) if key in meta else "missing"
@@ -282,9 +326,12 @@ def _check(meta: Mapping[str, Any], path: pathlib.Path) -> None:
 
 
 def _refuse(constant: str) -> None:
+    # json.loads takes NaN and Infinity unless it is given a parse_constant.
     raise ValueError(f"{constant} is no number of JSON")
 
 
 def _kinds(level: str) -> tuple[str, ...]:
+    """Returns the kinds of a level and of all levels before it."""
     names = list(LEVELS)
-    return sum((LEVELS[name] for name in names[: names.index(level) + 1]), ())
+    included = names[: names.index(level) + 1]
+    return sum((LEVELS[name] for name in included), ())

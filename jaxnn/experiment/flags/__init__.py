@@ -1,1 +1,1 @@
-"""The command line: what an experiment is, and how it is read."""
+"""Flags of an experiment: definition, parsing, checks and ds_config files."""

@@ -1,8 +1,8 @@
-"""The frozen `Experiment` that the flags become, each field with its help text and
-range.
+"""`Experiment`: the frozen dataclass that the flags become.
 
-The dataclass is the single definition: every field is an absl flag of the same name.
-`main` builds one `Experiment` and hands it down; nothing else reads flags.
+The dataclass is the single definition of the flags: each field is an absl flag of the
+same name, with its default, help text and range. `main` builds one `Experiment` and
+passes it down; nothing else reads flags.
 """
 
 import dataclasses
@@ -14,10 +14,15 @@ PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One experiment. Without any flag it is the linear regression y = 2x + 1."""
+    """One experiment; the defaults are linear regression of y = 2x + 1.
+
+    Fields marked `run_only` belong to one run: `experiment.flags` leaves them out, so
+    that a run can be repeated from it in another folder or on other hosts.
+    """
 
     name: str = option(
-        "linear_regression", "Name of the experiment; the default workdir carries it."
+        "linear_regression",
+        "Name of the experiment; part of the name of the default --workdir.",
     )
 
     # Data.
@@ -44,68 +49,72 @@ class Experiment:
     )
     data_path: str = option(
         "",
-        "File (csv, npz; text: else Python's help topics) or folder (mnist, "
-        "fashion_mnist, cifar10: else downloaded) of the data. npz: .npz files of x "
-        "and y, or folders of x.npy and y.npy or of x_000.npy, y_000.npy, x_001.npy, "
-        "...; several, comma-separated or a glob, are one data set, sorted by name. "
-        "From 256 MiB on x stays in its files, mapped into memory: .npy, and .npz "
-        "that numpy.savez wrote, uncompressed.",
+        "csv, npz, text: file to read (text: Python's help topics by default). mnist, "
+        "fashion_mnist, cifar10: folder with the official files (downloaded by "
+        "default). npz takes .npz files with arrays x and y, or folders with x.npy and "
+        "y.npy or x_000.npy, y_000.npy, x_001.npy, ...; several of them, "
+        "comma-separated or as a glob, form one data set in the order of their names. "
+        "If the files total 256 MiB or more, x is memory-mapped, from .npy files and "
+        "from .npz files that are not compressed (numpy.savez).",
     )
-    target: str = option("", "csv: the column to predict; empty: the last one.")
+    target: str = option(
+        "", "csv: name of the column to predict; empty: the last column."
+    )
     task: str = option(
         "auto",
-        "csv, npz: what the target is; auto: multiclass or binary where it is text "
-        "or whole numbers of few values, else regression.",
+        "csv, npz: type of the target; auto: binary or multiclass for text or a few "
+        "distinct whole numbers, else regression.",
         choices=("auto", "regression", "binary", "multiclass"),
     )
     gate: str = option(
-        "xor", "gates: the truth table to learn.", choices=("and", "or", "nand", "xor")
+        "xor", "gates: truth table to learn.", choices=("and", "or", "nand", "xor")
     )
     function: str = option(
         "sine",
-        "approximation: the function on [0, 1] to learn.",
+        "approximation: function on [0, 1] to learn.",
         choices=("sine", "absolute", "square_wave", "runge"),
     )
     features: tuple[int, ...] = option(
         (),
-        "Columns of a table to train on, counted from 0 without the target, "
-        "comma-separated; empty: all.",
+        "Columns of a table to train on, comma-separated, counted from 0 without the "
+        "target; empty: all columns.",
         minimum=0,
     )
     positive_class: str = option(
         "",
-        "Class to tell from all others, which makes the task binary; empty: as it is.",
+        "Class to separate from all others, which makes the task binary; empty: keep "
+        "the classes.",
     )
     sequence_length: int = option(
-        50, "sine, text: steps of a window, the context of the model.", minimum=1
+        50, "sine, text: steps per window, the context of the model.", minimum=1
     )
     num_samples: int = option(
         10_000,
-        "Generated data sets: training samples to draw; sine: values of the series.",
+        "Generated data sets: number of training samples; sine: length of the series.",
         minimum=1,
     )
     test_fraction: float = option(
-        0.2, "Share of the samples held out for testing.", above=0, below=1
+        0.2, "Fraction of the samples held out for testing.", above=0, below=1
     )
     validation_fraction: float = option(
         0.0,
-        "Share of the training samples held out for validation.",
+        "Fraction of the training samples held out for validation.",
         minimum=0,
         below=1,
     )
     num_folds: int = option(
         0,
-        "k-fold cross-validation: the number of folds, of which --fold is the test "
-        "split; 0: one split by --test_fraction.",
+        "Number of folds of k-fold cross-validation, with --fold as the test split; 0: "
+        "one split by --test_fraction.",
         minimum=0,
     )
     fold: int = option(
-        0, "k-fold cross-validation: the fold to test on, from 0.", minimum=0
+        0, "k-fold cross-validation: fold to test on, from 0.", minimum=0
     )
-    split_seed: int = option(42, "Seed of the splits and of generated data.", minimum=0)
+    split_seed: int = option(42, "Seed of splits and of generated data.", minimum=0)
     preprocess: str = option(
         "none",
-        "Input scaling, fitted on the training split alone. Images scale by channel.",
+        "Input scaling, fitted on the training split only; byte images: per channel.",
         choices=("none", "standardize", "min_max"),
     )
 
@@ -129,8 +138,8 @@ class Experiment:
     )
     hidden_sizes: tuple[int, ...] = option(
         (),
-        "Units of each hidden layer (mlp, cnn after its convolutions) or recurrent "
-        "layer, comma-separated.",
+        "Units of each hidden layer (cnn: after the convolutions) or recurrent layer, "
+        "comma-separated.",
         minimum=1,
     )
     activation: str = option(
@@ -148,55 +157,59 @@ class Experiment:
             "gelu_tanh",
         ),
     )
-    leaky_relu_alpha: float = option(0.01, "Slope of leaky_relu below zero.", minimum=0)
+    leaky_relu_alpha: float = option(
+        0.01, "Slope of leaky_relu for negative inputs.", minimum=0
+    )
     normalization: str = option(
         "none",
-        "mlp, cnn: between each hidden layer and its activation.",
+        "mlp, cnn: normalization between each hidden layer and its activation.",
         choices=("none", "batch", "layer"),
     )
     sync_batch_norm: bool = option(
         True,
-        "Batch normalization by the statistics of the whole batch; "
-        "--nosync_batch_norm: of each device's own rows, the running ones averaged.",
+        "Batch normalization over the global batch; --nosync_batch_norm: over the rows "
+        "of each device, with running statistics averaged over devices.",
     )
     dropout_rates: tuple[float, ...] = option(
         (),
-        "Probability of dropping a unit after each hidden layer, comma-separated "
-        "(transformers: one rate); empty: no dropout.",
+        "Dropout probability after each hidden layer, comma-separated (transformers: "
+        "one rate for all); empty: no dropout.",
         minimum=0,
         below=1,
     )
     channels: tuple[int, ...] = option(
         (),
-        "cnn: channels of each convolution, comma-separated; a 2x2 pooling follows "
-        "each.",
+        "cnn: output channels of each convolution, comma-separated; each is followed "
+        "by 2x2 pooling.",
         minimum=1,
     )
     kernel_size: int = option(
-        3, "cnn: height and width of the kernels, odd.", minimum=1
+        3, "cnn: height and width of the kernels, an odd number.", minimum=1
     )
-    pool: str = option("max", "cnn: pooling.", choices=("max", "average"))
+    pool: str = option("max", "cnn: type of pooling.", choices=("max", "average"))
     resnet_depth: int = option(
-        20, "resnet: 20 or 32 (CIFAR), 18 or 50 (ImageNet).", minimum=18
+        20,
+        "resnet: number of layers, 20 or 32 (CIFAR), 18 or 50 (ImageNet).",
+        minimum=18,
     )
     convolution: str = option(
         "auto",
-        "How convolutions are computed: as matrix products of patches, by the "
-        "compiler's own convolution (in training on a CPU 50 times slower), or "
-        "(auto) the first on a CPU and the second elsewhere.",
+        "Implementation of convolutions: patches (matrix products of patches), direct "
+        "(XLA's convolution, up to 50 times slower in training on a CPU), or auto "
+        "(patches on a CPU, direct elsewhere).",
         choices=("auto", "patches", "direct"),
     )
-    num_layers: int = option(2, "transformers: blocks.", minimum=1)
-    width: int = option(128, "transformers: features of a token.", minimum=1)
-    num_heads: int = option(4, "transformers: attention heads.", minimum=1)
+    num_layers: int = option(2, "transformers: number of blocks.", minimum=1)
+    width: int = option(128, "transformers: embedding width of a token.", minimum=1)
+    num_heads: int = option(4, "transformers: number of attention heads.", minimum=1)
     mlp_width: int = option(
         0,
-        "transformers: hidden units of a block's MLP; 0: four times --width.",
+        "transformers: hidden units of the MLP in a block; 0: four times --width.",
         minimum=0,
     )
     initializer: str = option(
         "lecun_normal",
-        "Initial kernels; biases start at zero but for torch_default.",
+        "Initializer of the kernels; biases start at zero except with torch_default.",
         choices=(
             "zeros",
             "normal",
@@ -214,7 +227,7 @@ class Experiment:
     # Objective.
     loss: str = option(
         "mse",
-        "Loss, averaged over the batch; the cross-entropies take logits.",
+        "Loss, averaged over the batch; cross-entropies take logits.",
         choices=(
             "mse",
             "binary_cross_entropy",
@@ -226,48 +239,51 @@ class Experiment:
     )
     label_smoothing: float = option(
         0.0,
-        "cross_entropy: share of a label spread over all classes.",
+        "cross_entropy: probability mass of each label spread over all classes.",
         minimum=0,
         below=1,
     )
+    # Regularizers act on the gradient and are not part of the reported loss, as
+    # weight_decay in torch.optim.
     l1: float = option(
-        0.0, "Adds l1 |w| to the objective, through the gradient.", minimum=0
+        0.0, "L1 regularization: adds the gradient of l1 |w|.", minimum=0
     )
     l2: float = option(
         0.0,
-        "Adds l2 w^2 / 2 to the objective, through the gradient: torch's "
-        "weight_decay but for AdamW.",
+        "L2 regularization: adds the gradient of l2 w^2 / 2; weight_decay of torch's "
+        "optimizers other than AdamW.",
         minimum=0,
     )
     weight_decay: float = option(
         0.0,
-        "adamw: decoupled decay, a share of each weight per step and learning rate.",
+        "adamw: decoupled weight decay; each step subtracts learning_rate * "
+        "weight_decay * w.",
         minimum=0,
     )
     decay_all: bool = option(
         True,
-        "l1, l2 and weight decay act on every parameter, as in torch; --nodecay_all: "
-        "not on biases and norms.",
+        "Apply l1, l2 and weight decay to every parameter, as torch does; "
+        "--nodecay_all: leave out biases and normalization layers.",
     )
     clip_norm: float = option(
         0.0,
-        "Largest global norm of the gradients, by DeepSpeed's formula; 0: no clipping.",
+        "Maximum global norm of the gradients, by DeepSpeed's formula; 0: no clipping.",
         minimum=0,
     )
     patience: int = option(
         0,
-        "Epochs without a better validation loss before the run stops; the best "
-        "parameters are restored. 0: no early stopping.",
+        "Early stopping: epochs without a better validation loss before training stops "
+        "and the best parameters are restored; 0: off.",
         minimum=0,
     )
     min_delta: float = option(
         0.0,
-        "Early stopping: how much lower the validation loss must be to count as "
-        "better.",
+        "Early stopping: minimum decrease of the validation loss to count as better.",
         minimum=0,
     )
 
-    # Optimizer.
+    # Optimizer. Decays and eps default to torch's values; optax has others for RMSprop
+    # and AdaGrad (MISMATCHES O1, O2).
     optimizer: str = option(
         "adam",
         "Optimizer.",
@@ -285,35 +301,42 @@ class Experiment:
     learning_rate: float = option(1e-3, "Peak step size, per optimizer step.", above=0)
     momentum: float = option(
         0.9,
-        "momentum, nesterov, ema_momentum: what is kept of the last direction.",
+        "momentum, nesterov, ema_momentum: decay of the velocity, per step.",
         minimum=0,
         below=1,
     )
     adam_b1: float = option(
-        0.9, "Adam's decay of the first moment, per step.", minimum=0, below=1
+        0.9, "Adam: decay of the first moment, per step.", minimum=0, below=1
     )
     adam_b2: float = option(
-        0.999, "Adam's decay of the second moment, per step.", minimum=0, below=1
+        0.999, "Adam: decay of the second moment, per step.", minimum=0, below=1
     )
     adam_eps: float = option(
-        1e-8, "Adam's eps, added to the root of the second moment.", above=0
+        1e-8, "Adam: eps, added to the root of the second moment.", above=0
     )
     rmsprop_decay: float = option(
-        0.99, "RMSprop's decay of the mean square, per step.", minimum=0, below=1
+        0.99, "RMSprop: decay of the mean square, per step.", minimum=0, below=1
     )
-    rmsprop_eps: float = option(1e-8, "RMSprop's eps, added to the root.", above=0)
-    adagrad_eps: float = option(1e-10, "AdaGrad's eps, added to the root.", above=0)
+    rmsprop_eps: float = option(
+        1e-8, "RMSprop: eps, added to the root of the mean square.", above=0
+    )
+    adagrad_eps: float = option(
+        1e-10, "AdaGrad: eps, added to the root of the accumulator.", above=0
+    )
     adagrad_initial: float = option(
-        0.0, "AdaGrad's accumulator before the first step.", minimum=0
+        0.0, "AdaGrad: initial value of the accumulator.", minimum=0
     )
     accumulation_steps: int = option(
-        1, "Parts that a batch is computed in, one after the other.", minimum=1
+        1,
+        "Gradient accumulation: microbatches per optimizer step, which divide "
+        "--batch_size.",
+        minimum=1,
     )
 
-    # Learning rate over the run.
+    # Learning rate over the run; see schedules.py.
     schedule: str = option(
         "constant",
-        "Learning rate over the run.",
+        "Learning rate schedule.",
         choices=(
             "constant",
             "step",
@@ -328,110 +351,120 @@ class Experiment:
         ),
     )
     warmup_steps: int = option(
-        0, "Schedules with a warm-up: optimizer steps until the peak.", minimum=0
+        0,
+        "Schedules with a warm-up: optimizer steps until the peak.",
+        minimum=0,
     )
     warmup_type: str = option(
         "log",
-        "warmup_lr, warmup_decay_lr, warmup_cosine_lr: DeepSpeed's warm-up curve.",
+        "warmup_lr, warmup_decay_lr, warmup_cosine_lr: curve of DeepSpeed's warm-up.",
         choices=("log", "linear"),
     )
     min_learning_rate: float = option(
-        0.0, "Where warm-ups start and cosines end.", minimum=0
+        0.0, "Learning rate at which warm-ups start and cosines end.", minimum=0
     )
     final_learning_rate: float = option(
         0.0,
-        "warmup_cosine_lr: where the cosine ends; 0: at --min_learning_rate.",
+        "warmup_cosine_lr: learning rate at which the cosine ends; 0: "
+        "--min_learning_rate.",
         minimum=0,
     )
     schedule_steps: int = option(
         0,
-        "Schedules with an end: optimizer steps until there, at least the run's; 0: "
-        "the run's, as if without --max_steps.",
+        "Schedules with an end: length in optimizer steps, at least that of the run; "
+        "0: all steps of --epochs, even if --max_steps stops earlier.",
         minimum=0,
     )
     decay_rate: float = option(
         0.1,
-        "step, exponential: factor of the learning rate every --decay_steps.",
+        "step, exponential: factor of the learning rate per --decay_steps.",
         above=0,
     )
     decay_steps: int = option(
-        1000, "step, exponential: optimizer steps per factor --decay_rate.", minimum=1
+        1000,
+        "step, exponential: optimizer steps per factor --decay_rate.",
+        minimum=1,
     )
 
     # Run.
     epochs: int = option(30, "Passes over the training data.", minimum=1)
     max_steps: int = option(
-        0, "Stop after that many optimizer steps; 0: no limit.", minimum=0
+        0, "Stop after this many optimizer steps; 0: no limit.", minimum=0
     )
     batch_size: int = option(
         32,
-        "Samples per step, over all devices. A last, smaller batch is kept.",
+        "Global batch size: samples per optimizer step over all devices. A smaller "
+        "last batch is kept.",
         minimum=1,
     )
     seed: int = option(
         0,
-        "Seed of the initial parameters, the batch order and the dropout masks.",
+        "Seed of initial parameters, batch order and dropout masks.",
         minimum=0,
     )
+    # Empty by default, because each program has its own: torch_ref.train is the FP16
+    # reference.
     precision: str = option(
         "",
-        "Number format of the forward and backward pass; master parameters stay fp32 "
-        "(fp64 under fp64). Left out: fp32 in jaxnn.train, fp16 in torch_ref.train "
-        "and parity.run.",
+        "Dtype of the forward and backward pass; master parameters stay fp32 (fp64 "
+        "with fp64). Default: fp32 in jaxnn.train, fp16 in torch_ref.train and "
+        "parity.run.",
         choices=("", *PRECISIONS),
     )
     num_devices: int = option(0, "Devices to train on; 0: all of them.", minimum=0)
     device_cache_mb: int = option(
         4096,
-        "MiB of each device's memory that the data may take. Larger data are "
-        "streamed: chunks of many steps, the next one read while one is worked on; a "
-        "signal to stop is obeyed after a chunk, not after an epoch.",
+        "Device memory for the data, in MiB per device. Larger data sets are streamed "
+        "in chunks of many steps, with the next chunk read ahead; a stop signal then "
+        "takes effect after a chunk instead of an epoch.",
         minimum=1,
     )
 
-    # Many hosts.
+    # Several hosts.
     coordinator_address: str = option(
         "",
-        "HOST:PORT of process 0, where several processes meet that train together, "
-        "each on its host's devices.",
+        "HOST:PORT of process 0, for several processes that train together, each on "
+        "the devices of its host.",
         run_only=True,
     )
     num_processes: int = option(
-        0, "Processes that meet at --coordinator_address.", minimum=0, run_only=True
+        0, "Number of processes at --coordinator_address.", minimum=0, run_only=True
     )
     process_id: int = option(
-        0, "This process's number among them, from 0.", minimum=0, run_only=True
+        0, "Index of this process among them, from 0.", minimum=0, run_only=True
     )
     distributed: bool = option(
         False,
-        "Join the cluster that the environment describes: SLURM, Open MPI, a TPU pod.",
+        "Join the cluster that the environment describes: SLURM, Open MPI or a TPU "
+        "pod.",
         run_only=True,
     )
     initialization_timeout: int = option(
         120, "Seconds to wait for the other processes.", minimum=1, run_only=True
     )
 
-    # FP16, as in DeepSpeed's fp16 block.
+    # FP16 loss scaling: names and defaults of DeepSpeed's fp16 block. The scale is
+    # float32, which overflows at 2**128.
     initial_scale_power: int = option(
-        16, "FP16: the loss scale starts at 2 to this power.", minimum=0, below=128
+        16, "FP16: log2 of the initial loss scale.", minimum=0, below=128
     )
     loss_scale_window: int = option(
-        1000, "FP16: clean steps before the loss scale doubles.", minimum=1
+        1000, "FP16: steps without overflow before the loss scale doubles.", minimum=1
     )
     hysteresis: int = option(
-        2, "FP16: overflows before the loss scale halves.", minimum=1
+        2, "FP16: overflows before the loss scale is halved.", minimum=1
     )
     min_loss_scale: float = option(
-        1.0, "FP16: smallest loss scale; an overflow there ends the run.", above=0
+        1.0, "FP16: minimum loss scale; an overflow there ends the run.", above=0
     )
     consecutive_hysteresis: bool = option(
         False,
-        "FP16: a clean step refills the hysteresis; only overflows in a row count.",
+        "FP16: a step without overflow resets the hysteresis, so that only consecutive "
+        "overflows count.",
     )
     static_loss_scale: float = option(
         0.0,
-        "FP16: a loss scale that never changes, in place of the dynamic one; 0: "
-        "dynamic.",
+        "FP16: constant loss scale; 0: dynamic loss scaling.",
         minimum=0,
     )
 
@@ -439,59 +472,59 @@ class Experiment:
     zero_stage: int = option(1, "DeepSpeed: ZeRO stage.", minimum=0, below=4)
     fused_adam: bool = option(
         True,
-        "Adam as DeepSpeed's FusedAdam (compiled at first use), whose betas are "
-        "float32; --nofused_adam: as torch's, in double.",
+        "Compute Adam as DeepSpeed's FusedAdam (compiled at first use), with float32 "
+        "betas; --nofused_adam: as torch.optim.Adam, with float64 betas.",
     )
     fp16_kernels: str = option(
         "any",
-        "DeepSpeed on a CPU without FP16 instructions: any runs torch's software "
-        "FP16 with a warning, native refuses.",
+        "DeepSpeed on a CPU without FP16 instructions: any uses torch's software FP16 "
+        "and prints a note, native refuses to run.",
         choices=("any", "native"),
     )
     ds_config: str = option(
         "",
-        "A DeepSpeed configuration (JSON) to take batch size, optimizer, schedule, "
-        "precision, clipping, accumulation and ZeRO stage from.",
+        "DeepSpeed configuration (JSON file) from which to take batch size, optimizer, "
+        "schedule, precision, clipping, accumulation and ZeRO stage.",
         run_only=True,
     )
 
     # Files.
     workdir: str = option(
-        "", "Folder of this run's files; empty: a fresh one under runs/.", run_only=True
-    )
-    overwrite: bool = option(
-        False, "Replace the run that the workdir holds.", run_only=True
-    )
-    resume: bool = option(
-        False,
-        "Continue the run that the workdir holds, from its last checkpoint.",
+        "",
+        "Folder for the files of the run; empty: a new folder under runs/.",
         run_only=True,
     )
-    checkpoint_every: int = option(
-        0, "Epochs between checkpoints; 0: none but on SIGTERM.", minimum=0
+    overwrite: bool = option(
+        False, "Replace the run in --workdir, if there is one.", run_only=True
     )
-    keep: int = option(2, "Checkpoints to keep, the newest.", minimum=1)
+    resume: bool = option(
+        False, "Continue the run in --workdir from its last checkpoint.", run_only=True
+    )
+    checkpoint_every: int = option(
+        0, "Epochs between checkpoints; 0: only on SIGTERM.", minimum=0
+    )
+    keep: int = option(2, "Number of checkpoints to keep, the latest ones.", minimum=1)
     evaluate_train: bool = option(
         False,
-        "Evaluate the training split too, as the test split is, after each epoch.",
+        "Evaluate the training split too after each epoch, as the test split is.",
     )
-    plots: bool = option(True, "Draw the workdir's plots at the end.")
+    plots: bool = option(True, "Draw plots into --workdir at the end of the run.")
     init_params: str = option(
         "",
-        "A params.safetensors to start from instead of fresh parameters.",
+        "params.safetensors with the initial parameters; empty: initialize them.",
         run_only=True,
     )
     record: str = option(
         "off",
-        "Trace to write under the workdir: losses, + parameters and moments, or + "
-        "activations and gradients.",
+        "Trace to write to --workdir: losses; params: and parameters and moments; "
+        "full: and activations and gradients.",
         choices=("off", "losses", "params", "full"),
         run_only=True,
     )
     record_steps: int = option(
-        50, "Steps to record, from the first.", minimum=1, run_only=True
+        50, "Number of steps to record, from the first one.", minimum=1, run_only=True
     )
 
     def replace(self, **changes) -> "Experiment":
-        """A copy with some fields changed; not checked again."""
+        """Returns a copy with some fields changed, without checking it again."""
         return dataclasses.replace(self, **changes)

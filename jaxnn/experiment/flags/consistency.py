@@ -1,18 +1,21 @@
-"""Flags that must agree with each other: one clear line on the first that do not."""
+"""Checks that flags agree with each other; one clear line on the first that do not."""
 
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import options
 from jaxnn.experiment.flags.config import Experiment
 
 RECURRENT = ("rnn", "lstm", "gru")
+TRANSFORMERS = ("transformer", "transformer_encoder")
+
+# Models that need --hidden_sizes, and models that may have them.
 HIDDEN = ("mlp", *RECURRENT)
 MAY_HIDE = (*HIDDEN, "cnn")
-TRANSFORMERS = ("transformer", "transformer_encoder")
+
 RESNET_DEPTHS = (18, 20, 32, 50)
 
 
 def check(experiment: Experiment) -> None:
-    """Raises UserError on the first flag that is out of range or at odds with another."""
+    """Raises UserError on the first flag out of range or in conflict with another."""
     options.check_ranges(experiment)
     for rule in (
         _network,
@@ -28,13 +31,13 @@ def check(experiment: Experiment) -> None:
 
 
 def _network(experiment: Experiment) -> None:
-    model, layers = experiment.model, len(experiment.hidden_sizes)
+    model = experiment.model
+    layers = len(experiment.hidden_sizes)
     if model not in MAY_HIDE and layers:
-        hint = (
-            "use --width and --num_layers"
-            if model in TRANSFORMERS
-            else "use --model=mlp"
-        )
+        if model in TRANSFORMERS:
+            hint = "use --width and --num_layers"
+        else:
+            hint = "use --model=mlp"
         raise UserError(
             f"--hidden_sizes: --model={model} has no hidden layers, got {layers}; "
             f"{hint}"
@@ -49,6 +52,8 @@ def _network(experiment: Experiment) -> None:
             "--channels: --model=cnn needs at least one convolution, e.g. "
             "--channels=32,64"
         )
+    # Padding is (kernel_size - 1) // 2 on each side, which keeps height and width only
+    # if the kernel is odd.
     if model == "cnn" and experiment.kernel_size % 2 == 0:
         raise UserError(f"--kernel_size: must be odd, got {experiment.kernel_size}")
     if model == "resnet" and experiment.resnet_depth not in RESNET_DEPTHS:
@@ -68,11 +73,9 @@ def _network(experiment: Experiment) -> None:
 
 
 def _dropout(experiment: Experiment) -> None:
-    model, layers, rates = (
-        experiment.model,
-        len(experiment.hidden_sizes),
-        len(experiment.dropout_rates),
-    )
+    model = experiment.model
+    layers = len(experiment.hidden_sizes)
+    rates = len(experiment.dropout_rates)
     if model in TRANSFORMERS and rates > 1:
         raise UserError(f"--dropout_rates: --model={model} takes one rate, got {rates}")
     if model not in TRANSFORMERS and rates not in (0, layers):
@@ -97,11 +100,10 @@ def _objective(experiment: Experiment) -> None:
             "--patience: early stopping needs a validation split; set "
             "--validation_fraction, e.g. to 0.1"
         )
-    if (
-        experiment.patience
-        and experiment.resume
-        and (experiment.coordinator_address or experiment.distributed)
-    ):
+    # Only process 0 reads the losses of the epochs done from metrics.csv; the others
+    # would not stop with it.
+    several = experiment.coordinator_address or experiment.distributed
+    if experiment.patience and experiment.resume and several:
         raise UserError(
             "--patience: a run of several processes that may stop early cannot be "
             "resumed; go on in one"
@@ -109,6 +111,7 @@ def _objective(experiment: Experiment) -> None:
 
 
 def _schedule(experiment: Experiment) -> None:
+    # Learning rates are float32, whose normal range is 1.2e-38 to 3.4e38.
     if not 1e-37 < experiment.learning_rate < 1e37:
         raise UserError(
             f"--learning_rate: {experiment.learning_rate:g} is outside float32's "
@@ -119,11 +122,9 @@ def _schedule(experiment: Experiment) -> None:
             f"--min_learning_rate: {experiment.min_learning_rate:g} is above "
             f"--learning_rate={experiment.learning_rate:g}"
         )
-    if (
-        experiment.warmup_steps
-        and "warmup" not in experiment.schedule
-        and experiment.schedule != "one_cycle"
-    ):
+    # What else depends on the number of steps is checked in schedules.py.
+    warms_up = "warmup" in experiment.schedule or experiment.schedule == "one_cycle"
+    if experiment.warmup_steps and not warms_up:
         raise UserError(
             f"--warmup_steps: --schedule={experiment.schedule} has no warm-up"
         )
@@ -141,18 +142,24 @@ def _data(experiment: Experiment) -> None:
         raise UserError(
             f"--data_path: --dataset={experiment.dataset} needs the file to read"
         )
+    # torch_ref/threefry.py computes jax.random.key(seed) for seeds below 2**31.
     if experiment.seed >= 2**31 or experiment.split_seed >= 2**31:
         raise UserError("--seed, --split_seed: must be less than 2147483648")
 
 
 def _batch(experiment: Experiment) -> None:
-    parts = (
-        ("--num_devices", max(experiment.num_devices, 1)),
-        ("--accumulation_steps", experiment.accumulation_steps),
-    )
-    product = parts[0][1] * parts[1][1]
-    if experiment.batch_size % product:
-        named = " times ".join(f"{flag}={count}" for flag, count in parts if count > 1)
+    # Devices share a batch equally, and microbatches have equal sizes. --num_devices=0
+    # stands for all devices, whose number is not known here.
+    factors = {
+        "--num_devices": max(experiment.num_devices, 1),
+        "--accumulation_steps": experiment.accumulation_steps,
+    }
+    if experiment.batch_size % (
+        factors["--num_devices"] * factors["--accumulation_steps"]
+    ):
+        named = " times ".join(
+            f"{flag}={count}" for flag, count in factors.items() if count > 1
+        )
         raise UserError(
             f"--batch_size: {experiment.batch_size} is not divisible by {named}; "
             "change one of them"
@@ -173,7 +180,8 @@ def _run(experiment: Experiment) -> None:
 
 
 def _hosts(experiment: Experiment) -> None:
-    address, processes = experiment.coordinator_address, experiment.num_processes
+    address = experiment.coordinator_address
+    processes = experiment.num_processes
     if address and not address.rpartition(":")[2].isdigit():
         raise UserError(f"--coordinator_address: {address!r} is not HOST:PORT")
     if bool(address) != bool(processes):

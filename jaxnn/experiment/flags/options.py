@@ -1,5 +1,4 @@
-"""Dataclass fields that are flags: definition, conversion, range checks, and back to a
-flagfile."""
+"""Dataclass fields that are flags: definition, conversion, range checks, flagfile."""
 
 import dataclasses
 import math
@@ -24,15 +23,15 @@ def option(
     """Returns a dataclass field that is also a flag.
 
     Args:
-      default: value without the flag; its type (bool, int, float, str, tuple) is the
-        flag's.
-      help: what it does, with units.
-      choices: the allowed strings; empty means any.
+      default: default value; its type (bool, int, float, str or tuple) is that of the
+        flag.
+      help: help text, with units.
+      choices: allowed strings; empty: any string.
       minimum: smallest allowed value, inclusive.
       above: lower bound, exclusive.
       below: upper bound, exclusive.
-      run_only: True for what belongs to one run and not to the experiment;
-        such flags are left out of `experiment.flags`.
+      run_only: True if the flag belongs to one run and not to the experiment; it is
+        then left out of `experiment.flags`.
     """
     metadata = dict(
         help=help,
@@ -48,18 +47,23 @@ def option(
 def define_flags(fields: Sequence[dataclasses.Field], values: flags.FlagValues) -> None:
     """Defines one absl flag per field on `values`."""
     for field in fields:
-        define = _DEFINERS[type(field.default)]
-        default = (
-            list(map(str, field.default))
-            if isinstance(field.default, tuple)
-            else field.default
-        )
+        default = field.default
+        if isinstance(default, tuple):
+            # DEFINE_list takes the default as a list of strings.
+            default = list(map(str, default))
+
+        # An empty choice means "not given" (--precision); it is not listed.
+        choices = [choice for choice in field.metadata["choices"] if choice]
         text = field.metadata["help"]
-        if any(field.metadata["choices"]):
-            text += f" One of: {', '.join(filter(None, field.metadata['choices']))}."
+        if choices:
+            text += f" One of: {', '.join(choices)}."
+
+        define = _DEFINERS[type(field.default)]
         define(field.name, default, text, flag_values=values)
 
 
+# No DEFINE_enum: `check_ranges` reports unknown values, in the same words for flags and
+# for values from a ds_config.
 _DEFINERS = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
@@ -72,41 +76,47 @@ _DEFINERS = {
 def read_flags(
     fields: Sequence[dataclasses.Field], values: flags.FlagValues
 ) -> dict[str, Any]:
-    """Field name -> value of its parsed flag.
+    """Returns field name -> value of its parsed flag.
 
     Raises:
-      UserError: a list holds something that is not a number.
+      UserError: an element of a list is not a number.
     """
     return {field.name: _convert(field, values[field.name].value) for field in fields}
 
 
 def check_ranges(instance: Any) -> None:
-    """Raises UserError on the first field of a dataclass that is out of range or
-    unknown."""
+    """Raises UserError on the first field of a dataclass that its option forbids."""
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
-        for item in value if isinstance(value, tuple) else (value,):
+        items = value if isinstance(value, tuple) else (value,)
+        for item in items:
             _check_value(field, item)
 
 
 def to_flagfile(instance: Any) -> str:
-    """The text of a flagfile that gives a dataclass its values again, without what
-    belongs to one run."""
+    """Returns the flagfile that sets a dataclass's values, without `run_only` flags."""
     lines = []
     for field in dataclasses.fields(instance):
-        value = getattr(instance, field.name)
-        if isinstance(value, tuple):
-            value = ",".join(map(str, value))
         if not field.metadata["run_only"]:
-            lines.append(
-                f"--{field.name}={str(value).lower() if isinstance(value, bool) else value}\n"
-            )
+            text = _as_text(getattr(instance, field.name))
+            lines.append(f"--{field.name}={text}\n")
     return "".join(lines)
 
 
+def _as_text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    # str() of a float is the shortest text that reads back as the same float.
+    return str(value)
+
+
 def _convert(field: dataclasses.Field, value: Any) -> Any:
+    """Converts the strings of a list flag to a tuple of numbers."""
     if not isinstance(field.default, tuple):
         return value
+    # The default of a list flag is empty and tells nothing about its elements.
     element = float if field.name == "dropout_rates" else int
     try:
         return tuple(element(item) for item in value if item)
@@ -118,12 +128,12 @@ def _convert(field: dataclasses.Field, value: Any) -> Any:
 
 
 def _check_value(field: dataclasses.Field, value: Any) -> None:
-    rules, flag = field.metadata, f"--{field.name}"
+    rules = field.metadata
+    flag = f"--{field.name}"
     if any(rules["choices"]) and value not in rules["choices"]:
-        raise UserError(
-            f"{flag}: unknown value {value!r}; known: "
-            f"{', '.join(filter(None, rules['choices']))}"
-        )
+        known = ", ".join(filter(None, rules["choices"]))
+        raise UserError(f"{flag}: unknown value {value!r}; known: {known}")
+    # NaN passes every comparison below.
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{flag}: must be a finite number, got {value}")
     if rules["minimum"] is not None and value < rules["minimum"]:

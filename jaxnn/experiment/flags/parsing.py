@@ -1,4 +1,4 @@
-"""Flags -> the checked `Experiment`."""
+"""Parsed flags -> the checked `Experiment`."""
 
 import dataclasses
 
@@ -14,18 +14,17 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def from_flags(values: flags.FlagValues, default_precision: str) -> Experiment:
-    """The checked `Experiment` of parsed flags.
+    """Returns the checked `Experiment` of parsed flags.
 
     Args:
-      values: parsed flags, as `define_flags` defined them.
-      default_precision: what an empty `--precision` means to this program.
+      values: parsed flags, defined by `define_flags`.
+      default_precision: precision of this program if `--precision` is empty.
 
     Raises:
-      UserError: a value out of range, unknown, or at odds with another flag.
+      UserError: a value is unknown or out of range, or contradicts another flag.
     """
-    experiment = Experiment(
-        **options.read_flags(dataclasses.fields(Experiment), values)
-    )
+    fields = options.read_flags(dataclasses.fields(Experiment), values)
+    experiment = Experiment(**fields)
     experiment = experiment.replace(precision=experiment.precision or default_precision)
     consistency.check(experiment)
     return experiment

@@ -1,1 +1,1 @@
-"""What a run shows and leaves: log, metrics, scores, plots."""
+"""Results of a run: log, metrics, scores, baselines and plots."""

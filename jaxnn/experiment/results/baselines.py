@@ -1,5 +1,4 @@
-"""What a network must beat: the plain forecasts that its test metrics stand beside.
-NumPy only."""
+"""Baselines of regression: simple forecasts next to the metrics of the network."""
 
 import numpy as np
 
@@ -7,19 +6,19 @@ from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import scores
 
+# Data sets of measured rows, where linear regression may do as well as a network.
 TABLES = ("diabetes", "csv", "npz")
-"""Data sets of measured rows, which a plane may fit as well as a network does."""
 
 
 def compare(
     experiment: Experiment, data: Dataset, rmse: float
 ) -> dict[str, float | None]:
-    """The baselines of a regression, None where one is not defined.
+    """Returns the baselines of a regression; None: undefined.
 
     Args:
       experiment: names the data set.
-      data: the data set.
-      rmse: of the network on the test split.
+      data: data set.
+      rmse: test RMSE of the network.
     """
     if experiment.dataset == "sine":
         error = scores.root_mean_square(persistence(data) - data.test_targets)
@@ -27,37 +26,31 @@ def compare(
             "persistence_rmse": error,
             "times_below_persistence": error / rmse if rmse else None,
         }
-    if (
-        experiment.dataset in TABLES
-        and isinstance(data.train_inputs, np.ndarray)
-        and data.train_inputs.ndim == 2
-    ):
-        return {
-            "linear_regression_r2": scores.r2(
-                linear_regression(data), data.test_targets
-            )
-        }
+    # Not for memory-mapped Rows: least squares needs all of them in memory.
+    is_array = isinstance(data.train_inputs, np.ndarray)
+    if experiment.dataset in TABLES and is_array and data.train_inputs.ndim == 2:
+        predicted = linear_regression(data)
+        return {"linear_regression_r2": scores.r2(predicted, data.test_targets)}
     return {}
 
 
 def persistence(data: Dataset) -> np.ndarray:
-    """[test samples, 1]: the last value of each window in the unit of the targets, the
-    forecast of no change."""
+    """Forecast of no change: the last value of each window, [test samples, 1]."""
+    # Inputs may be scaled; targets are in the units of the series.
     last = data.test_inputs[:, -1]
     return (data.scaling.invert(last) if data.scaled_on_host else last)[:, :1]
 
 
 def linear_regression(data: Dataset) -> np.ndarray:
-    """[test samples, 1]: the plane that fits the training split best, of all such
-    planes the least steep.
+    """Least squares fit to the training split, [test samples, outputs] predictions.
 
-    The features are centred first, so that the intercept is not held small, as in
-    scikit-learn's LinearRegression.
+    Of all solutions it is the one with the smallest slopes, as in scikit-learn's
+    LinearRegression.
     """
-    inputs, targets = (
-        data.train_inputs.astype(np.float64),
-        data.train_targets.astype(np.float64),
-    )
-    center, offset = inputs.mean(axis=0), targets.mean(axis=0)
+    inputs = data.train_inputs.astype(np.float64)
+    targets = data.train_targets.astype(np.float64)
+    # Features are centred first, so that lstsq's minimum norm leaves the intercept out.
+    center = inputs.mean(axis=0)
+    offset = targets.mean(axis=0)
     slopes = np.linalg.lstsq(inputs - center, targets - offset, rcond=None)[0]
     return (data.test_inputs - center) @ slopes + offset

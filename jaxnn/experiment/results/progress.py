@@ -1,8 +1,9 @@
-"""Progress of a run: a bar on a terminal, plain lines otherwise."""
+"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 from collections.abc import Mapping
 
+# Lines that a run prints where there is no terminal.
 PLAIN_LINES = 10
 
 
@@ -10,7 +11,7 @@ class ProgressBar:
     """Shows epochs as they end.
 
     Args:
-      epochs: in the whole run; 0 shows nothing.
+      epochs: number of epochs in the run; 0: show nothing.
     """
 
     def __init__(self, epochs: int):
@@ -20,10 +21,12 @@ class ProgressBar:
 
     def show(self, row: Mapping[str, float]) -> None:
         """Shows one row of metrics.csv."""
+        epoch = row["epoch"]
         if self._bar:
-            self._bar.update(0, completed=row["epoch"], losses=_losses(row))
-        elif row["epoch"] % self._every == 0 or row["epoch"] == self._epochs:
-            print(f"epoch {row['epoch']}/{self._epochs}  {_losses(row)}", flush=True)
+            self._bar.update(0, completed=epoch, losses=_losses(row))
+        elif epoch % self._every == 0 or epoch == self._epochs:
+            # Flushed, because a pipe or a log file is buffered.
+            print(f"epoch {epoch}/{self._epochs}  {_losses(row)}", flush=True)
 
     def __enter__(self):
         if self._bar:
@@ -44,6 +47,7 @@ def _losses(row: Mapping[str, float]) -> str:
 
 
 def _bar(epochs: int):
+    # Imported only where a terminal shows it.
     from rich import progress
 
     bar = progress.Progress(

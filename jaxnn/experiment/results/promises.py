@@ -1,10 +1,10 @@
-"""The metric that a flagfile's head promises, read and checked.
+"""Promises: the metrics that the head of a flagfile expects, read and checked.
 
     # Expect: accuracy >= 0.95
     # Expect: weight_error < 0.01, bias_error < 0.01
     # Expect: loss_gap < regularization_digits_none.loss_gap
 
-Metrics are those of the `final` entry of summary.json; NAME.METRIC is that of another
+A metric is an entry of `final` in summary.json; NAME.METRIC is a metric of another
 experiment.
 """
 
@@ -25,9 +25,9 @@ class Promise(NamedTuple):
     """One promise.
 
     Attributes:
-      metric: of the experiment itself.
-      relation: a key of `RELATIONS`.
-      bound: a number, or "experiment.metric".
+      metric: metric of the experiment itself.
+      relation: key of `RELATIONS`.
+      bound: number, or "experiment.metric".
     """
 
     metric: str
@@ -38,27 +38,28 @@ class Promise(NamedTuple):
         return f"{self.metric} {self.relation} {self.bound}"
 
     def is_met(self, name: str, finals: Mapping[str, Mapping[str, float]]) -> bool:
-        """Whether the run of an experiment kept it.
+        """Returns True if the run of an experiment kept the promise.
 
         Args:
-          name: of the experiment.
+          name: name of the experiment.
           finals: experiment -> its `final` metrics.
         """
+        # Every comparison with NaN is False: a missing metric breaks the promise.
+        missing = float("nan")
         try:
             bound = float(self.bound)
         except ValueError:
             other, _, metric = self.bound.partition(".")
-            bound = finals.get(other, {}).get(metric, float("nan"))
-        return RELATIONS[self.relation](
-            finals[name].get(self.metric, float("nan")), bound
-        )
+            bound = finals.get(other, {}).get(metric, missing)
+        value = finals[name].get(self.metric, missing)
+        return RELATIONS[self.relation](value, bound)
 
 
 def read_promises(flagfile: pathlib.Path) -> list[Promise]:
-    """The promises in a flagfile's head.
+    """Reads the promises in the head of a flagfile.
 
     Raises:
-      UserError: there is none, or one that cannot be read.
+      UserError: there are none, or one is malformed.
     """
     line = _LINE.search(flagfile.read_text())
     promises = line.group(1).split(", ") if line else []

@@ -1,5 +1,4 @@
-"""What a finished run says of itself: the task's final metrics and the lines that print
-them. NumPy only."""
+"""Final metrics of a run by task, and the lines that print them."""
 
 import math
 from collections.abc import Mapping
@@ -17,12 +16,15 @@ from jaxnn.experiment.data.dataset import (
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import baselines, scores
 
-TRUE_WEIGHT, TRUE_BIAS = 2.0, 1.0  # of the linear data set
-GUESSES = 3
-"""Of how many a sample's class may be one, where there are more classes than that."""
+# The data set "linear" is y = 2x + 1.
+TRUE_WEIGHT = 2.0
+TRUE_BIAS = 1.0
 
+# k of the top-k accuracy, reported if there are more classes.
+GUESSES = 3
+
+# Limit of a cross-entropy in nats: exp overflows float64 above 709.
 MOST_NATS = 700
-"""A cross entropy beyond this has a perplexity beyond float64."""
 
 
 def final_metrics(
@@ -31,23 +33,24 @@ def final_metrics(
     params: Mapping[str, np.ndarray],
     outputs: np.ndarray,
 ) -> dict[str, Any]:
-    """The `final` entry of summary.json. A score that is not defined on this test split
-    is left out.
+    """Returns the `final` entry of summary.json.
+
+    Scores that are undefined on this test split are left out.
 
     Args:
-      experiment: names the data set.
-      data: its test split is what `outputs` answer.
+      experiment: names the data set and the model.
+      data: data set whose test split was predicted.
       params: flat master parameters.
-      outputs: [test samples, outputs] of the trained network; [test samples, steps,
+      outputs: [test samples, outputs] of the trained network, or [test samples, steps,
         vocabulary] for language.
     """
     final = TASKS[data.task](data, outputs)
     if data.task == REGRESSION:
         final |= baselines.compare(experiment, data, final["rmse"])
     if experiment.dataset == experiment.model == "linear":
-        final |= line_errors(
-            float(params["output/kernel"].item()), float(params["output/bias"].item())
-        )
+        weight = float(params["output/kernel"].item())
+        bias = float(params["output/bias"].item())
+        final |= line_errors(weight, bias)
     return {name: value for name, value in final.items() if value is not None}
 
 
@@ -58,7 +61,8 @@ def _regression(data: Dataset, outputs: np.ndarray) -> dict[str, Any]:
 def _binary(data: Dataset, outputs: np.ndarray) -> dict[str, Any]:
     positive = data.test_targets[:, 0] > 0.5
     counts = scores.confusion(positive, predicted_classes(data, outputs), 2)
-    return _accuracy(counts) | {
+    return {
+        **_accuracy(counts),
         "positive_class": data.class_names[1] if data.class_names else None,
         **scores.binary(counts),
         "roc_auc": scores.roc_auc(outputs[:, 0], positive),
@@ -66,19 +70,16 @@ def _binary(data: Dataset, outputs: np.ndarray) -> dict[str, Any]:
 
 
 def _multiclass(data: Dataset, outputs: np.ndarray) -> dict[str, Any]:
-    counts = scores.confusion(
-        data.test_targets, predicted_classes(data, outputs), outputs.shape[1]
-    )
+    targets = data.test_targets
+    classes = outputs.shape[1]
+    counts = scores.confusion(targets, predicted_classes(data, outputs), classes)
     final = _accuracy(counts)
-    if outputs.shape[1] > GUESSES:
+    if classes > GUESSES:
         final[f"top_{GUESSES}_accuracy"] = scores.top_k_accuracy(
-            outputs, data.test_targets, GUESSES
+            outputs, targets, GUESSES
         )
-    return (
-        final
-        | scores.macro(counts)
-        | {"roc_auc": scores.roc_auc_one_vs_rest(outputs, data.test_targets)}
-    )
+    final |= scores.macro(counts)
+    return final | {"roc_auc": scores.roc_auc_one_vs_rest(outputs, targets)}
 
 
 def _language(data: Dataset, outputs: np.ndarray) -> dict[str, Any]:
@@ -90,8 +91,9 @@ def _language(data: Dataset, outputs: np.ndarray) -> dict[str, Any]:
 
 
 def _accuracy(counts: np.ndarray) -> dict[str, Any]:
-    right, samples = int(counts.trace()), int(counts.sum())
-    return {"accuracy": right / samples, "correct": right, "samples": samples}
+    correct = int(counts.trace())
+    samples = int(counts.sum())
+    return {"accuracy": correct / samples, "correct": correct, "samples": samples}
 
 
 TASKS = {
@@ -103,18 +105,16 @@ TASKS = {
 
 
 def predicted_classes(data: Dataset, outputs: np.ndarray) -> np.ndarray:
-    """[samples] int: the class of each row of logits."""
-    return (
-        (outputs[:, 0] >= 0).astype(int)
-        if data.task == BINARY
-        else outputs.argmax(axis=-1)
-    )
+    """Returns [samples] int: the class of each row of logits."""
+    if data.task == BINARY:
+        return (outputs[:, 0] >= 0).astype(int)
+    return outputs.argmax(axis=-1)
 
 
 def line_errors(weight: float, bias: float) -> dict[str, Any]:
-    """How near a fitted line is to y = 2x + 1 (seed document 000): values, absolute and
-    per-cent errors, a word."""
-    weight_error, bias_error = abs(weight - TRUE_WEIGHT), abs(bias - TRUE_BIAS)
+    """Errors of a fitted line against y = 2x + 1: absolute, in percent, and a grade."""
+    weight_error = abs(weight - TRUE_WEIGHT)
+    bias_error = abs(bias - TRUE_BIAS)
     return {
         "weight": weight,
         "bias": bias,
@@ -127,7 +127,7 @@ def line_errors(weight: float, bias: float) -> dict[str, Any]:
 
 
 def quality(error: float) -> str:
-    """excellent below 0.01, good below 0.05, fair below 0.1, else poor."""
+    """Grade of an error: excellent < 0.01, good < 0.05, fair < 0.1, else poor."""
     for word, limit in (("excellent", 0.01), ("good", 0.05), ("fair", 0.1)):
         if error < limit:
             return word
@@ -135,28 +135,14 @@ def quality(error: float) -> str:
 
 
 def lines(final: Mapping[str, Any]) -> list[str]:
-    """The final metrics as a person reads them."""
+    """Returns the final metrics as lines to print."""
     if "quality" in final:
         found = _line_quality(final)
     elif "accuracy" in final:
-        found = [
-            f"test accuracy {final['accuracy']:.4f} ({final['correct']} of "
-            f"{final['samples']})"
-        ]
-        found += _class_scores(final)
+        found = _class_scores(final)
     else:
-        found = [
-            f"test {name.replace('_', ' ')} {final[name]:.6g}"
-            for name in PLAIN
-            if name in final
-        ]
-        found += _baselines(final)
-    gaps = [
-        f"{name.removesuffix('_gap')} {value:.6g}"
-        for name, value in final.items()
-        if name.endswith("_gap")
-    ]
-    return found + ([f"gap to the training split: {', '.join(gaps)}"] if gaps else [])
+        found = _plain(final) + _baselines(final)
+    return found + _gaps(final)
 
 
 def _line_quality(final: Mapping[str, Any]) -> list[str]:
@@ -170,17 +156,29 @@ def _line_quality(final: Mapping[str, Any]) -> list[str]:
 
 
 def _class_scores(final: Mapping[str, Any]) -> list[str]:
+    accuracy = (
+        f"test accuracy {final['accuracy']:.4f} ({final['correct']} of "
+        f"{final['samples']})"
+    )
     found = [
         f"{text} {final[name]:.4f}"
         for name, text in CLASS_SCORES.items()
         if name in final
     ]
-    positive = (
-        f"; class {final['positive_class']} against the rest"
-        if "positive_class" in final
-        else ""
-    )
-    return [f"test {', '.join(found)}{positive}"] if found else []
+    if not found:
+        return [accuracy]
+    positive = ""
+    if "positive_class" in final:
+        positive = f"; class {final['positive_class']} against the rest"
+    return [accuracy, f"test {', '.join(found)}{positive}"]
+
+
+def _plain(final: Mapping[str, Any]) -> list[str]:
+    return [
+        f"test {name.replace('_', ' ')} {final[name]:.6g}"
+        for name in PLAIN
+        if name in final
+    ]
 
 
 def _baselines(final: Mapping[str, Any]) -> list[str]:
@@ -188,15 +186,27 @@ def _baselines(final: Mapping[str, Any]) -> list[str]:
     if "linear_regression_r2" in final:
         found.append(f"linear regression: r2 {final['linear_regression_r2']:.6g}")
     if "persistence_rmse" in final:
+        line = f"persistence: rmse {final['persistence_rmse']:.6g}"
         times = final.get("times_below_persistence")
-        found.append(
-            f"persistence: rmse {final['persistence_rmse']:.6g}"
-            + (f", {times:.4g} times the network's" if times else "")
-        )
+        if times:
+            line += f", {times:.4g} times the network's"
+        found.append(line)
     return found
 
 
+def _gaps(final: Mapping[str, Any]) -> list[str]:
+    gaps = [
+        f"{name.removesuffix('_gap')} {value:.6g}"
+        for name, value in final.items()
+        if name.endswith("_gap")
+    ]
+    return [f"gap to the training split: {', '.join(gaps)}"] if gaps else []
+
+
+# Metrics with a line each.
 PLAIN = ("mae", "rmse", "r2", "max_error", "bits_per_character", "perplexity")
+
+# Metrics that share the second line of a classification -> their names there.
 CLASS_SCORES = {
     "precision": "precision",
     "recall": "recall",

@@ -1,5 +1,4 @@
-"""A run as it is written down and shown: rows while it trains, the summary, files and
-plots at its end."""
+"""Log of a run: metrics by epoch, then summary, parameters, plots and printed lines."""
 
 import importlib.metadata
 import pathlib
@@ -20,15 +19,17 @@ from jaxnn.experiment.results.progress import ProgressBar
 
 
 class RunLog:
-    """Collects one run's results; both stacks fill it the same way.
+    """Collects, writes and prints the results of one run, the same for both stacks.
 
     Args:
-      experiment: what runs.
+      experiment: experiment that runs.
       data: its data set.
       stack: "jax" or "torch".
-      workdir: made by `records.create_workdir`; None on a rank that writes and shows
-        nothing.
-      metric_name: of the metric that accompanies the test loss.
+      workdir: run directory, or None on processes that do not write.
+      metric_name: name of the metric next to the test loss.
+
+    Attributes:
+      skipped_steps: number of skipped (overflowed) steps so far.
     """
 
     def __init__(
@@ -39,18 +40,30 @@ class RunLog:
         workdir: pathlib.Path | None,
         metric_name: str,
     ):
-        self._experiment, self._data, self._stack = experiment, data, stack
-        self._workdir, self._metric_name = workdir, metric_name
+        self._experiment = experiment
+        self._data = data
+        self._stack = stack
+        self._workdir = workdir
+        self._metric_name = metric_name
         self._writer = artifacts.MetricsWriter(workdir) if workdir else None
         self._progress = ProgressBar(experiment.epochs if workdir else 0)
         self._row: dict[str, float] = {}
         self._rows: list[dict[str, float]] = []
         self._best: dict[str, Any] = {}
-        self.skipped_steps, self._samples_seen = 0, 0
+        self._samples_seen = 0
+        self.skipped_steps = 0
 
     def resume(self, epochs: int, skipped_steps: int) -> list[float]:
-        """Continues the log of a run after so many epochs; returns their losses on the
-        validation split, if any."""
+        """Continues the log of a run.
+
+        Args:
+          epochs: number of epochs done; later rows of metrics.csv are dropped.
+          skipped_steps: number of steps skipped in them.
+
+        Returns:
+          The validation losses of these epochs; [] without a validation split and on
+          processes that do not write.
+        """
         self.skipped_steps = skipped_steps
         if not self._writer:
             return []
@@ -84,32 +97,33 @@ class RunLog:
         learning_rate: float,
         means: Mapping[str, Sequence[float]],
     ) -> None:
-        """Writes and shows one epoch.
+        """Writes and shows the metrics of one epoch.
 
         Args:
-          epoch: 0-based.
+          epoch: epoch index, from 0.
           losses: [steps] mean loss of each batch.
           weights: [steps] samples in each batch.
-          skipped: [steps] bool.
-          learning_rate: of the last step.
-          means: split -> mean loss and mean metric; "test" first.
+          skipped: [steps] bool, True for overflowed steps.
+          learning_rate: learning rate of the last step.
+          means: split -> (mean loss, mean metric); "test" first.
 
         Raises:
           UserError: a value is not finite.
         """
         self.skipped_steps += int(skipped.sum())
         self._samples_seen += int(weights.sum())
-        known = (
-            np.isfinite(losses) | ~skipped
-        )  # a skipped FP16 step may have overflowed in the loss itself
-        losses, counts = losses[known], weights[known]
-        train_loss = (
-            float(losses @ counts / counts.sum()) if known.any() else float("nan")
-        )
-        steps = int(self._row.get("step", 0)) + len(weights)
+
+        # A skipped FP16 step may have overflowed in the loss itself. It is left out of
+        # the mean; any other loss that is not finite stops the run.
+        known = np.isfinite(losses) | ~skipped
+        counts = weights[known]
+        train_loss = float("nan")
+        if known.any():
+            train_loss = float(losses[known] @ counts / counts.sum())
+
         self._row = {
             "epoch": epoch + 1,
-            "step": steps,
+            "step": int(self._row.get("step", 0)) + len(weights),
             "learning_rate": float(learning_rate),
             "train_loss": train_loss,
         }
@@ -124,8 +138,10 @@ class RunLog:
             self._progress.show(self._row)
 
     def keep(self, epoch: int) -> None:
-        """Says that early stopping restored the parameters after an epoch (0-based),
-        whose figures count."""
+        """Records that early stopping restored the parameters of an epoch, from 0.
+
+        The summary then holds the metrics of that epoch instead of the last one's.
+        """
         self._best = {
             "best_epoch": epoch + 1,
             "stopped_early": self._row["epoch"] < self._experiment.epochs,
@@ -141,15 +157,14 @@ class RunLog:
         more: Mapping[str, Any] | None = None,
         predict: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
-        """Writes parameters, summary and plots, and prints the outcome, where the time
-        went and where the files are.
+        """Writes parameters, summary and plots; prints metrics, times and the workdir.
 
         Args:
           params: flat master parameters.
-          outputs: [test samples, ...] of the trained network.
-          clock: has ended "train" and "compile".
-          devices: a name for each device trained on.
-          packages: distributions whose versions matter.
+          outputs: [test samples, ...] outputs of the trained network.
+          clock: clock whose stages "train" and "compile" have ended.
+          devices: name of each device trained on.
+          packages: distributions whose versions the summary holds.
           more: further entries of the summary.
           predict: inputs [n, ...] -> outputs [n, ...] of the trained network, for the
             plots.
@@ -167,15 +182,9 @@ class RunLog:
             "versions": versions(packages),
             **(more or {}),
         }
-        artifacts.require_finite(summary, artifacts.SUMMARY)
-        artifacts.write_params(self._workdir / artifacts.PARAMS, params)
-        artifacts.write_summary(self._workdir, summary)
-        if self._data.description:
-            artifacts.write_text(
-                self._workdir / artifacts.DATA,
-                description.to_json(self._data.description),
-            )
+        self._write(self._workdir, params, summary)
         if self._experiment.plots:
+            # matplotlib takes long to import.
             from jaxnn.experiment.results import plots
 
             plots.draw(
@@ -184,14 +193,28 @@ class RunLog:
         clock.end("files")
         self._announce(final, clock)
 
+    def _write(
+        self,
+        workdir: pathlib.Path,
+        params: Mapping[str, np.ndarray],
+        summary: Mapping[str, Any],
+    ) -> None:
+        # Checked before anything is written: a run that diverged leaves no parameters.
+        artifacts.require_finite(summary, artifacts.SUMMARY)
+        artifacts.write_params(workdir / artifacts.PARAMS, params)
+        artifacts.write_summary(workdir, summary)
+        if self._data.description:
+            text = description.to_json(self._data.description)
+            artifacts.write_text(workdir / artifacts.DATA, text)
+
     def _summary(self, clock: "Clock", final: Mapping[str, Any]) -> dict[str, Any]:
-        experiment, row, kept = self._experiment, self._row, self._kept_row()
+        kept = self._kept_row()
         return {
-            "experiment": experiment.name,
+            "experiment": self._experiment.name,
             "stack": self._stack,
-            "precision": experiment.precision,
-            "epochs": int(row["epoch"]),
-            "steps": int(row["step"]),
+            "precision": self._experiment.precision,
+            "epochs": int(self._row["epoch"]),
+            "steps": int(self._row["step"]),
             "skipped_steps": self.skipped_steps,
             "train_loss": kept["train_loss"],
             "test_loss": kept["test_loss"],
@@ -203,23 +226,22 @@ class RunLog:
         }
 
     def _kept_row(self) -> dict[str, float]:
-        return next(
-            (row for row in self._rows if row["epoch"] == self._best.get("best_epoch")),
-            self._row,
-        )
+        """Returns the row of the epoch whose parameters are kept."""
+        best_epoch = self._best.get("best_epoch")
+        best = (row for row in self._rows if row["epoch"] == best_epoch)
+        return next(best, self._row)
 
     def _gaps(self) -> dict[str, float]:
-        """How much worse the test split fares than the training split, under
-        `--evaluate_train`."""
+        """Returns the generalization gaps, test - training, with `--evaluate_train`."""
         row = self._kept_row()
         if "evaluated_train_loss" not in row:
             return {}
         metric = self._metric_name
+        # Absolute, because an accuracy falls and an error grows.
+        difference = row[f"evaluated_train_{metric}"] - row[f"test_{metric}"]
         return {
             "loss_gap": row["test_loss"] - row["evaluated_train_loss"],
-            f"{metric}_gap": abs(
-                row[f"evaluated_train_{metric}"] - row[f"test_{metric}"]
-            ),
+            f"{metric}_gap": abs(difference),
         }
 
     def _announce(self, final: Mapping[str, Any], clock: "Clock") -> None:
@@ -234,41 +256,39 @@ class RunLog:
                 f"{self.skipped_steps} of {self._row['step']} steps skipped (FP16 "
                 "overflow)"
             )
-        print(
-            "seconds: "
-            + ", ".join(
-                f"{stage} {value:.2f}" for stage, value in clock.seconds.items()
-            )
-        )
+        times = [f"{stage} {value:.2f}" for stage, value in clock.seconds.items()]
+        print(f"seconds: {', '.join(times)}")
         print(f"files: {self._workdir}")
 
 
 class Clock:
-    """Wall seconds of each stage of a run.
+    """Wall time of each stage of a run.
 
     Attributes:
-      seconds: stage -> seconds. "import" is the processor time the process had used at
-        the start, which is what importing took.
+      seconds: stage -> seconds.
     """
 
     def __init__(self):
+        # Nothing can time the imports from before the first of them; the processor time
+        # of the process so far is what they took.
         self.seconds = {"import": time.process_time()}
         self._last = time.perf_counter()
 
     def end(self, stage: str, **parts: float) -> None:
-        """Ends a stage that began where the last one ended.
+        """Ends a stage, which began where the last one ended.
 
         Args:
-          stage: its name.
-          **parts: seconds of this stage that count as stages of their own.
+          stage: name of the stage.
+          **parts: seconds within this stage that count as stages of their own.
         """
         now = time.perf_counter()
-        self.seconds |= parts | {stage: now - self._last - sum(parts.values())}
+        rest = now - self._last - sum(parts.values())
+        self.seconds |= parts | {stage: rest}
         self._last = now
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Python's version and each installed distribution's."""
+    """Returns the versions of Python and of installed distributions."""
     return {
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},
@@ -278,12 +298,12 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
 def stop_unless_finite(
     names: Sequence[str], finite: np.ndarray, first_step: int
 ) -> None:
-    """Raises UserError naming the first step and tensor that is not finite.
+    """Raises UserError with the first step and tensor that is not finite.
 
     Args:
       names: [tensors] names.
-      finite: [steps, tensors] bool.
-      first_step: step number of the first row.
+      finite: [steps, tensors] bool, True for finite tensors.
+      first_step: index of the first of these steps in the run.
     """
     if not finite.all():
         step, tensor = np.argwhere(~finite)[0]

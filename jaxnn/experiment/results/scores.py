@@ -1,22 +1,22 @@
-"""Scores of predictions, as scikit-learn defines them, in NumPy: importing
-`sklearn.metrics` takes 0.7 s.
+"""Scores of predictions, as scikit-learn defines them, in NumPy.
 
-A score that is not defined on what it is given (a ratio over nothing) is None.
+NumPy alone, because importing sklearn.metrics takes 0.7 s. A score that is undefined on
+its input (a ratio with denominator 0) is None.
 """
 
 import numpy as np
 
+# Windows of text whose logits are in memory as float64 at once.
 ROWS_AT_ONCE = 256
-"""Windows of text whose logits are held in float64 at once."""
 
 
 def confusion(targets: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """[classes, classes] counts of samples by true (row) and predicted (column) class.
+    """Returns [classes, classes] counts of samples by true (row) and predicted class.
 
     Args:
       targets: [n] int classes.
       predicted: [n] int classes.
-      classes: how many there are.
+      classes: number of classes.
     """
     pairs = targets.astype(np.int64) * classes + predicted
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
@@ -25,8 +25,8 @@ def confusion(targets: np.ndarray, predicted: np.ndarray, classes: int) -> np.nd
 def binary(counts: np.ndarray) -> dict[str, float | None]:
     """Precision, recall and F1 of class 1.
 
-    precision = TP / (TP + FP), recall = TP / (TP + FN), F1 = 2 TP / (2 TP + FP + FN),
-    their harmonic mean (van Rijsbergen 1979).
+    precision = TP / (TP + FP), recall = TP / (TP + FN), and their harmonic mean F1 =
+    2 TP / (2 TP + FP + FN) (van Rijsbergen 1979).
 
     Args:
       counts: [2, 2] from `confusion`.
@@ -38,16 +38,16 @@ def binary(counts: np.ndarray) -> dict[str, float | None]:
 
 
 def macro(counts: np.ndarray) -> dict[str, float]:
-    """Precision, recall and F1, averaged over the classes that are in the targets or
-    the predictions.
+    """Precision, recall and F1, averaged over classes.
 
-    A class that is never predicted has precision 0, one that never occurs recall 0, as
-    in scikit-learn: leaving it out would reward ignoring it.
+    Classes that are in neither targets nor predictions are left out.
 
     Args:
       counts: [classes, classes] from `confusion`.
     """
     present = counts.sum(axis=0) + counts.sum(axis=1) > 0
+    # As in scikit-learn, a class that is never predicted has precision 0 and one that
+    # never occurs recall 0: leaving them out would reward a model that ignores a class.
     return {
         name: float(np.nan_to_num(values[present]).mean())
         for name, values in _by_class(counts).items()
@@ -55,8 +55,12 @@ def macro(counts: np.ndarray) -> dict[str, float]:
 
 
 def _by_class(counts: np.ndarray) -> dict[str, np.ndarray]:
-    right, predicted, true = counts.diagonal(), counts.sum(axis=0), counts.sum(axis=1)
-    with np.errstate(invalid="ignore"):  # 0 / 0 is nan: not defined
+    """Returns score -> [classes]; NaN: undefined."""
+    right = counts.diagonal()
+    predicted = counts.sum(axis=0)
+    true = counts.sum(axis=1)
+    # 0 / 0 is NaN.
+    with np.errstate(invalid="ignore"):
         return {
             "precision": right / predicted,
             "recall": right / true,
@@ -65,48 +69,48 @@ def _by_class(counts: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def top_k_accuracy(outputs: np.ndarray, targets: np.ndarray, k: int) -> float:
-    """Share of the samples whose class has one of the k largest scores; of equal scores
-    the first class's is larger.
+    """Share of samples whose class is among the k largest scores.
 
     Args:
-      outputs: [n, classes].
+      outputs: [n, classes] scores.
       targets: [n] int classes.
-      k: how many guesses count.
+      k: number of guesses that count.
     """
     own = np.take_along_axis(outputs, targets[:, None], axis=1)
+    # Of equal scores, that of the first class counts as larger, as in argmax.
     before = np.arange(outputs.shape[1]) < targets[:, None]
     rank = ((outputs > own) | ((outputs == own) & before)).sum(axis=1)
     return float(np.mean(rank < k))
 
 
 def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float | None:
-    """The area under the ROC curve: how often a positive sample scores above a negative
-    one, ties counting half.
+    """Area under the ROC curve.
 
-    That is the rank statistic of Mann & Whitney 1947; its numerator is counted in
-    integers.
+    It is the probability that a positive sample scores above a negative one, with ties
+    counting half: the rank statistic of Mann & Whitney 1947.
 
     Args:
-      scores: [n] real.
-      positive: [n] bool; one value only: None.
+      scores: [n] float.
+      positive: [n] bool; None is returned if all are equal.
     """
-    positives, negatives = scores[positive], np.sort(scores[~positive])
+    positives = scores[positive]
+    negatives = np.sort(scores[~positive])
     if not len(positives) or not len(negatives):
         return None
-    below, not_above = (
-        int(np.searchsorted(negatives, positives, side).sum())
-        for side in ("left", "right")
-    )
+
+    # Pairs are counted in integers: below counts the ties not at all, not_above counts
+    # them whole, and the mean of both counts them half.
+    below = int(np.searchsorted(negatives, positives, "left").sum())
+    not_above = int(np.searchsorted(negatives, positives, "right").sum())
     return (below + not_above) / (2 * len(positives) * len(negatives))
 
 
 def roc_auc_one_vs_rest(outputs: np.ndarray, targets: np.ndarray) -> float | None:
-    """ROC AUC of each class's softmax against all others, averaged over the classes;
-    None if one never occurs.
+    """Mean over the classes of the ROC AUC of a class's softmax against all others.
 
     Args:
       outputs: [n, classes] logits.
-      targets: [n] int classes.
+      targets: [n] int classes; None is returned if a class never occurs.
     """
     scores = softmax(outputs)
     areas = [
@@ -123,7 +127,7 @@ def softmax(outputs: np.ndarray) -> np.ndarray:
 
 
 def cross_entropy(outputs: np.ndarray, targets: np.ndarray) -> float:
-    """log(sum_k exp(z_k)) - z_t in nats, averaged over every position of every sample.
+    """log(sum_k exp(z_k)) - z_t in nats, averaged over all positions of all samples.
 
     Args:
       outputs: [n, steps, classes] logits z.
@@ -134,15 +138,16 @@ def cross_entropy(outputs: np.ndarray, targets: np.ndarray) -> float:
         rows = slice(start, start + ROWS_AT_ONCE)
         logits = _below_zero(outputs[rows])
         own = np.take_along_axis(logits, targets[rows, :, None], axis=-1)[..., 0]
-        total += float((np.log(np.exp(logits).sum(axis=-1)) - own).sum())
+        normalizers = np.log(np.exp(logits).sum(axis=-1))
+        total += float((normalizers - own).sum())
     return total / targets.size
 
 
 def regression(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float | None]:
-    """Mean absolute, root mean square and largest error, and R^2.
+    """Mean absolute, root mean square and maximum error, and R^2.
 
     Args:
-      outputs: [n, outputs].
+      outputs: [n, outputs] predictions.
       targets: [n, outputs].
     """
     error = outputs.astype(np.float64) - targets
@@ -160,24 +165,22 @@ def root_mean_square(errors: np.ndarray) -> float:
 
 
 def r2(outputs: np.ndarray, targets: np.ndarray) -> float | None:
-    """1 - sum((y - t)^2) / sum((t - mean t)^2), the share of the variance explained,
-    averaged over the outputs.
+    """1 - sum((y - t)^2) / sum((t - mean t)^2), averaged over the outputs.
 
     Args:
-      outputs: [n, outputs].
-      targets: [n, outputs]; one of them constant: None.
+      outputs: [n, outputs] predictions y.
+      targets: [n, outputs] targets t; None is returned if an output is constant.
     """
     if (np.ptp(targets, axis=0) == 0).any():
         return None
-    outputs, targets = outputs.astype(np.float64), targets.astype(np.float64)
+    outputs = outputs.astype(np.float64)
+    targets = targets.astype(np.float64)
     unexplained = np.square(targets - outputs).sum(axis=0)
-    return float(
-        (1 - unexplained / np.square(targets - targets.mean(axis=0)).sum(axis=0)).mean()
-    )
+    total = np.square(targets - targets.mean(axis=0)).sum(axis=0)
+    return float((1 - unexplained / total).mean())
 
 
 def _below_zero(logits: np.ndarray) -> np.ndarray:
-    """Logits in float64, moved so that the largest of each is 0: their exponentials do
-    not overflow."""
+    """Shifts logits to a maximum of 0 in float64, where exp cannot overflow."""
     logits = logits.astype(np.float64)
     return logits - logits.max(axis=-1, keepdims=True)

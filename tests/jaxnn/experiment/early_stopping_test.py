@@ -9,7 +9,7 @@ from jaxnn.experiment.early_stopping import EarlyStopping
 
 
 def run(losses, patience, min_delta=0.0):
-    """(epochs taken, best epoch)."""
+    """(epochs done, best epoch)."""
     stopping = EarlyStopping(patience, min_delta)
     for epoch, loss in enumerate(losses):
         if not stopping.improves(loss) and stopping.is_over:

@@ -1,8 +1,7 @@
-"""Tests of jaxnn/experiment/schedules.py, entry for entry against torch's, DeepSpeed's
-and optax's schedulers.
+"""Tests of jaxnn/experiment/schedules.py against torch, DeepSpeed and optax.
 
-One float32 ulp allows for the last float64 bit of two libraries, which may turn the
-rounding.
+Every rate must agree to one float32 ulp: two libraries may differ in the last bit of
+float64, which may turn the rounding.
 """
 
 import math
@@ -20,7 +19,9 @@ from jaxnn.experiment import schedules
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 
-RATES, STEPS, FLOORS = st.floats(1e-6, 10), st.integers(1, 300), st.floats(0, 1)
+RATES = st.floats(1e-6, 10)
+STEPS = st.integers(1, 300)
+FLOORS = st.floats(0, 1)
 fast = settings(deadline=None, max_examples=20, derandomize=True)
 
 
@@ -30,28 +31,28 @@ def deepspeed_schedules():
         warnings.simplefilter("ignore")
         from deepspeed.runtime import lr_schedules
 
-        patch.setattr(
-            lr_schedules.logger, "warning", lambda message: None
-        )  # "before it has started"
+        # They warn that the rate is read before the first step().
+        patch.setattr(lr_schedules.logger, "warning", lambda message: None)
         yield lr_schedules
 
 
 def used(make_scheduler, rate: float, steps: int) -> np.ndarray:
-    """What the optimizer really uses at each step when it is stepped before its
-    scheduler, as engines do."""
-    optimizer, rates = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=rate), []
+    """The rates of an optimizer that steps before its scheduler, as engines do it."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=rate)
+    rates = []
     scheduler = make_scheduler(optimizer)
     for _ in range(steps):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
-        if len(rates) < steps:  # torch's OneCycleLR counts its steps
+        # torch's OneCycleLR raises an error after its last step.
+        if len(rates) < steps:
             scheduler.step()
     return np.array(rates, np.float32)
 
 
 def evaluated(schedule, steps: int) -> np.ndarray:
-    """An optax schedule in float64, rounded once; it is built for jit, where its types
-    are promoted."""
+    """An optax schedule in float64, rounded once."""
+    # optax relies on type promotion, which tests/conftest.py forbids.
     with jax.numpy_dtype_promotion("standard"):
         return np.array([schedule(np.float64(step)) for step in range(steps)]).astype(
             np.float32
@@ -59,8 +60,8 @@ def evaluated(schedule, steps: int) -> np.ndarray:
 
 
 def check(experiment: Experiment, steps: int, theirs: np.ndarray) -> None:
-    """To a float32 ulp, and to four float64 ulps of the peak: rates near zero are
-    differences of larger ones."""
+    """Compares to one float32 ulp, and near zero to four float64 ulps of the peak."""
+    # Rates near zero are differences of larger numbers.
     atol = 4 * np.finfo(np.float64).eps * experiment.learning_rate
     ours = schedules.learning_rates(experiment, steps)
     np.testing.assert_allclose(ours, theirs, rtol=np.finfo(np.float32).eps, atol=atol)
@@ -174,8 +175,7 @@ class TestStep:
     @given(RATES, st.floats(0.05, 1.5), st.integers(1, 100), STEPS)
     @fast
     def test_is_torchs_step_lr(self, peak, factor, every, steps):
-        """At most twenty drops keep the rates within float32; torch multiplies where we
-        raise to a power."""
+        # At most twenty drops keep the rates within float32.
         every = max(every, steps // 20 + 1)
         experiment = Experiment(
             schedule="step", learning_rate=peak, decay_rate=factor, decay_steps=every

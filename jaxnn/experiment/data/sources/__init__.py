@@ -1,2 +1,1 @@
-"""Where data sets come from: one file a kind of source; each function makes a
-`Dataset`, split but not yet scaled."""
+"""Sources of data sets by kind: experiment -> `Dataset`, split but not yet scaled."""

@@ -1,8 +1,7 @@
-"""Files of NumPy arrays: which ones `--data_path` names, and their x and y, mapped
-where they are large.
+"""NumPy files of a data set: finds those of `--data_path`, reads or maps their x and y.
 
-A mapped array stays in its file; the pages that are used are read when they are, and
-memory may be smaller.
+A memory-mapped array stays in its file; pages are read when they are used, so that the
+data may be larger than memory.
 """
 
 import contextlib
@@ -20,11 +19,15 @@ import numpy as np
 
 from jaxnn.experiment.errors import UserError
 
+# Bytes of all files together from which on they are mapped. Smaller data are read: then
+# they are checked and scaled once, and not whenever a row is used.
 MAPPED_FROM = 2**28
-"""Bytes of all files together from which on they are mapped: what is smaller is checked
-and scaled once, not often."""
+
 NPY_NAMES = re.compile(r"([xy])((?:_\d+)?)\.npy")
 NAMING = "x.npy and y.npy, or x_000.npy, y_000.npy, x_001.npy, ..."
+
+# What NumPy raises on files that are of another kind, truncated, or .npz with an
+# encrypted member.
 BROKEN = (
     EOFError,
     ValueError,
@@ -36,18 +39,18 @@ BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What NumPy raises on files that hold something else, half of it, or an encrypted
-member."""
 T = TypeVar("T")
 Whole = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 class Shard(NamedTuple):
-    """Samples of one data set that are in one .npz file or one pair of .npy files.
+    """Samples of a data set in one .npz file or one pair of .npy files.
 
     Attributes:
-      x_path, y_path: where they are.
-      x, y: [samples, ...], perhaps mapped.
+      x_path: path of the file with x.
+      y_path: path of the file with y.
+      x: [samples, ...], possibly mapped.
+      y: [samples, ...], possibly mapped.
     """
 
     x_path: pathlib.Path
@@ -57,38 +60,42 @@ class Shard(NamedTuple):
 
 
 def read(data_path: str) -> tuple[list[Shard], bool]:
-    """The data set that `--data_path` names, in the order of the files' names, and
-    whether it is mapped.
+    """Reads or maps the files of `--data_path`, in the order of their names.
 
     Compressed members of an .npz file cannot be mapped; they are read.
 
     Args:
-      data_path: .npz files, or .npy files and folders of them named `NAMING`;
-        comma-separated, or as a glob pattern.
+      data_path: .npz files, .npy files named `NAMING`, or folders of such .npy files;
+        comma-separated or a glob pattern.
+
+    Returns:
+      The shards, and True if they are mapped.
 
     Raises:
-      UserError: there are none, or one cannot be read, has no partner or is something
-        else.
+      UserError: there are no such files, or one cannot be read, has no partner or is of
+        another kind.
     """
     paths = find(data_path)
     pairs = _pairs([path for path in paths if path.suffix == ".npy"])
-    mapped = sum(path.stat().st_size for path in paths if path.exists()) >= MAPPED_FROM
-    found = [
-        Shard(path, path, *_read_npz(path, mapped))
-        for path in paths
-        if path.suffix != ".npy"
-    ]
-    return found + [
+    # Missing files are reported when they are opened.
+    size = sum(path.stat().st_size for path in paths if path.exists())
+    mapped = size >= MAPPED_FROM
+
+    archives = [path for path in paths if path.suffix != ".npy"]
+    shards = [Shard(path, path, *_read_npz(path, mapped)) for path in archives]
+    shards += [
         Shard(x, y, _read_npy(x, mapped), _read_npy(y, mapped)) for x, y in pairs
-    ], mapped
+    ]
+    return shards, mapped
 
 
 def find(data_path: str) -> list[pathlib.Path]:
-    """The files of a `--data_path`, sorted.
+    """Returns the files of a `--data_path`, sorted.
 
     Raises:
-      UserError: a pattern or a folder holds none.
+      UserError: a pattern or a folder has none.
     """
+    # A file whose name contains a comma is one file.
     entries = [data_path] if pathlib.Path(data_path).exists() else data_path.split(",")
     return sorted({path for entry in entries for path in _files(entry)})
 
@@ -109,6 +116,7 @@ def _files(entry: str) -> list[pathlib.Path]:
 
 
 def _pairs(paths: list[pathlib.Path]) -> list[tuple[pathlib.Path, pathlib.Path]]:
+    """Returns (path of x, path of y) of .npy files, each of which needs its partner."""
     for path in paths:
         named = NPY_NAMES.fullmatch(path.name)
         if not named:
@@ -134,6 +142,7 @@ def _read_npy(path: pathlib.Path, mapped: bool) -> np.ndarray:
 
 
 def _read_npz(path: pathlib.Path, mapped: bool) -> list[np.ndarray]:
+    """Returns [x, y] of an archive."""
     whole = functools.partial(
         _whole, path, ".npz file of plain arrays", "numpy.savez(path, x=x, y=y)"
     )
@@ -154,15 +163,12 @@ def _read_npz(path: pathlib.Path, mapped: bool) -> list[np.ndarray]:
 def _read_member(
     file: BinaryIO, archive: np.lib.npyio.NpzFile, name: str, whole: Whole, mapped: bool
 ) -> np.ndarray:
-    """An array of an archive, mapped if that is wanted and can be."""
-    if (
-        mapped
-        and (
-            array := _map_member(file, archive.zip.NameToInfo.get(f"{name}.npy"), whole)
-        )
-        is not None
-    ):
-        return array
+    """Returns an array of an archive, mapped if that is wanted and possible."""
+    # np.load ignores mmap_mode for .npz files.
+    if mapped:
+        array = _map_member(file, archive.zip.NameToInfo.get(f"{name}.npy"), whole)
+        if array is not None:
+            return array
     with whole():
         return _of_type(np.ndarray, archive[name])
 
@@ -170,24 +176,22 @@ def _read_member(
 def _map_member(
     file: BinaryIO, member: zipfile.ZipInfo | None, whole: Whole
 ) -> np.ndarray | None:
-    """The array that lies uncompressed within an archive; None where it has to be read.
-
-    A member begins with a header of 30 bytes, whose last four are the lengths of what
-    follows it (PKWARE's APPNOTE.TXT, 4.3.7).
-    """
+    """Maps an uncompressed member of an archive; None: it has to be read."""
     if member is None or member.compress_type != zipfile.ZIP_STORED:
         return None
+    # The member begins with a header of 30 bytes, name and extra field; the last four
+    # bytes of the header are the lengths of these two (PKWARE's APPNOTE.TXT, 4.3.7).
+    # The central directory, which zipfile reads, has an extra field of its own.
     with whole():
         file.seek(member.header_offset + 26)
-    file.seek(
-        int.from_bytes(file.read(2), "little") + int.from_bytes(file.read(2), "little"),
-        1,
-    )
+    name_length = int.from_bytes(file.read(2), "little")
+    extra_length = int.from_bytes(file.read(2), "little")
+    file.seek(name_length + extra_length, 1)
     return _map_array(file, whole)
 
 
 def _map_array(file: BinaryIO, whole: Whole) -> np.ndarray | None:
-    """The array whose .npy header is next in a file; None where it has to be read."""
+    """Maps the array whose .npy header is next in a file; None: it has to be read."""
     headers = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
@@ -198,18 +202,21 @@ def _map_array(file: BinaryIO, whole: Whole) -> np.ndarray | None:
         return None
     with whole():
         shape, by_columns, dtype = headers[version](file)
+    # Objects are pickled; reading the member refuses them with NumPy's message.
     if dtype.hasobject:
         return None
+    order = "F" if by_columns else "C"
     with whole():
-        return np.memmap(
-            file, dtype, "r", file.tell(), shape, "F" if by_columns else "C"
-        )
+        return np.memmap(file, dtype, "r", file.tell(), shape, order)
 
 
 @contextlib.contextmanager
 def _whole(path: pathlib.Path, kind: str, writer: str) -> Iterator[None]:
-    """Around single calls of NumPy, so that an error of our own is not taken for one in
-    the file."""
+    """Turns NumPy's errors about a file into UserError.
+
+    It goes around single calls of NumPy, so that an error in this module is not taken
+    for one in the file.
+    """
     try:
         yield
     except OSError as error:
@@ -224,8 +231,9 @@ def _whole(path: pathlib.Path, kind: str, writer: str) -> Iterator[None]:
 
 
 def _of_type(kind: type[T], held: object) -> T:
-    """What NumPy has read: from files that were named wrongly, an array or the bytes of
-    a member."""
+    """Returns what NumPy has read; raises ValueError if it is of another type."""
+    # A .npy file that is named .npz loads as an array, and an archive's member that is
+    # no .npy file as bytes.
     if not isinstance(held, kind):
         raise ValueError(f"it holds {type(held).__name__}")
     return held

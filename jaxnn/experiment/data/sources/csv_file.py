@@ -1,5 +1,4 @@
-"""A data set in a CSV file: numbers as they are, texts one-hot encoded, one column to
-predict."""
+"""Data sets in CSV files: numbers as they are, text one-hot encoded, one target."""
 
 import pathlib
 
@@ -15,46 +14,49 @@ from jaxnn.experiment.flags.config import Experiment
 
 
 def csv(experiment: Experiment) -> Dataset:
-    """The rows of `--data_path`, which predict the column `--target`.
+    """Returns the rows of `--data_path`, with the column `--target` to predict.
 
-    A column of text has an input for each text that the training split holds. A file
-    with a header, commas between cells, in UTF-8.
+    The file is UTF-8 with a header and commas between cells.
 
     Raises:
-      UserError: the file, a line, a column or a cell is not as it must be.
+      UserError: something is wrong with the file, a line, a column or a cell.
     """
     table = table_file.read(pathlib.Path(experiment.data_path))
     target = _target(experiment, table)
     others = [name for name in table.columns if name != target]
     names = [others[column] for column in features.chosen(experiment, others)]
     numeric = {name: table_file.is_numeric(table, name) for name in names}
+
     found = labels.interpret(
         experiment,
         _values(table, target),
         lambda row, text: table.error(row, target, text),
     )
     split = splits.shuffled(experiment, len(table.lines), found.classes)
-    columns = tuple(
-        Column(
-            name,
-            () if numeric[name] else table_file.categories(table, name, split.train),
-        )
-        for name in names
-    )
-    inputs = encode(table, columns)
+
+    # Categories come from the training split alone, as the scaling does: a text that
+    # only the test split holds is unknown, as it would be in new data.
+    columns = []
+    for name in names:
+        known = ()
+        if not numeric[name]:
+            known = table_file.categories(table, name, split.train)
+        columns.append(Column(name, known))
+
     ignored = tuple(name for name in table.columns if name not in names)
+    description = Description(
+        found.task, columns=tuple(columns), target=target, ignored=ignored
+    )
     return Dataset.of_splits(
         split,
-        inputs,
+        encode(table, description.columns),
         found.targets,
         found.task,
         class_names=found.class_names,
         feature_names=tuple(
             name for column in columns for name in column.feature_names
         ),
-        description=Description(
-            found.task, columns=columns, target=target, ignored=ignored
-        ),
+        description=description,
     )
 
 

@@ -1,4 +1,4 @@
-"""Which columns of a table to train on."""
+"""`--features`: which columns of a table to train on."""
 
 from collections.abc import Sequence
 
@@ -8,15 +8,14 @@ from jaxnn.experiment.flags.config import Experiment
 
 
 def chosen(experiment: Experiment, names: Sequence[str]) -> list[int]:
-    """Places of the columns that `--features` names, in its order; all of them if it is
-    empty.
+    """Returns the column indices that `--features` lists, or all if it is empty.
 
     Args:
       experiment: its `features`.
-      names: of all columns but the target.
+      names: names of all columns except the target.
 
     Raises:
-      UserError: there is no such column, or it is named twice.
+      UserError: there is no such column, or it is listed twice.
     """
     for place, column in enumerate(experiment.features):
         if column >= len(names):

@@ -1,4 +1,4 @@
-"""Data that are made, not read: a line, truth tables, functions to approximate."""
+"""Generated data sets: a line, truth tables and functions to approximate."""
 
 import numpy as np
 
@@ -7,13 +7,16 @@ from jaxnn.experiment.data.dataset import BINARY, REGRESSION, Dataset
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 
+# Test points of an approximation, evenly spaced from 0 to 1.
 GRID_POINTS = 1001
-"""Test points of an approximation, evenly spaced from 0 to 1."""
 
 
 def linear(experiment: Experiment) -> Dataset:
-    """y = 2x + 1 with x ~ N(0, 1), noise-free (seed document 000). `num_samples` train,
-    a fifth more test."""
+    """y = 2x + 1 with x ~ N(0, 1), without noise.
+
+    `--num_samples` is the number of training samples; `--test_fraction` of that number
+    are drawn on top for testing.
+    """
     rng = np.random.default_rng(experiment.split_seed)
     num_test = max(1, round(experiment.num_samples * experiment.test_fraction))
     inputs = rng.standard_normal(
@@ -24,11 +27,10 @@ def linear(experiment: Experiment) -> Dataset:
 
 
 def gates(experiment: Experiment) -> Dataset:
-    """The truth table of a gate with two inputs: all four rows are both the training
-    and the test split.
+    """The truth table of a gate, whose four rows are training and test split at once.
 
     Raises:
-      UserError: part of the four rows is asked to be held out.
+      UserError: some of the rows are to be held out.
     """
     splits.refuse_folds(experiment, "is four rows, which are all trained on")
     if experiment.validation_fraction:
@@ -50,12 +52,12 @@ def gates(experiment: Experiment) -> Dataset:
 
 
 def approximation(experiment: Experiment) -> Dataset:
-    """A function on [0, 1] (`--function`) at `num_samples` uniform points; tested on an
-    even grid."""
+    """`--function` at `--num_samples` uniform points of [0, 1]; tested on a grid."""
     rng = np.random.default_rng(experiment.split_seed)
     function = FUNCTIONS[experiment.function]
     train = rng.random((experiment.num_samples, 1)).astype(np.float32)
     test = np.linspace(0, 1, GRID_POINTS).astype(np.float32)[:, None]
+    # Targets are those of the float32 inputs, computed in float64 and rounded once.
     targets = [
         function(inputs.astype(np.float64)).astype(np.float32)
         for inputs in (train, test)
@@ -79,11 +81,11 @@ def square_wave(x: np.ndarray) -> np.ndarray:
 
 
 def runge(x: np.ndarray) -> np.ndarray:
-    """Runge's function 1 / (1 + 25 u^2) with u = 2x - 1, which polynomials on an even
-    grid fail to approximate.
+    """Runge's function 1 / (1 + 25 u^2) with u = 2x - 1.
 
-    Source: Runge, "Über empirische Funktionen und die Interpolation zwischen
-    äquidistanten Ordinaten", 1901.
+    Interpolating polynomials on an even grid fail to approximate it. Source: Runge,
+    "Über empirische Funktionen und die Interpolation zwischen äquidistanten Ordinaten",
+    1901.
     """
     return 1 / (1 + 25 * np.square(2 * x - 1))
 
@@ -106,6 +108,7 @@ def _regression(
     )
 
 
+# Gate -> outputs for the inputs 00, 01, 10, 11.
 GATES = {
     "and": (0, 0, 0, 1),
     "or": (0, 1, 1, 1),

@@ -1,7 +1,6 @@
-"""MNIST, Fashion-MNIST and CIFAR-10, from their official files or downloaded through
-scikit-learn.
+"""MNIST, Fashion-MNIST and CIFAR-10, from their official files or downloaded.
 
-The pixels stay bytes, [n, height, width, channels] uint8.
+Pixels stay bytes: images are [n, height, width, channels] uint8.
 """
 
 import pathlib
@@ -26,7 +25,9 @@ CIFAR_FILES = (
     *(f"data_batch_{number}.bin" for number in range(1, 6)),
     "test_batch.bin",
 )
+# The folder in the official archive, cifar-10-binary.tar.gz.
 CIFAR_FOLDER = "cifar-10-batches-bin"
+
 DIGIT_NAMES = tuple("0123456789")
 FASHION_NAMES = (
     "T-shirt/top",
@@ -55,20 +56,26 @@ CIFAR_NAMES = (
 
 
 def mnist(experiment: Experiment) -> Dataset:
-    """Handwritten digits: 60,000 and 10,000 images of 28x28 pixels (LeCun, Cortes and
-    Burges)."""
+    """MNIST: 60,000 training and 10,000 test images of digits, 28x28.
+
+    Source: LeCun, Cortes and Burges.
+    """
     return _dataset(experiment, DIGIT_NAMES, _read_mnist, MNIST_FILES)
 
 
 def fashion_mnist(experiment: Experiment) -> Dataset:
-    """Pieces of clothing: 60,000 and 10,000 images of 28x28 pixels (Xiao, Rasul and
-    Vollgraf, 2017)."""
+    """Fashion-MNIST: 60,000 training and 10,000 test images of clothes, 28x28.
+
+    Source: Xiao, Rasul and Vollgraf, 2017.
+    """
     return _dataset(experiment, FASHION_NAMES, _read_mnist, MNIST_FILES)
 
 
 def cifar10(experiment: Experiment) -> Dataset:
-    """Animals and vehicles: 50,000 and 10,000 colour images of 32x32 pixels
-    (Krizhevsky, 2009)."""
+    """CIFAR-10: 50,000 training and 10,000 test images in colour, 32x32.
+
+    Source: Krizhevsky, 2009.
+    """
     return _dataset(experiment, CIFAR_NAMES, _read_cifar, CIFAR_FILES)
 
 
@@ -78,15 +85,26 @@ def _dataset(
     read: Callable[[pathlib.Path], Sequence[np.ndarray]],
     files: Sequence[str],
 ) -> Dataset:
+    """Returns a data set with its official test split.
+
+    Args:
+      experiment: its data flags.
+      names: names of the classes.
+      read: folder -> [images, labels, test images, test labels].
+      files: official file names, for messages.
+    """
+    # Before the data are read, which takes a while.
     splits.refuse_folds(experiment, "brings a test split of its own")
     if experiment.data_path:
         arrays = read(pathlib.Path(experiment.data_path))
     else:
+        # The key is a version: raise it when `download` returns other arrays.
         arrays = cached(
             experiment.dataset, "1", lambda: openml.download(experiment.dataset, files)
         )
     images, labels, test_images, test_labels = arrays
-    labels, test_labels = labels.astype(np.int32), test_labels.astype(np.int32)
+    labels = labels.astype(np.int32)
+    test_labels = test_labels.astype(np.int32)
     split = splits.held_out(experiment, len(images), labels)
     return Dataset.of_splits(
         split,
@@ -103,6 +121,7 @@ def _read_mnist(folder: pathlib.Path) -> list[np.ndarray]:
     arrays = [
         byte_files.read_idx(path, 1 if "labels" in path.name else 3) for path in paths
     ]
+    # In the order of MNIST_FILES: images and labels for training, then for testing.
     for place in (0, 2):
         _check(paths[place], paths[place + 1], *arrays[place : place + 2])
     if arrays[0].shape[1:] != arrays[2].shape[1:]:
@@ -119,11 +138,13 @@ def _read_cifar(folder: pathlib.Path) -> list[np.ndarray]:
     batches = [byte_files.read_cifar(path) for path in paths]
     for path, batch in zip(paths, batches):
         _check(path, path, *batch)
-    images, labels = (np.concatenate(parts) for parts in zip(*batches[:-1]))
+    # The last batch is the test split.
+    images, labels = (np.concatenate(arrays) for arrays in zip(*batches[:-1]))
     return [images, labels, *batches[-1]]
 
 
 def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """Returns the path of a file, which may be compressed as it was downloaded."""
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
@@ -139,6 +160,7 @@ def _check(
     images: np.ndarray,
     labels: np.ndarray,
 ) -> None:
+    """Raises UserError if images and labels do not belong together."""
     if not images.size:
         raise UserError(f"--data_path: {images_path}: holds no images")
     if len(images) != len(labels):

@@ -1,4 +1,4 @@
-"""What a column of targets asks for: its task, its classes, and the targets as numbers."""
+"""Targets of a column: which task they ask for, their classes, and their numbers."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,12 +9,15 @@ from jaxnn.experiment.data.dataset import BINARY, MULTICLASS, REGRESSION
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 
+# With --task=auto, whole numbers are classes if they have at most this many distinct
+# values, and two samples or more per value.
 FEW_VALUES = 20
-"""Whole numbers of so many values or fewer, and of two samples a value or more, are
-classes where --task=auto."""
 
+# Names that `shortened` lists.
+MOST_NAMES = 20
+
+# (row, problem) -> the error that names the place of the row in its file.
 Complain = Callable[[int, str], UserError]
-"""(row, problem) -> the error that names the row's place in its file."""
 
 
 class Labels(NamedTuple):
@@ -24,7 +27,7 @@ class Labels(NamedTuple):
       task: "regression", "binary" or "multiclass".
       targets: as in `Dataset`.
       class_names: as in `Dataset`.
-      classes: [samples] int to split by; None for regression.
+      classes: [samples] int classes to stratify splits by; None for regression.
     """
 
     task: str
@@ -34,13 +37,12 @@ class Labels(NamedTuple):
 
 
 def interpret(experiment: Experiment, values: np.ndarray, complain: Complain) -> Labels:
-    """Targets as read -> targets of a task. Classes are the values that occur, in
-    order.
+    """Turns targets as read into targets of a task; classes are the sorted values.
 
     Args:
       experiment: its `task`.
       values: [samples] text or float64; or [samples, outputs] float64 for regression.
-      complain: makes the error at a row.
+      complain: makes the error about a row.
 
     Raises:
       UserError: the values do not suit the task.
@@ -62,24 +64,23 @@ def interpret(experiment: Experiment, values: np.ndarray, complain: Complain) ->
 def of_classes(
     classes: np.ndarray, names: tuple[str, ...], task: str | None = None
 ) -> Labels:
-    """Class numbers as targets.
+    """Turns class indices into targets.
 
     Args:
       classes: [samples] int, from 0.
-      names: of the classes.
-      task: "binary", "multiclass", or "auto": binary if there are two classes.
+      names: names of the classes.
+      task: "binary" or "multiclass"; "auto" or None: binary if there are two classes.
 
     Raises:
-      UserError: there are too few classes, or too many to be binary.
+      UserError: there are too few classes, or too many for a binary task.
     """
     if len(names) < 2:
         raise UserError(
             f"--data_path: all samples are of the class {''.join(names)!r}; there is "
             "nothing to tell apart"
         )
-    task = (
-        (BINARY if len(names) == 2 else MULTICLASS) if task in (None, "auto") else task
-    )
+    if task in (None, "auto"):
+        task = BINARY if len(names) == 2 else MULTICLASS
     if task == MULTICLASS:
         return Labels(task, classes.astype(np.int32), names, classes)
     if len(names) > 2:
@@ -93,8 +94,7 @@ def of_classes(
 def one_against_all(
     class_names: tuple[str, ...], positive: str
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Function of targets of classes -> [n, 1] float32: 1 at one class, 0 at all
-    others.
+    """Returns a function: class targets -> [n, 1] float32, 1 for one class, else 0.
 
     Raises:
       UserError: there is no such class.
@@ -105,26 +105,26 @@ def one_against_all(
             f"{shortened(class_names)}"
         )
     wanted = class_names.index(positive)
+    # Targets are [n] for multiclass and [n, 1] for binary.
     return lambda targets: (targets.reshape(-1, 1) == wanted).astype(np.float32)
 
 
 def shortened(names: tuple[str, ...]) -> str:
-    """Names on one line, the first twenty of them."""
-    return ", ".join(names[:20]) + (
-        f", ... ({len(names)} in all)" if len(names) > 20 else ""
-    )
+    """Returns names on one line, at most `MOST_NAMES` of them."""
+    text = ", ".join(names[:MOST_NAMES])
+    if len(names) > MOST_NAMES:
+        text += f", ... ({len(names)} in all)"
+    return text
 
 
 def _auto(values: np.ndarray) -> str:
+    """Returns "regression" or "auto", which leaves binary or multiclass open."""
     if values.dtype.kind != "f":
         return "auto"
     if values.ndim == 2 or (values != np.round(values)).any():
         return REGRESSION
-    return (
-        "auto"
-        if len(np.unique(values)) <= min(FEW_VALUES, len(values) // 2)
-        else REGRESSION
-    )
+    is_few = len(np.unique(values)) <= min(FEW_VALUES, len(values) // 2)
+    return "auto" if is_few else REGRESSION
 
 
 def _regression(values: np.ndarray, complain: Complain) -> Labels:
@@ -132,6 +132,7 @@ def _regression(values: np.ndarray, complain: Complain) -> Labels:
         raise complain(
             0, f"holds {str(values[0])!r}, text; --task=regression needs numbers"
         )
+    # An overflow is reported below, with its row.
     with np.errstate(over="ignore"):
         targets = values.astype(np.float32).reshape(len(values), -1)
     bad = ~np.isfinite(targets).all(axis=1)
@@ -141,6 +142,7 @@ def _regression(values: np.ndarray, complain: Complain) -> Labels:
 
 
 def _whole(values: np.ndarray, complain: Complain) -> np.ndarray:
+    """Returns float labels as int64."""
     for bad, problem in (
         (values != np.round(values), "is not whole; classes are whole numbers from 0"),
         (values < 0, "is negative; classes are whole numbers from 0"),

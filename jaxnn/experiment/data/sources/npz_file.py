@@ -1,4 +1,4 @@
-"""A data set in files of two NumPy arrays, x and y, which may be larger than memory."""
+"""Data sets in NumPy files with arrays x and y, which may be larger than memory."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,39 +12,41 @@ from jaxnn.experiment.data.sources.array_files import Shard
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 
+# Index of a sample in the data set -> its shard and its row there.
 Place = Callable[[int], tuple[Shard, int]]
-"""Sample of the data set -> the part that holds it and its row there."""
 
 
 def npz(experiment: Experiment) -> Dataset:
-    """The arrays of `--data_path`, as `numpy.savez(path, x=x, y=y)` writes them, or
-    x.npy and y.npy in a folder.
+    """Returns the data set in the files of `--data_path`.
+
+    The files are those of `numpy.savez(path, x=x, y=y)`, or x.npy and y.npy in a
+    folder. Several files, given as a list or a pattern, form one data set in the order
+    of their names; a folder may hold x_000.npy, y_000.npy, x_001.npy, ....
 
     x is a table [samples, features], sequences [samples, steps, features] or images
-    [samples, height, width, channels]; bytes stay bytes where they are images, which
-    may then lack the axis of channels. y is a label or number a sample, or [samples,
-    outputs] numbers. Several files, a list or a pattern, are one data set, in the order
-    of their names; folders may hold x_000.npy, y_000.npy, x_001.npy, ....
+    [samples, height, width, channels]. Images of bytes stay bytes and may lack the
+    channel axis. y is [samples] labels or numbers, or [samples, outputs] numbers.
 
-    Files of `array_files.MAPPED_FROM` bytes together or more are mapped: the inputs of
-    the splits are `Rows`, and a row is read, and found to be finite, when it is used. y
-    is read at once, and so are compressed arrays.
+    If the files have `array_files.MAPPED_FROM` bytes or more, inputs are memory-mapped
+    `Rows`: a row is read, and checked to be finite, when it is used. y is always read
+    at once, and so are compressed arrays.
 
     Raises:
-      UserError: a file or an array is not as it must be, or one does not fit the
+      UserError: something is wrong with a file or an array, or one does not fit the
         others.
     """
-    parts, mapped = array_files.read(experiment.data_path)
-    _check_alike(parts)
-    place = _places(parts)
-    inputs, values = _inputs(parts, place, mapped), _targets(parts, place)
-    names = (
-        tuple(f"x{column}" for column in range(inputs.shape[1]))
-        if inputs.ndim == 2
-        else ()
-    )
+    shards, mapped = array_files.read(experiment.data_path)
+    _check_alike(shards)
+    place = _places(shards)
+    inputs = _inputs(shards, place, mapped)
+    values = _targets(shards, place)
+
+    names = ()
+    if inputs.ndim == 2:
+        names = tuple(f"x{column}" for column in range(inputs.shape[1]))
     if experiment.features:
         inputs, names = _choose(experiment, inputs, names)
+
     found = labels.interpret(
         experiment, values, lambda row, text: _wrong_y(place(row), text)
     )
@@ -59,62 +61,63 @@ def npz(experiment: Experiment) -> Dataset:
     )
 
 
-def _check_alike(parts: Sequence[Shard]) -> None:
-    """Raises UserError on the first array that is not what x or y must be, or not as in
-    the first file."""
-    for part in parts:
-        x, y = part.x, part.y
+def _check_alike(shards: Sequence[Shard]) -> None:
+    """Raises UserError on the first x or y that is not allowed or unlike the first."""
+    first = shards[0]
+    for shard in shards:
+        x = shard.x
+        y = shard.y
         if x.dtype.kind not in "biuf" or not 2 <= x.ndim <= 4 or 0 in x.shape:
             raise UserError(
-                f"--data_path: {part.x_path}: x must hold numbers, [samples, "
+                f"--data_path: {shard.x_path}: x must hold numbers, [samples, "
                 "features], [samples, steps, features] or [samples, height, width, "
                 f"channels]; got {x.dtype}{list(x.shape)}"
             )
         if y.dtype.kind not in "biufU" or y.ndim not in (1, 2) or 0 in y.shape:
             raise UserError(
-                f"--data_path: {part.y_path}: y must be [samples] numbers or texts, or "
-                f"[samples, outputs] numbers, got {y.dtype}{list(y.shape)}"
+                f"--data_path: {shard.y_path}: y must be [samples] numbers or texts, "
+                f"or [samples, outputs] numbers, got {y.dtype}{list(y.shape)}"
             )
         if len(x) != len(y):
             raise UserError(
-                f"--data_path: {part.x_path}: x has {len(x)} samples, y has {len(y)}"
+                f"--data_path: {shard.x_path}: x has {len(x)} samples, y has {len(y)}"
             )
-        for name, ours, first, path in (
-            ("x", x, parts[0].x, part.x_path),
-            ("y", y, parts[0].y, part.y_path),
+        for name, ours, path, theirs, their_path in (
+            ("x", x, shard.x_path, first.x, first.x_path),
+            ("y", y, shard.y_path, first.y, first.y_path),
         ):
-            if _example(ours) != _example(first):
+            if _example(ours) != _example(theirs):
                 raise UserError(
                     f"--data_path: {path}: {name} holds {_example(ours)} a sample, and "
-                    f"{_example(first)} in "
-                    f"{parts[0].x_path if name == 'x' else parts[0].y_path}"
+                    f"{_example(theirs)} in {their_path}"
                 )
 
 
 def _example(array: np.ndarray) -> str:
-    """What a sample of an array is; texts may be of different lengths."""
-    return (
-        f"{'text' if array.dtype.kind == 'U' else array.dtype}{list(array.shape[1:])}"
-    )
+    """Returns dtype and shape of one sample."""
+    # Texts of different lengths have different dtypes, "<U3" and "<U5".
+    dtype = "text" if array.dtype.kind == "U" else array.dtype
+    return f"{dtype}{list(array.shape[1:])}"
 
 
-def _places(parts: Sequence[Shard]) -> Place:
-    starts = np.cumsum([0, *(len(part.x) for part in parts)])
+def _places(shards: Sequence[Shard]) -> Place:
+    # Index of the first sample of each shard, and of the end.
+    starts = np.cumsum([0, *(len(shard.x) for shard in shards)])
 
     def place(sample: int) -> tuple[Shard, int]:
         number = int(np.searchsorted(starts, sample, side="right")) - 1
-        return parts[number], int(sample - starts[number])
+        return shards[number], int(sample - starts[number])
 
     return place
 
 
-def _inputs(parts: Sequence[Shard], place: Place, mapped: bool) -> np.ndarray | Rows:
-    arrays = [part.x for part in parts]
+def _inputs(shards: Sequence[Shard], place: Place, mapped: bool) -> np.ndarray | Rows:
+    arrays = [shard.x for shard in shards]
     if arrays[0].dtype == np.uint8 and arrays[0].ndim > 2:
+        # Images of bytes stay as they are, and are always finite.
         inputs = lazy_rows.concatenate(arrays)
-        inputs = (
-            inputs if inputs.ndim == 4 else inputs.map(lambda images: images[..., None])
-        )
+        if inputs.ndim == 3:
+            inputs = inputs.map(lambda images: images[..., None])
     else:
         inputs = lazy_rows.concatenate(
             arrays, lambda values, samples: _finite(values, samples, place)
@@ -123,22 +126,24 @@ def _inputs(parts: Sequence[Shard], place: Place, mapped: bool) -> np.ndarray | 
 
 
 def _finite(values: np.ndarray, samples: np.ndarray, place: Place) -> np.ndarray:
-    """Inputs in float32; UserError on one that is none."""
+    """Returns inputs as float32; raises UserError on one that is not finite."""
     with np.errstate(over="ignore"):
         values = values.astype(np.float32)
     bad = ~np.isfinite(values)
     if bad.any():
         first, *within = np.argwhere(bad)[0]
-        part, row = place(samples[first])
+        shard, row = place(samples[first])
+        index = ", ".join(map(str, (row, *within)))
         raise UserError(
-            f"--data_path: {part.x_path}: x[{', '.join(map(str, (row, *within)))}] is "
-            "not a finite number in float32's range"
+            f"--data_path: {shard.x_path}: x[{index}] is not a finite number in "
+            "float32's range"
         )
     return values
 
 
-def _targets(parts: Sequence[Shard], place: Place) -> np.ndarray:
-    values = np.concatenate([part.y for part in parts])
+def _targets(shards: Sequence[Shard], place: Place) -> np.ndarray:
+    """Returns [samples] text or float64, or [samples, outputs] float64."""
+    values = np.concatenate([shard.y for shard in shards])
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.dtype.kind == "U":
@@ -151,19 +156,19 @@ def _targets(parts: Sequence[Shard], place: Place) -> np.ndarray:
 
 
 def _wrong_y(place: tuple[Shard, int], problem: str) -> UserError:
-    part, row = place
-    return UserError(f"--data_path: {part.y_path}: y[{row}] {problem}")
+    shard, row = place
+    return UserError(f"--data_path: {shard.y_path}: y[{row}] {problem}")
 
 
 def _choose(
     experiment: Experiment, inputs: np.ndarray | Rows, names: tuple[str, ...]
 ) -> tuple[np.ndarray | Rows, tuple[str, ...]]:
+    """Returns the columns that `--features` lists, and their names."""
     if not names:
         raise UserError(
             f"--features: x of {experiment.data_path} is not a table, its shape is "
             f"{list(inputs.shape)}"
         )
     columns = features.chosen(experiment, names)
-    return lazy_rows.apply(lambda table: table[:, columns], inputs), tuple(
-        names[column] for column in columns
-    )
+    chosen = lazy_rows.apply(lambda table: table[:, columns], inputs)
+    return chosen, tuple(names[column] for column in columns)

@@ -1,4 +1,4 @@
-"""Image data sets from openml.org, by way of scikit-learn."""
+"""Downloads image data sets from openml.org, through scikit-learn."""
 
 import http.client
 import warnings
@@ -9,34 +9,38 @@ import numpy as np
 from jaxnn.experiment.data.cache import cache_folder
 from jaxnn.experiment.errors import UserError
 
+# Data set -> its name at openml.org.
 NAMES = {"mnist": "mnist_784", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR_10"}
+
+# The last samples of each data set are its official test split.
 NUM_TEST = 10_000
-"""The last samples of each are its official test split."""
+
+# Data set -> (height, width, channels).
 SHAPES = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 
 
 def download(dataset: str, files: Sequence[str]) -> list[np.ndarray]:
-    """[images, labels, test images, test labels] of one of `NAMES`, all uint8.
+    """Returns [images, labels, test images, test labels], all uint8.
 
     Args:
-      dataset: its name here.
-      files: official names of its files, for the message.
+      dataset: a key of `NAMES`.
+      files: official file names, for messages.
 
     Raises:
-      UserError: it cannot be downloaded, or is not what it should be.
+      UserError: the data set cannot be downloaded, or is not what it should be.
     """
     from sklearn.datasets import fetch_openml
 
     try:
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # scikit-learn warns at each new attempt
+        # scikit-learn warns at each new attempt.
+        with warnings.catch_warnings(action="ignore"):
             data, target = fetch_openml(
                 NAMES[dataset],
                 version=1,
                 data_home=str(cache_folder() / "openml"),
                 as_frame=False,
                 return_X_y=True,
+                # The other parser needs pandas.
                 parser="liac-arff",
                 n_retries=1,
             )
@@ -52,29 +56,25 @@ def download(dataset: str, files: Sequence[str]) -> list[np.ndarray]:
 
 
 def _split(dataset: str, data: np.ndarray, target: np.ndarray) -> list[np.ndarray]:
+    """Checks what was downloaded and splits off the test images."""
     height, width, channels = SHAPES[dataset]
     refused = f"--data_path: openml.org's {NAMES[dataset]}"
-    if (
-        data.shape[1:] != (height * width * channels,)
-        or len(data) <= NUM_TEST
-        or len(data) != len(target)
-    ):
+    is_shaped = data.shape[1:] == (height * width * channels,)
+    if not is_shaped or len(data) <= NUM_TEST or len(data) != len(target):
         raise UserError(
             f"{refused} has the shape {list(data.shape)}; give the folder with the "
             "official files"
         )
-    if not (_whole(data, 255) and _whole(target, 9)):
+    if not (_are_whole(data, 255) and _are_whole(target, 9)):
         raise UserError(
             f"{refused} holds what is no pixel or no label; give the folder with the "
             "official files"
         )
-    planes = data.astype(np.uint8).reshape(
-        -1, channels, height, width
-    )  # as in the official files
-    images, labels = (
-        np.ascontiguousarray(planes.transpose(0, 2, 3, 1)),
-        target.astype(np.uint8),
-    )
+
+    # Plane by plane, as in CIFAR's official files.
+    planes = data.astype(np.uint8).reshape(-1, channels, height, width)
+    images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+    labels = target.astype(np.uint8)
     return [
         images[:-NUM_TEST],
         labels[:-NUM_TEST],
@@ -83,5 +83,6 @@ def _split(dataset: str, data: np.ndarray, target: np.ndarray) -> list[np.ndarra
     ]
 
 
-def _whole(values: np.ndarray, most: int) -> bool:
+def _are_whole(values: np.ndarray, most: int) -> bool:
+    """Returns True if all values are whole numbers from 0 to `most`."""
     return bool(((values >= 0) & (values <= most) & (values == np.round(values))).all())

@@ -1,4 +1,4 @@
-"""Text as characters, each of which is to be predicted from those before it."""
+"""Text as characters, each of which is predicted from those before it."""
 
 import pathlib
 
@@ -11,39 +11,39 @@ from jaxnn.experiment.data.read_file import read_text
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 
+# The last token, for characters that the training split does not hold.
 UNKNOWN = "<unknown>"
-"""The last token, for characters that the training split does not hold."""
 
 
 def text(experiment: Experiment) -> Dataset:
-    """The characters of `--data_path`, a UTF-8 file, or without it of Python's own help
-    topics.
+    """Returns windows of characters of `--data_path`, or of Python's help topics.
 
-    Windows of `sequence_length` characters follow one another, [n, steps] int32; their
-    targets are the characters one further on. The splits follow one another too, and no
-    character of one is in another. The vocabulary is the sorted characters of the
-    training split, then `UNKNOWN`. The help topics are those of the Python that runs.
+    Inputs are [n, sequence_length] int32 windows that follow one another, targets the
+    same windows one character later. The splits follow one another too and share no
+    character. The vocabulary is the sorted characters of the training split, then
+    `UNKNOWN`. The help topics are those of the running Python and differ by version.
 
     Raises:
-      UserError: the file cannot be read, is not UTF-8, or a split is too short for one
-        window.
+      UserError: the file cannot be read or is not UTF-8, or a split is too short for
+        one window.
     """
-    content = (
-        read_text(pathlib.Path(experiment.data_path))
-        if experiment.data_path
-        else _help_topics()
-    )
+    if experiment.data_path:
+        content = read_text(pathlib.Path(experiment.data_path))
+    else:
+        content = _help_topics()
     train, validation, test = (
         content[part] for part in splits.contiguous(experiment, len(content))
     )
     _check_lengths(experiment, train, validation, test)
+
     vocabulary = (*sorted(set(train)), UNKNOWN)
     (x, y), (validation_x, validation_y), (test_x, test_y) = (
         windows(encode(vocabulary, part), experiment.sequence_length)
         for part in (train, validation, test)
     )
     if not experiment.validation_fraction:
-        validation_x = validation_y = None
+        validation_x = None
+        validation_y = None
     return Dataset(
         x,
         y,
@@ -58,29 +58,19 @@ def text(experiment: Experiment) -> Dataset:
 
 
 def encode(vocabulary: tuple[str, ...], content: str) -> np.ndarray:
-    """[characters] int32: the place of each in the vocabulary, of an unknown one the
-    last."""
+    """Returns [characters] int32 tokens; unknown characters are the last token."""
     places = {character: place for place, character in enumerate(vocabulary)}
-    return np.array(
-        [places.get(character, len(vocabulary) - 1) for character in content], np.int32
-    )
-
-
-def decode(vocabulary: tuple[str, ...], tokens: np.ndarray) -> str:
-    """The text of [n] tokens; an unknown character is U+FFFD."""
-    return "".join(
-        "\ufffd" if vocabulary[token] == UNKNOWN else vocabulary[token]
-        for token in tokens
-    )
+    unknown = len(vocabulary) - 1
+    return np.array([places.get(character, unknown) for character in content], np.int32)
 
 
 def windows(tokens: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets [n, steps], end to end; the characters after the last whole
-    window are left out."""
+    """Returns [n, steps] inputs and targets; an incomplete window is dropped."""
+    # The last window needs one token more, as its last target.
     count = max(0, len(tokens) - 1) // steps
-    return tokens[: count * steps].reshape(count, steps), tokens[
-        1 : count * steps + 1
-    ].reshape(count, steps)
+    inputs = tokens[: count * steps].reshape(count, steps)
+    targets = tokens[1 : count * steps + 1].reshape(count, steps)
+    return inputs, targets
 
 
 def _help_topics() -> str:
@@ -92,11 +82,12 @@ def _help_topics() -> str:
 def _check_lengths(
     experiment: Experiment, train: str, validation: str, test: str
 ) -> None:
-    steps, source = experiment.sequence_length, experiment.data_path or "the text"
+    """Raises UserError if a split is too short for one window and its target."""
+    steps = experiment.sequence_length
+    source = experiment.data_path or "the text"
     for name, part in (("training", train), ("validation", validation), ("test", test)):
-        if len(part) <= steps and (
-            name != "validation" or experiment.validation_fraction
-        ):
+        is_used = name != "validation" or experiment.validation_fraction
+        if len(part) <= steps and is_used:
             raise UserError(
                 f"--sequence_length: {source} has {len(part)} characters for the "
                 f"{name} split; a window and the character after it need {steps + 1}; "

@@ -1,2 +1,1 @@
-"""Experiment <-> ds_config.json, both ways: `writing` and `reading` (MISMATCHES
-D1-D17)."""
+"""Experiment <-> ds_config.json: `writing` and `reading` (MISMATCHES D1 to D17)."""

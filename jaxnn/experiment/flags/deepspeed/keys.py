@@ -1,12 +1,16 @@
-"""What each key of a ds_config is to jaxnn: translated, ignored, or allowed one value
-only (DeepSpeed 0.19.8)."""
+"""The keys of a ds_config: translated to flags, ignored, or limited to one value.
+
+The lists are those of DeepSpeed 0.19.8. A key that is in none of them is an error, so
+that a typo or a new feature cannot change the training unnoticed.
+"""
 
 import difflib
 from collections.abc import Sequence
 from typing import Any
 
-from jaxnn.experiment.flags.deepspeed.source import DsConfigFile
+from jaxnn.experiment.flags.deepspeed.draft import DsConfigFile, show
 
+# Keys that jaxnn reads.
 TRANSLATED = (
     "train_batch_size",
     "train_micro_batch_size_per_gpu",
@@ -26,6 +30,8 @@ TRANSLATED = (
     "fp16.min_loss_scale",
     "bf16.enabled",
 )
+
+# Blocks that jaxnn looks into; other blocks are refused or ignored as a whole.
 BLOCKS = (
     "optimizer",
     "optimizer.params",
@@ -47,8 +53,12 @@ BLOCKS = (
     "expert_parallel",
     "quantize_training",
 )
+
+# Blocks whose keys depend on the type of the optimizer or scheduler; `check_params`
+# checks them.
 CHECKED_BY_TYPE = ("optimizer.params", "scheduler.params")
 
+# Key -> the only value with which DeepSpeed computes what jaxnn does.
 REQUIRED: dict[str, Any] = {
     "managed_gradient_accumulation": True,
     "gradient_allreduce_op": "mean",
@@ -74,8 +84,8 @@ REQUIRED: dict[str, Any] = {
     "expert_parallel.enabled": False,
     "quantize_training.enabled": False,
 }
-"""Key -> the only value with which DeepSpeed computes what jaxnn does."""
 
+# Keys and blocks that change the mathematics unless they are false or empty.
 REFUSED = (
     "compression_training",
     "sparse_attention",
@@ -86,8 +96,9 @@ REFUSED = (
     "data_types.buffer_dtype",
     "data_types.keep_in_fp32_modules",
 )
-"""Keys and blocks that change the mathematics by being there."""
 
+# Keys and blocks about memory, communication, logs and files: they do not change the
+# mathematics.
 IGNORED = (
     "steps_per_print",
     "wall_clock_breakdown",
@@ -188,39 +199,40 @@ IGNORED = (
         )
     ),
 )
-"""Keys and blocks about memory, communication, logs and files: no part of the
-mathematics."""
 
 KNOWN = (*TRANSLATED, *BLOCKS, *REQUIRED, *REFUSED, *IGNORED)
 
 
 def check(source: DsConfigFile) -> list[str]:
-    """Looks at every key of a file; returns those that are ignored.
+    """Checks every key of a file and returns those that are ignored.
 
     Raises:
-      UserError: a key is unknown, or asks for what jaxnn does not compute.
+      UserError: a key is unknown, or asks for something that jaxnn does not compute.
     """
     for key in (*source.values, *source.auto):
-        if not (
+        is_known = (
             key in TRANSLATED
             or key in REQUIRED
             or key in BLOCKS
-            or covering(key, (*CHECKED_BY_TYPE, *REFUSED))
-            or covering(key, IGNORED)
-        ):
-            raise source.error(key, f"unknown key{suggestion(key, KNOWN)}")
+            or covering(key, (*CHECKED_BY_TYPE, *REFUSED, *IGNORED))
+        )
+        if not is_known:
+            raise source.error(key, f"unknown key{_suggestion(key, KNOWN)}")
     for key, value in source.values.items():
         _check_value(source, key, value)
+
     ignored = [
         covering(key, IGNORED)
         for key in source.values
         if key not in REQUIRED and key not in BLOCKS
     ]
+    # A block is reported once, however many keys it has.
     return list(dict.fromkeys(filter(None, ignored)))
 
 
 def _check_value(source: DsConfigFile, key: str, value: Any) -> None:
     refused = covering(key, REFUSED)
+    # Empty or false, the feature is off.
     if refused and value not in (False, [], {}):
         raise source.error(
             refused, "is not supported, and would change what is computed"
@@ -228,15 +240,14 @@ def _check_value(source: DsConfigFile, key: str, value: Any) -> None:
     if key in REQUIRED and value != REQUIRED[key]:
         raise source.error(
             key,
-            f"{source.show(value)} is not supported, and would change what is "
-            f"computed; only {source.show(REQUIRED[key])} is",
+            f"{show(value)} is not supported, and would change what is computed; only "
+            f"{show(REQUIRED[key])} is",
         )
-    if (
-        key in BLOCKS
-        and value != {}
-        and not (key == "zero_optimization" and isinstance(value, bool))
-    ):
-        raise source.error(key, f"must be an object, got {source.show(value)}")
+    # A block that is an object is flattened to the keys in it, unless it is empty. A
+    # boolean is DeepSpeed's old form of the ZeRO block.
+    is_old_zero = key == "zero_optimization" and isinstance(value, bool)
+    if key in BLOCKS and value != {} and not is_old_zero:
+        raise source.error(key, f"must be an object, got {show(value)}")
 
 
 def check_params(
@@ -246,34 +257,47 @@ def check_params(
     required: dict[str, Any],
     ignored: tuple[str, ...],
 ) -> None:
-    """The same for the parameters of an optimizer or a scheduler, whose names depend on
-    its type."""
+    """Checks the keys of a block whose names depend on its type.
+
+    Args:
+      source: the file.
+      block: "optimizer.params" or "scheduler.params".
+      translated: names that become flags.
+      required: name -> the only supported value.
+      ignored: names that do not change the result.
+
+    Raises:
+      UserError: a name is unknown, or a required one has another value.
+    """
     known = [f"{block}.{name}" for name in (*translated, *required, *ignored)]
     for key in (*source.values, *source.auto):
         if covering(key, (block,)) and key not in (*known, block):
-            raise source.error(key, f"unknown key{suggestion(key, known)}")
+            raise source.error(key, f"unknown key{_suggestion(key, known)}")
     for name, only in required.items():
         value = source.values.get(f"{block}.{name}", only)
         if value != only:
             raise source.error(
                 f"{block}.{name}",
-                f"{source.show(value)} is not supported; only {source.show(only)} is",
+                f"{show(value)} is not supported; only {show(only)} is",
             )
 
 
 def covering(key: str, names: Sequence[str]) -> str:
-    """The name that is the key or a block around it; empty: none."""
+    """Returns the name that is the key or a block around it, or "" if there is none."""
     return next(
         (name for name in names if key == name or key.startswith(f"{name}.")), ""
     )
 
 
-def suggestion(key: str, known: Sequence[str]) -> str:
-    """ "; did you mean ...?" or nothing: a key with a similar name, or in another block."""
-    last = {name.rpartition(".")[2]: name for name in reversed(known)}
+def _suggestion(key: str, known: Sequence[str]) -> str:
+    """Returns "; did you mean ...?" with a similar key, or "" if there is none."""
     close = difflib.get_close_matches(key, known, 1, 0.75)
-    close = close or [
-        last[name]
-        for name in difflib.get_close_matches(key.rpartition(".")[2], last, 1, 0.75)
-    ]
+    if not close:
+        # The right name in the wrong block: compare last parts alone. Of equal ones the
+        # first key wins, hence the reversed order.
+        last = {name.rpartition(".")[2]: name for name in reversed(known)}
+        name = key.rpartition(".")[2]
+        close = [
+            last[match] for match in difflib.get_close_matches(name, last, 1, 0.75)
+        ]
     return f"; did you mean {close[0]}?" if close else ""

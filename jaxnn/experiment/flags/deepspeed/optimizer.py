@@ -1,24 +1,35 @@
-"""The optimizer block: DeepSpeed's own and torch's, with the defaults of each
-(engine._configure_basic_optimizer)."""
+"""The optimizer block: DeepSpeed's own optimizers and torch's, each with its defaults.
+
+Follows DeepSpeedEngine._configure_basic_optimizer (runtime/engine.py).
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 from jaxnn.experiment.flags.deepspeed import keys
-from jaxnn.experiment.flags.deepspeed.draft import Draft, Setting
+from jaxnn.experiment.flags.deepspeed.draft import Draft, Setting, show
 
-ANY_CASE = ("adam", "adamw", "adagrad")
 PARAMS = "optimizer.params"
+
+# DeepSpeed lowers the case of the names of its own optimizers (runtime/config.py) and
+# looks up all others in torch.optim as they are.
+ANY_CASE = ("adam", "adamw", "adagrad")
+
+# Parameters that change how an update is computed, but not its result.
 SPEED_ONLY = ("foreach", "fused", "capturable", "differentiable", "set_grad_none")
+
+# Parameters of torch's optimizers -> the only value that jaxnn supports.
 REQUIRED = {"amsgrad": False, "maximize": False, "decoupled_weight_decay": False}
+
+# Optimizers that are not among ZERO_SUPPORTED_OPTIMIZERS (runtime/zero/utils.py).
 ZERO_REFUSES = ("sgd", "momentum", "nesterov", "rmsprop")
 
 
 def read(draft: Draft) -> None:
-    """Sets the optimizer and its hyperparameters; without a block the flags decide.
+    """Sets the optimizer and its hyperparameters; without the block the flags decide.
 
     Raises:
-      UserError: an optimizer or a variant of it that jaxnn does not have.
+      UserError: jaxnn does not have the optimizer, or not this variant of it.
     """
     source = draft.source
     kind = source.text("optimizer.type")
@@ -28,12 +39,12 @@ def read(draft: Draft) -> None:
             "optimizer", f"not in {source.name}; --optimizer and its flags decide"
         )
         return
+
     name = kind.lower() if kind.lower() in ANY_CASE else kind
     if name not in OPTIMIZERS:
         raise source.error(
             "optimizer.type",
-            f"{source.show(kind)} is not supported; known: Adam, AdamW, SGD, Adagrad, "
-            "RMSprop",
+            f"{show(kind)} is not supported; known: Adam, AdamW, SGD, Adagrad, RMSprop",
         )
     if f"{PARAMS}.max_grad_norm" in source.values:
         raise source.error(
@@ -53,15 +64,20 @@ def _adam(draft: Draft, name: str) -> None:
         {**REQUIRED, "bias_correction": True, "fp32_optimizer_states": True},
         SPEED_ONLY,
     )
-    decoupled = name == "adamw" or source.boolean(f"{PARAMS}.adam_w_mode") is not False
-    draft.take(
-        "fused_adam",
-        f"{PARAMS}.torch_adam",
-        lambda key: _negated(source.boolean(key)),
-        True,
-    )
-    is_torchs = source.boolean(f"{PARAMS}.torch_adam") and decoupled
+
+    # "Adam" is AdamW unless adam_w_mode is false (MISMATCHES D6).
+    w_mode = f"{PARAMS}.adam_w_mode"
+    decoupled = name == "adamw" or source.boolean(w_mode) is not False
+
+    def is_fused(key: str) -> bool | None:
+        torch_adam = source.boolean(key)
+        return None if torch_adam is None else not torch_adam
+
+    draft.take("fused_adam", f"{PARAMS}.torch_adam", is_fused, True)
     _learning_rate(draft, 1e-3)
+
+    # torch.optim.AdamW decays by 0.01 by default, FusedAdam by 0 (MISMATCHES D17).
+    is_torchs = source.boolean(f"{PARAMS}.torch_adam") and decoupled
     _decay(
         draft,
         "weight_decay" if decoupled else "l2",
@@ -70,13 +86,10 @@ def _adam(draft: Draft, name: str) -> None:
     )
     _betas(draft)
     draft.take("adam_eps", f"{PARAMS}.eps", source.number, 1e-8)
+
     chosen = _without_decay(draft) if decoupled else "adam"
     draft.settings["optimizer"] = Setting(chosen, "optimizer.type")
-    if (
-        chosen == "adamw"
-        and name == "adam"
-        and f"{PARAMS}.adam_w_mode" not in source.values
-    ):
+    if chosen == "adamw" and name == "adam" and w_mode not in source.values:
         draft.note(
             "optimizer.type",
             "DeepSpeed's Adam is AdamW unless adam_w_mode is false: --optimizer=adamw",
@@ -84,7 +97,8 @@ def _adam(draft: Draft, name: str) -> None:
 
 
 def _without_decay(draft: Draft) -> str:
-    """Adamw, or adam if the user says so and nothing decays: the same thing then."""
+    """Returns "adam" for an AdamW without decay if the user gave it, else "adamw"."""
+    # Without decay the two are equal, so --optimizer=adam is no contradiction.
     decay = draft.settings.get("weight_decay")
     if draft.given.get("optimizer") != "adam" or decay is None or decay.value:
         return "adamw"
@@ -101,15 +115,16 @@ def _sgd(draft: Draft, name: str) -> None:
         {**REQUIRED, "dampening": 0},
         SPEED_ONLY,
     )
-    momentum, nesterov = (
-        source.number(f"{PARAMS}.momentum"),
-        source.boolean(f"{PARAMS}.nesterov"),
-    )
+    momentum = source.number(f"{PARAMS}.momentum")
+    nesterov = source.boolean(f"{PARAMS}.nesterov")
     if nesterov and not momentum:
         raise source.error(
             f"{PARAMS}.nesterov", "needs a momentum; torch refuses it without"
         )
-    chosen = "nesterov" if nesterov else "momentum" if momentum else "sgd"
+
+    chosen = "momentum" if momentum else "sgd"
+    if nesterov:
+        chosen = "nesterov"
     draft.settings["optimizer"] = Setting(chosen, "optimizer.type")
     if momentum:
         draft.take("momentum", f"{PARAMS}.momentum", source.number, 0.0)
@@ -172,19 +187,11 @@ def _betas(draft: Draft) -> None:
             draft.settings[flag] = Setting(value, key, betas is not None)
 
 
-def _negated(value: bool | None) -> bool | None:
-    return None if value is None else not value
-
-
 def _warn_of_zero(draft: Draft) -> None:
-    source, stage = draft.source, draft.settings.get("zero_stage")
-    allowed = source.boolean("zero_allow_untested_optimizer")
-    if (
-        stage
-        and stage.value
-        and draft.settings["optimizer"].value in ZERO_REFUSES
-        and not allowed
-    ):
+    stage = draft.settings.get("zero_stage")
+    is_refused = draft.settings["optimizer"].value in ZERO_REFUSES
+    allowed = draft.source.boolean("zero_allow_untested_optimizer")
+    if stage and stage.value and is_refused and not allowed:
         draft.note(
             "zero_allow_untested_optimizer",
             "DeepSpeed itself refuses this optimizer under ZeRO unless it is true",

@@ -1,13 +1,17 @@
-"""The scheduler block: DeepSpeed's three warm-ups (lr_schedules.py), whose rates
-replace the optimizer's."""
+"""The scheduler block: DeepSpeed's three warm-up schedules (runtime/lr_schedules.py).
+
+Its learning rates replace that of the optimizer block.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 from jaxnn.experiment.flags.deepspeed import keys
-from jaxnn.experiment.flags.deepspeed.draft import Draft, Setting
+from jaxnn.experiment.flags.deepspeed.draft import Draft, Setting, show
 
 PARAMS = "scheduler.params"
+
+# Parameters of WarmupLR and WarmupDecayLR, and those of WarmupCosineLR.
 RATES = ("warmup_min_lr", "warmup_max_lr", "warmup_num_steps", "warmup_type")
 RATIOS = (
     "total_num_steps",
@@ -20,11 +24,12 @@ REQUIRED = {"last_batch_iteration": -1}
 
 
 def read(draft: Draft) -> None:
-    """Sets the schedule and its rates, after the optimizer's are known; without a block
-    the flags decide.
+    """Sets the schedule and its learning rates; without the block the flags decide.
+
+    The settings of the optimizer block must be in the draft.
 
     Raises:
-      UserError: a scheduler that jaxnn does not have.
+      UserError: jaxnn does not have the scheduler.
     """
     source = draft.source
     kind = source.text("scheduler.type")
@@ -33,19 +38,21 @@ def read(draft: Draft) -> None:
     if kind not in SCHEDULERS:
         raise source.error(
             "scheduler.type",
-            f"{source.show(kind)} is not supported; known: {', '.join(SCHEDULERS)}",
+            f"{show(kind)} is not supported; known: {', '.join(SCHEDULERS)}",
         )
     flag, function = SCHEDULERS[kind]
     draft.settings["schedule"] = Setting(flag, "scheduler.type")
     function(draft)
+
     draft.take("warmup_steps", f"{PARAMS}.warmup_num_steps", _positive(draft), 1000)
-    draft.take("warmup_type", f"{PARAMS}.warmup_type", source.text, "log")
-    if (
-        f"{PARAMS}.warmup_type" not in (*source.values, *source.auto)
-        and "warmup_type" not in draft.given
-    ):
+    warmup_type = f"{PARAMS}.warmup_type"
+    draft.take("warmup_type", warmup_type, source.text, "log")
+    # "log" is jaxnn's default too, so that `reading` has no reason for a note; but few
+    # expect a warm-up that is not linear.
+    is_silent = warmup_type not in (*source.values, *source.auto)
+    if is_silent and "warmup_type" not in draft.given:
         draft.note(
-            f"{PARAMS}.warmup_type",
+            warmup_type,
             f"not in {source.name}; DeepSpeed's warm-up is a logarithm by default",
         )
 
@@ -62,21 +69,27 @@ def _warmup_decay_lr(draft: Draft) -> None:
 
 
 def _warmup_cosine_lr(draft: Draft) -> None:
-    """Ratios of the peak; `warmup_cosine_lr` of schedules.py counts in rates."""
-    source, peak = draft.source, draft.value("learning_rate")
+    """Turns ratios of the peak into rates, which `schedules.warmup_cosine_lr` takes."""
+    source = draft.source
+    peak = draft.value("learning_rate")
     keys.check_params(source, PARAMS, RATIOS, REQUIRED, ())
     _total_steps(draft)
-    start_key, end_key = f"{PARAMS}.warmup_min_ratio", f"{PARAMS}.cos_min_ratio"
-    start, end = source.number(start_key), source.number(end_key)
-    floor, bottom = start or 0.0, 1e-4 if end is None else end
-    if floor and not bottom:
+
+    start_key = f"{PARAMS}.warmup_min_ratio"
+    end_key = f"{PARAMS}.cos_min_ratio"
+    start = source.number(start_key)
+    end = source.number(end_key)
+    start_ratio = start or 0.0
+    end_ratio = 1e-4 if end is None else end
+
+    # --final_learning_rate=0 stands for the floor, so that it cannot say 0 itself.
+    if start_ratio and not end_ratio:
         raise source.error(end_key, f"0 is not supported with {start_key} above 0")
+    final = 0.0 if end_ratio == start_ratio else end_ratio * peak
     draft.settings["min_learning_rate"] = Setting(
-        floor * peak, start_key, start is not None
+        start_ratio * peak, start_key, start is not None
     )
-    draft.settings["final_learning_rate"] = Setting(
-        0.0 if bottom == floor else bottom * peak, end_key, end is not None
-    )
+    draft.settings["final_learning_rate"] = Setting(final, end_key, end is not None)
 
 
 def _total_steps(draft: Draft) -> None:
@@ -89,13 +102,20 @@ def _total_steps(draft: Draft) -> None:
 
 
 def _rates(draft: Draft, default: float | None) -> None:
-    """The floor and the peak; the peak is the optimizer's rate where DeepSpeed has no
-    default for it."""
-    source, key = draft.source, f"{PARAMS}.warmup_max_lr"
+    """Sets the floor and the peak.
+
+    Args:
+      draft: settings so far.
+      default: DeepSpeed's default of warmup_max_lr; None: the optimizer's rate.
+    """
+    source = draft.source
+    key = f"{PARAMS}.warmup_max_lr"
     draft.take("min_learning_rate", f"{PARAMS}.warmup_min_lr", source.number, 0.0)
-    peak, unused = source.number(key), draft.settings.get("learning_rate")
+
+    peak = source.number(key)
     if key in source.auto or (peak is None and default is None):
         return
+    unused = draft.settings.get("learning_rate")
     setting = Setting(default if peak is None else peak, key, peak is not None)
     draft.settings["learning_rate"] = setting
     if unused and unused.is_stated and unused.value != setting.value:
@@ -107,6 +127,8 @@ def _rates(draft: Draft, default: float | None) -> None:
 
 
 def _positive(draft: Draft) -> Callable[[str], int | None]:
+    """Returns a getter of whole numbers that refuses those below 1."""
+
     def read(key: str) -> int | None:
         value = draft.source.whole(key)
         if value is not None and value < 1:

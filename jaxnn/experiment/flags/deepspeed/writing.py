@@ -1,7 +1,7 @@
 """Experiment -> the ds_config that trains it.
 
-Everything that DeepSpeed would default is written out: its defaults differ between
-releases (gradient clipping is 1.0 since 0.19.3; MISMATCHES D14).
+Every setting is written out, even where it is DeepSpeed's default: defaults differ
+between releases (gradient_clipping is 1.0 since 0.19.3; MISMATCHES D14).
 """
 
 from collections.abc import Callable
@@ -10,12 +10,15 @@ from typing import Any
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 
+# For steps_per_print: more steps than any run has.
 NEVER = 10**9
 
 
 def ds_config(experiment: Experiment, world_size: int) -> dict[str, Any]:
-    """A ds_config for `deepspeed.initialize` where the caller builds the optimizer and
-    sets the learning rate.
+    """Returns a ds_config without optimizer and scheduler blocks.
+
+    It is for a caller of `deepspeed.initialize` who builds the optimizer and sets the
+    learning rate of every step.
 
     Args:
       experiment: what to train.
@@ -23,13 +26,13 @@ def ds_config(experiment: Experiment, world_size: int) -> dict[str, Any]:
         size.
 
     Raises:
-      UserError: the batch does not divide, or the smallest loss scale is not a whole
-        number.
+      UserError: the batch size does not divide, or the minimum loss scale is not whole.
     """
     return {
         **_batch(experiment, world_size),
         "gradient_clipping": experiment.clip_norm,
         "zero_optimization": {"stage": experiment.zero_stage},
+        # Without it ZeRO refuses torch's SGD and RMSprop.
         "zero_allow_untested_optimizer": True,
         "fp16": _fp16(experiment),
         "bf16": {"enabled": experiment.precision == "bf16"},
@@ -40,16 +43,15 @@ def ds_config(experiment: Experiment, world_size: int) -> dict[str, Any]:
 def file_config(
     experiment: Experiment, world_size: int, total_steps: int
 ) -> dict[str, Any]:
-    """`ds_config` with an optimizer and a scheduler block where DeepSpeed has the same
-    thing: a user's own file.
+    """Returns `ds_config` with the optimizer and scheduler blocks that DeepSpeed has.
 
-    Not for a caller who sets the learning rate: DeepSpeed would build the scheduler and
-    step it.
+    It is for a user's own training script. A caller who sets the learning rate must not
+    use it: DeepSpeed would build the scheduler and step it.
 
     Args:
       experiment: what to train.
       world_size: number of ranks.
-      total_steps: of the run; where its schedule ends.
+      total_steps: steps of the run, at which its schedule ends.
     """
     blocks = {
         "optimizer": optimizer_block(experiment),
@@ -62,22 +64,19 @@ def file_config(
 
 
 def optimizer_block(experiment: Experiment) -> dict[str, Any] | None:
-    """The optimizer as DeepSpeed would build it; None: it has no such thing
-    (ema_momentum, l1, partial decay)."""
+    """Returns the optimizer block, or None if DeepSpeed cannot build the optimizer."""
+    # A block has one weight decay, for all parameters, and no L1.
     decays = experiment.l2 or experiment.weight_decay
-    is_told_apart = decays and not experiment.decay_all
-    if (
-        experiment.l1
-        or is_told_apart
-        or (experiment.optimizer == "adamw" and experiment.l2)
-    ):
+    is_partial = decays and not experiment.decay_all
+    has_both = experiment.optimizer == "adamw" and experiment.l2
+    if experiment.l1 or is_partial or has_both:
         return None
     if experiment.optimizer not in OPTIMIZERS:
         return None
+
     kind, params = OPTIMIZERS[experiment.optimizer](experiment)
-    decay = (
-        experiment.weight_decay if experiment.optimizer == "adamw" else experiment.l2
-    )
+    is_adamw = experiment.optimizer == "adamw"
+    decay = experiment.weight_decay if is_adamw else experiment.l2
     return {
         "type": kind,
         "params": {"lr": experiment.learning_rate, "weight_decay": decay, **params},
@@ -85,7 +84,7 @@ def optimizer_block(experiment: Experiment) -> dict[str, Any] | None:
 
 
 def scheduler_block(experiment: Experiment, total_steps: int) -> dict[str, Any] | None:
-    """The learning rate schedule; None: constant, or one that DeepSpeed does not have."""
+    """Returns the scheduler block, or None if DeepSpeed does not have the schedule."""
     if experiment.schedule not in SCHEDULERS:
         return None
     total_steps = experiment.schedule_steps or total_steps
@@ -98,8 +97,8 @@ def scheduler_block(experiment: Experiment, total_steps: int) -> dict[str, Any] 
 
 
 def _batch(experiment: Experiment, world_size: int) -> dict[str, int]:
-    parts = world_size * experiment.accumulation_steps
-    if experiment.batch_size % parts:
+    microbatches = world_size * experiment.accumulation_steps
+    if experiment.batch_size % microbatches:
         raise UserError(
             f"--batch_size: {experiment.batch_size} is not divisible by {world_size} "
             f"ranks times --accumulation_steps={experiment.accumulation_steps}; change "
@@ -107,7 +106,7 @@ def _batch(experiment: Experiment, world_size: int) -> dict[str, int]:
         )
     return {
         "train_batch_size": experiment.batch_size,
-        "train_micro_batch_size_per_gpu": experiment.batch_size // parts,
+        "train_micro_batch_size_per_gpu": experiment.batch_size // microbatches,
         "gradient_accumulation_steps": experiment.accumulation_steps,
     }
 
@@ -121,13 +120,17 @@ def _fp16(experiment: Experiment) -> dict[str, Any]:
     return {
         "enabled": experiment.precision == "fp16",
         "auto_cast": False,
-        "loss_scale": experiment.static_loss_scale,  # 0: dynamic
+        # 0 is dynamic loss scaling, in the flag as in the file.
+        "loss_scale": experiment.static_loss_scale,
         "initial_scale_power": experiment.initial_scale_power,
         "loss_scale_window": experiment.loss_scale_window,
         "hysteresis": experiment.hysteresis,
         "consecutive_hysteresis": experiment.consecutive_hysteresis,
         "min_loss_scale": int(experiment.min_loss_scale),
     }
+
+
+# Optimizers: experiment -> type and the parameters besides lr and weight_decay.
 
 
 def _sgd(
@@ -145,8 +148,9 @@ def _adam(experiment: Experiment) -> tuple[str, dict[str, Any]]:
         "adam_w_mode": decoupled,
         "torch_adam": not experiment.fused_adam,
     }
+    # torch.optim.Adam has no such argument.
     if experiment.fused_adam:
-        params["bias_correction"] = True  # torch's own has no such argument
+        params["bias_correction"] = True
     return "AdamW" if decoupled else "Adam", params
 
 
@@ -165,6 +169,10 @@ def _adagrad(experiment: Experiment) -> tuple[str, dict[str, Any]]:
         "initial_accumulator_value": experiment.adagrad_initial,
         "lr_decay": 0.0,
     }
+
+
+# Schedulers: experiment and number of steps -> type and the parameters besides those of
+# the warm-up.
 
 
 def _warmup_lr(experiment: Experiment, total_steps: int) -> tuple[str, dict[str, Any]]:

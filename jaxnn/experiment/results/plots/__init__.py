@@ -1,5 +1,7 @@
-"""Pictures of a workdir: the learning curve, and what the task wants. Readable in
-grayscale."""
+"""Plots of a finished run: the learning curve and those of its task.
+
+All of them are readable in grayscale.
+"""
 
 import pathlib
 from collections.abc import Callable, Mapping
@@ -32,16 +34,16 @@ def draw(
     outputs: np.ndarray,
     predict: Predict | None = None,
 ) -> None:
-    """Draws every picture of a finished run into plots/.
+    """Draws all plots of a finished run into plots/.
 
     Args:
-      experiment: what ran.
+      experiment: experiment that ran.
       data: its data set.
-      workdir: holds metrics.csv, and trace/ if the run was recorded.
+      workdir: run directory with metrics.csv, and trace/ if the run was recorded.
       params: flat master parameters.
-      outputs: [test samples, ...] of the trained network.
-      predict: inputs [n, ...] -> outputs [n, ...] of the trained network; None: what
-        needs it is not drawn.
+      outputs: [test samples, ...] outputs of the trained network.
+      predict: inputs [n, ...] -> outputs [n, ...] of the trained network; None: leave
+        out the plots that need it.
     """
     figures = {
         "learning_curve": learning_curve(artifacts.read_metrics(workdir), experiment)
@@ -56,6 +58,7 @@ def draw(
         with artifacts.whole(folder / f"{name}.png") as partial:
             figure.savefig(partial, dpi=150, format="png")
     if boundary.is_plane(data) and (workdir / "trace").exists():
+        # Most runs have nothing to animate.
         from jaxnn.experiment.results.plots import animation
 
         animation.write(data, workdir / "trace", folder / "decision_boundary.gif")
@@ -68,10 +71,8 @@ def _regression(
     outputs: np.ndarray,
 ) -> dict[str, Figure]:
     if experiment.dataset == experiment.model == "linear":
-        weight, bias = (
-            float(params["output/kernel"].item()),
-            float(params["output/bias"].item()),
-        )
+        weight = float(params["output/kernel"].item())
+        bias = float(params["output/bias"].item())
         return {"fit": fit_line(data, weight, bias)}
     if experiment.dataset == "approximation":
         return {"approximation": approximation(data, outputs, experiment.function)}

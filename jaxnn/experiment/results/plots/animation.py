@@ -1,5 +1,4 @@
-"""The decision boundary of a linear classifier as it learns, from a recording of its
-updates."""
+"""Animation of the decision boundary of a linear classifier, from a trace."""
 
 import pathlib
 from typing import NamedTuple
@@ -12,21 +11,24 @@ from jaxnn.experiment.files import trace
 from jaxnn.experiment.results.plots import canvas
 from jaxnn.experiment.results.plots.boundary import Plane
 
-MOST_FRAMES, SECONDS = 60, 10
-MOST_RINGS = 16
-"""Samples of a batch that are still worth showing one by one."""
+MOST_FRAMES = 60
+SECONDS = 10
 
-KERNEL, BIAS = "output/kernel", "output/bias"
+# Samples of a batch up to which each of them is circled.
+MOST_RINGS = 16
+
+KERNEL = "output/kernel"
+BIAS = "output/bias"
 
 
 class Frame(NamedTuple):
     """The classifier after an update.
 
     Attributes:
-      update: how many steps have been taken.
+      update: number of steps done.
       kernel: [2, outputs].
       bias: [outputs].
-      ids: the training samples of the last step.
+      ids: [samples] int, the training samples of the last step.
     """
 
     update: int
@@ -36,18 +38,19 @@ class Frame(NamedTuple):
 
 
 def write(data: Dataset, folder: pathlib.Path, path: pathlib.Path) -> None:
-    """Writes the animation, if the recording holds the parameters of a linear
-    classifier; else nothing.
+    """Writes a GIF; nothing if the trace holds no linear classifier's parameters.
 
     Args:
-      data: fulfils `boundary.is_plane`.
-      folder: of the trace.
-      path: of the GIF.
+      data: data set for which `boundary.is_plane` is True.
+      folder: folder of the trace.
+      path: path of the GIF.
     """
     frames = thinned(read_frames(trace.Reader(folder)))
     if not frames:
         return
-    plane, points = Plane(data), canvas.unscaled(data, data.train_inputs)
+
+    plane = Plane(data)
+    points = canvas.unscaled(data, data.train_inputs)
     plane.scatter(data.train_inputs, data.train_targets, size=25, labels=True)
     rings = plane.axes.scatter(
         [],
@@ -59,22 +62,22 @@ def write(data: Dataset, folder: pathlib.Path, path: pathlib.Path) -> None:
         label="last batch",
     )
     plane.legend()
+
+    # The layout is computed once, with room for a title, and then frozen: to arrange
+    # every frame anew takes most of the time.
     plane.axes.set_title(" ")
     plane.figure.draw_without_rendering()
-    plane.figure.set_layout_engine(
-        "none"
-    )  # as it is now: arranging each frame anew takes most of the time
+    plane.figure.set_layout_engine("none")
+
     frames_per_second = max(1, len(frames) // SECONDS)
+    # The last frame stays for one more second.
+    shown = [*frames, *frames[-1:] * frames_per_second]
     writer = PillowWriter(fps=frames_per_second)
     with writer.saving(plane.figure, path, dpi=80):
-        for frame in [
-            *frames,
-            *frames[-1:] * frames_per_second,
-        ]:  # the last stays for a second more
+        for frame in shown:
             plane.show(plane.grid @ frame.kernel + frame.bias)
-            rings.set_offsets(
-                points[frame.ids] if len(frame.ids) <= MOST_RINGS else np.empty((0, 2))
-            )
+            few = len(frame.ids) <= MOST_RINGS
+            rings.set_offsets(points[frame.ids] if few else np.empty((0, 2)))
             plane.axes.set_title(
                 f"Decision boundary after update {frame.update} of {frames[-1].update}"
             )
@@ -82,48 +85,37 @@ def write(data: Dataset, folder: pathlib.Path, path: pathlib.Path) -> None:
 
 
 def read_frames(reader: trace.Reader) -> list[Frame]:
-    """The classifier before the first update and after each; empty if it is not a
-    linear one of two features."""
+    """Returns the classifier before the first update and after each update.
+
+    The list is empty if the trace is not of a linear classifier of two features.
+    """
     frames = []
     for number in range(len(reader)):
         step = reader.read(number)
-        if (
-            trace.select(step, "params").keys() != {KERNEL, BIAS}
-            or len(step[f"params/{KERNEL}"]) != 2
-        ):
+        is_linear = trace.select(step, "params").keys() == {KERNEL, BIAS}
+        if not is_linear or len(step[f"params/{KERNEL}"]) != 2:
             return []
         if not frames:
-            frames.append(
-                Frame(
-                    0,
-                    step[f"params/{KERNEL}"],
-                    step[f"params/{BIAS}"],
-                    np.array([], int),
-                )
-            )
-        frames.append(
-            Frame(
-                number + 1,
-                step[f"updated/{KERNEL}"],
-                step[f"updated/{BIAS}"],
-                step["batch/ids"],
-            )
-        )
+            kernel = step[f"params/{KERNEL}"]
+            bias = step[f"params/{BIAS}"]
+            frames.append(Frame(0, kernel, bias, np.array([], int)))
+        kernel = step[f"updated/{KERNEL}"]
+        bias = step[f"updated/{BIAS}"]
+        frames.append(Frame(number + 1, kernel, bias, step["batch/ids"]))
     return frames
 
 
 def thinned(frames: list[Frame]) -> list[Frame]:
-    """At most `MOST_FRAMES` frames, the first and the last among them: those that
-    change nothing go first."""
+    """Returns at most `MOST_FRAMES` frames, the first and the last among them."""
+    # Frames that change nothing go first: a perceptron updates only on errors.
     kept = [
         frame
         for before, frame in zip([None, *frames], frames[:-1])
         if before is None or not _equal(before, frame)
     ]
     kept += frames[-1:]
-    chosen = np.unique(
-        np.linspace(0, len(kept) - 1, min(len(kept), MOST_FRAMES)).round().astype(int)
-    )
+    count = min(len(kept), MOST_FRAMES)
+    chosen = np.unique(np.linspace(0, len(kept) - 1, count).round().astype(int))
     return [kept[index] for index in chosen]
 
 

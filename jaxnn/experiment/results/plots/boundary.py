@@ -1,4 +1,4 @@
-"""Which class a network gives to each point of a plane of two features."""
+"""Plot of the decision boundary between classes in the plane of two features."""
 
 from collections.abc import Callable
 
@@ -12,16 +12,19 @@ from jaxnn.experiment.data.dataset import BINARY, MULTICLASS, TABLE, Dataset
 from jaxnn.experiment.results import report
 from jaxnn.experiment.results.plots import canvas
 
+# Grid points along each feature.
 SIDE = 200
-"""Grid points along each feature."""
 
+# Space around the samples, as a share of their range.
 MARGIN = 0.1
+
+# One marker per class, so that classes differ without colour.
 MARKERS = "os^DvPX*<>"
 MOST_POINTS = 500
 
 
 def is_plane(data: Dataset) -> bool:
-    """Whether the data set tells classes apart by two features, and is held in memory."""
+    """Returns True if the data set has classes and two features, and is in memory."""
     return (
         data.task in (BINARY, MULTICLASS)
         and data.kind == TABLE
@@ -34,54 +37,60 @@ def is_plane(data: Dataset) -> bool:
 def decision_boundary(
     data: Dataset, predict: Callable[[np.ndarray], np.ndarray]
 ) -> Figure:
-    """The regions of the classes behind the samples, those of the test split large.
+    """Regions of the classes behind the samples; test samples are large.
 
     Args:
-      data: fulfils `is_plane`.
-      predict: [n, 2] inputs -> [n, outputs].
+      data: data set for which `is_plane` is True.
+      predict: [n, 2] inputs -> [n, outputs] of the network.
     """
     plane = Plane(data)
     plane.show(predict(plane.grid))
+    # The gates are tested on their training samples.
     both = not np.array_equal(data.train_inputs, data.test_inputs)
     if both:
         plane.scatter(data.train_inputs, data.train_targets, size=12)
     plane.scatter(data.test_inputs, data.test_targets, size=45, labels=True)
     plane.legend()
-    plane.axes.set_title(
-        "Decision boundary" + (" (large: test, small: training)" if both else "")
-    )
+    title = "Decision boundary"
+    if both:
+        title += " (large: test, small: training)"
+    plane.axes.set_title(title)
     return plane.figure
 
 
 class Plane:
-    """The picture of two features, in the units that they were measured in.
+    """Figure of two features, in the units in which they were measured.
 
     Args:
-      data: fulfils `is_plane`.
+      data: data set for which `is_plane` is True.
 
     Attributes:
-      figure, axes: what is drawn.
+      figure: figure.
+      axes: its axes.
       grid: [SIDE^2, 2] float32 inputs of the network, row by row from below.
     """
 
     def __init__(self, data: Dataset):
-        self._data, self._shown = data, []
+        self._data = data
+        self._shown = []
         self.figure, self.axes = canvas.new((6, 5))
         names = data.feature_names or ("first feature", "second feature")
         self.axes.set(xlabel=names[0], ylabel=names[1])
         inputs = np.concatenate([data.train_inputs, data.test_inputs]).astype(
             np.float64
         )
-        low, high = inputs.min(axis=0), inputs.max(axis=0)
+        low = inputs.min(axis=0)
+        high = inputs.max(axis=0)
         margin = np.where(high > low, MARGIN * (high - low), 0.5)
         x, y = np.linspace(low - margin, high + margin, SIDE).T
-        self.grid = (
-            np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2).astype(np.float32)
-        )
+
+        # The network takes scaled inputs, the axes show the units of the data.
+        grid = np.stack(np.meshgrid(x, y), axis=-1)
+        self.grid = grid.reshape(-1, 2).astype(np.float32)
         self._x, self._y = canvas.unscaled(data, np.stack([x, y], axis=1)).T
 
     def show(self, outputs: np.ndarray) -> None:
-        """Fills the regions, in place of those shown before.
+        """Draws the regions of the classes; removes those drawn before.
 
         Args:
           outputs: [SIDE^2, outputs] of the network on `grid`.
@@ -105,12 +114,16 @@ class Plane:
     def scatter(
         self, inputs: np.ndarray, targets: np.ndarray, size: float, labels: bool = False
     ) -> None:
-        """Draws samples by class, the first `MOST_POINTS` of them; with `labels`, the
-        legend will name them."""
-        points, classes = (
-            canvas.unscaled(self._data, inputs[:MOST_POINTS]),
-            targets.reshape(-1)[:MOST_POINTS],
-        )
+        """Draws the first `MOST_POINTS` samples by class.
+
+        Args:
+          inputs: [n, 2] scaled inputs.
+          targets: [n] or [n, 1] classes.
+          size: area of a marker in points^2.
+          labels: True to name the classes in the legend.
+        """
+        points = canvas.unscaled(self._data, inputs[:MOST_POINTS])
+        classes = targets.reshape(-1)[:MOST_POINTS]
         for number, (name, tone) in enumerate(
             zip(self._data.class_names, self._tones(0.1, 1.0))
         ):
@@ -125,7 +138,7 @@ class Plane:
             )
 
     def legend(self) -> None:
-        """Names what has a label, below the axes."""
+        """Draws a legend below the axes."""
         handles, labels = self.axes.get_legend_handles_labels()
         self.figure.legend(
             handles,
@@ -136,22 +149,28 @@ class Plane:
         )
 
     def _tones(self, low: float, high: float) -> np.ndarray:
+        """Returns a blue per class, between two places of the colour map."""
         return matplotlib.colormaps["Blues"](
             np.linspace(low, high, len(self._data.class_names))
         )
 
 
 def margins(outputs: np.ndarray) -> np.ndarray:
-    """By how much each class's score is above the best other: [n, outputs] -> [n,
-    outputs]; one score is its own."""
+    """Score of each class minus the best other score: [n, outputs] -> [n, outputs].
+
+    It is above 0 in the region of the class. A single score is a margin already.
+    """
     if outputs.shape[1] == 1:
         return outputs
     ordered = np.sort(outputs, axis=1)
-    best, second = ordered[:, -1:], ordered[:, -2:-1]
+    best = ordered[:, -1:]
+    second = ordered[:, -2:-1]
     return outputs - np.where(outputs == best, second, best)
 
 
 def _outlines(axes: Axes, x: np.ndarray, y: np.ndarray, above: np.ndarray) -> list:
+    """Draws a line where a margin is 0."""
+    # matplotlib warns about a contour at a level that does not occur.
     columns = [
         column.reshape(SIDE, SIDE)
         for column in above.T

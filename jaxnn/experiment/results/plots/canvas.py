@@ -1,5 +1,4 @@
-"""What the pictures share: sizes, tones that differ in grayscale too, and the units
-they are drawn in."""
+"""Style of the plots: figures, colours, and inputs in their original units."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,13 +7,16 @@ from matplotlib.figure import Figure
 
 from jaxnn.experiment.data.dataset import Dataset
 
-DARK, LIGHT = "#08306b", "#6baed6"
+# Two blues that differ in grayscale too.
+DARK = "#08306b"
+LIGHT = "#6baed6"
+
+# The true curve, behind the learned one.
 TRUTH = dict(color="black", linewidth=3, alpha=0.3)
-"""The line of what is true, behind what was learned."""
 
 
 def new(size: tuple[float, float]) -> tuple[Figure, Axes]:
-    """A figure of so many inches, and its axes."""
+    """Returns a figure with one set of axes; its size is in inches."""
     figure, (axes,) = new_rows(size, [1])
     return figure, axes
 
@@ -22,8 +24,13 @@ def new(size: tuple[float, float]) -> tuple[Figure, Axes]:
 def new_rows(
     size: tuple[float, float], heights: list[float]
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with axes one above the other, over the same x, in proportion to
-    `heights`."""
+    """Returns a figure with rows of axes that share their x axis.
+
+    Args:
+      size: width and height in inches.
+      heights: height of each row, in proportion to the others.
+    """
+    # Figure instead of pyplot: no global state, no window, and nothing to close.
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     rows = figure.subplots(
@@ -35,5 +42,5 @@ def new_rows(
 
 
 def unscaled(data: Dataset, inputs: np.ndarray) -> np.ndarray:
-    """Inputs in the units that they were measured in: [n, ...] -> [n, ...]."""
+    """Returns inputs in the units in which they were measured: [n, ...] -> [n, ...]."""
     return data.scaling.invert(inputs) if data.scaled_on_host else inputs

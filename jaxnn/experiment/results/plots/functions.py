@@ -1,4 +1,4 @@
-"""Pictures of what a regression learned."""
+"""Plots of what a regression has learned."""
 
 from collections.abc import Mapping
 
@@ -9,14 +9,16 @@ from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.results import baselines, report, scores
 from jaxnn.experiment.results.plots import canvas
 
+# Points of the scatter plots and steps of the forecast; more cannot be told apart.
+MOST_LINE_POINTS = 200
 MOST_POINTS = 2000
 STEPS_SHOWN = 300
 
 
 def fit_line(data: Dataset, weight: float, bias: float) -> Figure:
-    """The fitted line over the test points and the true line."""
+    """Fitted line, true line and test points."""
     figure, axes = canvas.new((6, 4))
-    points = slice(0, 200)
+    points = slice(0, MOST_LINE_POINTS)
     ends = np.array([data.test_inputs.min(), data.test_inputs.max()])
     axes.scatter(
         data.test_inputs[points, 0],
@@ -46,9 +48,10 @@ def fit_line(data: Dataset, weight: float, bias: float) -> Figure:
 
 
 def predicted_over_true(data: Dataset, outputs: np.ndarray) -> Figure:
-    """Each test sample's prediction over its target; on the diagonal they are equal."""
+    """Predictions over targets of the test split; equal values are on the diagonal."""
     figure, axes = canvas.new((5, 5))
-    true, predicted = data.test_targets.reshape(-1), outputs.reshape(-1)
+    true = data.test_targets.reshape(-1)
+    predicted = outputs.reshape(-1)
     ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
     r2 = scores.r2(outputs, data.test_targets)
     axes.plot(ends, ends, label="predicted = true", **canvas.TRUTH)
@@ -72,7 +75,7 @@ def predicted_over_true(data: Dataset, outputs: np.ndarray) -> Figure:
 
 
 def approximation(data: Dataset, outputs: np.ndarray, function: str) -> Figure:
-    """The learned function over its target, and the error below it."""
+    """Learned function over its target, with the error below."""
     x = canvas.unscaled(data, data.test_inputs)[:, 0]
     order = np.argsort(x)
     figure = _over_truth(
@@ -86,8 +89,7 @@ def approximation(data: Dataset, outputs: np.ndarray, function: str) -> Figure:
 
 
 def forecast(data: Dataset, outputs: np.ndarray) -> Figure:
-    """The next value as the network and as persistence foretell it, over the true one;
-    the errors below."""
+    """Forecasts of the network and of persistence over the true values, with errors."""
     shown = slice(0, STEPS_SHOWN)
     curves = {
         "network": outputs[shown, 0],
@@ -103,6 +105,7 @@ def forecast(data: Dataset, outputs: np.ndarray) -> Figure:
 def _over_truth(
     x: np.ndarray, truth: np.ndarray, curves: Mapping[str, np.ndarray]
 ) -> Figure:
+    """Curves over the true one, with their errors in a row below."""
     figure, (above, below) = canvas.new_rows((6.5, 5), [2, 1])
     above.plot(x, truth, label="true", **canvas.TRUTH)
     below.axhline(0, **canvas.TRUTH)
@@ -114,6 +117,7 @@ def _over_truth(
         above.plot(x, values, label=label, **style)
         below.plot(x, values - truth, **style)
     below.set(ylabel="error")
+    # One legend outside, where it hides no curve.
     figure.legend(
         *above.get_legend_handles_labels(),
         frameon=False,

@@ -1,4 +1,4 @@
-"""The learning curve."""
+"""Plot of the learning curve."""
 
 from collections.abc import Mapping
 
@@ -10,6 +10,7 @@ from jaxnn.experiment.early_stopping import EarlyStopping
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results.plots import canvas
 
+# Column of metrics.csv -> label and style of its curve.
 CURVES = {
     "train_loss": ("training", dict(color=canvas.DARK)),
     "evaluated_train_loss": (
@@ -22,16 +23,18 @@ CURVES = {
 
 
 def learning_curve(metrics: Mapping[str, np.ndarray], experiment: Experiment) -> Figure:
-    """The loss of each split by epoch, the best epoch marked; on a log scale unless
-    most losses are 0."""
+    """Loss of each split by epoch, with the best epoch marked.
+
+    The scale is logarithmic unless half of the losses or more are 0.
+    """
     figure, axes = canvas.new((6, 4))
     losses = {name: metrics[name] for name in CURVES if name in metrics}
-    single = (
-        "o" if len(metrics["epoch"]) == 1 else None
-    )  # a line through one point shows nothing
+    # A line through a single point is invisible.
+    single = "o" if len(metrics["epoch"]) == 1 else None
     for name, values in losses.items():
         label, style = CURVES[name]
         axes.plot(metrics["epoch"], values, label=label, marker=single, **style)
+
     split, best = best_epoch(metrics, experiment)
     axes.plot(
         metrics["epoch"][best],
@@ -49,7 +52,9 @@ def learning_curve(metrics: Mapping[str, np.ndarray], experiment: Experiment) ->
         title="Learning curve",
     )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    if np.mean(np.concatenate(list(losses.values())) > 0) > 0.5:
+
+    positive = np.concatenate(list(losses.values())) > 0
+    if np.mean(positive) > 0.5:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(PlainNumbers())
         axes.yaxis.set_minor_formatter(PlainNumbers())
@@ -58,25 +63,25 @@ def learning_curve(metrics: Mapping[str, np.ndarray], experiment: Experiment) ->
 
 
 class PlainNumbers(LogFormatter):
-    """0.02 where matplotlib writes 2e-02; as many labels as it writes."""
+    """Writes 0.02 instead of 2e-02 at the ticks that LogFormatter labels."""
 
     def __call__(self, x, pos=None):
-        """The label of the tick at x."""
+        """Returns the label of the tick at x."""
         return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def best_epoch(
     metrics: Mapping[str, np.ndarray], experiment: Experiment
 ) -> tuple[str, int]:
-    """The split that tells, validation if there is one, else test, and the index of its
-    best epoch.
+    """Returns (split that decides, index of its best epoch).
 
-    With early stopping it is the epoch whose parameters were kept.
+    The split is validation if there is one, else test. With early stopping it is the
+    epoch whose parameters were kept.
     """
     split = "validation" if "validation_loss" in metrics else "test"
-    watch = EarlyStopping(
-        experiment.patience, experiment.min_delta if experiment.patience else 0.0
-    )
+    # --min_delta counts only where early stopping has used it.
+    min_delta = experiment.min_delta if experiment.patience else 0.0
+    stopping = EarlyStopping(experiment.patience, min_delta)
     for loss in metrics[f"{split}_loss"]:
-        watch.improves(float(loss))
-    return split, watch.best_epoch
+        stopping.improves(float(loss))
+    return split, stopping.best_epoch

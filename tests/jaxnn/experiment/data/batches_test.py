@@ -9,12 +9,10 @@ from jaxnn.experiment.data import batches
 from jaxnn.experiment.data.batches import PADDING
 from jaxnn.experiment.flags.config import Experiment
 
-SAMPLES, BATCH, SEED, EPOCH = (
-    st.integers(1, 300),
-    st.integers(1, 64),
-    st.integers(0, 2**31 - 1),
-    st.integers(0, 999),
-)
+SAMPLES = st.integers(1, 300)
+BATCH = st.integers(1, 64)
+SEED = st.integers(0, 2**31 - 1)
+EPOCH = st.integers(0, 999)
 fast = settings(deadline=None, max_examples=100, derandomize=True)
 
 
@@ -59,10 +57,8 @@ class TestPlan:
     @fast
     def test_adds_up(self, samples, batch, epochs, max_steps):
         experiment = Experiment(epochs=epochs, batch_size=batch, max_steps=max_steps)
-        plan, total = (
-            batches.plan(experiment, samples),
-            batches.total_steps(experiment, samples),
-        )
+        plan = batches.plan(experiment, samples)
+        total = batches.total_steps(experiment, samples)
         assert sum(plan) == (min(max_steps, total) if max_steps else total)
         assert min(plan) > 0
         assert set(plan[:-1]) <= {batches.steps_per_epoch(samples, batch)}
@@ -152,17 +148,19 @@ class TestRankSlice:
 
     @given(st.integers(0, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
     @fast
-    def test_a_part_has_the_same_samples_on_any_number_of_ranks(
-        self, steps, rows, parts, world_size
+    def test_a_microbatch_has_the_same_samples_on_any_number_of_ranks(
+        self, steps, rows, microbatches, world_size
     ):
-        ids = np.arange(steps * rows * parts * world_size).reshape(
-            steps, parts * world_size * rows
+        ids = np.arange(steps * rows * microbatches * world_size).reshape(
+            steps, microbatches * world_size * rows
         )
         slices = [
-            batches.rank_slice(ids, rank, world_size, parts).reshape(steps, parts, rows)
+            batches.rank_slice(ids, rank, world_size, microbatches).reshape(
+                steps, microbatches, rows
+            )
             for rank in range(world_size)
         ]
         np.testing.assert_array_equal(
             np.concatenate(slices, axis=-1),
-            ids.reshape(steps, parts, world_size * rows),
+            ids.reshape(steps, microbatches, world_size * rows),
         )

@@ -7,10 +7,8 @@ from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.preprocessing import HostScaling, Scaling
 from jaxnn.experiment.data.splits import SplitIndices
 
-ROWS, ANSWERS = (
-    np.arange(12, dtype=np.float32).reshape(6, 2),
-    np.arange(6, dtype=np.float32)[:, None],
-)
+ROWS = np.arange(12, dtype=np.float32).reshape(6, 2)
+ANSWERS = np.arange(6, dtype=np.float32)[:, None]
 
 
 def dataset(inputs, targets, task, names=(), **more):

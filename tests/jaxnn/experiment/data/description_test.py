@@ -22,7 +22,8 @@ from jaxnn.experiment.flags.config import Experiment
 
 HEADER = "length,colour,width,kind\n"
 ROWS = [
-    f"{place}.25,{'red' if place % 3 else 'blue'},{place * 7 % 5},{'rose' if place % 2 else 'lily'}\n"
+    f"{place}.25,{'red' if place % 3 else 'blue'},{place * 7 % 5},"
+    f"{'rose' if place % 2 else 'lily'}\n"
     for place in range(20)
 ]
 TABLE = Description(

@@ -25,17 +25,16 @@ class TestRows:
     @settings(deadline=None, max_examples=150, derandomize=True)
     def test_are_what_numpy_indexes(self, lengths, data):
         numbers = np.random.default_rng(0).integers(0, 99, (sum(lengths), 2))
-        ours, theirs = (
-            lazy_rows.concatenate(np.split(numbers, np.cumsum(lengths)[:-1])),
-            numbers,
-        )
+        ours = lazy_rows.concatenate(np.split(numbers, np.cumsum(lengths)[:-1]))
+        theirs = numbers
         for _ in range(data.draw(st.integers(0, 2), "picks")):
             indices = np.array(
                 data.draw(
                     st.lists(st.integers(0, len(theirs) - 1), min_size=1, max_size=9)
                 )
             )
-            ours, theirs = ours.pick(indices), theirs[indices]
+            ours = ours.pick(indices)
+            theirs = theirs[indices]
         row = st.integers(-len(theirs), len(theirs) - 1)
         index = data.draw(
             st.one_of(
@@ -102,13 +101,13 @@ class TestOfEither:
         "held", [WHOLE, lazy_rows.concatenate(FILES)], ids=["array", "rows"]
     )
     @pytest.mark.parametrize("at_once", [1, 13, 2**22])
-    def test_pick_apply_parts(self, monkeypatch, held, at_once):
+    def test_pick_apply_chunks(self, monkeypatch, held, at_once):
         monkeypatch.setattr(lazy_rows, "NUMBERS_AT_ONCE", at_once)
         changed = lazy_rows.apply(
             lambda x: x[..., None] * 2, lazy_rows.pick(held, np.array([6, 0, 3]))
         )
         assert isinstance(changed, Rows) == isinstance(held, Rows)
-        parts = [*lazy_rows.parts(changed)]
+        parts = [*lazy_rows.chunks(changed)]
         assert [len(part) for part in parts] == {1: [1, 1, 1], 13: [2, 1], 2**22: [3]}[
             at_once
         ]

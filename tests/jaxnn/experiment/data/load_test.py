@@ -65,7 +65,8 @@ class TestLoad:
     )
     def test_formats(self, experiment):
         data = load_dataset(experiment)
-        tokens, whole = data.task == "language", data.task in ("multiclass", "language")
+        tokens = data.task == "language"
+        whole = data.task in ("multiclass", "language")
         assert (
             data.train_inputs.dtype
             == data.test_inputs.dtype
@@ -99,7 +100,8 @@ class TestLoad:
         else:
             refused(
                 experiment.replace(loss=loss),
-                rf"^--loss: {loss} .*--dataset={experiment.dataset} .*use {' or '.join(fitting)}$",
+                f"^--loss: {loss} .*--dataset={experiment.dataset} .*use "
+                f"{' or '.join(fitting)}$",
             )
 
     @pytest.mark.parametrize(
@@ -236,14 +238,16 @@ class TestPreprocess:
             batch_size=1,
         )
         np.savez(tmp_path / "a.npz", x=x, y=np.arange(40) + 0.5)
-        answers = load_dataset(experiment).train_targets  # tells which rows train
+        # Tells which rows train.
+        answers = load_dataset(experiment).train_targets
         x[:] = 1e30
         x[(answers[:, 0] - 0.5).astype(int)] = 0
         x[int(answers[0, 0])] = 1e-45
         np.savez(tmp_path / "a.npz", x=x, y=np.arange(40) + 0.5)
         refused(
             experiment,
-            r"^--preprocess: min_max takes --dataset=npz beyond float32's range; leave it out$",
+            "^--preprocess: min_max takes --dataset=npz beyond float32's range; "
+            "leave it out$",
         )
 
 
@@ -274,10 +278,8 @@ class TestPositiveClass:
         assert data.description.class_names == data.class_names
 
     def test_of_a_binary_task(self):
-        data, whole = (
-            load_dataset(CANCER.replace(positive_class="malignant")),
-            load_dataset(CANCER),
-        )
+        data = load_dataset(CANCER.replace(positive_class="malignant"))
+        whole = load_dataset(CANCER)
         np.testing.assert_array_equal(
             data.test_targets, 1 - whole.test_targets, strict=True
         )

@@ -96,7 +96,7 @@ class TestStandardize:
 
 
 class TestParts:
-    """Of inputs that are gone through a part at a time, as those of mapped files are."""
+    """Inputs that are read in chunks, as those of mapped files are."""
 
     @pytest.mark.parametrize(
         "inputs",

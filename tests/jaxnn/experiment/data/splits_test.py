@@ -98,7 +98,8 @@ class TestShuffled:
                 EXPERIMENT.replace(num_folds=3, fold=fold), len(LABELS), LABELS
             )
             assert_partition(split, len(LABELS))
-            assert len(split.validation) == 24  # a fifth of the 116 or 117 left
+            # A fifth of the 116 or 117 left.
+            assert len(split.validation) == 24
             tested.append(split.test)
         np.testing.assert_array_equal(
             np.sort(np.concatenate(tested)), np.arange(len(LABELS))
@@ -139,7 +140,8 @@ class TestHeldOut:
     def test_refuses_folds(self):
         with pytest.raises(
             UserError,
-            match=r"^--num_folds: --dataset=iris brings a test split of its own; leave out",
+            match=r"^--num_folds: --dataset=iris brings a test split of its own; "
+            "leave out",
         ):
             splits.held_out(EXPERIMENT.replace(num_folds=5), 100)
 

@@ -104,7 +104,7 @@ class TestWriter:
 
     @pytest.mark.parametrize("shuffled", [1, -1])
     def test_order_is_that_of_the_first_step(self, tmp_path, shuffled):
-        """It is in meta.json before the step is, so that no whole step is without it."""
+        """meta.json has it before the step appears: no whole step is without it."""
         names = ["b/scale", "a/kernel", "c/bias", "a/bias"][::shuffled]
         tensors = {
             "params": dict.fromkeys(names, np.zeros(1)),
@@ -168,7 +168,8 @@ class TestWriter:
 
 class TestReader:
     def test_round_trip_bit_for_bit(self, written):
-        read, flat = trace.Reader(written).read(1), trace.flatten(STEP)
+        read = trace.Reader(written).read(1)
+        flat = trace.flatten(STEP)
         assert read.keys() == flat.keys()
         for name, array in flat.items():
             np.testing.assert_array_equal(read[name], array, strict=True)
@@ -242,7 +243,7 @@ class TestReader:
         (written / "meta.json").write_text(json.dumps(meta))
         with pytest.raises(
             UserError,
-            match=rf"^{re.escape(str(written / 'meta.json'))}: {key} is missing, not a ",
+            match=f"^{re.escape(str(written / 'meta.json'))}: {key} is missing, not a ",
         ):
             trace.Reader(written)
 

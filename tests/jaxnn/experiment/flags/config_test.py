@@ -47,10 +47,8 @@ def values_of(field):
         below = rules["below"] or 2**31
         return st.integers(rules["minimum"], below - 1)
     if isinstance(field.default, float):
-        least, most = (
-            (rules["minimum"] if rules["above"] is None else rules["above"]),
-            rules["below"],
-        )
+        least = rules["minimum"] if rules["above"] is None else rules["above"]
+        most = rules["below"]
         return st.floats(
             least,
             most,

@@ -34,9 +34,8 @@ class TestLinearRegression:
     @pytest.mark.parametrize("redundant", [False, True], ids=["", "redundant features"])
     def test_is_scikit_learns(self, redundant):
         data = table()
-        if (
-            redundant
-        ):  # a constant column and a repeated one: of all best planes, the least steep
+        # A constant column and a repeated one: of all best planes, the least steep.
+        if redundant:
             train, test = (
                 np.c_[x, np.full(len(x), 7), x[:, 0]].astype(np.float32)
                 for x in (data.train_inputs, data.test_inputs)
@@ -76,9 +75,8 @@ class TestPersistence:
 class TestCompare:
     def test_sine(self):
         found = baselines.compare(Experiment(dataset="sine"), windows(), rmse=2.0)
-        expected = np.sqrt(
-            np.mean((2 * np.arange(3, 11) + 1.0) ** 2)
-        )  # (n + 1)^2 - n^2
+        # The error of persistence is (n + 1)^2 - n^2.
+        expected = np.sqrt(np.mean((2 * np.arange(3, 11) + 1.0) ** 2))
         assert found == {
             "persistence_rmse": expected,
             "times_below_persistence": expected / 2,
@@ -97,9 +95,8 @@ class TestCompare:
         expected = model.score(data.test_inputs.astype(np.float64), data.test_targets)
         found = baselines.compare(Experiment(dataset=dataset), data, rmse=1.0)
         assert found.keys() == {"linear_regression_r2"}
-        np.testing.assert_allclose(
-            found["linear_regression_r2"], expected, rtol=1e-12
-        )  # as above
+        # As above.
+        np.testing.assert_allclose(found["linear_regression_r2"], expected, rtol=1e-12)
 
     @pytest.mark.parametrize(
         ("dataset", "data"), [("linear", table()), ("npz", windows())]

@@ -1,4 +1,4 @@
-"""Tests of jaxnn/experiment/plots/."""
+"""Tests of jaxnn/experiment/results/plots/."""
 
 import dataclasses
 import itertools
@@ -90,8 +90,7 @@ def draw(workdir, experiment, data, outputs, losses=(1.0, 0.1), predict=None):
 
 
 def record(workdir, kernels):
-    """A trace of a classifier whose kernel takes these values one after the other;
-    batches of sample 0, 1, ..."""
+    """A trace of a classifier with these kernels, one per step, on samples 0, 1, ..."""
     writer = trace.Writer(workdir / "trace", "params", META)
     bias = np.zeros(1, np.float32)
     params = [
@@ -324,9 +323,8 @@ class TestPredictedOverTrue:
             axes.collections[0].get_offsets(), [[1, 1.5], [2, 2], [6, 4]]
         )
         np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[1, 1], [6, 6]])
-        assert (
-            axes.collections[0].get_label() == "test data, $R^2$ = 0.696"
-        )  # 1 - 4.25 / 14
+        # 1 - 4.25 / 14.
+        assert axes.collections[0].get_label() == "test data, $R^2$ = 0.696"
 
     def test_a_constant_target_has_no_r2(self):
         data = dataclasses.replace(
@@ -348,9 +346,8 @@ class TestApproximation:
         )
         above, below = figure.axes
         true, network = above.lines
-        np.testing.assert_allclose(
-            true.get_xdata(), [0.25, 0.5, 1], rtol=2**-22
-        )  # a scaled float32 and back
+        # A scaled float32 and back.
+        np.testing.assert_allclose(true.get_xdata(), [0.25, 0.5, 1], rtol=2**-22)
         assert (list(true.get_ydata()), list(network.get_ydata())) == (
             [0.5, 1, 2],
             [0.5, 1.5, 2],
@@ -369,7 +366,8 @@ class TestForecast:
         data = dataclasses.replace(data, **exact)
         figure = functions.forecast(data, np.full((400, 1), 2.0))
         above, below = figure.axes
-        shown, last = data.test_targets[:300, 0], data.test_inputs[:300, 4, 0]
+        shown = data.test_targets[:300, 0]
+        last = data.test_inputs[:300, 4, 0]
         for axes, expected in (
             (above, [shown, np.full(300, 2), last]),
             (below, [2 - shown, last - shown]),
@@ -386,10 +384,8 @@ class TestForecast:
 class TestConfusionMatrix:
     @pytest.mark.parametrize(("task", "count"), [("binary", 2), ("multiclass", 10)])
     def test_counts_are_scikit_learns(self, task, count):
-        data, predicted = (
-            classes(task, count),
-            np.random.default_rng(0).integers(0, count, 12),
-        )
+        data = classes(task, count)
+        predicted = np.random.default_rng(0).integers(0, count, 12)
         (axes,) = confusion.confusion_matrix(data, predicted).axes
         expected = sklearn.metrics.confusion_matrix(
             data.test_targets.reshape(-1), predicted, labels=range(count)
@@ -457,9 +453,8 @@ class TestDecisionBoundary:
         left, right, low, high = axes.images[0].get_extent()
         border = data.scaling.invert(np.array([[0.25, 0]]))[0, 0]
         x = np.linspace(left, right, boundary.SIDE)
-        far = np.abs(x - border) > 1e-5 * (
-            right - left
-        )  # float32 grid points on the border itself
+        # float32 grid points on the border itself.
+        far = np.abs(x - border) > 1e-5 * (right - left)
         np.testing.assert_array_equal(
             regions[:, far], np.broadcast_to(x > border, regions.shape)[:, far]
         )

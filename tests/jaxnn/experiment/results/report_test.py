@@ -140,9 +140,8 @@ class TestFinalMetrics:
         )
 
     def test_baselines(self):
-        data = dataset(
-            [[1.0], [2.0]], "regression"
-        )  # all features 0: the plane is flat
+        # All features 0: the plane is flat.
+        data = dataset([[1.0], [2.0]], "regression")
         assert final_of("diabetes", data, [[1.0], [2.0]])["linear_regression_r2"] == 0
         windows = np.array([[[0.0], [3.0]]])
         data = Dataset(
@@ -158,7 +157,8 @@ class TestFinalMetrics:
         assert "times_below_persistence" not in final_of("sine", data, [[5.0]])
 
     def test_the_line_is_judged_only_for_linear_on_linear(self):
-        data, outputs = dataset([[1.0]], "regression"), np.array([[1.5]], np.float32)
+        data = dataset([[1.0]], "regression")
+        outputs = np.array([[1.5]], np.float32)
         assert final_of("linear", data, outputs) == {
             "mae": 0.5,
             "rmse": 0.5,

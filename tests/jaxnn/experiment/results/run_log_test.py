@@ -16,7 +16,8 @@ EXPERIMENT = Experiment(
     name="tiny", precision="fp16", num_samples=8, epochs=2, batch_size=4, plots=False
 )
 DATA = linear(EXPERIMENT)
-NO, YES = np.zeros(2, bool), np.array([False, True])
+NO = np.zeros(2, bool)
+YES = np.array([False, True])
 PARAMS = {
     "output/kernel": np.array([[2]], np.float32),
     "output/bias": np.array([1.5], np.float32),

@@ -1,5 +1,7 @@
-"""Tests of jaxnn/experiment/results/scores.py: against scikit-learn, exactly where both
-count."""
+"""Tests of jaxnn/experiment/results/scores.py against scikit-learn.
+
+Scores that count samples must be equal to the bit.
+"""
 
 from fractions import Fraction
 
@@ -83,9 +85,8 @@ class TestMacro:
         expected = metrics.precision_recall_fscore_support(
             *pair, average="macro", zero_division=0
         )
-        np.testing.assert_allclose(
-            list(ours.values()), expected[:3], rtol=4 * EPS
-        )  # F1 is rounded in other places
+        # F1 is rounded in other places.
+        np.testing.assert_allclose(list(ours.values()), expected[:3], rtol=4 * EPS)
 
 
 class TestTopKAccuracy:
@@ -116,7 +117,8 @@ class TestRocAuc:
     @settings(deadline=None, max_examples=50, derandomize=True)
     def test_is_the_share_of_pairs_in_order(self, many_ties, data):
         outputs, targets = data.draw(scored(1, many_ties))
-        positives, negatives = outputs[targets == 1, 0], outputs[targets == 0, 0]
+        positives = outputs[targets == 1, 0]
+        negatives = outputs[targets == 0, 0]
         if not len(positives) or not len(negatives):
             assert scores.roc_auc(outputs[:, 0], targets == 1) is None
             return
@@ -129,16 +131,15 @@ class TestRocAuc:
 
     def test_one_vs_rest_is_scikit_learns(self):
         rng = np.random.default_rng(0)
-        outputs, targets = (
-            rng.standard_normal((50, 4)).astype(np.float32),
-            np.arange(50) % 4,
-        )
+        outputs = rng.standard_normal((50, 4)).astype(np.float32)
+        targets = np.arange(50) % 4
         expected = metrics.roc_auc_score(
             targets, scores.softmax(outputs), multi_class="ovr", average="macro"
         )
+        # Up to 50 trapezoids.
         assert (
             abs(scores.roc_auc_one_vs_rest(outputs, targets) - expected) <= 4 * 50 * EPS
-        )  # up to 50 trapezoids
+        )
 
     def test_one_vs_rest_needs_every_class(self):
         assert scores.roc_auc_one_vs_rest(np.eye(3), np.array([0, 1, 1])) is None
@@ -151,21 +152,20 @@ class TestSoftmax:
         )
 
     def test_by_hand(self):
+        # log and exp of numbers below 2, each rounded.
         np.testing.assert_allclose(
             scores.softmax(np.log([[1.0, 2.0, 5.0]])),
             [[0.125, 0.25, 0.625]],
             rtol=8 * EPS,
-        )  # log and exp of numbers below 2, each rounded
+        )
 
 
 class TestCrossEntropy:
     def test_is_scikit_learns_log_loss(self, monkeypatch):
         monkeypatch.setattr(scores, "ROWS_AT_ONCE", 3)
         rng = np.random.default_rng(0)
-        outputs, targets = (
-            5 * rng.standard_normal((7, 4, 6)).astype(np.float32),
-            rng.integers(0, 6, (7, 4)),
-        )
+        outputs = 5 * rng.standard_normal((7, 4, 6)).astype(np.float32)
+        targets = rng.integers(0, 6, (7, 4))
         probabilities = scores.softmax(outputs).reshape(-1, 6)
         expected = metrics.log_loss(targets.reshape(-1), probabilities, labels=range(6))
         # A mean of 28 terms up to 30; log_loss starts from rounded probabilities.
@@ -197,7 +197,8 @@ class TestRegression:
     def test_is_scikit_learns(self, pair):
         outputs, targets = (array.astype(np.float64) for array in pair)
         ours = scores.regression(*pair)
-        rounding = 40 * EPS  # sums of at most 40 terms, in another order
+        # Sums of at most 40 terms, in another order.
+        rounding = 40 * EPS
         np.testing.assert_allclose(
             ours["mae"], metrics.mean_absolute_error(targets, outputs), rtol=rounding
         )

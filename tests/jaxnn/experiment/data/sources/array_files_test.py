@@ -12,13 +12,13 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from jaxnn.experiment.data.sources import array_files
 from jaxnn.experiment.errors import UserError
 
-X, Y = np.arange(6.0).reshape(3, 2), np.arange(3)
+X = np.arange(6.0).reshape(3, 2)
+Y = np.arange(3)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """parts/a.npz, parts/b.npz, shards/[xy]_00[01].npy and a.npz,b: the names of files
-    that hold X and Y."""
+    """Files of X and Y: parts/[ab].npz, shards/[xy]_00[01].npy, and one "a.npz,b"."""
     for name in ("parts", "shards", "empty"):
         (tmp_path / name).mkdir()
     for name in ("parts/a", "parts/b", "a.npz,b"):
@@ -192,7 +192,8 @@ class TestBadInput:
                 archive.writestr(name, b"text")
         with pytest.raises(
             UserError,
-            match=r"a\.npz: is not a whole \.npz file of plain arrays \(it holds bytes\)",
+            match=r"a\.npz: is not a whole \.npz file of plain arrays \(it holds "
+            r"bytes\)",
         ):
             array_files.read(str(tmp_path / "a.npz"))
 
@@ -201,7 +202,8 @@ class TestBadInput:
         (tmp_path / "a.npy").rename(tmp_path / "a.npz")
         with pytest.raises(
             UserError,
-            match=r"a\.npz: is not a whole \.npz file of plain arrays \(it holds ndarray\)",
+            match=r"a\.npz: is not a whole \.npz file of plain arrays \(it holds "
+            r"ndarray\)",
         ):
             array_files.read(str(tmp_path / "a.npz"))
 

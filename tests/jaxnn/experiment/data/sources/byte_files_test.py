@@ -124,10 +124,8 @@ class TestReadCifar:
     @settings(deadline=None, max_examples=25, derandomize=True)
     def test_round_trip(self, folder, count, seed):
         rng = np.random.default_rng(seed)
-        images, labels = (
-            rng.integers(0, 256, (count, 32, 32, 3), np.uint8),
-            rng.integers(0, 10, count, np.uint8),
-        )
+        images = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
+        labels = rng.integers(0, 10, count, np.uint8)
         (folder / "batch.bin").write_bytes(cifar_bytes(images, labels))
         read_images, read_labels = read_cifar(folder / "batch.bin")
         np.testing.assert_array_equal(read_images, images, strict=True)
@@ -139,6 +137,6 @@ class TestReadCifar:
         path.write_bytes(bytes(length))
         with pytest.raises(
             UserError,
-            match=rf"^--data_path: {path}: has {length} bytes, not a multiple of 3073, ",
+            match=f"^--data_path: {path}: has {length} bytes, not a multiple of 3073, ",
         ):
             read_cifar(path)

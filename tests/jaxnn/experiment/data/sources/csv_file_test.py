@@ -1,5 +1,4 @@
-"""Tests of jaxnn/experiment/data/sources/csv_file.py and of the table_file.py that it
-reads with."""
+"""Tests of data/sources/csv_file.py and data/table_file.py of jaxnn/experiment."""
 
 import csv as standard_csv
 import io
@@ -16,7 +15,8 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 
 FLOWERS = "length,colour,width,kind\n" + "".join(
-    f"{place}.5,{'red' if place % 3 else 'blue'},{-place},{'rose' if place % 2 else 'lily'}\n"
+    f"{place}.5,{'red' if place % 3 else 'blue'},{-place},"
+    f"{'rose' if place % 2 else 'lily'}\n"
     for place in range(20)
 )
 cells = st.one_of(
@@ -89,9 +89,8 @@ class TestCsv:
             f"{place},t{place},{place}.5\n" for place in range(20)
         )
         data = load(content)
-        assert (
-            len(data.feature_names) == 1 + 16
-        )  # 16 rows train, each with a text of its own
+        # 16 rows train, each with a text of its own.
+        assert len(data.feature_names) == 1 + 16
         np.testing.assert_array_equal(data.train_inputs[:, 1:].sum(axis=1), np.ones(16))
         np.testing.assert_array_equal(data.test_inputs[:, 1:], np.zeros((4, 16)))
 
@@ -218,7 +217,8 @@ class TestBadInput:
     def test_a_missing_target_lists_the_columns(self, load):
         with pytest.raises(
             UserError,
-            match=r"^--target: .*table\.csv has no column 'age'; it has length, colour, "
+            match=r"^--target: .*table\.csv has no column 'age'; it has length, "
+            "colour, "
             r"width, kind$",
         ):
             load(FLOWERS, target="age")
@@ -226,7 +226,8 @@ class TestBadInput:
     def test_features_out_of_range(self, load):
         with pytest.raises(
             UserError,
-            match=r"^--features: column 3 asked for, --dataset=csv has 3, numbered from 0: "
+            match="^--features: column 3 asked for, --dataset=csv has 3, numbered "
+            "from 0: "
             r"length, colour, width$",
         ):
             load(FLOWERS, features=(0, 3))
@@ -247,21 +248,24 @@ class TestBadInput:
         content = "x,y\n" + "1,1\n2,0\n" * 5 + f"3,{label}\n"
         with pytest.raises(
             UserError,
-            match=rf"^--data_path: .*table\.csv:12: column 'y' holds {problem}; classes ",
+            match=rf"^--data_path: .*table\.csv:12: column 'y' holds {problem}; "
+            "classes ",
         ):
             load(content, task=task)
 
     def test_three_classes_are_not_binary(self, load):
         with pytest.raises(
             UserError,
-            match=r"^--task: binary needs two classes, got 3: a, b, c; use multiclass, or",
+            match=r"^--task: binary needs two classes, got 3: a, b, c; use "
+            "multiclass, or",
         ):
             load("x,y\n" + "1,a\n2,b\n3,c\n" * 5, task="binary")
 
     def test_text_is_no_regression(self, load):
         with pytest.raises(
             UserError,
-            match=r"table\.csv:2: column 'kind' holds 'lily', text; --task=regression needs",
+            match=r"table\.csv:2: column 'kind' holds 'lily', text; "
+            "--task=regression needs",
         ):
             load(FLOWERS, task="regression")
 

@@ -48,7 +48,8 @@ class TestLinear:
 
     def test_inputs_are_standard_normal(self):
         x = linear(Experiment(num_samples=100_000)).train_inputs.astype(np.float64)
-        assert abs(x.mean()) < 5 / 100_000**0.5  # five standard errors
+        # Five standard errors.
+        assert abs(x.mean()) < 5 / 100_000**0.5
         assert abs(x.var() - 1) < 5 * (2 / 100_000) ** 0.5
 
     def test_seed_decides(self):
@@ -94,7 +95,8 @@ class TestGates:
     def test_holds_nothing_out(self, change):
         with pytest.raises(
             UserError,
-            match=rf"^--{next(iter(change))}: --dataset=gates is four rows, [^\n]*leave",
+            match=f"^--{next(iter(change))}: --dataset=gates is four rows, "
+            r"[^\n]*leave",
         ):
             gates(Experiment(dataset="gates", **change))
 

@@ -15,10 +15,8 @@ from tests.jaxnn.experiment.data.sources.byte_files_test import cifar_bytes, idx
 
 RNG = np.random.default_rng(0)
 TRAIN, TEST = (RNG.integers(0, 256, (count, 5, 4), np.uint8) for count in (40, 10))
-LABELS, TEST_LABELS = (
-    np.tile(np.arange(10, dtype=np.uint8), 4),
-    np.arange(10, dtype=np.uint8),
-)
+LABELS = np.tile(np.arange(10, dtype=np.uint8), 4)
+TEST_LABELS = np.arange(10, dtype=np.uint8)
 ARRAYS = dict(zip(images.MNIST_FILES, (TRAIN, LABELS, TEST, TEST_LABELS)))
 CIFAR = [
     (RNG.integers(0, 256, (6, 32, 32, 3), np.uint8), RNG.integers(0, 10, 6, np.uint8))
@@ -83,7 +81,8 @@ class TestMnist:
     def test_refuses_folds(self, tmp_path):
         with pytest.raises(
             UserError,
-            match=r"^--num_folds: --dataset=mnist brings a test split of its own; leave",
+            match=r"^--num_folds: --dataset=mnist brings a test split of its own; "
+            r"leave",
         ):
             load("mnist", tmp_path, num_folds=5)
 
@@ -146,7 +145,8 @@ class TestCifar10:
         )
         with pytest.raises(
             UserError,
-            match=rf"^--data_path: {tmp_path}/data_batch_2\.bin: item 2 has the label 77; ",
+            match=rf"^--data_path: {tmp_path}/data_batch_2\.bin: item 2 has the "
+            "label 77; ",
         ):
             load("cifar10", tmp_path)
 
@@ -188,7 +188,8 @@ class TestDownload:
         monkeypatch.setattr(sklearn.datasets, "fetch_openml", offline)
         with pytest.raises(
             UserError,
-            match=rf"^--data_path: cannot download --dataset={dataset} \(<urlopen error no "
+            match=rf"^--data_path: cannot download --dataset={dataset} \(<urlopen "
+            "error no "
             rf"network>\); give the folder with the official files [^\n]*{name}$",
         ):
             load(dataset, "")
@@ -212,6 +213,7 @@ class TestDownload:
         )
         with pytest.raises(
             UserError,
-            match=rf"^--data_path: openml\.org's mnist_784 {problem}.*; give the folder",
+            match=rf"^--data_path: openml\.org's mnist_784 {problem}.*; give the "
+            "folder",
         ):
             load("mnist", "")

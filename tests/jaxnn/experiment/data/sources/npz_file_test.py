@@ -24,7 +24,8 @@ from jaxnn.experiment.flags.config import Experiment
 from torch_ref import gathering
 
 RNG = np.random.default_rng(0)
-X, Y = RNG.normal(size=(20, 3)), np.tile([0, 1], 10)
+X = RNG.normal(size=(20, 3))
+Y = np.tile([0, 1], 10)
 VALUE = X[3, 1]
 
 
@@ -37,8 +38,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(params=["read", "mapped"])
 def load(tmp_path, monkeypatch, request):
-    """Writes arrays and loads them, as a small file and as a large one is; of that all
-    inputs are read in the end."""
+    """Writes arrays and loads them, read as small files are or mapped as large ones."""
     monkeypatch.setattr(
         array_files, "MAPPED_FROM", 0 if request.param == "mapped" else 2**28
     )
@@ -128,8 +128,7 @@ SEQUENCES = RNG.normal(3, 100, (30, 5, 2)).astype(np.float32)
 
 
 def shards(folder: pathlib.Path, x: np.ndarray, y: np.ndarray, kind: str) -> str:
-    """Writes x and y in three files, or pairs of files, of different lengths; returns
-    their data path."""
+    """Writes x and y to three shards of different lengths; returns their data path."""
     for number, (first, last) in enumerate(itertools.pairwise((0, 4, 11, len(x)))):
         if kind == "npz":
             np.savez(folder / f"part_{number}.npz", x=x[first:last], y=y[first:last])
@@ -140,8 +139,7 @@ def shards(folder: pathlib.Path, x: np.ndarray, y: np.ndarray, kind: str) -> str
 
 
 class TestFilesOfOneDataSet:
-    """However they are split over files, read or mapped, the numbers are those of one
-    array in memory, to the bit."""
+    """Shards, read or mapped, hold the numbers of one array in memory, to the bit."""
 
     @pytest.mark.parametrize("kind", ["npz", "npy"])
     @pytest.mark.parametrize("mapped", [False, True])
@@ -160,9 +158,8 @@ class TestFilesOfOneDataSet:
     def test_equal_to_one_array(
         self, tmp_path, monkeypatch, x, preprocess, mapped, kind
     ):
-        monkeypatch.setattr(
-            lazy_rows, "NUMBERS_AT_ONCE", 60
-        )  # of 400 or more in the training split: several parts
+        # Of 400 or more in the training split: several parts.
+        monkeypatch.setattr(lazy_rows, "NUMBERS_AT_ONCE", 60)
         y = np.arange(30) % 2
         np.savez(tmp_path / "whole.npz", x=x, y=y)
         flags = Experiment(
@@ -180,7 +177,8 @@ class TestFilesOfOneDataSet:
         assert isinstance(ours.train_inputs, Rows) == mapped
         assert (ours.signature, ours.kind) == (whole.signature, whole.kind)
         for field in dataclasses.fields(Dataset):
-            ours_field, expected = getattr(ours, field.name), getattr(whole, field.name)
+            ours_field = getattr(ours, field.name)
+            expected = getattr(whole, field.name)
             if field.name.endswith(("_inputs", "_targets")):
                 np.testing.assert_array_equal(
                     np.asarray(ours_field), expected, strict=True
@@ -243,6 +241,9 @@ class TestFilesOfOneDataSet:
         assert held == mapped
 
 
+# Loads a small data set, so that everything is imported, then a large one. Prints the
+# bytes of the large one, and by how many bytes the memory of the process grew at most.
+# clear_refs resets VmHWM, the peak of the resident memory.
 MEASURE = """
 import pathlib, re, sys
 import numpy as np
@@ -253,18 +254,17 @@ def load(folder):
     return load_dataset(Experiment(dataset="npz", data_path=folder, batch_size=8))
 
 def kilobytes(name):
-    return int(re.search(rf"{name}:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1])
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(re.search(rf"{name}:\\s+(\\d+) kB", status)[1])
 
 load(sys.argv[1])
-pathlib.Path("/proc/self/clear_refs").write_text("5")  # VmHWM, the most that was held, starts again
+pathlib.Path("/proc/self/clear_refs").write_text("5")
 before = kilobytes("VmRSS")
 data = load(sys.argv[2])
 assert data.train_inputs[np.arange(8)].shape == (8, data.train_inputs.shape[1])
 print(data.train_inputs.shape[1] * 4 * (len(data.train_inputs) + len(data.test_inputs)),
       1024 * (kilobytes("VmHWM") - before))
 """
-"""Loads a small data set, so that everything is imported, then a large one. Prints the
-bytes of that, and how many more the process held at any time."""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs files with holes, and /proc")
@@ -396,7 +396,8 @@ class TestFilesThatDoNotFit:
         np.savez(tmp_path / "a.npz", x=x, y=np.arange(30.0))
         with pytest.raises(
             UserError,
-            match=r"^--preprocess: standardize takes --dataset=npz beyond float32's range",
+            match=r"^--preprocess: standardize takes --dataset=npz beyond float32's "
+            "range",
         ):
             held(load_dataset(flags))
 
@@ -418,14 +419,16 @@ class TestBadInput:
     def test_features_of_images(self, load):
         with pytest.raises(
             UserError,
-            match=r"^--features: x of .*data\.npz is not a table, its shape is \[20, 4, 2\]",
+            match=r"^--features: x of .*data\.npz is not a table, its shape is \[20, "
+            r"4, 2\]",
         ):
             load(dict(features=(0,)), x=np.ones((20, 4, 2)), y=Y)
 
     def test_classes_of_several_outputs(self, load):
         with pytest.raises(
             UserError,
-            match=r"^--task: binary needs one label a sample, got 2 numbers; use regres",
+            match=r"^--task: binary needs one label a sample, got 2 numbers; use "
+            r"regres",
         ):
             load(dict(task="binary"), x=X, y=np.ones((20, 2)))
 
@@ -436,7 +439,8 @@ class TestBadInput:
         (tmp_path / "a.npz").write_bytes(content)
         with pytest.raises(
             UserError,
-            match=rf"^--data_path: {tmp_path}/a\.npz: is not a whole \.npz file [^\n]*$",
+            match=rf"^--data_path: {tmp_path}/a\.npz: is not a whole \.npz file "
+            r"[^\n]*$",
         ):
             npz(Experiment(dataset="npz", data_path=f"{tmp_path}/a.npz"))
 
@@ -444,7 +448,8 @@ class TestBadInput:
         np.save(tmp_path / "a.npy", X)
         with pytest.raises(
             UserError,
-            match=rf"^--data_path: {tmp_path}/a\.npy: is not one of x\.npy and y\.npy, or ",
+            match=rf"^--data_path: {tmp_path}/a\.npy: is not one of x\.npy and "
+            r"y\.npy, or ",
         ):
             npz(Experiment(dataset="npz", data_path=f"{tmp_path}/a.npy"))
 

@@ -22,9 +22,8 @@ class TestSeries:
         )
         basis = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
         weights, rest, *_ = np.linalg.lstsq(basis, values, rcond=None)
-        error = (
-            5 * NOISE * (2 / length) ** 0.5
-        )  # five standard errors of a wave's weight
+        # Five standard errors of a wave's weight.
+        error = 5 * NOISE * (2 / length) ** 0.5
         np.testing.assert_allclose(
             np.hypot(weights[:3], weights[3:]), [size for size, _ in WAVES], atol=error
         )
@@ -69,13 +68,12 @@ class TestSine:
             )
         )
         values = series(samples, 42)
-        assert len(np.unique(values)) == samples  # so that a value tells its time
+        # So that a value tells its time.
+        assert len(np.unique(values)) == samples
         seen = []
         for name in ("train", "validation", "test"):
-            inputs, targets = (
-                getattr(data, f"{name}_inputs"),
-                getattr(data, f"{name}_targets"),
-            )
+            inputs = getattr(data, f"{name}_inputs")
+            targets = getattr(data, f"{name}_targets")
             if inputs is not None:
                 seen.append(np.flatnonzero(np.isin(values, np.append(inputs, targets))))
         np.testing.assert_array_equal(np.concatenate(seen), np.arange(samples))

@@ -1,5 +1,7 @@
-"""Tests of jaxnn/experiment/data/sources/sklearn_tables.py: the values, order and
-splits are scikit-learn's, to the bit."""
+"""Tests of jaxnn/experiment/data/sources/sklearn_tables.py.
+
+Values, order and splits are scikit-learn's, to the bit.
+"""
 
 import numpy as np
 import pytest
@@ -34,7 +36,8 @@ def bunch_of(name):
 @pytest.mark.parametrize("name", TASKS)
 class TestTables:
     def test_split_is_scikit_learns(self, name, seed):
-        bunch, task = bunch_of(name), TASKS[name]
+        bunch = bunch_of(name)
+        task = TASKS[name]
         parts = train_test_split(
             bunch.data.astype(np.float32),
             bunch.target,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxnn.experiment.data.sources.text import UNKNOWN, decode, encode, text, windows
+from jaxnn.experiment.data.sources.text import UNKNOWN, encode, text, windows
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 
@@ -15,6 +15,14 @@ EXPERIMENT = Experiment(dataset="text", sequence_length=10, validation_fraction=
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "text.txt"
+
+
+def decode(vocabulary: tuple[str, ...], tokens: np.ndarray) -> str:
+    """The text of [n] tokens; an unknown character is U+FFFD."""
+    return "".join(
+        "\ufffd" if vocabulary[token] == UNKNOWN else vocabulary[token]
+        for token in tokens
+    )
 
 
 class TestText:
@@ -36,17 +44,15 @@ class TestText:
         assert len(data.train_inputs) > 1000
 
     def test_splits_follow_one_another(self, path):
-        content = "".join(
-            chr(0x4E00 + place) for place in range(300)
-        )  # each character tells its place
+        # Each character tells its place.
+        content = "".join(chr(0x4E00 + place) for place in range(300))
         path.write_text(content, encoding="utf-8")
         data = text(EXPERIMENT.replace(data_path=str(path)))
         assert data.class_names == (*content[:192], UNKNOWN)
         assert decode(data.class_names, data.train_inputs.ravel()) == content[:190]
         assert decode(data.class_names, data.train_targets.ravel()) == content[1:191]
-        assert set(np.append(data.validation_inputs, data.test_targets)) == {
-            192
-        }  # all unknown
+        # All characters are unknown.
+        assert set(np.append(data.validation_inputs, data.test_targets)) == {192}
         assert [
             len(x)
             for x in (data.train_inputs, data.validation_inputs, data.test_inputs)
@@ -85,8 +91,8 @@ class TestText:
         fraction = 0.3 if split == "test" else 0.2
         with pytest.raises(
             UserError,
-            match=rf"^--sequence_length: {path} has \d+ characters for the {split} split; "
-            r"a window and the character after it need 11; give",
+            match=rf"^--sequence_length: {path} has \d+ characters for the {split} "
+            r"split; a window and the character after it need 11; give",
         ):
             text(EXPERIMENT.replace(data_path=str(path), validation_fraction=fraction))
 

@@ -1,5 +1,4 @@
-"""Files that would not train what they say: each is refused in one line that names the
-key."""
+"""Files that jaxnn cannot train as they say: refused in one line that names the key."""
 
 import sys
 
@@ -11,8 +10,8 @@ from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.deepspeed import keys
 from tests.jaxnn.experiment.flags.deepspeed.entries import (
     LARGER,
-    SEED,
     SILENT,
+    TUTORIAL,
     block,
     nested,
     schedule,
@@ -262,9 +261,9 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("entries", "flag", "key"),
         [
-            (SEED, "--batch_size=64", "train_batch_size"),
-            (SEED, "--precision=fp32", "fp16.enabled"),
-            (SEED, "--learning_rate=0.5", "optimizer.params.lr"),
+            (TUTORIAL, "--batch_size=64", "train_batch_size"),
+            (TUTORIAL, "--precision=fp32", "fp16.enabled"),
+            (TUTORIAL, "--learning_rate=0.5", "optimizer.params.lr"),
             (LARGER, "--zero_stage=1", "zero_optimization.stage"),
             (LARGER, "--clip_norm=2", "gradient_clipping"),
             (LARGER, "--warmup_steps=5", "scheduler.params.warmup_num_steps"),

@@ -1,4 +1,4 @@
-"""What jaxnn and what DeepSpeed itself make of a ds_config."""
+"""Fixtures: a ds_config as jaxnn and as DeepSpeed itself reads it."""
 
 import inspect
 import json
@@ -47,8 +47,7 @@ def theirs():
 
 @pytest.fixture(scope="session")
 def build_optimizer(theirs):
-    """The optimizer that DeepSpeed's engine builds from a ds_config; FusedAdam stands
-    in uncompiled."""
+    """The optimizer that DeepSpeed's engine builds, with FusedAdam uncompiled."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from deepspeed.runtime.engine import DeepSpeedEngine
@@ -70,7 +69,7 @@ def build_optimizer(theirs):
 
 @pytest.fixture(autouse=True)
 def uncompiled_fused_adam(monkeypatch):
-    """FusedAdam as its arguments alone: the real one compiles and loads C++."""
+    """Replaces FusedAdam, which compiles C++, by its arguments."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from deepspeed.ops import adam

@@ -1,16 +1,15 @@
-"""Entries of a ds_config: what the seed document has, more of them, and as little as
-can be."""
+"""Entries of a ds_config: a tutorial's, a larger one, and the least there can be."""
 
 from hypothesis import HealthCheck, settings
 
-SEED = {
+# What introductions to DeepSpeed give: FP16, Adam, no ZeRO block.
+TUTORIAL = {
     "train_batch_size": 32,
     "train_micro_batch_size_per_gpu": 32,
     "gradient_accumulation_steps": 1,
     "optimizer": {"type": "Adam", "params": {"lr": 1e-3}},
     "fp16": {"enabled": True},
 }
-"""Of the seed document 000."""
 
 LARGER = {
     "train_micro_batch_size_per_gpu": 32,
@@ -27,13 +26,14 @@ LARGER = {
     "steps_per_print": 10,
 }
 SILENT = {"train_batch_size": 32}
+
+# Settings of the property tests.
 fast = settings(
     deadline=None,
     max_examples=50,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-"""Of properties of entries that are drawn."""
 
 
 def block(kind, **params):

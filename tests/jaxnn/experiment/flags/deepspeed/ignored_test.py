@@ -1,9 +1,9 @@
-"""Keys without a meaning in JAX: they are named, and change nothing."""
+"""Keys without a meaning in JAX: they are listed in a note and change nothing."""
 
 import pytest
 
 from jaxnn.experiment.flags.deepspeed import keys
-from tests.jaxnn.experiment.flags.deepspeed.entries import SEED, SILENT, nested
+from tests.jaxnn.experiment.flags.deepspeed.entries import SILENT, TUTORIAL, nested
 
 
 class TestIgnored:
@@ -39,6 +39,6 @@ class TestIgnored:
         )
 
     def test_notes_come_from_the_first_rank_alone(self, read, monkeypatch):
-        assert read(SEED)[1]
+        assert read(TUTORIAL)[1]
         monkeypatch.setenv("RANK", "1")
-        assert read(SEED)[1] == []
+        assert read(TUTORIAL)[1] == []

@@ -1,5 +1,4 @@
-"""Tests of jaxnn/experiment/flags/deepspeed/optimizer.py: an optimizer block trains
-what DeepSpeed would have."""
+"""Tests of jaxnn/experiment/flags/deepspeed/optimizer.py against DeepSpeed's engine."""
 
 import json
 
@@ -54,10 +53,8 @@ class TestOptimizer:
     def test_is_what_deepspeed_builds(self, read, build_optimizer, entries):
         experiment, _ = read(entries)
         params = [torch.nn.Parameter(torch.ones(2, 2))]
-        ours, built = (
-            OPTIMIZERS[experiment.optimizer](experiment, params),
-            build_optimizer(entries, params),
-        )
+        ours = OPTIMIZERS[experiment.optimizer](experiment, params)
+        built = build_optimizer(entries, params)
         assert type(ours) is type(built)
         assert hyperparameters(ours) == hyperparameters(built)
 
@@ -94,6 +91,7 @@ class TestOptimizer:
     def test_adam_flag_contradicts_decay_that_is_decoupled(self, read):
         with pytest.raises(
             UserError,
-            match=r"optimizer\.type means --optimizer=adamw, the flag says --optimizer=adam",
+            match=r"optimizer\.type means --optimizer=adamw, "
+            r"the flag says --optimizer=adam",
         ):
             read(block("Adam", weight_decay=0.1), "--optimizer=adam")

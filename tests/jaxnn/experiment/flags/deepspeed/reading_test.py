@@ -1,14 +1,13 @@
-"""Tests of jaxnn/experiment/flags/deepspeed/reading.py: whole files, and what they
-leave to the flags."""
+"""Tests of jaxnn/experiment/flags/deepspeed/reading.py on whole files."""
 
 from jaxnn.experiment.flags import command_line, options
 from jaxnn.experiment.flags.config import Experiment
-from tests.jaxnn.experiment.flags.deepspeed.entries import LARGER, SEED
+from tests.jaxnn.experiment.flags.deepspeed.entries import LARGER, TUTORIAL
 
 
-class TestSeedDocument:
+class TestTutorialConfig:
     def test_is_adamw_fp16_clipped_without_zero(self, read):
-        experiment, notes = read(SEED)
+        experiment, notes = read(TUTORIAL)
         assert experiment == Experiment(
             optimizer="adamw", precision="fp16", clip_norm=1.0, zero_stage=0
         )
@@ -25,7 +24,7 @@ class TestSeedDocument:
 
     def test_flags_decide_what_it_does_not_say(self, read):
         experiment, notes = read(
-            SEED, "--zero_stage=1", "--clip_norm=0", "--optimizer=adam"
+            TUTORIAL, "--zero_stage=1", "--clip_norm=0", "--optimizer=adam"
         )
         assert experiment == Experiment(
             optimizer="adam", precision="fp16", clip_norm=0.0, zero_stage=1
@@ -34,7 +33,7 @@ class TestSeedDocument:
 
     def test_goes_with_the_flagfile_of_the_same_experiment(self, read):
         experiment, _ = read(
-            SEED, "--flagfile=launch/experiments/linear_regression.flags"
+            TUTORIAL, "--flagfile=launch/experiments/linear_regression.flags"
         )
         assert (experiment.name, experiment.optimizer, experiment.clip_norm) == (
             "linear_regression",

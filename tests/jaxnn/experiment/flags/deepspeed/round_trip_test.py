@@ -1,5 +1,4 @@
-"""What jaxnn/experiment/flags/deepspeed/writing.py writes is read as the same
-experiment, here and by DeepSpeed."""
+"""Round trips: an experiment written as a ds_config is read as the same experiment."""
 
 import dataclasses
 import json
@@ -16,13 +15,13 @@ from tests.jaxnn.experiment.flags.deepspeed.entries import fast
 
 @st.composite
 def expressible(draw):
-    """(experiment, ranks) of what DeepSpeed can say."""
-    ranks, power = draw(st.integers(1, 4)), draw(st.integers(0, 127))
-    shares, small = st.floats(0, 1, exclude_max=True), st.floats(1e-12, 10)
-    parts, optimizer = (
-        draw(st.integers(1, 5)),
-        draw(st.sampled_from(sorted(writing.OPTIMIZERS))),
-    )
+    """(experiment, ranks) that a ds_config can express."""
+    ranks = draw(st.integers(1, 4))
+    power = draw(st.integers(0, 127))
+    shares = st.floats(0, 1, exclude_max=True)
+    small = st.floats(1e-12, 10)
+    microbatches = draw(st.integers(1, 5))
+    optimizer = draw(st.sampled_from(sorted(writing.OPTIMIZERS)))
     kept = {"momentum": st.floats(1e-6, 0.999)}
     own = {
         "sgd": {},
@@ -42,10 +41,8 @@ def expressible(draw):
         for name, values in own["adam" if optimizer == "adamw" else optimizer].items()
     }
     fields["weight_decay" if optimizer == "adamw" else "l2"] = draw(st.floats(0, 1))
-    fields["learning_rate"], curve = (
-        draw(small),
-        draw(st.sampled_from(["constant", *writing.SCHEDULERS])),
-    )
+    fields["learning_rate"] = draw(small)
+    curve = draw(st.sampled_from(["constant", *writing.SCHEDULERS]))
     if curve != "constant":
         fields |= {
             "warmup_steps": draw(st.integers(1, 1000)),
@@ -65,9 +62,9 @@ def expressible(draw):
     return Experiment(
         optimizer=optimizer,
         schedule=curve,
-        batch_size=ranks * parts * draw(st.integers(1, 64)),
+        batch_size=ranks * microbatches * draw(st.integers(1, 64)),
         num_devices=ranks,
-        accumulation_steps=parts,
+        accumulation_steps=microbatches,
         clip_norm=draw(st.floats(0, 10)),
         zero_stage=draw(st.integers(0, 3)),
         precision=draw(st.sampled_from(["fp32", "bf16", "fp16"])),
@@ -94,9 +91,8 @@ class TestRoundTrip:
             f"--num_devices={ranks}",
         )
         if experiment.schedule == "warmup_cosine_lr":
-            for name in (
-                self.RATIOS
-            ):  # through a division and a multiplication, half an ulp each
+            # Through a division and a multiplication, half an ulp each.
+            for name in self.RATIOS:
                 assert getattr(again, name) == pytest.approx(
                     getattr(experiment, name), rel=2.0**-51, abs=0
                 )

@@ -1,5 +1,4 @@
-"""Tests of jaxnn/experiment/flags/deepspeed/scheduler.py: a scheduler block gives every
-rate that DeepSpeed would have."""
+"""Tests of jaxnn/experiment/flags/deepspeed/scheduler.py against DeepSpeed's rates."""
 
 import inspect
 import json
@@ -50,10 +49,8 @@ class TestScheduler:
     )
     def test_every_rate_is_deepspeeds(self, read, entries):
         ours = schedules.learning_rates(read(entries)[0], 40)
-        optimizer, rates = (
-            torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5),
-            [],
-        )
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5)
+        rates = []
         with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
             warnings.simplefilter("ignore")
             from deepspeed.runtime import lr_schedules

@@ -1,5 +1,4 @@
-"""Tests of jaxnn/experiment/flags/deepspeed/writing.py: what is written is what
-DeepSpeed reads."""
+"""Tests of jaxnn/experiment/flags/deepspeed/writing.py against DeepSpeed's parser."""
 
 import json
 
