@@ -65,6 +65,14 @@ class TestMain:
         assert "no data" in out
         assert "1 not run for want of data, 0 promises not kept" in out
 
+    def test_a_file_that_cannot_be_read_falls_short(self, flagfile, capsys):
+        pathlib.Path("bad.csv").write_bytes(b"x,y\n\xff,1\n")
+        path = flagfile("first", "mae < 1", "--dataset=csv", "--data_path=bad.csv")
+        assert reproduce.main([path]) == 1
+        out = capsys.readouterr().out
+        assert "first: error: --data_path: bad.csv: not UTF-8 at byte 4" in out
+        assert "0 not run for want of data, 1 promises not kept" in out
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [

@@ -4,13 +4,14 @@ import gzip
 import pathlib
 import zlib
 
-from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.errors import MissingData, UserError
 
 
 def read_bytes(path: pathlib.Path) -> bytes:
     """Returns the content of a file, decompressed if its name ends in .gz.
 
     Raises:
+      MissingData: there is no such file.
       UserError: the file cannot be read.
     """
     try:
@@ -23,7 +24,8 @@ def read_bytes(path: pathlib.Path) -> bytes:
             f"--data_path: {path}: not a whole gzip file; fetch it again"
         ) from None
     except OSError as error:
-        raise UserError(f"--data_path: cannot read {path}: {error.strerror}") from None
+        kind = MissingData if isinstance(error, FileNotFoundError) else UserError
+        raise kind(f"--data_path: cannot read {path}: {error.strerror}") from None
 
 
 def read_text(path: pathlib.Path) -> str:

@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
-from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.errors import MissingData, UserError
 
 # Bytes of all files together from which on they are mapped. Smaller data are read: then
 # they are checked and scaled once, and not whenever a row is used.
@@ -111,7 +111,7 @@ def _files(entry: str) -> list[pathlib.Path]:
         return [path]
     found = [pathlib.Path(name) for name in glob.glob(entry)]
     if not found:
-        raise UserError(f"--data_path: no file fits {entry}")
+        raise MissingData(f"--data_path: no file fits {entry}")
     return found
 
 
@@ -220,7 +220,8 @@ def _whole(path: pathlib.Path, kind: str, writer: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
+        kind = MissingData if isinstance(error, FileNotFoundError) else UserError
+        raise kind(
             f"--data_path: cannot read {path}: {error.strerror or error}"
         ) from None
     except BROKEN as error:

@@ -12,7 +12,7 @@ from jaxnn.experiment.data import splits
 from jaxnn.experiment.data.cache import cached
 from jaxnn.experiment.data.dataset import MULTICLASS, Dataset
 from jaxnn.experiment.data.sources import byte_files, openml
-from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.errors import MissingData, UserError
 from jaxnn.experiment.flags.config import Experiment
 
 MNIST_FILES = (
@@ -148,7 +148,7 @@ def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
-    raise UserError(
+    raise MissingData(
         f"--data_path: {folder} has no file {name} (or {name}.gz); give the folder "
         "with the official files"
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxnn.experiment.data.cache import cache_folder
-from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.errors import MissingData, UserError
 
 # Data set -> its name at openml.org.
 NAMES = {"mnist": "mnist_784", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR_10"}
@@ -27,7 +27,8 @@ def download(dataset: str, files: Sequence[str]) -> list[np.ndarray]:
       files: official file names, for messages.
 
     Raises:
-      UserError: the data set cannot be downloaded, or is not what it should be.
+      MissingData: the data set cannot be downloaded.
+      UserError: it is not what it should be.
     """
     from sklearn.datasets import fetch_openml
 
@@ -45,7 +46,7 @@ def download(dataset: str, files: Sequence[str]) -> list[np.ndarray]:
                 n_retries=1,
             )
     except (OSError, ValueError, EOFError, http.client.HTTPException) as error:
-        raise UserError(
+        raise MissingData(
             f"--data_path: cannot download --dataset={dataset} "
             f"({' '.join(str(error).split())[:80]}); give the folder with the official "
             f"files {', '.join(files)}"
