@@ -74,7 +74,7 @@ class ContinuedReader(Reader):
 
 def start(arguments: Arguments) -> int:
     """Runs the command; returns the exit code."""
-    return main(arguments.names, arguments.values["threshold"].value)
+    return main(arguments.names, arguments.values.threshold)
 
 
 def main(names: Sequence[str], threshold: float) -> int:

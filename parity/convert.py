@@ -56,12 +56,12 @@ class ConversionSource(NamedTuple):
 
 def main(values: flags.FlagValues) -> None:
     """Converts --from into --to, which appears whole or not at all."""
-    if not values["to"].value:
+    if not values.to:
         raise UserError("--to: not given; name a folder that does not exist")
-    target = pathlib.Path(values["to"].value)
+    target = pathlib.Path(values.to)
     if target.exists():
         raise UserError(f"--to: {target} exists already; name a folder that does not")
-    source = open_source(values["from"].value)
+    source = open_source(values["from"].value or "")
     partial = _folder_beside(target)
     try:
         convert = from_deepspeed if source.deepspeed else to_deepspeed

@@ -65,10 +65,10 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
     initial = stacks.initial_params(experiment, data)
     workdir = artifacts.create_workdir(experiment, "parity", CONTENTS)
     artifacts.write_params(workdir / INITIAL_PARAMS, initial)
-    modules = {"jax": values["jax_module"].value, "torch": values["torch_module"].value}
-    torch_flags = values["torch_flags"].value
-    threshold = values["threshold"].value
-    if values["mode"].value == FREE:
+    modules = {"jax": values.jax_module, "torch": values.torch_module}
+    torch_flags = values.torch_flags
+    threshold = values.threshold
+    if values.mode == FREE:
         is_same = judge_ends.main(
             experiment,
             data,
@@ -81,7 +81,7 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
         )
     else:
         plan = batches.plan(experiment, len(data.train_inputs))
-        steps = min(values["steps"].value, sum(plan))
+        steps = min(values.steps, sum(plan))
         is_same = judge_steps(
             experiment, data, initial, workdir, modules, torch_flags, steps, threshold
         )

@@ -77,7 +77,7 @@ def main(arguments: Arguments) -> int:
     """Flagfiles and flags -> table; returns the exit code of the whole."""
     flagfiles = existing_flagfiles(arguments.names, "judge")
     precisions, seeds = check(arguments.values)
-    workdir = arguments.values["workdir"].value
+    workdir = arguments.values.workdir
     root = pathlib.Path(workdir or time.strftime("runs/sweep-%Y%m%d-%H%M%S"))
     outcomes = []
     for cell in itertools.starmap(
@@ -91,14 +91,14 @@ def main(arguments: Arguments) -> int:
 
 def check(values: flags.FlagValues) -> tuple[list[str], list[int]]:
     """Returns the precisions and seeds to judge; raises UserError on a bad one."""
-    precisions = values["precisions"].value or ()
+    precisions = values.precisions or ()
     unknown = set(precisions or ("",)) - set(PRECISIONS)
     if unknown:
         raise UserError(
             f"--precisions: unknown precision {unknown.pop()!r}; known: "
             f"{', '.join(PRECISIONS)}"
         )
-    seeds = values["seeds"].value or ()
+    seeds = values.seeds or ()
     if not seeds or not all(seed.isdigit() for seed in seeds):
         raise UserError(
             f"--seeds: whole numbers from 0, e.g. 0,1,2; got {','.join(seeds)!r}"

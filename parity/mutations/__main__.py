@@ -34,15 +34,15 @@ CONSOLE_WIDTH = 120
 
 def main(values: flags.FlagValues) -> int:
     """Plants and judges every fault asked for; returns the exit code."""
-    bases = list(values["bases"].value or BASES)
-    precisions = list(values["precisions"].value or ())
-    faults = list(values["faults"].value or ())
+    bases = list(values.bases or BASES)
+    precisions = list(values.precisions or ())
+    faults = list(values.faults or ())
     check_known("bases", bases, BASES)
     check_known("precisions", precisions, (*PRECISIONS, "bf16"))
     check_known("faults", faults, SWITCHES)
 
     fresh = f"runs/{time.strftime('mutations-%Y%m%d-%H%M%S')}"
-    root = pathlib.Path(values["workdir"].value or fresh)
+    root = pathlib.Path(values.workdir or fresh)
     if root.exists():
         raise UserError(f"--workdir: {root} exists; choose another or remove it")
 
@@ -59,7 +59,7 @@ def main(values: flags.FlagValues) -> int:
     commit = published_score.commit()
     content = json.dumps(table.as_json(outcomes, commit), indent=2) + "\n"
     artifacts.write_text(root / "mutations.json", content)
-    if values["publish"].value:
+    if values.publish:
         published_score.write(table.summary(outcomes, commit))
     console.print(f"files: {root}", highlight=False)
     return 0 if table.is_enough(outcomes) else 1

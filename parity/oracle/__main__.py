@@ -28,10 +28,10 @@ CONTENTS = (artifacts.FLAGS, artifacts.METRICS, artifacts.PARAMS, artifacts.BATC
 
 def main(experiment: Experiment, values: flags.FlagValues) -> None:
     """Prints a graph if `--graph` or `--at` is given, else trains."""
-    if values["graph"].value is None and not values["at"].value:
+    if values.graph is None and not values.at:
         train_and_report(experiment)
     else:
-        show_graph(values["graph"].value, values["at"].value)
+        show_graph(values.graph, values.at)
 
 
 def train_and_report(experiment: Experiment) -> None:

@@ -66,6 +66,7 @@ def print_verdicts(
 
 def _row(quantity: str, verdicts: Mapping[str, Verdict]) -> list[str]:
     judged, *others = (v.quantities.get(quantity) for v in verdicts.values())
+    assert judged, "a quantity without a row in the first recording has none at all"
     worst = judged.worst
     where = _place(worst.step, worst.tensor) if worst.z else ""
     return [

@@ -85,12 +85,12 @@ def from_json(text: str, name: str = "data.json") -> Description:
       UserError: the text is something else.
     """
     try:
-        entries = json.loads(text)
-        if entries.pop("format") != FORMAT:
+        read = json.loads(text)
+        if read.pop("format") != FORMAT:
             raise ValueError("of another format")
-        entries = {
+        entries: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
-            for key, value in entries.items()
+            for key, value in read.items()
         }
         columns = tuple(
             Column(column["name"], tuple(column["categories"]))

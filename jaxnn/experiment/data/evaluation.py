@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxnn.experiment.data import batches
 from jaxnn.experiment.data.dataset import Dataset
+from jaxnn.experiment.data.lazy_rows import Rows
 from jaxnn.experiment.flags.config import Experiment
 
 # Limits of an evaluation batch per rank: samples, and numbers in their inputs. A
@@ -28,14 +29,14 @@ class EvaluationSplit(NamedTuple):
     """
 
     name: str
-    inputs: np.ndarray
+    inputs: np.ndarray | Rows
     targets: np.ndarray
 
 
 def splits(experiment: Experiment, data: Dataset) -> list[EvaluationSplit]:
     """Returns the splits to evaluate: test, then validation and training if wanted."""
     found = [EvaluationSplit("test", data.test_inputs, data.test_targets)]
-    if data.validation_inputs is not None:
+    if data.validation_inputs is not None and data.validation_targets is not None:
         found.append(
             EvaluationSplit(
                 "validation", data.validation_inputs, data.validation_targets

@@ -149,7 +149,7 @@ def _scaled(experiment: Experiment, data: Dataset) -> Dataset:
         )
     scaling = preprocessing.fit(experiment.preprocess, data.train_inputs)
     data = dataclasses.replace(data, scaling=scaling)
-    if not data.scaled_on_host:
+    if scaling is None or not data.scaled_on_host:
         return data
 
     def scaled(inputs: np.ndarray) -> np.ndarray:

@@ -104,9 +104,10 @@ def _moments(
 
     # Two passes over chunks: subtracting the mean first avoids the cancellation of
     # E[x^2] - E[x]^2, and there is never a float64 copy of all inputs.
-    mean = sum(rows.sum(axis=axes, dtype=np.float64) for rows in chunks(inputs)) / count
-    squares = sum(np.square(rows - mean).sum(axis=axes) for rows in chunks(inputs))
-    return mean, np.sqrt(squares / count)
+    sums = (rows.sum(axis=axes, dtype=np.float64) for rows in chunks(inputs))
+    mean = np.asarray(sum(sums) / count)
+    squares = (np.square(rows - mean).sum(axis=axes) for rows in chunks(inputs))
+    return mean, np.sqrt(np.asarray(sum(squares)) / count)
 
 
 def _byte_moments(

@@ -24,8 +24,10 @@ def read_bytes(path: pathlib.Path) -> bytes:
             f"--data_path: {path}: not a whole gzip file; fetch it again"
         ) from None
     except OSError as error:
-        kind = MissingData if isinstance(error, FileNotFoundError) else UserError
-        raise kind(f"--data_path: cannot read {path}: {error.strerror}") from None
+        is_missing = isinstance(error, FileNotFoundError)
+        raise (MissingData if is_missing else UserError)(
+            f"--data_path: cannot read {path}: {error.strerror}"
+        ) from None
 
 
 def read_text(path: pathlib.Path) -> str:

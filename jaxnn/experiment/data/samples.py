@@ -12,6 +12,7 @@ import numpy as np
 from jaxnn.experiment.data import lazy_rows
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.evaluation import EvaluationSplit
+from jaxnn.experiment.data.preprocessing import Scaling
 from jaxnn.experiment.flags.config import Experiment
 
 MEBIBYTE = 2**20
@@ -78,6 +79,6 @@ def _concatenate(arrays: Sequence[Any]) -> Any:
 
 def _scaling(data: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
     """Returns offset and scale of uint8 images; other inputs are scaled already."""
-    if data.scaling is None or data.scaled_on_host:
+    if not isinstance(data.scaling, Scaling):
         return None
     return data.scaling.offset, data.scaling.scale

@@ -160,7 +160,7 @@ def _train_test_split(
     from sklearn.model_selection import train_test_split
 
     try:
-        return train_test_split(
+        train, held_out = train_test_split(
             indices,
             test_size=getattr(experiment, flag),
             random_state=experiment.split_seed,
@@ -168,6 +168,7 @@ def _train_test_split(
         )
     except ValueError as error:
         raise _cannot_split(experiment, flag, error) from None
+    return [np.asarray(train), np.asarray(held_out)]
 
 
 def _fold(

@@ -112,26 +112,27 @@ def _unknown_flag(error: flags.UnrecognizedFlagError) -> str:
     return f"--{error.flagname}: unknown flag{hint}; --help lists them all"
 
 
-def help_text(description: str, define: Define) -> str:
+def help_text(description: str | None, define: Define) -> str:
     """Returns the text of `--help`: description, then every flag with its default."""
     values = flags.FlagValues()
     define(values)
     lines = [
-        description.strip(),
+        (description or "").strip(),
         "",
         "Flags (--flagfile=FILE reads them from a file):",
     ]
     for name in values:
         flag = values[name]
-        is_list = isinstance(flag.default, list)
-        default = ",".join(flag.default) if is_list else flag.default
+        default = flag.default
+        if isinstance(default, list):
+            default = ",".join(default)
         lines.append(f"  --{name}: {flag.help} [{default}]")
     return "\n".join(lines)
 
 
 def run(
     main: Callable[..., int | None],
-    description: str,
+    description: str | None,
     default_precision: str,
     define_more: Define | None = None,
     crash_status: int = 1,
@@ -158,7 +159,7 @@ def run(
 
 def run_tool(
     main: Callable[[flags.FlagValues], int | None],
-    description: str,
+    description: str | None,
     define: Define,
     crash_status: int = 1,
 ) -> None:
@@ -182,7 +183,7 @@ def run_tool(
 
 def run_on_names(
     main: Callable[[Arguments], int | None],
-    description: str,
+    description: str | None,
     define: Define,
     forwards: bool = False,
     crash_status: int = 1,
@@ -205,7 +206,7 @@ def run_on_names(
 
 def _run(
     body: Callable[[], int | None],
-    description: str,
+    description: str | None,
     define: Define,
     crash_status: int,
     leave: Callable[[int], None] = sys.exit,

@@ -3,6 +3,7 @@
 import numpy as np
 
 from jaxnn.experiment.data.dataset import Dataset
+from jaxnn.experiment.data.preprocessing import HostScaling
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import scores
 
@@ -37,8 +38,10 @@ def compare(
 def persistence(data: Dataset) -> np.ndarray:
     """Forecast of no change: the last value of each window, [test samples, 1]."""
     # Inputs may be scaled; targets are in the units of the series.
-    last = data.test_inputs[:, -1]
-    return (data.scaling.invert(last) if data.scaled_on_host else last)[:, :1]
+    last = np.asarray(data.test_inputs)[:, -1]
+    if isinstance(data.scaling, HostScaling):
+        last = data.scaling.invert(last)
+    return last[:, :1]
 
 
 def linear_regression(data: Dataset) -> np.ndarray:
@@ -47,10 +50,10 @@ def linear_regression(data: Dataset) -> np.ndarray:
     Of all solutions it is the one with the smallest slopes, as in scikit-learn's
     LinearRegression.
     """
-    inputs = data.train_inputs.astype(np.float64)
+    inputs = np.asarray(data.train_inputs, np.float64)
     targets = data.train_targets.astype(np.float64)
     # Features are centred first, so that lstsq's minimum norm leaves the intercept out.
     center = inputs.mean(axis=0)
     offset = targets.mean(axis=0)
     slopes = np.linalg.lstsq(inputs - center, targets - offset, rcond=None)[0]
-    return (data.test_inputs - center) @ slopes + offset
+    return (np.asarray(data.test_inputs) - center) @ slopes + offset

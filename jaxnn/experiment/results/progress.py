@@ -23,7 +23,8 @@ class ProgressBar:
         """Shows one row of metrics.csv."""
         epoch = row["epoch"]
         if self._bar:
-            self._bar.update(0, completed=epoch, losses=_losses(row))
+            task = self._bar.task_ids[0]
+            self._bar.update(task, completed=epoch, losses=_losses(row))
         elif epoch % self._every == 0 or epoch == self._epochs:
             # Flushed, because a pipe or a log file is buffered.
             print(f"epoch {epoch}/{self._epochs}  {_losses(row)}", flush=True)

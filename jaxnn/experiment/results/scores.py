@@ -117,7 +117,8 @@ def roc_auc_one_vs_rest(outputs: np.ndarray, targets: np.ndarray) -> float | Non
         roc_auc(scores[:, number], targets == number)
         for number in range(scores.shape[1])
     ]
-    return None if None in areas else float(np.mean(areas))
+    known = [area for area in areas if area is not None]
+    return float(np.mean(known)) if len(known) == len(areas) else None
 
 
 def softmax(outputs: np.ndarray) -> np.ndarray:

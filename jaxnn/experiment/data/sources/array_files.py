@@ -165,7 +165,7 @@ def _read_member(
 ) -> np.ndarray:
     """Returns an array of an archive, mapped if that is wanted and possible."""
     # np.load ignores mmap_mode for .npz files.
-    if mapped:
+    if mapped and archive.zip:
         array = _map_member(file, archive.zip.NameToInfo.get(f"{name}.npy"), whole)
         if array is not None:
             return array
@@ -220,8 +220,8 @@ def _whole(path: pathlib.Path, kind: str, writer: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kind = MissingData if isinstance(error, FileNotFoundError) else UserError
-        raise kind(
+        is_missing = isinstance(error, FileNotFoundError)
+        raise (MissingData if is_missing else UserError)(
             f"--data_path: cannot read {path}: {error.strerror or error}"
         ) from None
     except BROKEN as error:

@@ -132,7 +132,7 @@ def _finite(values: np.ndarray, samples: np.ndarray, place: Place) -> np.ndarray
     bad = ~np.isfinite(values)
     if bad.any():
         first, *within = np.argwhere(bad)[0]
-        shard, row = place(samples[first])
+        shard, row = place(int(samples[first]))
         index = ", ".join(map(str, (row, *within)))
         raise UserError(
             f"--data_path: {shard.x_path}: x[{index}] is not a finite number in "

@@ -50,7 +50,7 @@ def _table(experiment: Experiment, loader: str, task: str) -> Dataset:
     inputs, targets, class_names, feature_names = cached(
         loader, key, lambda: _load(loader)
     )
-    columns = features.chosen(experiment, feature_names)
+    columns = features.chosen(experiment, [str(name) for name in feature_names])
     feature_names = tuple(map(str, feature_names[columns]))
 
     if task == REGRESSION:

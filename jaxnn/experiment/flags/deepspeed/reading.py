@@ -68,7 +68,7 @@ def from_flags(values: flags.FlagValues, default_precision: str) -> Experiment:
     Raises:
       UserError: as in `parsing.from_flags` and `read`, or a flag contradicts the file.
     """
-    path = values["ds_config"].value
+    path = str(values["ds_config"].value)
     given = {name: values[name].value for name in values if values[name].present}
     draft = read(path, {name: values[name].value for name in values}, given)
     notes = list(draft.notes)
@@ -77,7 +77,8 @@ def from_flags(values: flags.FlagValues, default_precision: str) -> Experiment:
             _check_agreement(path, name, given[name], setting)
             continue
         # The type of the flag, so that "1" and "1.0" of a file are the same flag value.
-        value = type(values[name].value)(setting.value)
+        kind: type = type(values[name].value)
+        value = kind(setting.value)
         if not setting.is_stated and value != values[name].value:
             notes.append(_default_note(path, name, setting))
         setattr(values, name, value)

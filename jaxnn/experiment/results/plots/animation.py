@@ -50,8 +50,9 @@ def write(data: Dataset, folder: pathlib.Path, path: pathlib.Path) -> None:
         return
 
     plane = Plane(data)
-    points = canvas.unscaled(data, data.train_inputs)
-    plane.scatter(data.train_inputs, data.train_targets, size=25, labels=True)
+    inputs = np.asarray(data.train_inputs)
+    points = canvas.unscaled(data, inputs)
+    plane.scatter(inputs, data.train_targets, size=25, labels=True)
     rings = plane.axes.scatter(
         [],
         [],

@@ -46,10 +46,12 @@ def decision_boundary(
     plane = Plane(data)
     plane.show(predict(plane.grid))
     # The gates are tested on their training samples.
-    both = not np.array_equal(data.train_inputs, data.test_inputs)
+    train_inputs = np.asarray(data.train_inputs)
+    test_inputs = np.asarray(data.test_inputs)
+    both = not np.array_equal(train_inputs, test_inputs)
     if both:
-        plane.scatter(data.train_inputs, data.train_targets, size=12)
-    plane.scatter(data.test_inputs, data.test_targets, size=45, labels=True)
+        plane.scatter(train_inputs, data.train_targets, size=12)
+    plane.scatter(test_inputs, data.test_targets, size=45, labels=True)
     plane.legend()
     title = "Decision boundary"
     if both:

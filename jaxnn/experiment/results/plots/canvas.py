@@ -1,18 +1,21 @@
 """Style of the plots: figures, colours, and inputs in their original units."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jaxnn.experiment.data.dataset import Dataset
+from jaxnn.experiment.data.preprocessing import HostScaling
 
 # Two blues that differ in grayscale too.
 DARK = "#08306b"
 LIGHT = "#6baed6"
 
 # The true curve, behind the learned one.
-TRUTH = dict(color="black", linewidth=3, alpha=0.3)
+TRUTH: dict[str, Any] = dict(color="black", linewidth=3, alpha=0.3)
 
 
 def new(size: tuple[float, float]) -> tuple[Figure, Axes]:
@@ -43,4 +46,6 @@ def new_rows(
 
 def unscaled(data: Dataset, inputs: np.ndarray) -> np.ndarray:
     """Returns inputs in the units in which they were measured: [n, ...] -> [n, ...]."""
-    return data.scaling.invert(inputs) if data.scaled_on_host else inputs
+    if isinstance(data.scaling, HostScaling):
+        return data.scaling.invert(inputs)
+    return inputs

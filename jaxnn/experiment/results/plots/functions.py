@@ -1,6 +1,7 @@
 """Plots of what a regression has learned."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -19,9 +20,10 @@ def fit_line(data: Dataset, weight: float, bias: float) -> Figure:
     """Fitted line, true line and test points."""
     figure, axes = canvas.new((6, 4))
     points = slice(0, MOST_LINE_POINTS)
-    ends = np.array([data.test_inputs.min(), data.test_inputs.max()])
+    inputs = np.asarray(data.test_inputs)
+    ends = np.array([inputs.min(), inputs.max()])
     axes.scatter(
-        data.test_inputs[points, 0],
+        inputs[points, 0],
         data.test_targets[points, 0],
         s=16,
         facecolors="none",
@@ -76,7 +78,7 @@ def predicted_over_true(data: Dataset, outputs: np.ndarray) -> Figure:
 
 def approximation(data: Dataset, outputs: np.ndarray, function: str) -> Figure:
     """Learned function over its target, with the error below."""
-    x = canvas.unscaled(data, data.test_inputs)[:, 0]
+    x = canvas.unscaled(data, np.asarray(data.test_inputs))[:, 0]
     order = np.argsort(x)
     figure = _over_truth(
         x[order], data.test_targets[order, 0], {"network": outputs[order, 0]}
@@ -109,7 +111,7 @@ def _over_truth(
     figure, (above, below) = canvas.new_rows((6.5, 5), [2, 1])
     above.plot(x, truth, label="true", **canvas.TRUTH)
     below.axhline(0, **canvas.TRUTH)
-    styles = (
+    styles: tuple[dict[str, Any], ...] = (
         dict(color=canvas.DARK, linewidth=1.2),
         dict(color=canvas.LIGHT, linestyle="--", linewidth=1.2),
     )

@@ -1,6 +1,7 @@
 """Plot of the learning curve."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,7 +12,7 @@ from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results.plots import canvas
 
 # Column of metrics.csv -> label and style of its curve.
-CURVES = {
+CURVES: dict[str, tuple[str, dict[str, Any]]] = {
     "train_loss": ("training", dict(color=canvas.DARK)),
     "evaluated_train_loss": (
         "training, evaluated",
