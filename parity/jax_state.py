@@ -8,8 +8,8 @@ import numpy as np
 from jaxnn.experiment.files import handoff, trace
 from jaxnn.experiment.files.handoff import Handoff
 from jaxnn.experiment.flags.config import Experiment
+from jaxnn.loss_scaling import LossScale
 from jaxnn.optimizers import OPTIMIZERS, Moments
-from jaxnn.precision import LossScale
 from jaxnn.train_step import TrainState
 
 

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxnn import precision
+from jaxnn import loss_scaling
 from jaxnn.experiment import schedules
 from jaxnn.experiment.data import batches
 from jaxnn.experiment.files.trace import select
 from jaxnn.experiment.flags.config import Experiment
-from jaxnn.precision import LossScale
+from jaxnn.loss_scaling import LossScale
 
 CARRIED = {
     "params": "updated",
@@ -73,7 +73,7 @@ class Timeline:
         self._experiment, self._is_skipped = experiment, is_skipped
         self._updates, self._scale = (
             0,
-            jax.tree.map(np.asarray, precision.initial_loss_scale(experiment)),
+            jax.tree.map(np.asarray, loss_scaling.initial_loss_scale(experiment)),
         )
         self._stations: list[RunPosition] = []
 
@@ -88,7 +88,7 @@ class Timeline:
         if self._experiment.precision == "fp16":
             after = jax.tree.map(
                 np.asarray,
-                precision.update_loss_scale(before, np.bool_(skip), self._experiment),
+                loss_scaling.update_loss_scale(before, np.bool_(skip), self._experiment),
             )
         self._stations.append(
             RunPosition(self._updates, before, bool(after.scale > before.scale))
