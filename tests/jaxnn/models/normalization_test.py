@@ -15,7 +15,7 @@ import torch
 
 from jaxnn.dropout import mask_source
 from jaxnn.models import normalization
-from jaxnn.models.normalization import BatchNorm, LayerNorm, normalize
+from jaxnn.models.normalization import BatchNorm, LayerNorm, norm_layer
 
 EPS = np.finfo(np.float64).eps
 SHAPES = [(6, 3), (4, 3, 2, 3), (4, 5, 3)]
@@ -335,7 +335,7 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, x, masks=None):
-        return normalize(self.kind, "norm_0", x, masks)
+        return norm_layer(self.kind, "norm_0")(x, masks)
 
 
 class TestNormalize:
