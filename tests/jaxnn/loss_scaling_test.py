@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jaxnn import loss_scaling
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import consistency
-from jaxnn.experiment.flags.config import PRECISIONS, Experiment
+from jaxnn.experiment.flags.config import Experiment
 
 STEPS = 64
 

@@ -145,6 +145,10 @@ class TestConv:
             e.params["length"] for e in loop.eqns if e.primitive.name == "scan"
         ] == [2]  # three of six at a time
 
+    def test_a_kernel_of_other_channels_is_a_fault(self):
+        with pytest.raises(AssertionError, match="assert_equal"):
+            convolution.conv(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 2, 5)))
+
     def test_auto_is_a_matrix_product_on_a_cpu(self):
         def operations(algorithm):
             image = jax.ShapeDtypeStruct((1, 4, 4, 1), jnp.float32)

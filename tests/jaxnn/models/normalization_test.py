@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from jax.test_util import check_grads
 
 from jaxnn.dropout import mask_source
 from jaxnn.models import normalization
@@ -250,6 +251,19 @@ one, four = run(1), run(4)
 # Float64 sums of at most 24 numbers below 8, added in another order: 64 ulps of 8.
 jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=8 * 64 * np.finfo(float).eps), one, four)
 """
+
+
+class TestNormalizeFormula:
+    def test_gradient_is_the_difference_quotient(self):
+        """Of statistics and formula, which backpropagation computes twice."""
+
+        def standardized(x, scale, bias):
+            mean, var, _ = normalization.batch_statistics(x, masks(len(x)))
+            return normalization.normalize(x, mean, var, scale, bias)
+
+        with jax.enable_x64(True):
+            arguments = (jnp.asarray(normal(4, 2, 3)), SCALE, BIAS)
+            check_grads(standardized, arguments, 1, modes=["rev"], rtol=1e-6, atol=1e-6)
 
 
 class TestDevices:
