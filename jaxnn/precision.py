@@ -19,6 +19,7 @@ class Policy(NamedTuple):
     master: Any
 
 
+# Half precision trains with float32 masters, as DeepSpeed does.
 POLICIES: dict[str, Policy] = {
     "fp64": Policy(jnp.float64, jnp.float64),
     "fp32": Policy(jnp.float32, jnp.float32),

@@ -35,6 +35,7 @@ WIDTH = 100
 
 def main(experiment: Experiment, values: flags.FlagValues) -> None:
     """Flags -> shapes -> traced step -> tables; then the compiled programs."""
+    # XLA reads its flags when the backend starts, so this comes first.
     train.configure(experiment)
     console = Console(width=WIDTH, highlight=False, markup=False)
     step = abstract_step.build(experiment, signature(experiment, values))

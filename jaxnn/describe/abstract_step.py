@@ -60,6 +60,7 @@ def build(experiment: Experiment, signature: Signature) -> AbstractStep:
         variables = train_step.initial_variables(model, experiment.seed, signature)
         return train_step.initial_state(variables, experiment, optimizer)
 
+    # --num_devices=0, all devices, counts as one: this machine is not the accelerator.
     rows = experiment.batch_size // max(experiment.num_devices, 1)
     microbatch = batch(experiment, signature, rows // experiment.accumulation_steps)
     return AbstractStep(
@@ -99,6 +100,7 @@ def make_objective(step: AbstractStep) -> Callable:
 
     def objective(params: Any, batch_stats: Any, microbatch: Batch):
         weights = microbatch.weights
+        # Step 0 and row 0: their values cost nothing and change no shape.
         masks = mask_source(step.experiment.seed, 0, 0, len(weights), weights)
         outputs, updated = step.model.apply(
             {"params": params, "batch_stats": batch_stats},

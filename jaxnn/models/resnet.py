@@ -135,6 +135,7 @@ class Block(nn.Module):
         if self.projection:
             x = self._convolve(x, channels, 1, self.stride, "shortcut_conv")
             return BatchNorm(name="shortcut_norm")(x, masks)
+        # Option A, which has no parameters.
         x = x[:, :: self.stride, :: self.stride]
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, channels - x.shape[-1])))
 

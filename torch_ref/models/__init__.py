@@ -27,6 +27,7 @@ def build(experiment: Experiment, signature: Signature) -> nn.Module:
     """
     model = MODELS[experiment.model](experiment, signature)
     initializer = INITIALIZERS[experiment.initializer]
+    # Embeddings and normalizations keep the start that their modules give them.
     for layer in model.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             initializer.kernel(layer.weight)
@@ -98,6 +99,7 @@ def _transformer(experiment: Experiment, signature: Signature) -> nn.Module:
         num_layers=experiment.num_layers,
         width=experiment.width,
         num_heads=experiment.num_heads,
+        # Four times the width, as Vaswani et al. 2017, unless the flag says otherwise.
         mlp_width=experiment.mlp_width or 4 * experiment.width,
         max_length=signature.input_shape[0],
         causal=experiment.model == "transformer",

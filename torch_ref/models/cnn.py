@@ -45,6 +45,7 @@ class CNN(nn.Module):
         self.activation = activation
         self.dropout_rates = dropout_rates
 
+        # flax's names, which params_io maps; a ModuleList would number its modules.
         depths = (image_shape[-1], *channels)
         for layer, size in enumerate(channels):
             self.add_module(f"conv_{layer}", Conv(depths[layer], size, kernel_size))

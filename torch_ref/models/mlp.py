@@ -34,6 +34,7 @@ class MLP(nn.Module):
         self.hidden_sizes = hidden_sizes
         self.activation = activation
         self.dropout_rates = dropout_rates
+        # flax's names, which params_io maps; a ModuleList would number its modules.
         widths = (num_inputs, *hidden_sizes)
         for layer, size in enumerate(hidden_sizes):
             self.add_module(f"hidden_{layer}", nn.Linear(widths[layer], size))

@@ -62,6 +62,7 @@ class ResNet(nn.Module):
             use_bias=False,
         )
         self.stem_norm = BatchNorm(layout.channels)
+        # flax's names, which params_io maps; a ModuleList would number its modules.
         width = layout.channels
         for stage, count in enumerate(layout.blocks):
             for index in range(count):
@@ -153,6 +154,7 @@ class Block(nn.Module):
             return x
         if self.projects:
             return self.shortcut_norm(self.shortcut_conv(x), masks)
+        # Option A, which has no parameters.
         x = x[:, :: self.stride, :: self.stride]
         return functional.pad(x, (0, self.num_outputs - x.shape[-1]))
 

@@ -66,6 +66,7 @@ class Transformer(nn.Module):
         else:
             self.embedding = nn.Linear(num_inputs, width)
         self.positions = _embedding(max_length, width)
+        # flax's names, which params_io maps; a ModuleList would number its modules.
         for block in range(num_layers):
             inner = Block(
                 width,
