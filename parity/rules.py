@@ -88,7 +88,9 @@ class Timeline:
         if self._experiment.precision == "fp16":
             after = jax.tree.map(
                 np.asarray,
-                loss_scaling.update_loss_scale(before, np.bool_(skip), self._experiment),
+                loss_scaling.update_loss_scale(
+                    before, np.bool_(skip), self._experiment
+                ),
             )
         self._stations.append(
             RunPosition(self._updates, before, bool(after.scale > before.scale))
