@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxnn import loss_scaling
+from jaxnn import loss_scaling, precision
 from jaxnn.experiment import schedules
 from jaxnn.experiment.data import batches
 from jaxnn.experiment.files.trace import select

@@ -128,7 +128,7 @@ class TestConv:
         "cached_bytes", [1, 5 * 4 * 27 * 8, 2 * 5 * 4 * 27 * 8, 5 * 5 * 4 * 27 * 8]
     )
     def test_part_by_part_is_the_whole(self, cached_bytes, monkeypatch):
-        """5 x 4 positions of 27 float64 each; six examples by 1, 1, 2 and 3 at a time."""
+        """5 x 4 positions of 27 float64 each; 6 examples by 1, 1, 2 and 3 at a time."""
         monkeypatch.setattr(convolution, "CACHED_BYTES", cached_bytes)
         assert_is_torchs_conv(
             normal(6, 5, 4, 3), normal(3, 3, 3, 2, seed=1), 1, 1, "patches"
