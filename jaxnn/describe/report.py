@@ -7,7 +7,7 @@ from rich.table import Table
 
 from jaxnn.describe import step_memory
 from jaxnn.describe.abstract_step import AbstractStep
-from jaxnn.describe.layer_table import NETWORK, Traced
+from jaxnn.describe.layer_table import NETWORK, Layer, Traced
 from jaxnn.describe.step_memory import CompiledStep
 
 PUBLISHED = {"memory": 15e9, "activations": 12e9}
@@ -37,16 +37,7 @@ def print_layers(step: AbstractStep, traced: Traced, console: Console) -> None:
         left=3,
     )
     for layer in traced.layers:
-        # A module in a module is indented below it.
-        *parents, name = layer.name.split("/")
-        table.add_row(
-            "  " * len(parents) + name,
-            layer.kind,
-            _shape(layer.output.shape) if layer.output else "",
-            f"{layer.num_params:,}" if layer.num_params else "",
-            count(layer.flops) if layer.flops else "",
-            size(layer.kept) if layer.kept else "",
-        )
+        table.add_row(*_layer_row(layer))
     table.add_section()
     num_params = sum(layer.num_params for layer in traced.layers)
     kept = sum(traced.kept.values())
@@ -59,6 +50,19 @@ def print_layers(step: AbstractStep, traced: Traced, console: Console) -> None:
         f"pass does {_backward_ratio(traced):.2f} times the forward pass.\n"
         "kept: for the backward pass, by the layer that makes it. "
         f"{NETWORK} is what the network does between its layers.\n"
+    )
+
+
+def _layer_row(layer: Layer) -> tuple[str, ...]:
+    # A module in a module is indented below it. Zeros are left out.
+    *parents, name = layer.name.split("/")
+    return (
+        "  " * len(parents) + name,
+        layer.kind,
+        _shape(layer.output.shape) if layer.output else "",
+        f"{layer.num_params:,}" if layer.num_params else "",
+        count(layer.flops) if layer.flops else "",
+        size(layer.kept) if layer.kept else "",
     )
 
 
@@ -93,9 +97,8 @@ def print_compiled(
     console: Console,
 ) -> None:
     """Prints the compiler's own analysis of forward pass and training step."""
-    backend = jax.default_backend()
     table = _table(
-        f"Compiled for {backend}, by the compiler's own analysis",
+        f"Compiled for {jax.default_backend()}, by the compiler's own analysis",
         ("", "forward pass", "training step"),
         left=1,
     )
@@ -105,7 +108,17 @@ def print_compiled(
         if any(values):
             table.add_row(_MEANING[field], *(unit(value or 0) for value in values))
     console.print(table)
+    _print_caveats(step, has_loops, forward, whole, console)
+    console.print()
 
+
+def _print_caveats(
+    step: AbstractStep,
+    has_loops: bool,
+    forward: CompiledStep,
+    whole: CompiledStep,
+    console: Console,
+) -> None:
     if has_loops or step.experiment.accumulation_steps > 1:
         console.print(
             "This analysis counts the body of a loop once: trust the FLOPs that are "
@@ -116,12 +129,12 @@ def print_compiled(
             "The training step, its update included, does "
             f"{whole.flops / forward.flops:.2f} times the FLOPs of the forward pass."
         )
-    if backend == "cpu" and step.experiment.precision in ("fp16", "bf16"):
+    is_cpu = jax.default_backend() == "cpu"
+    if is_cpu and step.experiment.precision in ("fp16", "bf16"):
         console.print(
             f"On a CPU the compiler computes {step.experiment.precision} products in "
             "float32: its temporaries say nothing about the memory of an accelerator."
         )
-    console.print()
 
 
 def print_published_figures(
