@@ -1,4 +1,4 @@
-"""A finished run read back: its network, ready to be applied."""
+"""Reads a finished run back: its network, ready to be applied."""
 
 import pathlib
 from collections.abc import Callable
@@ -21,9 +21,10 @@ class FinishedRun(NamedTuple):
     """A trained network and what its inputs and outputs mean.
 
     Attributes:
-      experiment: that trained it.
-      description: of its data.
-      forward: inputs [n, ...], scaled -> outputs [n, ...], inside or outside `jax.jit`.
+      experiment: settings that it was trained with.
+      description: description of its data.
+      forward: preprocessed inputs [n, ...] -> outputs [n, ...]; may be called inside
+        and outside `jax.jit`.
     """
 
     experiment: Experiment
@@ -32,42 +33,44 @@ class FinishedRun(NamedTuple):
 
 
 def load(workdir: str) -> FinishedRun:
-    """Reads a run of either stack back from its folder.
+    """Reads a run of either stack from its run directory.
 
     Raises:
-      UserError: no finished run there, or one whose files do not fit together.
+      UserError: there is no finished run, or its files do not fit together.
     """
     folder = pathlib.Path(workdir)
+    # Only a run that came to its end has a summary.
     if not workdir or not (folder / artifacts.SUMMARY).exists():
         raise UserError(
             f"--workdir: {workdir or 'not given'} holds no finished run; give the "
             "folder that python -m jaxnn.train printed at its end"
         )
-    experiment, _ = command_line.parse(
-        ["trained", f"--flagfile={folder / artifacts.FLAGS}"], default_precision="fp32"
-    )
-    described = description.from_json(
-        _read(folder / artifacts.DATA), str(folder / artifacts.DATA)
-    )
-    params = trace.unflatten(
-        artifacts.read_arrays(folder / artifacts.PARAMS, "--workdir")
-    )
+    flagfile = f"--flagfile={folder / artifacts.FLAGS}"
+    experiment, _ = command_line.parse(["trained", flagfile], default_precision="fp32")
+    path = folder / artifacts.DATA
+    described = description.from_json(_read(path), str(path))
+
+    # Both stacks write parameters under flax's names and layouts.
+    arrays = artifacts.read_arrays(folder / artifacts.PARAMS, "--workdir")
+    params = trace.unflatten(arrays)
+    batch_stats = _read_batch_stats(folder)
     model = models.build(experiment, _signature(described, params))
-    has_stats = (folder / artifacts.BATCH_STATS).exists()
-    stats = (
-        artifacts.read_arrays(folder / artifacts.BATCH_STATS, "--workdir")
-        if has_stats
-        else {}
-    )
     forward = train_step.make_forward(experiment, model)
     return FinishedRun(
-        experiment,
-        described,
-        lambda inputs: forward(params, trace.unflatten(stats), inputs),
+        experiment, described, lambda inputs: forward(params, batch_stats, inputs)
     )
+
+
+def _read_batch_stats(folder: pathlib.Path) -> train_step.Params:
+    """Returns the running statistics, empty without batch normalization."""
+    path = folder / artifacts.BATCH_STATS
+    if not path.exists():
+        return {}
+    return trace.unflatten(artifacts.read_arrays(path, "--workdir"))
 
 
 def _signature(described: Description, params: train_step.Params) -> Signature:
+    # The head of every network is called `output`; its bias says how many outputs.
     return Signature(
         described.input_shape,
         len(params["output"]["bias"]),

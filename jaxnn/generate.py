@@ -1,7 +1,8 @@
 """Writes text with a trained language model.
 
-python -m jaxnn.generate --workdir=runs/transformer_text-jax-... --prompt="The import
-statement"
+    python -m jaxnn.generate --workdir=RUN --prompt="The import statement"
+
+RUN is the folder of a language model's run, e.g. runs/transformer_text-jax-...
 """
 
 from absl import flags
@@ -11,11 +12,15 @@ from jaxnn.experiment.data.dataset import LANGUAGE
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import command_line
 
+LEAST = {"length": 1, "temperature": 0, "top_k": 0, "seed": 0}
+"""Flag -> smallest value that it takes."""
+
 
 def main(values: flags.FlagValues) -> None:
     """Run and prompt -> text on stdout."""
-    for name, least in (("length", 1), ("temperature", 0), ("top_k", 0), ("seed", 0)):
-        if not values.get_flag_value(name, None) >= least:
+    # Not absl's lower_bound, whose error is a paragraph; `not >=` refuses NaN too.
+    for name, least in LEAST.items():
+        if not values[name].value >= least:
             raise UserError(
                 f"--{name}: must be at least {least}, got {values[name].value}"
             )
@@ -42,16 +47,19 @@ def main(values: flags.FlagValues) -> None:
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """The command's flags."""
-    flags.DEFINE_string("workdir", "", "Folder of the run.", flag_values=values)
+    """Defines the command's flags."""
+    flags.DEFINE_string("workdir", "", "Run directory.", flag_values=values)
     flags.DEFINE_string(
-        "prompt", "", "Text to go on from; empty: a fresh line.", flag_values=values
+        "prompt", "", "Text to continue; empty: a new line.", flag_values=values
     )
-    flags.DEFINE_integer("length", 500, "Characters to write.", flag_values=values)
+    flags.DEFINE_integer(
+        "length", 500, "Number of characters to write.", flag_values=values
+    )
     flags.DEFINE_float(
         "temperature",
         0.8,
-        "Below 1: nearer to the likeliest; 0: always the likeliest.",
+        "Divisor of the logits. Below 1 likely characters become more likely; 0 always "
+        "takes the likeliest.",
         flag_values=values,
     )
     flags.DEFINE_integer(

@@ -1,4 +1,4 @@
-"""Pictures that need no run.
+"""Draws pictures that need no run.
 
     python -m jaxnn.plots activations --output=activations.png
 
@@ -23,36 +23,37 @@ from jaxnn.experiment.flags.command_line import BAD_INPUT
 from jaxnn.experiment.results.plots import canvas
 
 COLUMNS = 3
+"""Axes in a row."""
+
 POINTS = 1000
-"""Even, so that none lies on 0, where kinks and steps have no derivative."""
+"""Even, so that none is at 0, where kinks and steps have no derivative."""
 
 JUMP = 0.5
-"""A change between two neighbouring points that no continuous activation makes."""
+"""Change between two neighbouring points that no continuous activation makes."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Draws what the command line asks for.
 
     Args:
-      arguments: without the program's name.
+      arguments: command line without the program's name.
 
     Returns:
-      The exit code.
+      Exit code.
     """
     try:
         values = parse(arguments)
-        save(
-            PICTURES[values.picture],
-            values.output or pathlib.Path(f"{values.picture}.png"),
-        )
+        path = values.output or pathlib.Path(f"{values.picture}.png")
+        save(PICTURES[values.picture], path)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     return 0
 
 
+# argparse would print the usage and exit by itself.
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """A parser whose errors are UserErrors of one line."""
 
     def error(self, message: str):
         """Raises UserError."""
@@ -60,7 +61,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The picture's name and where it goes.
+    """Returns the name of the picture and the file to write.
 
     Raises:
       UserError: an unknown picture or flag.
@@ -74,18 +75,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--output",
         type=pathlib.Path,
-        help="file to write; left out: the picture's name and .png",
+        help="file to write; default: the picture's name and .png",
     )
     return parser.parse_args(arguments)
 
 
 def save(draw: Callable[[], Figure], path: pathlib.Path) -> None:
-    """Draws and writes a picture and says where.
+    """Draws a picture, writes it and prints the path.
 
     Raises:
-      UserError: an unknown format, or the file cannot be written.
+      UserError: the file's ending is unknown, or it cannot be written.
     """
     known = FigureCanvasAgg.get_supported_filetypes()
+    # Asked first, as drawing takes seconds.
     if path.suffix.removeprefix(".").lower() not in known:
         raise UserError(
             f"--output: {path} names no known format; end it in one of "
@@ -99,16 +101,19 @@ def save(draw: Callable[[], Figure], path: pathlib.Path) -> None:
 
 
 def activations() -> Figure:
-    """Every activation and its derivative on [-5, 5], each in axes of its own."""
-    rows = -(-len(ACTIVATIONS) // COLUMNS)
+    """Draws every activation and its derivative on [-5, 5], each in its own axes."""
+    number = len(ACTIVATIONS)
+    rows = -(-number // COLUMNS)
     figure = Figure(figsize=(3 * COLUMNS, 2.4 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, COLUMNS, squeeze=False).reshape(-1)
     for axes, (name, function) in zip(grid, ACTIVATIONS.items()):
         draw_one(axes, name, function)
-    for axes in grid[len(ACTIVATIONS) :]:
+
+    # The last row may not be full; the label goes under the lowest axes of each column.
+    for axes in grid[number:]:
         axes.remove()
-    for axes in grid[len(ACTIVATIONS) - COLUMNS : len(ACTIVATIONS)]:
+    for axes in grid[number - COLUMNS : number]:
         axes.set_xlabel("x")
     figure.legend(
         *grid[0].get_legend_handles_labels(),
@@ -120,7 +125,7 @@ def activations() -> Figure:
 
 
 def draw_one(axes: Axes, name: str, function: Activation) -> None:
-    """One activation and its derivative."""
+    """Draws one activation and its derivative."""
     x = np.linspace(-5, 5, POINTS)
     value, derivative = curves(name, function, x)
     axes.plot(x, unjoined(value), color=canvas.DARK, linewidth=1.8, label="value")
@@ -141,28 +146,32 @@ def draw_one(axes: Axes, name: str, function: Activation) -> None:
 def curves(
     name: str, function: Activation, x: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """An activation's values and its derivatives by automatic differentiation: [points]
-    -> 2 x [points]."""
+    """Returns values and derivatives, the latter by automatic differentiation.
+
+    Args:
+      name: a key of `ACTIVATIONS`.
+      function: the activation.
+      x: [points].
+    """
     scalar = SCALARS.get(name, lambda function, x: function(x))
-    value_and_derivative = jax.jit(
-        jax.vmap(jax.value_and_grad(lambda x: scalar(function, x)))
-    )
-    value, derivative = value_and_derivative(jnp.asarray(x, jnp.float32))
+    value_and_derivative = jax.value_and_grad(lambda x: scalar(function, x))
+    evaluate = jax.jit(jax.vmap(value_and_derivative))
+    value, derivative = evaluate(jnp.asarray(x, jnp.float32))
     return np.asarray(value), np.asarray(derivative)
 
 
 def unjoined(values: np.ndarray) -> np.ndarray:
-    """Values with a gap where they jump, so that no line is drawn there."""
+    """Returns values with a gap where they jump, so that no line is drawn there."""
     jumps = np.abs(np.diff(values, prepend=values[:1])) > JUMP
     return np.where(jumps, np.nan, values)
 
 
-SCALARS = {
-    "softmax": lambda function, x: function(
-        jnp.stack([x, jnp.zeros_like(x), jnp.ones_like(x)])
-    )[0]
-}
-"""How an activation that is not elementwise becomes a function of one number."""
+def _first_of_softmax(function: Activation, x: jax.Array) -> jax.Array:
+    return function(jnp.stack([x, jnp.zeros_like(x), jnp.ones_like(x)]))[0]
+
+
+SCALARS = {"softmax": _first_of_softmax}
+"""Activation that is not elementwise -> a function of (activation, one number)."""
 
 TITLES = {"softmax": "softmax: first of softmax(x, 0, 1)"}
 PICTURES = {"activations": activations}

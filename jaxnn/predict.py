@@ -1,10 +1,12 @@
 """Applies a trained network to the rows of a CSV file.
 
-    python -m jaxnn.predict --workdir=runs/breast_cancer-jax-... --data_path=new.csv --output=predictions.csv
+    python -m jaxnn.predict --workdir=RUN --data_path=new.csv --output=predictions.csv
 
-Writes a CSV with a row for each row read: the value of a regression; the class and the
-probability of each class otherwise. The columns are those the network was trained on,
-in any order; the target may be there.
+RUN is the folder of a run, e.g. runs/breast_cancer-jax-...
+
+Writes a CSV file with a row for each row read: the value of a regression; otherwise the
+class and the probability of each class. The columns are those the network was trained
+on, in any order; the target column may be there.
 """
 
 import csv
@@ -27,6 +29,7 @@ from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line
 
 ROWS = 4096
+"""Largest number of rows of a batch."""
 
 
 def main(values: flags.FlagValues) -> None:
@@ -45,7 +48,8 @@ def main(values: flags.FlagValues) -> None:
         )
     train.configure(run.experiment)
     inputs = description.encode_rows(run.description, values["data_path"].value)
-    text = to_csv(*table(run.description, predict(run.forward, inputs)))
+    outputs = predict(run.forward, inputs)
+    text = to_csv(*table(run.description, outputs))
     if output is None:
         sys.stdout.write(text)
         return
@@ -57,78 +61,88 @@ def main(values: flags.FlagValues) -> None:
 
 
 def predict(forward: Callable, inputs: np.ndarray) -> np.ndarray:
-    """Outputs [n, outputs] float64 of scaled inputs [n, ...], in batches of one size."""
+    """Applies a network in batches of one size.
+
+    Args:
+      forward: inputs [batch, ...] -> outputs [batch, outputs].
+      inputs: [n, ...], preprocessed.
+
+    Returns:
+      [n, outputs] float64.
+    """
+    # Jitted once: every batch has the same shape.
     apply = jax.jit(lambda rows: forward(gathering.scale_bytes(rows, None)))
-    return np.concatenate(
-        [np.asarray(apply(rows), np.float64)[:count] for rows, count in _chunks(inputs)]
-    )
+    outputs = [
+        np.asarray(apply(rows), np.float64)[:count] for rows, count in _batches(inputs)
+    ]
+    return np.concatenate(outputs)
 
 
 def table(
     described: Description, outputs: np.ndarray
 ) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the predictions.
+    """Returns header and rows of the predictions.
 
     Args:
-      described: names target and classes.
+      described: names of target and classes.
       outputs: [n, outputs] values or logits.
     """
-    if described.task not in (BINARY, MULTICLASS):
-        names = [described.target or "prediction"]
-        header = (
-            names
-            if outputs.shape[1] == 1
-            else [f"{names[0]}_{number}" for number in range(outputs.shape[1])]
-        )
-        return header, [[f"{value:.9g}" for value in row] for row in outputs]
-    is_binary = described.task == BINARY
-    shares = (
-        np.concatenate([expit(-outputs), expit(outputs)], axis=1)
-        if is_binary
-        else softmax(outputs, axis=1)
-    )
-    classes = (outputs[:, 0] >= 0).astype(int) if is_binary else outputs.argmax(axis=1)
-    header = [
-        described.target or "class",
-        *(f"p({name})" for name in described.class_names),
+    if described.task in (BINARY, MULTICLASS):
+        return _class_table(described, outputs)
+    name = described.target or "prediction"
+    header = [name]
+    if outputs.shape[1] > 1:
+        header = [f"{name}_{number}" for number in range(outputs.shape[1])]
+    return header, [[f"{value:.9g}" for value in row] for row in outputs]
+
+
+def _class_table(
+    described: Description, logits: np.ndarray
+) -> tuple[list[str], list[list[str]]]:
+    if described.task == BINARY:
+        # s(-z) instead of 1 - s(z), which cancels.
+        probabilities = np.concatenate([expit(-logits), expit(logits)], axis=1)
+        classes = (logits[:, 0] >= 0).astype(int)
+    else:
+        probabilities = softmax(logits, axis=1)
+        classes = logits.argmax(axis=1)
+    names = described.class_names
+    header = [described.target or "class", *(f"p({name})" for name in names)]
+    rows = [
+        [names[number], *(f"{probability:.9g}" for probability in row)]
+        for number, row in zip(classes, probabilities)
     ]
-    return header, [
-        [described.class_names[number], *(f"{share:.9g}" for share in row)]
-        for number, row in zip(classes, shares)
-    ]
+    return header, rows
 
 
 def to_csv(header: list[str], rows: list[list[str]]) -> str:
-    """The text of a CSV file."""
+    """Returns the text of a CSV file."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([header, *rows])
     return text.getvalue()
 
 
-def _chunks(inputs: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-    """Batches of one size, the last one padded with its first row; and how many of each
-    are rows."""
+def _batches(inputs: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields batches of one size, and how many rows of each are not padding."""
     size = min(ROWS, len(inputs))
     for start in range(0, len(inputs), size):
         rows = inputs[start : start + size]
-        yield (
-            np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)]),
-            len(rows),
-        )
+        padding = np.repeat(rows[:1], size - len(rows), axis=0)
+        yield np.concatenate([rows, padding]), len(rows)
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """The command's flags."""
-    flags.DEFINE_string("workdir", "", "Folder of the run.", flag_values=values)
+    """Defines the command's flags."""
+    flags.DEFINE_string("workdir", "", "Run directory.", flag_values=values)
     flags.DEFINE_string(
         "data_path",
         "",
-        "CSV file with a header, the columns that the network was trained on.",
+        "CSV file with a header and the columns that the network was trained on.",
         flag_values=values,
     )
     flags.DEFINE_string(
-        "output", "", "CSV file to write; empty: on the terminal.", flag_values=values
+        "output", "", "CSV file to write; empty: print to stdout.", flag_values=values
     )
     flags.DEFINE_bool(
         "overwrite", False, "Replace the output file.", flag_values=values

@@ -16,13 +16,13 @@ import optax
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from jaxnn import layer_outputs, losses, precision
+from jaxnn import layer_outputs, loss_scaling, losses, precision
 from jaxnn.dropout import mask_source
 from jaxnn.experiment.data.dataset import Signature
 from jaxnn.experiment.flags.config import Experiment
+from jaxnn.loss_scaling import LossScale
 from jaxnn.metrics import Metric
 from jaxnn.optimizers import Optimizer
-from jaxnn.precision import LossScale
 
 Params = Any
 
@@ -102,7 +102,7 @@ def initial_state(
     params = precision.cast(
         precision.cast(variables["params"], policy.compute), policy.master
     )
-    scale = precision.initial_loss_scale(experiment)
+    scale = loss_scaling.initial_loss_scale(experiment)
     batch_stats = precision.cast(variables["batch_stats"], policy.master)
     return TrainState(
         params,
@@ -293,10 +293,10 @@ def make_train_step(
                 (state.params, state.opt_state),
                 (params, opt_state),
             )
-        exhausted = skipped & precision.is_exhausted(state.loss_scale, experiment)
+        exhausted = skipped & loss_scaling.is_exhausted(state.loss_scale, experiment)
         loss_scale = state.loss_scale
         if may_skip:
-            loss_scale = precision.update_loss_scale(loss_scale, skipped, experiment)
+            loss_scale = loss_scaling.update_loss_scale(loss_scale, skipped, experiment)
         state = TrainState(
             params,
             batch_stats,

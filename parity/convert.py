@@ -28,8 +28,8 @@ from jaxnn.experiment.files import artifacts, handoff, trace
 from jaxnn.experiment.files.handoff import Handoff
 from jaxnn.experiment.flags import command_line, options
 from jaxnn.experiment.flags.config import Experiment
+from jaxnn.loss_scaling import LossScale
 from jaxnn.optimizers import OPTIMIZERS, Moments
-from jaxnn.precision import LossScale
 from jaxnn.train_step import TrainState
 from parity import stacks
 

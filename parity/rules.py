@@ -10,12 +10,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxnn import precision
+from jaxnn import loss_scaling, precision
 from jaxnn.experiment import schedules
 from jaxnn.experiment.data import batches
 from jaxnn.experiment.files.trace import select
 from jaxnn.experiment.flags.config import Experiment
-from jaxnn.precision import LossScale
+from jaxnn.loss_scaling import LossScale
 
 CARRIED = {
     "params": "updated",
@@ -75,7 +75,7 @@ class Timeline:
         self._experiment = experiment
         self._is_skipped = is_skipped
         self._updates = 0
-        self._scale = _on_host(precision.initial_loss_scale(experiment))
+        self._scale = _on_host(loss_scaling.initial_loss_scale(experiment))
         self._positions: list[RunPosition] = []
 
     def at(self, number: int) -> RunPosition:
@@ -96,7 +96,7 @@ class Timeline:
         if self._experiment.precision != "fp16":
             return self._scale
         # Looked up at each step, so that a switch that patches it has its effect.
-        after = precision.update_loss_scale(
+        after = loss_scaling.update_loss_scale(
             self._scale, np.bool_(skip), self._experiment
         )
         return _on_host(after)

@@ -1,2 +1,4 @@
-"""torch_ref: jaxnn's experiments in PyTorch under DeepSpeed, file by file the twin of
-jaxnn."""
+"""torch_ref: jaxnn's experiments in PyTorch under DeepSpeed, file by file its twin.
+
+Twins annotate tensors as `Array`, so that `diff` shows where the libraries differ.
+"""

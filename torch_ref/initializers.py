@@ -1,27 +1,24 @@
-"""Initial kernels and biases by name, in place on torch tensors. Twin of
-jaxnn/initializers.py.
+"""Initial kernels and biases by name, in place on torch tensors.
 
-A weight's first axis is out, the second in; the axes after those are the window of a
-convolution, whose size multiplies both fans. The [num, features] table of an embedding
-is the kernel of one-hot rows and is passed transposed, as torch keeps every kernel:
-`kernel(embedding.weight.T)`. Normal kernels of scaled variance are truncated at two
-deviations and keep that variance after the cut.
+Twin of jaxnn/initializers.py. The twins draw from the same distributions, not the
+same numbers: the judge hands the parameters of one stack to the other.
 
-The twins draw from the same distributions, not the same numbers: the judge hands one
-stack's parameters to the other.
+A kernel is [out, in, ...]; trailing axes are the window of a convolution, whose size
+multiplies both fans. The [num, features] table of an embedding is the kernel of one-hot
+rows and is passed transposed: `kernel(embedding.weight.T)`.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
+from torch import Tensor as Array
 from torch.nn import init
 
-Function = Callable[[torch.Tensor], torch.Tensor]
+Function = Callable[[Array], Array]
 
 
 class Initializer(NamedTuple):
-    """How a layer starts.
+    """Initial distribution of a layer's parameters.
 
     Attributes:
       kernel: fills a weight [out, in, ...] in place.
@@ -39,26 +36,30 @@ def _zero_bias(fan_in: int) -> Function:
 
 
 def _torch_bias(fan_in: int) -> Function:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): torch.nn.Linear's and torch.nn.Conv2d's bias."""
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): the bias of torch's Linear and Conv2d."""
     bound = fan_in**-0.5
-    return lambda bias: init.uniform_(bias, -bound, bound)
+
+    def fill(bias: Array) -> Array:
+        return init.uniform_(bias, -bound, bound)
+
+    return fill
 
 
 def _scaled(scale: float, mode: str, distribution: str) -> Function:
-    """Variance scale / fan, as jax.nn.initializers.variance_scaling."""
+    """A kernel of variance scale / fan, as jax.nn.initializers.variance_scaling."""
 
-    def fill(weight: torch.Tensor) -> torch.Tensor:
-        fan_in, fan_out = (
-            axis * weight[0, 0].numel() for axis in (weight.shape[1], weight.shape[0])
-        )
-        deviation = (
-            scale / {"fan_in": fan_in, "fan_avg": (fan_in + fan_out) / 2}[mode]
-        ) ** 0.5
+    def fill(weight: Array) -> Array:
+        window = weight[0, 0].numel()
+        fan_in = weight.shape[1] * window
+        fan_out = weight.shape[0] * window
+        fan = fan_in if mode == "fan_in" else (fan_in + fan_out) / 2
+        deviation = (scale / fan) ** 0.5
         if distribution == "uniform":
-            return init.uniform_(weight, -(3**0.5) * deviation, 3**0.5 * deviation)
-        deviation /= (
-            0.87962566103423978  # of a standard normal that is cut at two deviations
-        )
+            bound = 3**0.5 * deviation
+            return init.uniform_(weight, -bound, bound)
+
+        # The deviation of a standard normal that is cut at two deviations.
+        deviation /= 0.87962566103423978
         return init.trunc_normal_(weight, 0.0, deviation, -2 * deviation, 2 * deviation)
 
     return fill
@@ -68,9 +69,13 @@ zeros = Initializer(init.zeros_, _zero_bias)
 """Zeros."""
 
 normal = Initializer(lambda weight: init.normal_(weight, 0.0, 0.02), _zero_bias)
-"""N(0, 0.02^2), not truncated, whatever the shape (DCGAN, Radford et al. 2016; GPT-2,
-Radford et al. 2019)."""
+"""N(0, 0.02^2), not truncated, whatever the shape.
 
+DCGAN (Radford et al. 2016); GPT-2 (Radford et al. 2019).
+"""
+
+# Normal kernels of scaled variance are truncated at two deviations, and widened so that
+# the variance after the cut is the one that is asked for.
 lecun_normal = Initializer(_scaled(1, "fan_in", "truncated_normal"), _zero_bias)
 """Truncated normal of variance 1/fan_in (LeCun et al. 1998); flax's default."""
 
@@ -90,12 +95,15 @@ he_uniform = Initializer(_scaled(2, "fan_in", "uniform"), _zero_bias)
 """Uniform of variance 2/fan_in (He et al. 2015)."""
 
 orthogonal = Initializer(init.orthogonal_, _zero_bias)
-"""Uniform among matrices [out, all other axes] with orthonormal rows, or columns if
-tall (Saxe et al. 2014)."""
+"""Uniform among matrices [out, in] with orthonormal rows, or columns if in < out.
 
+The window of a convolution counts with its inputs. Saxe et al. 2014.
+"""
+
+# reset_parameters of torch.nn.Linear and torch.nn.Conv2d: kaiming_uniform_(sqrt(5)) is
+# this (https://github.com/pytorch/pytorch/issues/57109).
 torch_default = Initializer(_scaled(1 / 3, "fan_in", "uniform"), _torch_bias)
-"""U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for kernel and bias: reset_parameters of
-torch.nn.Linear and torch.nn.Conv2d."""
+"""U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for kernel and bias, as in torch."""
 
 INITIALIZERS: dict[str, Initializer] = {
     "zeros": zeros,

@@ -1,44 +1,65 @@
-"""Metrics per example, averaged by the caller: [batch, ...] -> [batch] float32. Twin of
-jaxnn/metrics.py."""
+"""Metrics per example, averaged by the caller: [batch, ...] -> [batch] float32.
+
+Twin of jaxnn/metrics.py.
+"""
 
 import math
 from collections.abc import Callable
 
 import torch
+from torch import Tensor as Array
 from torch.nn import functional
 
-Metric = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Metric = Callable[[Array, Array], Array]
 
 
-def absolute_error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """|y - t|, averaged over the outputs of an example: [batch, outputs] x 2 -> [batch]."""
-    return torch.abs(outputs.float() - targets.float()).mean(dim=-1)
+def absolute_error(outputs: Array, targets: Array) -> Array:
+    """|y - t|, averaged over the outputs of an example.
+
+    Args:
+      outputs: [batch, outputs] values y.
+      targets: [batch, outputs] values t.
+    """
+    difference = outputs.float() - targets.float()
+    return torch.mean(torch.abs(difference), dim=-1)
 
 
-def binary_accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """1 where the logit's sign is the label's: [batch, 1] logits, [batch, 1] labels 0
-    or 1 -> [batch]."""
-    return ((outputs >= 0) == (targets > 0.5)).float().mean(dim=-1)
+def binary_accuracy(outputs: Array, targets: Array) -> Array:
+    """1 where the sign of the logit is that of the label, else 0.
+
+    Args:
+      outputs: [batch, 1] logits; a logit of 0 counts as positive.
+      targets: [batch, 1] labels, 0 or 1.
+    """
+    is_right = (outputs >= 0) == (targets > 0.5)
+    return torch.mean(is_right.float(), dim=-1)
 
 
-def accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """1 where the largest logit is the label's: [batch, classes] logits, [batch]
-    classes -> [batch]."""
-    return (torch.argmax(outputs, dim=-1) == targets).float()
+def accuracy(outputs: Array, targets: Array) -> Array:
+    """1 where the largest logit is that of the label, else 0.
+
+    Args:
+      outputs: [batch, classes] logits; the first of equal logits counts.
+      targets: [batch] integer classes, from 0.
+    """
+    is_right = torch.argmax(outputs, dim=-1) == targets
+    return is_right.float()
 
 
-def bits_per_character(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """(log(sum_k exp(z_k)) - z_t) / ln 2, averaged over the positions of an example
-    (Graves 2013, 1308.0850).
+def bits_per_character(outputs: Array, targets: Array) -> Array:
+    """(log(sum_k exp(z_k)) - z_t) / ln 2, averaged over the positions of an example.
+
+    Graves 2013, arXiv 1308.0850.
 
     Args:
       outputs: [batch, steps, vocabulary] logits z.
-      targets: [batch, steps] integer character t.
+      targets: [batch, steps] integer characters t.
     """
+    # torch wants the classes on the second axis.
     losses = functional.cross_entropy(
         outputs.float().transpose(1, 2), targets.long(), reduction="none"
     )
-    return losses.mean(dim=-1) / math.log(2)
+    return torch.mean(losses, dim=-1) / math.log(2)
 
 
 METRICS: dict[str, tuple[str, Metric]] = {
@@ -47,3 +68,4 @@ METRICS: dict[str, tuple[str, Metric]] = {
     "multiclass": ("accuracy", accuracy),
     "language": ("bits_per_character", bits_per_character),
 }
+"""Task -> (name in metrics.csv, metric)."""

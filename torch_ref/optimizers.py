@@ -1,15 +1,21 @@
 """Optimizers by name, over a model's parameters. Twin of jaxnn/optimizers.py.
 
-The learning rate is set before every step from the table that both stacks share.
-Clipping is the engine's (`gradient_clipping` of the ds_config). Penalties are added to
-the gradient before the optimizer's rule: l2 is torch's own coupled `weight_decay` where
-that is free, l1 and what is left are a hook on `step`.
+A factory returns a torch optimizer, whose learning rate is set before every step from
+the table that both stacks share. Every step does the same four things, in the order of
+torch under DeepSpeed:
+
+    g <- clip(g, clip_norm)                 (`gradient_clipping` of the engine)
+    g <- g + l1 sign(w) + l2 w
+    d <- the optimizer's rule
+    d <- d + weight_decay w                 (adamw)
 """
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
+from torch.optim import Optimizer
 
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
@@ -17,90 +23,105 @@ from jaxnn.experiment.flags.config import Experiment
 TorchParams = Iterable[torch.nn.Parameter]
 
 
-class EmaMomentum(torch.optim.Optimizer):
-    """v <- mu v + (1 - mu) (g + weight_decay w), from v = 0; w <- w - lr v (MISMATCHES
-    O5).
+class EmaMomentum(Optimizer):
+    """v <- mu v + (1 - mu) (g + weight_decay w), from v = 0; w <- w - lr v.
 
-    torch's SGD with `dampening` is this from the second step on, but takes v = g at the
-    first.
+    MISMATCHES O5.
     """
+
+    # torch's SGD with `dampening` is this from the second step on, but takes v = g at
+    # the first.
 
     def __init__(
         self, params: Any, lr: float, momentum: float, weight_decay: float = 0.0
     ):
-        super().__init__(
-            params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay)
-        )
+        defaults = dict(lr=lr, momentum=momentum, weight_decay=weight_decay)
+        super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         """Updates every parameter that has a gradient."""
         for group in self.param_groups:
-            for param in (param for param in group["params"] if param.grad is not None):
-                grad = param.grad.add(param, alpha=group["weight_decay"])
-                state = self.state[param]
-                average = state.setdefault("momentum_buffer", torch.zeros_like(param))
-                average.mul_(group["momentum"]).add_(grad, alpha=1 - group["momentum"])
-                param.sub_(average, alpha=group["lr"])
+            for param in group["params"]:
+                if param.grad is not None:
+                    self._update(param, group)
+
+    def _update(self, param: torch.nn.Parameter, group: dict[str, Any]) -> None:
+        grad = param.grad.add(param, alpha=group["weight_decay"])
+        state = self.state[param]
+        average = state.setdefault("momentum_buffer", torch.zeros_like(param))
+        average.mul_(group["momentum"]).add_(grad, alpha=1 - group["momentum"])
+        param.sub_(average, alpha=group["lr"])
 
 
-def sgd(experiment: Experiment, params: TorchParams) -> torch.optim.Optimizer:
+def sgd(experiment: Experiment, params: TorchParams) -> Optimizer:
     """The gradient itself (Robbins & Monro 1951)."""
-    return _coupled(experiment, params, torch.optim.SGD)
+    return regularized(experiment, params, torch.optim.SGD)
 
 
-def momentum(experiment: Experiment, params: TorchParams) -> torch.optim.Optimizer:
+def momentum(experiment: Experiment, params: TorchParams) -> Optimizer:
     """v <- mu v + g, from v = 0: the heavy ball (Polyak 1964)."""
-    return _coupled(experiment, params, torch.optim.SGD, momentum=_kept(experiment))
+    mu = _positive_momentum(experiment)
+    return regularized(experiment, params, torch.optim.SGD, momentum=mu)
 
 
-def nesterov(experiment: Experiment, params: TorchParams) -> torch.optim.Optimizer:
-    """v <- mu v + g, then g + mu v: Nesterov's momentum at the shifted point (Sutskever
-    et al. 2013)."""
-    return _coupled(
-        experiment, params, torch.optim.SGD, momentum=_kept(experiment), nesterov=True
-    )
+def nesterov(experiment: Experiment, params: TorchParams) -> Optimizer:
+    """v <- mu v + g, then g + mu v: Nesterov's momentum at the shifted point.
 
-
-def ema_momentum(experiment: Experiment, params: TorchParams) -> torch.optim.Optimizer:
-    """v <- mu v + (1 - mu) g, from v = 0 and not corrected for it: the moving average."""
-    return _coupled(experiment, params, EmaMomentum, momentum=experiment.momentum)
-
-
-def adam(experiment: Experiment, params: TorchParams) -> torch.optim.Optimizer:
-    """m_hat / (sqrt(v_hat) + eps), both bias-corrected, eps outside the root (Kingma &
-    Ba 2015, Algorithm 1).
-
-    DeepSpeed's FusedAdam without its AdamW mode, or torch's under `--nofused_adam`.
+    Sutskever et al. 2013, in torch's form.
     """
-    if not experiment.fused_adam:
-        return _coupled(
-            experiment, params, torch.optim.Adam, **_adam_settings(experiment)
+    mu = _positive_momentum(experiment)
+    return regularized(experiment, params, torch.optim.SGD, momentum=mu, nesterov=True)
+
+
+def ema_momentum(experiment: Experiment, params: TorchParams) -> Optimizer:
+    """v <- mu v + (1 - mu) g, from v = 0: the moving average (MISMATCHES O5).
+
+    It is not corrected for its start at 0.
+    """
+    return regularized(experiment, params, EmaMomentum, momentum=experiment.momentum)
+
+
+def adam(experiment: Experiment, params: TorchParams) -> Optimizer:
+    """m_hat / (sqrt(v_hat) + eps), both bias-corrected, eps outside the root.
+
+    Kingma & Ba 2015, Algorithm 1. `--fused_adam` is DeepSpeed's FusedAdam without its
+    AdamW mode, `--nofused_adam` torch's Adam.
+    """
+    settings = _given_adam_settings(experiment)
+    if experiment.fused_adam:
+        return regularized(
+            experiment, params, fused_adam, adam_w_mode=False, **settings
         )
-    return _coupled(
-        experiment, params, _fused_adam, adam_w_mode=False, **_adam_settings(experiment)
-    )
+    return regularized(experiment, params, torch.optim.Adam, **settings)
 
 
-def adamw(experiment: Experiment, params: TorchParams) -> torch.optim.Optimizer:
+def adamw(experiment: Experiment, params: TorchParams) -> Optimizer:
     """Adam's direction + weight_decay w (Loshchilov & Hutter 2019).
 
-    DeepSpeed's FusedAdam, which a ds_config's "Adam" means (MISMATCHES D6), or torch's
-    under `--nofused_adam`.
+    The decay does not pass through the moments. DeepSpeed's FusedAdam, which the "Adam"
+    of a ds_config means (MISMATCHES D6), or torch's AdamW under `--nofused_adam`.
     """
-    kind = _fused_adam if experiment.fused_adam else torch.optim.AdamW
-    optimizer = kind(
-        groups(experiment, params),
-        lr=experiment.learning_rate,
-        weight_decay=experiment.weight_decay,
-        **_adam_settings(experiment),
-    )
-    return _with_penalty(optimizer, experiment.l1, experiment.l2)
+    kind = fused_adam if experiment.fused_adam else torch.optim.AdamW
+    settings = _given_adam_settings(experiment)
+    return regularized(experiment, params, kind, is_decoupled=True, **settings)
 
 
-def rmsprop(experiment: Experiment, params: TorchParams) -> torch.optim.Optimizer:
+def adam_settings(experiment: Experiment) -> tuple[float, float, float]:
+    """Returns Adam's two decay rates and eps as the optimizer computes with them."""
+    # FusedAdam takes them as float32 (csrc/includes/cpu_adam.h), torch as double. The
+    # float32 1 - 0.999 is 0.00099998713, which moves the second moment by 1.3e-5 of
+    # itself.
+    rounded = np.float32 if experiment.fused_adam else float
+    b1 = float(rounded(experiment.adam_b1))
+    b2 = float(rounded(experiment.adam_b2))
+    eps = float(rounded(experiment.adam_eps))
+    return b1, b2, eps
+
+
+def rmsprop(experiment: Experiment, params: TorchParams) -> Optimizer:
     """v <- a v + (1 - a) g^2, then g / (sqrt(v) + eps), from v = 0 (Hinton 2012)."""
-    return _coupled(
+    return regularized(
         experiment,
         params,
         torch.optim.RMSprop,
@@ -109,15 +130,16 @@ def rmsprop(experiment: Experiment, params: TorchParams) -> torch.optim.Optimize
     )
 
 
-def adagrad(experiment: Experiment, params: TorchParams) -> torch.optim.Optimizer:
-    """s <- s + g^2, then g / (sqrt(s) + eps), from s = adagrad_initial (Duchi et al.
-    2011).
+def adagrad(experiment: Experiment, params: TorchParams) -> Optimizer:
+    """s <- s + g^2, then g / (sqrt(s) + eps), from s = adagrad_initial.
+
+    Duchi et al. 2011.
 
     Raises:
-      UserError: l1, or l2 on some parameters only. DeepSpeed's ZeRO builds this
-        optimizer anew from its defaults, and would drop the hook and the second group
-        without a word.
+      UserError: l1, or l2 on some parameters only.
     """
+    # DeepSpeed's ZeRO builds this optimizer anew from its defaults, and would silently
+    # drop the hook and the second group.
     if experiment.l1:
         raise UserError(
             "--l1: under DeepSpeed, --optimizer=adagrad has no l1; leave it out or "
@@ -128,7 +150,7 @@ def adagrad(experiment: Experiment, params: TorchParams) -> torch.optim.Optimize
             "--nodecay_all: under DeepSpeed, --optimizer=adagrad decays every "
             "parameter; use --decay_all or another optimizer"
         )
-    return _coupled(
+    return regularized(
         experiment,
         params,
         torch.optim.Adagrad,
@@ -137,48 +159,75 @@ def adagrad(experiment: Experiment, params: TorchParams) -> torch.optim.Optimize
     )
 
 
-def _coupled(
-    experiment: Experiment, params: TorchParams, kind: Callable, **settings: Any
-) -> torch.optim.Optimizer:
-    """An optimizer whose own weight_decay is coupled: l2."""
+def regularized(
+    experiment: Experiment,
+    params: TorchParams,
+    kind: Callable[..., Optimizer],
+    is_decoupled: bool = False,
+    **settings: Any,
+) -> Optimizer:
+    """Builds an optimizer with l1, l2 and decoupled decay; clipping is the engine's.
+
+    Args:
+      experiment: rate, l1, l2, weight decay, and which parameters decay.
+      params: parameters of the model.
+      kind: torch.optim class, or a function called as one.
+      is_decoupled: True if the `weight_decay` of `kind` is added to the direction,
+        False if it is added to the gradient, as l2 is.
+      **settings: further arguments of `kind`.
+    """
     optimizer = kind(
         groups(experiment, params),
         lr=experiment.learning_rate,
-        weight_decay=experiment.l2,
+        weight_decay=experiment.weight_decay if is_decoupled else experiment.l2,
         **settings,
     )
-    return _with_penalty(optimizer, experiment.l1, 0)
+    return _with_penalty(optimizer, experiment.l1, experiment.l2 if is_decoupled else 0)
 
 
 def groups(experiment: Experiment, params: TorchParams) -> list[dict[str, Any]]:
-    """Parameter groups: what decays, then, under `--nodecay_all`, what does not: biases
-    and norm scales are vectors."""
+    """Returns parameter groups: what decays, then what does not, without empty ones."""
     params = list(params)
-    if experiment.decay_all or not (
-        experiment.l1 or experiment.l2 or experiment.weight_decay
-    ):
+    penalties = (experiment.l1, experiment.l2, experiment.weight_decay)
+    # One group where a second makes no difference: DeepSpeed flattens each on its own.
+    if experiment.decay_all or not any(penalties):
         return [{"params": params, "penalized": True}]
-    groups = [
-        {"params": [p for p in params if p.ndim > 1], "penalized": True},
-        {
-            "params": [p for p in params if p.ndim <= 1],
-            "penalized": False,
-            "weight_decay": 0.0,
-        },
+
+    decayed = [param for param in params if is_decayed(experiment, param)]
+    others = [param for param in params if not is_decayed(experiment, param)]
+    both = [
+        {"params": decayed, "penalized": True},
+        {"params": others, "penalized": False, "weight_decay": 0.0},
     ]
-    return [group for group in groups if group["params"]]
+    return [group for group in both if group["params"]]
 
 
-def _with_penalty(
-    optimizer: torch.optim.Optimizer, l1: float, l2: float
-) -> torch.optim.Optimizer:
+def is_decayed(experiment: Experiment, param: torch.nn.Parameter) -> bool:
+    """Returns True if l1, l2 and weight decay act on a parameter.
+
+    Args:
+      experiment: says if all parameters decay.
+      param: biases and the scales of normalization are vectors.
+    """
+    return experiment.decay_all or param.ndim > 1
+
+
+def fused_adam(*args: Any, **settings: Any) -> Optimizer:
+    """DeepSpeed's FusedAdam, compiled at first use."""
+    # Importing DeepSpeed takes seconds.
+    from deepspeed.ops.adam import FusedAdam
+
+    return FusedAdam(*args, **settings)
+
+
+def _with_penalty(optimizer: Optimizer, l1: float, l2: float) -> Optimizer:
     """Adds l1 sign(w) + l2 w to the gradients at the beginning of every `step`."""
 
     @torch.no_grad()
-    def add(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
+    def add(optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
         for group in optimizer.param_groups:
-            for param in group["params"] if group["penalized"] else ():
-                if param.grad is not None:
+            for param in group["params"]:
+                if group["penalized"] and param.grad is not None:
                     param.grad = param.grad + l1 * param.sign() + l2 * param
 
     if l1 or l2:
@@ -186,8 +235,8 @@ def _with_penalty(
     return optimizer
 
 
-def _kept(experiment: Experiment) -> float:
-    """The momentum; torch keeps no buffer at 0, which a trace would lack."""
+def _positive_momentum(experiment: Experiment) -> float:
+    # At 0 torch keeps no buffer, which the trace's moments would lack.
     if not experiment.momentum:
         raise UserError(
             f"--momentum: at 0, --optimizer={experiment.optimizer} is sgd in torch; "
@@ -196,17 +245,12 @@ def _kept(experiment: Experiment) -> float:
     return experiment.momentum
 
 
-def _adam_settings(experiment: Experiment) -> dict[str, Any]:
+def _given_adam_settings(experiment: Experiment) -> dict[str, Any]:
+    # In double: FusedAdam rounds them itself, and a checkpoint holds what was given.
     return dict(betas=(experiment.adam_b1, experiment.adam_b2), eps=experiment.adam_eps)
 
 
-def _fused_adam(*args: Any, **settings: Any) -> torch.optim.Optimizer:
-    from deepspeed.ops.adam import FusedAdam
-
-    return FusedAdam(*args, **settings)
-
-
-OPTIMIZERS: dict[str, Callable[[Experiment, TorchParams], torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[Experiment, TorchParams], Optimizer]] = {
     "sgd": sgd,
     "momentum": momentum,
     "nesterov": nesterov,
@@ -227,4 +271,4 @@ MOMENT_KEYS: dict[str, dict[str, str]] = {
     "rmsprop": {"second": "square_avg"},
     "adagrad": {"second": "sum"},
 }
-"""Optimizer -> {moment: its key in the torch optimizer's state}."""
+"""Optimizer -> {moment: its key in the state of a torch parameter}."""

@@ -1,9 +1,11 @@
-"""torch's named tensors <-> flat arrays under Flax's names and layouts; every transpose
-lives here.
+"""torch's named tensors <-> flat arrays under flax's names and layouts.
 
-Names map mechanically: `hidden_0.weight` of a Linear is `hidden_0/kernel`, transposed
-to [in, out]; `norm_0.running_var`, a buffer, is `norm_0/var` of the running statistics.
-The maps are total: an entry without a partner is an error that names it.
+Every transpose between the stacks is here. Names map mechanically: `hidden_0.weight` of
+a Linear is `hidden_0/kernel`, transposed to [in, out]; `norm_0.running_var`, a buffer,
+is `norm_0/var` of the running statistics. The maps are total: an entry without a
+partner is an error that names it.
+
+jaxnn has no twin of this file: its names and layouts are the canonical ones.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,11 +21,11 @@ from torch_ref.precision import at_least_float32
 
 
 class Leaf(NamedTuple):
-    """What a torch tensor is in Flax.
+    """What a tensor of a torch layer is in flax.
 
     Attributes:
-      name: its last name there.
-      axes: torch's axes in Flax's order; empty: as they are.
+      name: last part of its flax name.
+      axes: torch's axes in flax's order; empty if the order is the same.
     """
 
     name: str
@@ -31,21 +33,19 @@ class Leaf(NamedTuple):
 
 
 def flax_names(model: nn.Module) -> dict[str, str]:
-    """{torch name: Flax name} for every parameter, in the order of
-    `model.named_parameters()`.
+    """Returns {torch name: flax name} of every parameter, in torch's order.
 
     Raises:
-      UserError: a parameter without a name in Flax.
+      UserError: a parameter has no name in flax.
     """
     return _names(model, (name for name, _ in model.named_parameters()))
 
 
 def flax_stats_names(model: nn.Module) -> dict[str, str]:
-    """{torch name: Flax name} for every running statistic, in the order of
-    `model.named_buffers()`.
+    """Returns {torch name: flax name} of every running statistic, in torch's order.
 
     Raises:
-      UserError: a buffer without a name in Flax.
+      UserError: a buffer has no name in flax.
     """
     return _names(model, (name for name, _ in _stats(model)))
 
@@ -53,11 +53,14 @@ def flax_stats_names(model: nn.Module) -> dict[str, str]:
 def to_flax(
     model: nn.Module, tensors: Mapping[str, torch.Tensor]
 ) -> dict[str, np.ndarray]:
-    """Tensors shaped like the model's parameters or statistics, by torch name -> flat
-    arrays in Flax's layouts, copied.
+    """Copies tensors to flat arrays in flax's layouts.
 
-    Serves parameters, gradients, moments and running statistics alike; float16 and
-    bfloat16 come out as float32.
+    Args:
+      model: the model whose parameters or statistics the tensors are shaped like.
+      tensors: torch name -> parameter, gradient, moment or running statistic.
+
+    Returns:
+      {flax name: array}; float16 and bfloat16 come out as float32.
     """
     names = _names(model, tensors)
     return {
@@ -67,20 +70,21 @@ def to_flax(
 
 
 def stats_to_flax(model: nn.Module) -> dict[str, np.ndarray]:
-    """A copy of the model's running statistics as flat arrays under Flax's names; empty
-    without batch normalization."""
-    return to_flax(
-        model, {name: statistic.clone() for name, statistic in _stats(model)}
-    )
+    """Copies the running statistics to flat arrays under flax's names.
+
+    Returns:
+      {flax name: array}, empty without batch normalization.
+    """
+    return to_flax(model, dict(_stats(model)))
 
 
 def load(model: nn.Module, arrays: Mapping[str, np.ndarray], source: str) -> None:
-    """Copies flat Flax arrays into the model's parameters, in place.
+    """Copies flat flax arrays into the model's parameters, in place.
 
     Args:
-      model: any floating dtype.
-      arrays: Flax name -> array.
-      source: where they came from, named in errors.
+      model: model of any floating dtype.
+      arrays: flax name -> array.
+      source: where the arrays come from, for error messages.
 
     Raises:
       UserError: an entry is missing, unused, or of another shape.
@@ -89,14 +93,15 @@ def load(model: nn.Module, arrays: Mapping[str, np.ndarray], source: str) -> Non
 
 
 def load_stats(model: nn.Module, arrays: Mapping[str, np.ndarray], source: str) -> None:
-    """Copies flat Flax arrays into the model's running statistics, in place; arguments
-    and errors as in `load`."""
+    """Copies flat flax arrays into the model's running statistics, in place.
+
+    Arguments and errors are those of `load`.
+    """
     _fill(model, dict(_stats(model)), arrays, source)
 
 
 def _stats(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
-    """Every buffer but torch's count of batches, which only a momentum of None would
-    use; Flax has none."""
+    # torch's count of batches is used only with a momentum of None; flax has none.
     return (
         (name, buffer)
         for name, buffer in model.named_buffers()
@@ -105,15 +110,18 @@ def _stats(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
 
 
 def _names(model: nn.Module, torch_names: Iterable[str]) -> dict[str, str]:
-    return {
-        name: "/".join([*name.split(".")[:-1], _leaf(model, name).name])
-        for name in torch_names
-    }
+    """Returns {torch name: flax name}."""
+    names = {}
+    for name in torch_names:
+        *layers, _ = name.split(".")
+        names[name] = "/".join([*layers, _leaf(model, name).name])
+    return names
 
 
 def _leaf(model: nn.Module, torch_name: str) -> Leaf:
     path, _, leaf = torch_name.rpartition(".")
     layer = type(model.get_submodule(path))
+    # Our layers derive from torch's.
     for kind in layer.__mro__:
         if leaf in LEAVES.get(kind, {}):
             return LEAVES[kind][leaf]
@@ -125,9 +133,10 @@ def _leaf(model: nn.Module, torch_name: str) -> Leaf:
 
 def _in_flax(tensor: torch.Tensor, leaf: Leaf) -> np.ndarray:
     tensor = at_least_float32(tensor.detach())
-    return np.array(
-        (tensor.permute(leaf.axes) if leaf.axes else tensor).cpu(), order="C"
-    )
+    if leaf.axes:
+        tensor = tensor.permute(leaf.axes)
+    # A copy, in C order: what `permute` and, on a CPU, `cpu` return are views.
+    return np.array(tensor.cpu(), order="C")
 
 
 def _fill(
@@ -141,10 +150,9 @@ def _fill(
         fault = "not the model's" if name in arrays else "missing"
         raise UserError(f"--init_params: {name} is {fault} in {source}")
     for torch_name, name in names.items():
-        value, axes = (
-            torch.from_numpy(np.array(arrays[name])),
-            _leaf(model, torch_name).axes,
-        )
+        value = torch.from_numpy(np.array(arrays[name]))
+        axes = _leaf(model, torch_name).axes
+        # A permuted view, so that copying into it fills the tensor itself.
         tensor = tensors[torch_name].data
         target = tensor.permute(axes) if axes else tensor
         if value.shape != target.shape:
@@ -165,6 +173,7 @@ _RECURRENT = {
 
 LEAVES: dict[type[nn.Module], dict[str, Leaf]] = {
     nn.Linear: {"weight": Leaf("kernel", _MATRIX), "bias": Leaf("bias")},
+    # [out, in, height, width] -> [height, width, in, out].
     nn.Conv2d: {"weight": Leaf("kernel", (2, 3, 1, 0)), "bias": Leaf("bias")},
     _BatchNorm: {
         "weight": Leaf("scale"),
@@ -176,4 +185,4 @@ LEAVES: dict[type[nn.Module], dict[str, Leaf]] = {
     nn.Embedding: {"weight": Leaf("embedding")},
     nn.RNNBase: _RECURRENT,
 }
-"""Layer type, or one that it derives from -> {torch's leaf: Flax's}."""
+"""Layer type, or one that it derives from -> {torch's leaf: flax's}."""

@@ -27,7 +27,7 @@ from jaxnn.experiment.patches import Patch, put
 from torch_ref import engine as engines
 from torch_ref import train
 from torch_ref.faults import FAULTS
-from torch_ref.faults.planting import planted
+from torch_ref.faults.fault import planted
 
 ZERO_STAGES = (1, 2)
 

@@ -1,1 +1,1 @@
-"""`python -m jaxnn.describe`: what a network costs, without training or allocating it."""
+"""`python -m jaxnn.describe`: what a network costs; nothing is trained or allocated."""

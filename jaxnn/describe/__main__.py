@@ -1,11 +1,15 @@
-"""Describes a network without training or allocating it: layers, parameters, FLOPs,
-memory.
+"""Describes a network: layers, parameters, FLOPs and memory.
+
+Nothing is trained or allocated.
 
     python -m jaxnn.describe --flagfile=launch/experiments/digits.flags
-    python -m jaxnn.describe --flagfile=launch/describe/resnet50.flags      # a network without its data
 
-What is counted from shapes takes seconds; the compiled programs may take minutes
-(--nocompile leaves them out). Exit code 2 on bad input.
+and, for a network without its data:
+
+    python -m jaxnn.describe --flagfile=launch/describe/resnet50.flags
+
+Counting from shapes takes seconds; compiling the programs may take minutes
+(--nocompile leaves that out). Exit code 2 on bad input.
 """
 
 from absl import flags
@@ -26,10 +30,12 @@ from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
 
 WIDTH = 100
+"""Columns of the terminal; the tables are the same everywhere."""
 
 
 def main(experiment: Experiment, values: flags.FlagValues) -> None:
-    """Flags -> shapes -> trace -> table; then the compiled programs."""
+    """Flags -> shapes -> traced step -> tables; then the compiled programs."""
+    # XLA reads its flags when the backend starts, so this comes first.
     train.configure(experiment)
     console = Console(width=WIDTH, highlight=False, markup=False)
     step = abstract_step.build(experiment, signature(experiment, values))
@@ -37,58 +43,59 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     report.print_layers(step, traced, console)
     report.print_memory(step, traced, console)
     if values.compile:
-        compiled = step_memory.compile_forward(step), step_memory.compile_step(step)
-        report.print_compiled(step, traced.has_loops, *compiled, console)
-    report.print_seed_figures(step, traced, console)
+        forward = step_memory.compile_forward(step)
+        whole = step_memory.compile_step(step)
+        report.print_compiled(step, traced.has_loops, forward, whole, console)
+    if report.is_published_example(step):
+        report.print_published_figures(step, traced, console)
 
 
 def define_more(values: flags.FlagValues) -> None:
-    """Defines the flags of this program alone."""
+    """Defines the flags that only this program has."""
     flags.DEFINE_list(
         "input_shape",
         [],
-        "Shape of one example, e.g. 224,224,3, for a network without its data: no "
-        "data set is loaded. Empty: the data set's.",
+        "Shape of one example, e.g. 224,224,3, to describe a network without its "
+        "data; no data set is loaded. Empty: the shape of the data set.",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "num_outputs",
         0,
-        "With --input_shape: values or logits of an example; 0: --num_tokens.",
+        "With --input_shape: number of values or logits per example; 0: --num_tokens.",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "num_tokens",
         0,
-        "With --input_shape: size of the vocabulary of a language model, whose "
-        "inputs are tokens and which predicts one at each step; 0: the inputs are "
-        "numbers.",
+        "With --input_shape: vocabulary size of a language model, which reads tokens "
+        "and predicts one at each step; 0: the inputs are real numbers.",
         flag_values=values,
     )
     flags.DEFINE_bool(
         "compile",
         True,
-        "Compile the forward pass and the training step, for their own analysis.",
+        "Compile the forward pass and the training step and print the compiler's own "
+        "analysis.",
         flag_values=values,
     )
 
 
 def signature(experiment: Experiment, values: flags.FlagValues) -> Signature:
-    """The shapes of `--input_shape`, or of the experiment's data.
+    """Returns the shapes of `--input_shape`, or those of the experiment's data.
 
     Raises:
       UserError: a shape that is none, or outputs that do not fit the loss.
     """
-    if not values.input_shape:
-        if values.num_outputs or values.num_tokens:
-            raise UserError(
-                "--num_outputs, --num_tokens: are the data set's; give them with "
-                "--input_shape only"
-            )
-        return load_dataset(experiment).signature
-    return _given(
-        experiment, _sizes(values.input_shape), values.num_outputs, values.num_tokens
-    )
+    if values.input_shape:
+        shape = _sizes(values.input_shape)
+        return _given(experiment, shape, values.num_outputs, values.num_tokens)
+    if values.num_outputs or values.num_tokens:
+        raise UserError(
+            "--num_outputs, --num_tokens: are the data set's; give them with "
+            "--input_shape only"
+        )
+    return load_dataset(experiment).signature
 
 
 def _given(
@@ -105,20 +112,25 @@ def _given(
             "--num_tokens: a language model reads --input_shape=STEPS and puts out "
             "one logit a token; leave out --num_outputs"
         )
-    tasks = (
-        (LANGUAGE,)
-        if num_tokens
-        else (BINARY if num_outputs == 1 else MULTICLASS, REGRESSION)
-    )
+    _check_loss(experiment, num_outputs, num_tokens)
+    width = num_outputs or num_tokens
+    return Signature(shape, width, num_tokens, per_step=num_tokens > 0)
+
+
+def _check_loss(experiment: Experiment, num_outputs: int, num_tokens: int) -> None:
+    # Without data the task is unknown: every task of such outputs is tried.
+    if num_tokens:
+        tasks = (LANGUAGE,)
+    elif num_outputs == 1:
+        tasks = (BINARY, REGRESSION)
+    else:
+        tasks = (MULTICLASS, REGRESSION)
     fitting = [loss for task in tasks for loss in LOSSES[task]]
     if experiment.loss not in fitting:
         raise UserError(
             f"--loss: {experiment.loss} does not fit --num_outputs={num_outputs}; "
             f"use {' or '.join(dict.fromkeys(fitting))}"
         )
-    return Signature(
-        shape, num_outputs or num_tokens, num_tokens, per_step=num_tokens > 0
-    )
 
 
 def _sizes(items: list[str]) -> tuple[int, ...]:

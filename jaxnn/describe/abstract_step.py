@@ -1,5 +1,4 @@
-"""A training step of an experiment in shapes alone: nothing is allocated and nothing is
-computed."""
+"""A training step in shapes alone: nothing is allocated, nothing is computed."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,21 +14,21 @@ from jaxnn.experiment.flags.config import Experiment
 from jaxnn.optimizers import OPTIMIZERS, Optimizer
 from jaxnn.train_step import Batch, TrainState
 
-CLASSES = ("cross_entropy", "multiclass_hinge")
-"""Losses whose targets are always whole numbers."""
+INTEGER_TARGETS = ("cross_entropy", "multiclass_hinge")
+"""Losses whose targets are always integer classes."""
 
 
 class AbstractStep(NamedTuple):
-    """What a step on one device works on; every array a jax.ShapeDtypeStruct.
+    """A training step on one device; every array is a jax.ShapeDtypeStruct.
 
     Attributes:
-      experiment: what is trained.
-      model: its network.
-      optimizer: its optimizer.
-      state: before the step.
+      experiment: settings of the training.
+      model: the network.
+      optimizer: the optimizer.
+      state: state before the step.
       batch: this device's rows.
-      part: the rows that are computed at once, all of them without
-        `--accumulation_steps`; in the compute format.
+      microbatch: the rows that are computed at once, inputs in the compute dtype; all
+        of this device's rows without `--accumulation_steps`.
     """
 
     experiment: Experiment
@@ -37,80 +36,81 @@ class AbstractStep(NamedTuple):
     optimizer: Optimizer
     state: TrainState
     batch: Batch
-    part: Batch
+    microbatch: Batch
 
     @property
     def compute_params(self) -> Any:
-        """The parameters that forward and backward pass read, in the compute format."""
-        return _cast(
-            self.state.params, precision.POLICIES[self.experiment.precision].compute
-        )
+        """Parameters in the compute dtype, as forward and backward pass see them."""
+        policy = precision.POLICIES[self.experiment.precision]
+        return _cast(self.state.params, policy.compute)
 
 
 def build(experiment: Experiment, signature: Signature) -> AbstractStep:
-    """The step that `jaxnn.train` would compile for one device.
+    """Returns the step that `jaxnn.train` would compile for one device.
 
     Args:
-      experiment: what is trained.
+      experiment: settings of the training.
       signature: shapes of the data.
     """
-    model, optimizer = (
-        models.build(experiment, signature),
-        OPTIMIZERS[experiment.optimizer](experiment),
-    )
+    model = models.build(experiment, signature)
+    optimizer = OPTIMIZERS[experiment.optimizer](experiment)
+    policy = precision.POLICIES[experiment.precision]
+
+    def initial_state() -> TrainState:
+        variables = train_step.initial_variables(model, experiment.seed, signature)
+        return train_step.initial_state(variables, experiment, optimizer)
+
+    # --num_devices=0, all devices, counts as one: this machine is not the accelerator.
     rows = experiment.batch_size // max(experiment.num_devices, 1)
-    state = jax.eval_shape(
-        lambda: train_step.initial_state(
-            train_step.initial_variables(model, experiment.seed, signature),
-            experiment,
-            optimizer,
-        )
-    )
-    part = batch(experiment, signature, rows // experiment.accumulation_steps)
-    part = part._replace(
-        inputs=_cast(part.inputs, precision.POLICIES[experiment.precision].compute)
-    )
+    microbatch = batch(experiment, signature, rows // experiment.accumulation_steps)
     return AbstractStep(
-        experiment, model, optimizer, state, batch(experiment, signature, rows), part
+        experiment,
+        model,
+        optimizer,
+        state=jax.eval_shape(initial_state),
+        batch=batch(experiment, signature, rows),
+        microbatch=microbatch._replace(inputs=_cast(microbatch.inputs, policy.compute)),
     )
 
 
 def batch(experiment: Experiment, signature: Signature, rows: int) -> Batch:
-    """The shapes of so many rows of a data set with such a signature."""
+    """Returns the shapes of a number of rows of the data."""
     steps = signature.input_shape[:1] if signature.per_step else ()
-    is_classes = experiment.loss in CLASSES or (
+    is_classes = experiment.loss in INTEGER_TARGETS or (
         experiment.loss == "perceptron" and signature.num_outputs > 1
     )
-    targets = (
-        jax.ShapeDtypeStruct((rows, *steps), jnp.int32)
-        if is_classes
-        else jax.ShapeDtypeStruct((rows, *steps, signature.num_outputs), jnp.float32)
-    )
-    inputs = jax.ShapeDtypeStruct(
-        (rows, *signature.input_shape),
-        jnp.int32 if signature.num_tokens else jnp.float32,
-    )
-    return Batch(inputs, targets, jax.ShapeDtypeStruct((rows,), jnp.float32))
+    if is_classes:
+        targets = jax.ShapeDtypeStruct((rows, *steps), jnp.int32)
+    else:
+        shape = (rows, *steps, signature.num_outputs)
+        targets = jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    dtype = jnp.int32 if signature.num_tokens else jnp.float32
+    inputs = jax.ShapeDtypeStruct((rows, *signature.input_shape), dtype)
+    weights = jax.ShapeDtypeStruct((rows,), jnp.float32)
+    return Batch(inputs, targets, weights)
 
 
 def make_objective(step: AbstractStep) -> Callable:
-    """Returns objective(params, batch_stats, part) -> (mean loss, batch_stats):
-    training's forward pass."""
+    """Returns objective(params, batch_stats, microbatch) -> (mean loss, batch_stats).
+
+    It is the forward pass of training, without loss scale and devices.
+    """
     loss_function = losses.build(step.experiment.loss, step.experiment.label_smoothing)
 
-    def objective(params: Any, batch_stats: Any, part: Batch):
-        masks = mask_source(step.experiment.seed, 0, 0, len(part.weights), part.weights)
+    def objective(params: Any, batch_stats: Any, microbatch: Batch):
+        weights = microbatch.weights
+        # Step 0 and row 0: their values cost nothing and change no shape.
+        masks = mask_source(step.experiment.seed, 0, 0, len(weights), weights)
         outputs, updated = step.model.apply(
             {"params": params, "batch_stats": batch_stats},
-            part.inputs,
+            microbatch.inputs,
             masks,
             mutable=["batch_stats"],
         )
-        per_example = loss_function(outputs, part.targets)
-        weights = part.weights.astype(per_example.dtype)
-        return jnp.sum(per_example * weights) / weights.sum(), updated.get(
-            "batch_stats", {}
-        )
+        per_example = loss_function(outputs, microbatch.targets)
+        mean = losses.weighted_mean(per_example, weights)
+        return mean, updated.get("batch_stats", {})
 
     return objective
 

@@ -1,11 +1,15 @@
-"""Floating point operations of a traced program, counted from its shapes, layer by
-layer.
+"""Floating point operations of a traced program, layer by layer, from its shapes.
 
-The rule: 2 for each multiply-add of a matrix product or convolution, 1 for each number
-that other floating point arithmetic makes (a bias added, an activation, a norm), and
-for a reduction the numbers it takes in less those it gives out. Products with the zeros
-of padding or dilation do not count, as in XLA. Comparisons, selections, copies,
-conversions and whole numbers are free. Loops count as often as they run.
+The rule:
+
+- 2 for each multiply-add of a matrix product or convolution; products with the zeros of
+  padding or dilation do not count, as in XLA
+- 1 for each number that other floating point arithmetic makes (a bias added, an
+  activation, a norm)
+- the inputs less the outputs for a reduction
+- 0 for comparisons, selections, copies, conversions and integers
+
+The body of a loop counts as often as it runs.
 """
 
 import collections
@@ -19,11 +23,12 @@ import numpy as np
 from jax.extend import core
 
 LAYER = "layer="
-"""Starts the named scope of a layer; `layer_of` finds the innermost."""
+"""Prefix of a layer's named scope; see `layer_of`."""
 
 OUTSIDE = "(loss)"
-"""What no layer's scope encloses."""
+"""Name of what is in no layer's scope."""
 
+# Names of jax primitives.
 ARITHMETIC = frozenset(
     (
         "abs",
@@ -63,7 +68,7 @@ REDUCTIONS = frozenset(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
 
 
 def by_layer(program: core.ClosedJaxpr) -> dict[str, int]:
-    """Layer -> FLOPs of a traced program."""
+    """Returns {layer: FLOPs} of a traced program."""
     counts: dict[str, int] = collections.Counter()
     for equation, stack, times in equations(program.jaxpr):
         counts[layer_of(stack)] += times * _flops(equation)
@@ -71,19 +76,21 @@ def by_layer(program: core.ClosedJaxpr) -> dict[str, int]:
 
 
 def total(program: core.ClosedJaxpr) -> int:
-    """FLOPs of a traced program."""
+    """Returns the FLOPs of a traced program."""
     return sum(by_layer(program).values())
 
 
 def has_loops(program: core.ClosedJaxpr) -> bool:
-    """Whether a traced program repeats a part of itself, which XLA's own analysis
-    counts once."""
+    """Returns True if a traced program has a loop."""
+    # XLA's own analysis counts the body of one once.
     return any(times > 1 for _, _, times in equations(program.jaxpr))
 
 
 def layer_of(stack: str) -> str:
-    """The innermost layer of a stack of named scopes: "a.b" for b in a, "" for the
-    network itself, or `OUTSIDE`."""
+    """Returns the innermost layer of a stack of named scopes.
+
+    "a.b" for b in a, "" for the network itself, or `OUTSIDE`.
+    """
     names = re.findall(rf"{LAYER}([\w.]*)", stack)
     return names[-1] if names else OUTSIDE
 
@@ -91,47 +98,46 @@ def layer_of(stack: str) -> str:
 def equations(
     jaxpr: core.Jaxpr, stack: str = "", times: int = 1
 ) -> Iterator[tuple[Any, str, int]]:
-    """(equation, its stack of named scopes, how often it runs) of a program, inner
-    programs included.
+    """Yields (equation, stack of named scopes, how often it runs), inner ones included.
 
-    Of the branches of a condition the last is taken, and a loop that ends on a
-    condition runs once.
+    Of the branches of a condition the last counts, and a loop that ends on a condition
+    runs once.
     """
     for equation in jaxpr.eqns:
+        # An inner program's scopes are relative to those of its call.
         here = f"{stack}/{equation.source_info.name_stack}"
         inner = inner_programs(equation)
         if not inner:
             yield equation, here, times
+        # `scan` has a length, `while` has none.
+        repeats = times * equation.params.get("length", 1)
         for program in inner:
-            yield from equations(
-                program, here, times * equation.params.get("length", 1)
-            )
+            yield from equations(program, here, repeats)
 
 
 def inner_programs(equation: Any) -> list[core.Jaxpr]:
-    """The programs that an operation calls: a function, the body of a loop, a branch of
-    a condition."""
+    """Returns the programs that an operation calls.
+
+    That is a function, the body of a loop, or the last branch of a condition.
+    """
     found = []
     for value in equation.params.values():
-        parts = value[-1:] if isinstance(value, tuple) else (value,)
-        found += [
-            part.jaxpr if isinstance(part, core.ClosedJaxpr) else part
-            for part in parts
-            if isinstance(part, core.ClosedJaxpr | core.Jaxpr)
-        ]
+        # The branches of `cond` are a tuple.
+        last = value[-1] if isinstance(value, tuple) and value else value
+        if isinstance(last, core.ClosedJaxpr):
+            found.append(last.jaxpr)
+        elif isinstance(last, core.Jaxpr):
+            found.append(last)
     return found
 
 
 def _flops(equation: Any) -> int:
-    name, out = (
-        equation.primitive.name,
-        equation.outvars[0].aval if equation.outvars else None,
-    )
-    if (
-        out is None
-        or not hasattr(out, "dtype")
-        or not jnp.issubdtype(out.dtype, jnp.floating)
-    ):
+    name = equation.primitive.name
+    if not equation.outvars:
+        return 0
+    out = equation.outvars[0].aval
+    # Tokens and keys have no dtype, or none of numpy's.
+    if not hasattr(out, "dtype") or not jnp.issubdtype(out.dtype, jnp.floating):
         return 0
     if name in ARITHMETIC:
         return out.size
@@ -143,28 +149,26 @@ def _flops(equation: Any) -> int:
 def _dot(equation: Any) -> int:
     contracted = equation.params["dimension_numbers"][0][0]
     shape = equation.invars[0].aval.shape
-    return (
-        2
-        * equation.outvars[0].aval.size
-        * math.prod(shape[axis] for axis in contracted)
-    )
+    depth = math.prod(shape[axis] for axis in contracted)
+    return 2 * equation.outvars[0].aval.size * depth
 
 
 def _convolution(equation: Any) -> int:
-    lhs, rhs = (v.aval.shape for v in equation.invars)
-    out, params = equation.outvars[0].aval.shape, equation.params
+    params = equation.params
+    lhs, rhs = (variable.aval.shape for variable in equation.invars)
+    out = equation.outvars[0].aval.shape
+
+    # The axes of an image are (batch, channels, space...), those of a kernel (out, in,
+    # space...), wherever they lie.
     lhs_spec, rhs_spec, out_spec = params["dimension_numbers"]
-    products = (
-        lhs[lhs_spec[0]]
-        // params["batch_group_count"]
-        * rhs[rhs_spec[1]]
-        * out[out_spec[1]]
-    )
-    for axis, (a, k, o) in enumerate(zip(lhs_spec[2:], rhs_spec[2:], out_spec[2:])):
+    batch = lhs[lhs_spec[0]] // params["batch_group_count"]
+    products = batch * rhs[rhs_spec[1]] * out[out_spec[1]]
+    spaces = zip(lhs_spec[2:], rhs_spec[2:], out_spec[2:])
+    for axis, (lhs_axis, rhs_axis, out_axis) in enumerate(spaces):
         products *= _positions(
-            lhs[a],
-            rhs[k],
-            out[o],
+            lhs[lhs_axis],
+            rhs[rhs_axis],
+            out[out_axis],
             params["window_strides"][axis],
             params["padding"][axis][0],
             params["lhs_dilation"][axis],
@@ -182,28 +186,27 @@ def _positions(
     dilation: int,
     kernel_dilation: int,
 ) -> int:
-    """Pairs of output and kernel positions along one axis that meet a number of the
-    input, not a zero put in."""
-    at = (
-        np.arange(out)[:, None] * stride + np.arange(kernel) * kernel_dilation - padding
-    )
-    return int(
-        ((at >= 0) & (at <= (length - 1) * dilation) & (at % dilation == 0)).sum()
-    )
+    """Counts the pairs of output and kernel positions that meet an input, on one axis.
+
+    The others meet a zero of padding or dilation.
+    """
+    starts = np.arange(out)[:, None] * stride - padding
+    at = starts + np.arange(kernel) * kernel_dilation
+    is_inside = (at >= 0) & (at <= (length - 1) * dilation)
+    return int((is_inside & (at % dilation == 0)).sum())
 
 
 def _window(equation: Any) -> int:
-    return equation.outvars[0].aval.size * (
-        math.prod(equation.params["window_dimensions"]) - 1
-    )
+    window = math.prod(equation.params["window_dimensions"])
+    return equation.outvars[0].aval.size * (window - 1)
 
 
 def _window_gradient(equation: Any) -> int:
-    return equation.invars[0].aval.size * math.prod(
-        equation.params["window_dimensions"]
-    )
+    window = math.prod(equation.params["window_dimensions"])
+    return equation.invars[0].aval.size * window
 
 
+# Primitives with a rule of their own.
 _COUNTED: dict[str, Callable[[Any], int]] = {
     "dot_general": _dot,
     "conv_general_dilated": _convolution,

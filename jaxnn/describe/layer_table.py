@@ -1,5 +1,7 @@
-"""The layers of a network, found by tracing a training step: shapes, parameters, FLOPs,
-and what is kept."""
+"""The layers of a network, found by tracing a training step.
+
+Shapes, parameters, FLOPs, and what is kept for the backward pass.
+"""
 
 import collections
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -14,20 +16,19 @@ from jaxnn.describe.abstract_step import AbstractStep
 from jaxnn.experiment.files.trace import flatten
 
 NETWORK = "(network)"
+"""Name of the row of what the network does between its layers."""
 
 
 class Layer(NamedTuple):
-    """One row of the table; of a module in a module each has its own row, and nothing
-    counts twice.
+    """One row of the table. A module in a module has its own row; nothing counts twice.
 
     Attributes:
-      name: of the module, "block/conv" for conv in block; `NETWORK` for its own work;
-        the loss comes last.
+      name: name of the module, "block/conv" for conv in block; `NETWORK` for the
+        outermost; `flops.OUTSIDE` for the loss, which comes last.
       kind: class of the module.
-      output: what its last call returned, the last array of several; None: not a
-        module.
-      num_params: of its own.
-      flops: of its own in the forward pass.
+      output: what its last call returned, the last array of several; None for the loss.
+      num_params: number of its own parameters.
+      flops: its own FLOPs in the forward pass.
       kept: bytes that it keeps for the backward pass.
     """
 
@@ -40,14 +41,14 @@ class Layer(NamedTuple):
 
 
 class Traced(NamedTuple):
-    """A step's forward and backward pass.
+    """Forward and backward pass of a microbatch.
 
     Attributes:
-      layers: in the order of their first calls.
-      forward_flops: of the forward pass and the loss.
-      gradient_flops: of forward and backward pass.
-      has_loops: whether the program repeats a part of itself.
-      kept: dtype -> bytes that the forward pass leaves to the backward pass, without
+      layers: the layers, in the order of their first calls.
+      forward_flops: FLOPs of the forward pass and the loss.
+      gradient_flops: FLOPs of forward and backward pass.
+      has_loops: True if the program has a loop.
+      kept: dtype -> bytes that the forward pass keeps for the backward pass, without
         parameters and inputs.
     """
 
@@ -59,18 +60,20 @@ class Traced(NamedTuple):
 
 
 def trace(step: AbstractStep) -> Traced:
-    """Traces forward and backward pass of the rows that are computed at once."""
+    """Traces forward and backward pass of a microbatch."""
     objective = abstract_step.make_objective(step)
-    arguments = (step.compute_params, step.state.batch_stats, step.part)
+    arguments = (step.compute_params, step.state.batch_stats, step.microbatch)
     calls = Calls()
     forward = calls.trace(objective, *arguments)
     gradient = jax.make_jaxpr(jax.value_and_grad(objective, has_aux=True))(*arguments)
+
+    # Calls of its own: under jax.vjp modules are called once more.
     kept = residuals.kept(Calls().trace, objective, *arguments)
-    by_layer = _sums((value.layer, value.aval) for value in kept)
-    layers = _layers(calls, step.state.params, flops.by_layer(forward), by_layer)
+    kept_by_layer = _sums((value.layer, value.aval) for value in kept)
+    counts = flops.by_layer(forward)
     return Traced(
-        layers,
-        flops.total(forward),
+        _layers(calls, step.state.params, counts, kept_by_layer),
+        sum(counts.values()),
         flops.total(gradient),
         flops.has_loops(gradient),
         _sums((str(value.aval.dtype), value.aval) for value in kept),
@@ -78,7 +81,7 @@ def trace(step: AbstractStep) -> Traced:
 
 
 class Calls:
-    """Watches the modules that a trace calls.
+    """Watches the modules that are called in a trace.
 
     Attributes:
       modules: "a.b" for module b in a -> (class, output of the last call).
@@ -88,8 +91,7 @@ class Calls:
         self.modules: dict[str, tuple[str, jax.ShapeDtypeStruct | None]] = {}
 
     def trace(self, function: Callable, *arguments: Any) -> core.ClosedJaxpr:
-        """The program of a function of arrays, each operation in the named scope of its
-        module."""
+        """Traces a function; each operation is in the named scope of its module."""
         with nn.intercept_methods(self._watch):
             return jax.make_jaxpr(function)(*arguments)
 
@@ -102,16 +104,17 @@ class Calls:
     ) -> Any:
         if context.method_name == "setup":
             return call(*arguments, **named)
-        path, kind = ".".join(context.module.path), type(context.module).__name__
+        path = ".".join(context.module.path)
+        kind = type(context.module).__name__
+        # Entered before the call, so that a module comes before the ones inside it.
         self.modules.setdefault(path, (kind, None))
         with jax.named_scope(f"{flops.LAYER}{path}"):
             result = call(*arguments, **named)
+
         arrays = [x for x in jax.tree.leaves(result) if hasattr(x, "dtype")]
         if arrays:
-            self.modules[path] = (
-                kind,
-                jax.ShapeDtypeStruct(arrays[-1].shape, arrays[-1].dtype),
-            )
+            output = jax.ShapeDtypeStruct(arrays[-1].shape, arrays[-1].dtype)
+            self.modules[path] = (kind, output)
         return result
 
 
@@ -130,25 +133,20 @@ def _layers(
         )
         for path, (kind, output) in calls.modules.items()
     ]
-    return [
-        *rows,
-        Layer(
-            flops.OUTSIDE,
-            "",
-            None,
-            0,
-            counts.get(flops.OUTSIDE, 0),
-            kept.get(flops.OUTSIDE, 0),
-        ),
-    ]
+    loss_flops = counts.get(flops.OUTSIDE, 0)
+    loss_kept = kept.get(flops.OUTSIDE, 0)
+    return [*rows, Layer(flops.OUTSIDE, "", None, 0, loss_flops, loss_kept)]
 
 
 def _own_params(params: Any, paths: Collection[str]) -> dict[str, int]:
-    """Module -> numbers of its parameters, each counted with the innermost module that
-    was called."""
+    """Returns {module: number of parameters}, each counted with one module.
+
+    That is the innermost module that was called.
+    """
     sums: dict[str, int] = collections.Counter()
     for name, array in flatten(params).items():
         path = name.split("/")[:-1]
+        # `positions` of a transformer is read, not called: its table is the network's.
         while ".".join(path) not in paths:
             path.pop()
         sums[".".join(path)] += array.size
@@ -156,7 +154,7 @@ def _own_params(params: Any, paths: Collection[str]) -> dict[str, int]:
 
 
 def _sums(named: Iterable[tuple[str, Any]]) -> dict[str, int]:
-    """Name -> bytes of all its arrays."""
+    """Returns {name: bytes of all its arrays}."""
     sums: dict[str, int] = collections.Counter()
     for name, array in named:
         sums[name] += step_memory.size_of(array)

@@ -1,5 +1,4 @@
-"""What a training step holds in memory: its tensors by purpose, and what the compiled
-program says of itself."""
+"""Memory of a training step: tensors by purpose, and the compiler's own analysis."""
 
 from typing import Any, NamedTuple
 
@@ -12,14 +11,14 @@ from jaxnn.describe.abstract_step import AbstractStep
 
 
 class CompiledStep(NamedTuple):
-    """A compiled program's own analysis; None: this backend does not say.
+    """A compiled program's own analysis; None where the backend has none.
 
     Attributes:
       flops: floating point operations; the body of a loop counts once.
-      arguments: bytes of what it is given.
-      outputs: bytes of what it returns, where that is not in the memory of an argument.
+      arguments: bytes of the arguments.
+      outputs: bytes of the results that are not in the memory of an argument.
       temporaries: bytes in between.
-      peak: bytes at the worst moment.
+      peak: largest number of bytes at any moment.
     """
 
     flops: float | None
@@ -30,70 +29,76 @@ class CompiledStep(NamedTuple):
 
 
 def held(step: AbstractStep) -> list[tuple[str, int]]:
-    """(what, bytes) of every kind of tensor that a step holds beside its activations."""
-    state, policy = step.state, precision.POLICIES[step.experiment.precision]
-    compute, master = (jnp.dtype(x).name for x in policy)
-    rows = [(f"parameters, {master}", tree_size(state.params))]
-    if compute != master:
+    """Returns (purpose, bytes) of the tensors that a step holds beside activations."""
+    policy = precision.POLICIES[step.experiment.precision]
+    compute = jnp.dtype(policy.compute).name
+    master = jnp.dtype(policy.master).name
+    params = tree_size(step.state.params)
+    copies = tree_size(step.compute_params)
+
+    # In half precision there are two copies of parameters and gradients.
+    if compute == master:
         rows = [
-            (f"weights of the passes, {compute}", tree_size(step.compute_params)),
-            (f"master parameters, {master}", tree_size(state.params)),
+            (f"parameters, {master}", params),
+            (f"gradients of the backward pass, {compute}", copies),
         ]
+    else:
+        rows = [
+            (f"weights of the passes, {compute}", copies),
+            (f"master parameters, {master}", params),
+            (f"gradients of the backward pass, {compute}", copies),
+            (f"gradients of the optimizer, {master}", params),
+        ]
+    inputs = step.microbatch.inputs
     rows += [
-        (f"gradients of the backward pass, {compute}", tree_size(step.compute_params))
-    ]
-    if compute != master:
-        rows += [(f"gradients of the optimizer, {master}", tree_size(state.params))]
-    rows += [
-        (f"state of {step.experiment.optimizer}", tree_size(state.opt_state)),
-        ("running statistics of batch normalization", tree_size(state.batch_stats)),
+        (f"state of {step.experiment.optimizer}", tree_size(step.state.opt_state)),
         (
-            f"inputs of the batch, {step.part.inputs.dtype.name}",
-            size_of(step.part.inputs),
+            "running statistics of batch normalization",
+            tree_size(step.state.batch_stats),
         ),
+        (f"inputs of the batch, {inputs.dtype.name}", size_of(inputs)),
     ]
-    return [(what, size) for what, size in rows if size]
+    return [(purpose, size) for purpose, size in rows if size]
 
 
 def compile_forward(step: AbstractStep) -> CompiledStep:
-    """The forward pass and the loss, as training computes them, of the rows that are
-    computed at once."""
+    """Compiles the forward pass and the loss of one microbatch."""
     objective = abstract_step.make_objective(step)
-    return _analyze(
-        jax.jit(objective).lower(step.compute_params, step.state.batch_stats, step.part)
-    )
+    arguments = (step.compute_params, step.state.batch_stats, step.microbatch)
+    return _analyze(jax.jit(objective).lower(*arguments))
 
 
 def compile_step(step: AbstractStep) -> CompiledStep:
-    """The whole training step, whose new state takes the memory of the old one."""
+    """Compiles the whole training step; the new state takes the memory of the old."""
     whole = train_step.make_train_step(step.experiment, step.model, step.optimizer)
     learning_rates = jax.ShapeDtypeStruct((1,), jnp.float32)
+    # Without the third result, the gradients, as training calls it.
     program = jax.jit(lambda *arguments: whole(*arguments)[:2], donate_argnums=0)
     return _analyze(program.lower(step.state, step.batch, learning_rates))
 
 
 def _analyze(lowered: Any) -> CompiledStep:
     compiled = lowered.compile()
-    costs, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    costs = compiled.cost_analysis() or {}
+    memory = compiled.memory_analysis()
     if memory is None:
         return CompiledStep(costs.get("flops"))
-    peak = (
-        memory.peak_memory_in_bytes if jax.default_backend() != "cpu" else None
-    )  # a CPU's leaves out temporaries
+    # A CPU's peak leaves out temporaries.
+    is_cpu = jax.default_backend() == "cpu"
     return CompiledStep(
         costs.get("flops"),
         memory.argument_size_in_bytes,
         memory.output_size_in_bytes - memory.alias_size_in_bytes,
         memory.temp_size_in_bytes,
-        peak,
+        None if is_cpu else memory.peak_memory_in_bytes,
     )
 
 
 def size_of(array: Any) -> int:
-    """Bytes of an array, or of the shape of one."""
+    """Returns the bytes of an array or of a jax.ShapeDtypeStruct."""
     return array.size * array.dtype.itemsize
 
 
 def tree_size(tree: Any) -> int:
-    """Bytes of a pytree's arrays."""
+    """Returns the bytes of a pytree's arrays."""
     return sum(map(size_of, jax.tree.leaves(tree)))

@@ -1,4 +1,4 @@
-"""Networks by name. Twin of torch_ref/models."""
+"""Networks by name. Twin of torch_ref/models/__init__.py."""
 
 from collections.abc import Callable
 
@@ -17,77 +17,80 @@ from jaxnn.models.transformer import Transformer
 
 
 def build(experiment: Experiment, signature: Signature) -> nn.Module:
-    """The experiment's network: `module.apply(variables, inputs, masks) -> outputs`.
+    """Returns the network of an experiment, called with (inputs, masks).
 
     Args:
-      experiment: its model flags.
-      signature: shapes of the data's inputs and outputs.
+      experiment: model flags.
+      signature: shapes of the inputs and outputs of the data.
     """
     return MODELS[experiment.model](experiment, signature)
 
 
 def _linear(experiment: Experiment, signature: Signature) -> nn.Module:
-    return Linear(signature.num_outputs, INITIALIZERS[experiment.initializer])
+    return Linear(
+        num_outputs=signature.num_outputs,
+        initializer=INITIALIZERS[experiment.initializer],
+    )
 
 
 def _mlp(experiment: Experiment, signature: Signature) -> nn.Module:
     return MLP(
-        experiment.hidden_sizes,
-        signature.num_outputs,
-        _activation(experiment),
-        experiment.dropout_rates,
-        INITIALIZERS[experiment.initializer],
-        experiment.normalization,
+        hidden_sizes=experiment.hidden_sizes,
+        num_outputs=signature.num_outputs,
+        activation=_activation(experiment),
+        dropout_rates=experiment.dropout_rates,
+        normalization=experiment.normalization,
+        initializer=INITIALIZERS[experiment.initializer],
     )
 
 
 def _cnn(experiment: Experiment, signature: Signature) -> nn.Module:
     return CNN(
-        experiment.channels,
-        experiment.kernel_size,
-        experiment.pool,
-        experiment.hidden_sizes,
-        signature.num_outputs,
-        _activation(experiment),
-        experiment.normalization,
-        experiment.dropout_rates,
-        INITIALIZERS[experiment.initializer],
-        experiment.convolution,
+        channels=experiment.channels,
+        kernel_size=experiment.kernel_size,
+        pool=experiment.pool,
+        hidden_sizes=experiment.hidden_sizes,
+        num_outputs=signature.num_outputs,
+        activation=_activation(experiment),
+        normalization=experiment.normalization,
+        dropout_rates=experiment.dropout_rates,
+        initializer=INITIALIZERS[experiment.initializer],
+        algorithm=experiment.convolution,
     )
 
 
 def _resnet(experiment: Experiment, signature: Signature) -> nn.Module:
     return ResNet(
-        experiment.resnet_depth,
-        signature.num_outputs,
-        INITIALIZERS[experiment.initializer],
-        experiment.convolution,
+        depth=experiment.resnet_depth,
+        num_outputs=signature.num_outputs,
+        initializer=INITIALIZERS[experiment.initializer],
+        algorithm=experiment.convolution,
     )
 
 
 def _recurrent(experiment: Experiment, signature: Signature) -> nn.Module:
     return Recurrent(
-        experiment.model,
-        experiment.hidden_sizes,
-        signature.num_outputs,
-        signature.num_tokens,
-        signature.per_step,
-        experiment.dropout_rates,
-        INITIALIZERS[experiment.initializer],
+        cell=experiment.model,
+        hidden_sizes=experiment.hidden_sizes,
+        num_outputs=signature.num_outputs,
+        num_tokens=signature.num_tokens,
+        per_step=signature.per_step,
+        dropout_rates=experiment.dropout_rates,
+        initializer=INITIALIZERS[experiment.initializer],
     )
 
 
 def _transformer(experiment: Experiment, signature: Signature) -> nn.Module:
-    is_decoder = experiment.model == "transformer"
     return Transformer(
         num_tokens=signature.num_tokens,
         num_outputs=signature.num_outputs,
         num_layers=experiment.num_layers,
         width=experiment.width,
         num_heads=experiment.num_heads,
+        # Four times the width, as Vaswani et al. 2017, unless the flag says otherwise.
         mlp_width=experiment.mlp_width or 4 * experiment.width,
         max_length=signature.input_shape[0],
-        causal=is_decoder,
+        causal=experiment.model == "transformer",
         per_step=signature.per_step,
         dropout_rate=experiment.dropout_rates[0] if experiment.dropout_rates else 0.0,
         initializer=INITIALIZERS[experiment.initializer],
@@ -98,6 +101,7 @@ def _activation(experiment: Experiment) -> activations.Activation:
     return activations.build(experiment.activation, experiment.leaky_relu_alpha)
 
 
+# The perceptron and logistic regression are the linear network under another loss.
 MODELS: dict[str, Callable[[Experiment, Signature], nn.Module]] = {
     "linear": _linear,
     "perceptron": _linear,

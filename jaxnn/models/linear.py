@@ -1,11 +1,14 @@
-"""One Dense layer: linear and logistic regression, the perceptron. Twin of
-torch_ref/models/linear.py."""
+"""One dense layer: linear and logistic regression, the perceptron.
+
+Twin of torch_ref/models/linear.py.
+"""
 
 import flax.linen as nn
-import jax
+from jax import Array
 
 from jaxnn.dropout import MaskSource
 from jaxnn.initializers import Initializer
+from jaxnn.models.dense import dense
 
 
 class Linear(nn.Module):
@@ -13,22 +16,15 @@ class Linear(nn.Module):
 
     Attributes:
       num_outputs: width of y.
-      initializer: how the layer starts.
+      initializer: initial distribution of W and b.
     """
 
     num_outputs: int
     initializer: Initializer
 
     @nn.compact
-    def __call__(self, x: jax.Array, masks: MaskSource | None = None) -> jax.Array:
-        """[batch, ...] -> [batch, num_outputs]; examples are flattened, `masks` is not
-        used."""
+    def __call__(self, x: Array, masks: MaskSource | None = None) -> Array:
+        """[batch, ...] -> [batch, num_outputs]; examples are flattened."""
         del masks
         x = x.reshape(x.shape[0], -1)
-        start = self.initializer
-        return nn.Dense(
-            self.num_outputs,
-            kernel_init=start.kernel,
-            bias_init=start.bias(x.shape[-1]),
-            name="output",
-        )(x)
+        return dense(x, self.num_outputs, self.initializer, "output")

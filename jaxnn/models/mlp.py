@@ -1,24 +1,25 @@
 """Multi-layer perceptron. Twin of torch_ref/models/mlp.py."""
 
 import flax.linen as nn
-import jax
+from jax import Array
 
 from jaxnn.activations import Activation
 from jaxnn.dropout import MaskSource, dropout
 from jaxnn.initializers import Initializer
-from jaxnn.models import normalization
+from jaxnn.models.dense import dense
+from jaxnn.models.normalization import norm_layer
 
 
 class MLP(nn.Module):
-    """a_l = dropout(activation(normalize(a_{l-1} W_l + b_l))) for each hidden layer,
-    then one Dense layer.
+    """Hidden layers dropout(activation(normalize(x W + b))), then one dense layer.
 
     Attributes:
-      hidden_sizes: units of each hidden layer.
+      hidden_sizes: units of the hidden layers, `hidden_0` and so on; their
+        normalizations are `norm_0` and so on.
       num_outputs: width of the output.
-      activation: of the hidden layers.
-      dropout_rates: one per hidden layer, or empty.
-      initializer: how the layers start.
+      activation: activation of the hidden layers.
+      dropout_rates: one rate per hidden layer, or empty.
+      initializer: initial distribution of the dense layers.
       normalization: "none", "batch" or "layer".
     """
 
@@ -30,25 +31,18 @@ class MLP(nn.Module):
     normalization: str = "none"
 
     @nn.compact
-    def __call__(self, x: jax.Array, masks: MaskSource | None = None) -> jax.Array:
-        """[batch, ...] -> [batch, num_outputs]; examples are flattened, without `masks`
-        nothing is dropped."""
+    def __call__(self, x: Array, masks: MaskSource | None = None) -> Array:
+        """[batch, ...] -> [batch, num_outputs]; examples are flattened.
+
+        Args:
+          x: inputs.
+          masks: training context, or None outside training.
+        """
         x = x.reshape(x.shape[0], -1)
         for layer, size in enumerate(self.hidden_sizes):
-            x = self._dense(size, x, f"hidden_{layer}")
-            x = self.activation(
-                normalization.normalize(self.normalization, f"norm_{layer}", x, masks)
-            )
-            x = dropout(
-                x,
-                self.dropout_rates[layer] if self.dropout_rates else 0.0,
-                layer,
-                masks,
-            )
-        return self._dense(self.num_outputs, x, "output")
-
-    def _dense(self, size: int, x: jax.Array, name: str) -> jax.Array:
-        start = self.initializer
-        return nn.Dense(
-            size, kernel_init=start.kernel, bias_init=start.bias(x.shape[-1]), name=name
-        )(x)
+            x = dense(x, size, self.initializer, f"hidden_{layer}")
+            x = norm_layer(self.normalization, f"norm_{layer}")(x, masks)
+            x = self.activation(x)
+            rate = self.dropout_rates[layer] if self.dropout_rates else 0.0
+            x = dropout(x, rate, layer, masks)
+        return dense(x, self.num_outputs, self.initializer, "output")

@@ -1,42 +1,46 @@
 """The recurrences of an Elman RNN, an LSTM and a GRU, with gradients written by hand.
 
-Only what depends on the previous step runs in a loop: the input's share of the gates
-comes in ready-made, and the recurrent kernel's gradient is one matrix product over all
-steps afterwards. Automatic differentiation would add up that gradient step by step.
+Only what depends on the previous step runs in a loop: the inputs' share of the gates
+comes ready-made, and the gradient of the recurrent kernel is one matrix product over
+all steps afterwards. Automatic differentiation would add that gradient up step by step.
+
+torch_ref has no twin of this file: there the recurrences are torch's own kernels.
 """
 
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
-State = tuple[jax.Array, ...]
+State = tuple[Array, ...]
 
 
 class Cell(NamedTuple):
-    """One step of a recurrence, in torch's parametrization; its state is (h, ...).
+    """One step of a recurrence in torch's parametrization, forward and backward.
+
+    The state is (h, ...), each [batch, hidden]. Gates are [batch, gates * hidden],
+    before their activations.
 
     Attributes:
       gates: number of gate matrices, side by side in the kernels.
-      states: number of [batch, hidden] arrays in the state.
-      forward: (from_input, from_hidden, state) -> (state, saved), of [batch, gates *
-        hidden] gates before their activations.
+      states: number of arrays in the state.
+      forward: (from_input, from_hidden, state) -> (state, saved).
       backward: (saved, gradients of the state) -> gradients of (from_input,
-        from_hidden, state), where the last leaves out what reaches h through
-        from_hidden.
+        from_hidden, state), without what reaches h through from_hidden.
     """
 
     gates: int
     states: int
-    forward: Callable[
-        [jax.Array, jax.Array, State], tuple[State, tuple[jax.Array, ...]]
-    ]
-    backward: Callable[
-        [tuple[jax.Array, ...], State], tuple[jax.Array, jax.Array, State]
-    ]
+    forward: Callable[[Array, Array, State], tuple[State, tuple[Array, ...]]]
+    backward: Callable[[tuple[Array, ...], State], tuple[Array, Array, State]]
+
+
+# In all three cells a gate's derivative is written by its output, which is what the
+# forward pass saves: tanh' = 1 - tanh^2, s' = s (1 - s).
 
 
 def _rnn_forward(from_input, from_hidden, state):
@@ -45,22 +49,28 @@ def _rnn_forward(from_input, from_hidden, state):
 
 
 def _rnn_backward(saved, grads):
-    (h,), (dh,) = saved, grads
+    (h,) = saved
+    (dh,) = grads
     gates = dh * (1 - h * h)
     return gates, gates, (jnp.zeros_like(h),)
 
 
 def _lstm_forward(from_input, from_hidden, state):
     _, c = state
+    # torch's order of the gates (MISMATCHES L3).
     i, f, g, o = jnp.split(from_input + from_hidden, 4, axis=-1)
-    i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+    i = jax.nn.sigmoid(i)
+    f = jax.nn.sigmoid(f)
+    g = jnp.tanh(g)
+    o = jax.nn.sigmoid(o)
     new_c = f * c + i * g
     squashed = jnp.tanh(new_c)
     return (o * squashed, new_c), (i, f, g, o, c, squashed)
 
 
 def _lstm_backward(saved, grads):
-    (i, f, g, o, c, squashed), (dh, dc) = saved, grads
+    i, f, g, o, c, squashed = saved
+    dh, dc = grads
     dc = dc + dh * o * (1 - squashed * squashed)
     gates = jnp.concatenate(
         [
@@ -78,27 +88,27 @@ def _gru_forward(from_input, from_hidden, state):
     (h,) = state
     input_r, input_z, input_n = jnp.split(from_input, 3, axis=-1)
     hidden_r, hidden_z, hidden_n = jnp.split(from_hidden, 3, axis=-1)
-    r, z = jax.nn.sigmoid(input_r + hidden_r), jax.nn.sigmoid(input_z + hidden_z)
+    r = jax.nn.sigmoid(input_r + hidden_r)
+    z = jax.nn.sigmoid(input_z + hidden_z)
+    # The reset gate multiplies U h + d, as in cuDNN and torch; Cho et al. 2014 reset h
+    # before the product.
     n = jnp.tanh(input_n + r * hidden_n)
     return ((1 - z) * n + z * h,), (r, z, n, hidden_n, h)
 
 
 def _gru_backward(saved, grads):
-    (r, z, n, hidden_n, h), (dh,) = saved, grads
+    r, z, n, hidden_n, h = saved
+    (dh,) = grads
     dn = dh * (1 - z) * (1 - n * n)
     dz = dh * (h - n) * z * (1 - z)
     dr = dn * hidden_n * r * (1 - r)
-    return (
-        jnp.concatenate([dr, dz, dn], axis=-1),
-        jnp.concatenate([dr, dz, dn * r], axis=-1),
-        (dh * z,),
-    )
+    from_input = jnp.concatenate([dr, dz, dn], axis=-1)
+    from_hidden = jnp.concatenate([dr, dz, dn * r], axis=-1)
+    return from_input, from_hidden, (dh * z,)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def recur(
-    cell: Cell, from_input: jax.Array, kernel: jax.Array, bias: jax.Array
-) -> jax.Array:
+def recur(cell: Cell, from_input: Array, kernel: Array, bias: Array) -> Array:
     """Runs a cell over the steps, from a state of zeros.
 
     Args:
@@ -110,16 +120,25 @@ def recur(
     Returns:
       [steps, batch, hidden] h after each step.
     """
-    return _forward(cell, from_input, kernel, bias)[0]
+    outputs, _ = _forward(cell, from_input, kernel, bias)
+    return outputs
 
 
 def _forward(cell, from_input, kernel, bias):
+    steps, batch, width = from_input.shape
+    hidden = width // cell.gates
+    chex.assert_shape(kernel, (hidden, cell.gates * hidden))
+    chex.assert_shape(bias, (width,))
+    chex.assert_trees_all_equal_dtypes(from_input, kernel, bias)
+
     def step(state, gates):
-        state, saved = cell.forward(gates, state[0] @ kernel + bias[None], state)
+        from_hidden = state[0] @ kernel + bias[None]
+        state, saved = cell.forward(gates, from_hidden, state)
         return state, (state[0], saved)
 
-    start = jnp.zeros((from_input.shape[1], kernel.shape[0]), from_input.dtype)
+    start = jnp.zeros((batch, hidden), from_input.dtype)
     _, (outputs, saved) = lax.scan(step, (start,) * cell.states, from_input)
+    chex.assert_shape(outputs, (steps, batch, hidden))
     return outputs, (outputs, saved, kernel)
 
 
@@ -129,13 +148,12 @@ def _backward(cell, residuals, grads):
 
     def step(state, inputs):
         saved, grad = inputs
-        from_input, from_hidden, state = cell.backward(
-            saved, (state[0] + grad, *state[1:])
-        )
-        # Elsewhere than in the GRU both gradients are one array, stored once.
-        gates = (
-            (from_input,) if from_input is from_hidden else (from_input, from_hidden)
-        )
+        # h has two uses: as the output of its step and in the next one.
+        state = (state[0] + grad, *state[1:])
+        from_input, from_hidden, state = cell.backward(saved, state)
+        # Except in the GRU both gradients are one array, which is stored once.
+        is_shared = from_input is from_hidden
+        gates = (from_input,) if is_shared else (from_input, from_hidden)
         return (state[0] + from_hidden @ kernel, *state[1:]), gates
 
     start = jnp.zeros_like(outputs[0])
@@ -143,17 +161,18 @@ def _backward(cell, residuals, grads):
     return gates[0], _kernel_gradient(outputs, gates[-1]), gates[-1].sum((0, 1))
 
 
-def _kernel_gradient(outputs: jax.Array, gates: jax.Array) -> jax.Array:
-    """The sum over steps and batch of h_{t-1}^T gates_t, as one product."""
+def _kernel_gradient(outputs: Array, gates: Array) -> Array:
+    """Sum over steps and batch of h_{t-1}^T gates_t, as one product."""
     before = jnp.concatenate([jnp.zeros_like(outputs[:1]), outputs[:-1]])
-    return _transpose(before.reshape(-1, before.shape[-1])) @ gates.reshape(
-        -1, gates.shape[-1]
-    )
+    before = before.reshape(-1, before.shape[-1])
+    gates = gates.reshape(-1, gates.shape[-1])
+    return _transpose(before) @ gates
 
 
-def _transpose(x: jax.Array) -> jax.Array:
-    """x^T in memory: XLA's products of a transposed operand are slower on a CPU than
-    the copy."""
+def _transpose(x: Array) -> Array:
+    """x^T, transposed in memory."""
+    # XLA's products of a transposed operand are slower on a CPU than the copy, which
+    # the barrier keeps the compiler from folding into the product.
     return lax.optimization_barrier(x.T)
 
 

@@ -253,7 +253,7 @@ SWITCHES = [
         "Keras BatchNormalization 1e-3; torch and flax 1e-5",
         _normalizes("batch"),
         patches=(
-            Patch(normalization, "_normalize", _with_epsilon(KERAS_BATCH_NORM_EPSILON)),
+            Patch(normalization, "normalize", _with_epsilon(KERAS_BATCH_NORM_EPSILON)),
         ),
     ),
     Switch(
@@ -263,7 +263,7 @@ SWITCHES = [
         "MISMATCHES L2; flax.linen.LayerNorm",
         _normalizes("layer"),
         patches=(
-            Patch(normalization, "_normalize", _with_epsilon(FLAX_LAYER_NORM_EPSILON)),
+            Patch(normalization, "normalize", _with_epsilon(FLAX_LAYER_NORM_EPSILON)),
         ),
     ),
     Switch(

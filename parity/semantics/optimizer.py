@@ -24,7 +24,7 @@ def _with_rule(rule):
         def build(experiment: Experiment) -> Optimizer:
             decay = experiment.weight_decay if experiment.optimizer == "adamw" else 0
             return plain(experiment)._replace(
-                transform=optimizers._regularized(experiment, rule(experiment), decay)
+                transform=optimizers.regularized(experiment, rule(experiment), decay)
             )
 
         return build
@@ -128,11 +128,9 @@ def _decay_without_rate(plain, experiment: Experiment):
         more = experiment.weight_decay * (1 - learning_rate)
 
         def shrink(path, updated, param):
-            decays = (
-                experiment.decay_all
-                or optimizers._last_name(path) in optimizers.DECAYED
-            )
-            return updated - more.astype(param.dtype) * param if decays else updated
+            if not optimizers.is_decayed(experiment, path):
+                return updated
+            return updated - more.astype(param.dtype) * param
 
         return jax.tree_util.tree_map_with_path(shrink, updated, params), state
 

@@ -3,7 +3,7 @@ batches, carried state."""
 
 import numpy as np
 
-from jaxnn import precision, train_step
+from jaxnn import loss_scaling, train_step
 from jaxnn.experiment.data import batches
 from jaxnn.experiment.files.trace import flatten
 from jaxnn.experiment.flags.config import Experiment
@@ -304,7 +304,7 @@ SWITCHES = [
         "the loss scale doubles on the window's last step, not on the one after",
         "MISMATCHES D4; torch.amp.GradScaler, flax DynamicScale",
         is_fp16,
-        patches=(Patch(precision, "update_loss_scale", _growing_early),),
+        patches=(Patch(loss_scaling, "update_loss_scale", _growing_early),),
     ),
     Switch(
         "scale_is_static",

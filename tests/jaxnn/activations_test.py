@@ -1,11 +1,13 @@
 """Tests of jaxnn/activations.py and its twin against float64 formulas and torch's own
 functions."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from absl.testing import parameterized
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -248,6 +250,26 @@ class TestKinks:
     def test_nan_stays_nan(self, stack, name):
         module, evaluate = STACKS[stack]
         assert np.isnan(evaluate(module.ACTIVATIONS[name], np.array([np.nan]))[0]).all()
+
+
+class TestVariants(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True, with_pmap=True)
+    @parameterized.parameters(*NAMES)
+    def test_is_torchs_plain_jitted_and_mapped(self, name):
+        activation = jaxnn.activations.ACTIVATIONS[name]
+
+        @self.variant
+        def evaluate(x):
+            value, pull = jax.vjp(activation, x)
+            return value, *pull(jnp.ones_like(value))
+
+        x = np.linspace(-5, 5, 60).reshape(12, 5)
+        value, slope = evaluate(jnp.asarray(x))
+        chex.assert_equal_shape([value, slope, x])
+        chex.assert_type([value, slope], jnp.float64)
+        wanted, wanted_slope, _ = in_torch(torch_ref.activations.ACTIVATIONS[name], x)
+        np.testing.assert_allclose(value, wanted, rtol=64 * EPS, atol=64 * EPS)
+        np.testing.assert_allclose(slope, wanted_slope, rtol=64 * EPS, atol=64 * EPS)
 
 
 class TestGelu:

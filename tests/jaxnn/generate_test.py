@@ -1,4 +1,4 @@
-"""Tests of jaxnn/generate.py: a small language model is trained, read back and sampled."""
+"""Tests of jaxnn/generate.py on a small language model, trained and read back."""
 
 import sys
 

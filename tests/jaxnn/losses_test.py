@@ -3,11 +3,13 @@ torch's own losses."""
 
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from absl.testing import parameterized
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -175,6 +177,29 @@ class TestAll:
             match=rf"^--loss: {name} takes an integer class .*float32 targets \(4,\)",
         ):
             stack(name, np.zeros((4, 3)), np.zeros(4, np.float32))
+
+
+class TestVariants(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True, with_pmap=True)
+    @parameterized.parameters(*NAMES)
+    def test_is_torchs_plain_jitted_and_mapped(self, name):
+        loss = jaxnn.losses.LOSSES[name]
+
+        @self.variant
+        def evaluate(logits, targets):
+            losses, pull = jax.vjp(lambda logits: loss(logits, targets), logits)
+            return losses, *pull(jnp.ones_like(losses))
+
+        logits, targets = example(name, np.random.default_rng(0))
+        losses, slopes = evaluate(jnp.asarray(logits), jnp.asarray(targets))
+        chex.assert_shape(losses, (len(logits),))
+        chex.assert_equal_shape([slopes, logits])
+        wanted, wanted_slopes, _ = in_torch(
+            torch_ref.losses.LOSSES[name], logits, targets
+        )
+        # Scores are below 10: exp amplifies an ulp of its argument, below 20, so often.
+        np.testing.assert_allclose(losses, wanted, rtol=64 * EPS, atol=64 * EPS)
+        np.testing.assert_allclose(slopes, wanted_slopes, rtol=64 * EPS, atol=64 * EPS)
 
 
 class TestMse:

@@ -9,8 +9,10 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
+from absl.testing import parameterized
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -294,6 +296,56 @@ class TestTwin:
         experiment = experiment_of(name, option)
         path, _ = train(experiment, jnp.float64)
         assert_close(path, torchs(experiment), DOUBLE)
+
+
+class TestVariants(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True, with_pmap=True)
+    @parameterized.parameters(*optimizers.OPTIMIZERS)
+    def test_first_step_is_its_formula(self, name):
+        experiment = experiment_of(name, "clipped")
+        transform = optimizers.OPTIMIZERS[name](experiment).transform
+
+        @self.variant
+        def update(grads, state, params):
+            direction, _ = transform.update(grads, state, params)
+            return direction
+
+        with jax.enable_x64(True):
+            params = cast(START, jnp.float64)
+            grads = cast(GRADIENTS[0], jnp.float64)
+            direction = update(grads, transform.init(params), params)
+        chex.assert_trees_all_equal_shapes_and_dtypes(direction, params)
+        moved = {
+            tensor: START[tensor] - RATE * np.asarray(array)
+            for tensor, array in flatten(direction).items()
+        }
+        assert_close([moved], by_hand(experiment)[0][:1], DOUBLE)
+
+
+class TestRegularized:
+    def test_a_direction_of_another_shape_or_dtype_is_a_fault(self):
+        params = {"kernel": jnp.ones((2, 3))}
+        for rule in (
+            optax.stateless(lambda grads, _: jax.tree.map(jnp.sum, grads)),
+            optax.stateless(lambda grads, _: optax.tree.cast(grads, jnp.float16)),
+        ):
+            transform = optimizers.regularized(PLAIN, rule)
+            with pytest.raises(AssertionError, match="equal_shapes_and_dtypes"):
+                transform.update(params, transform.init(params), params)
+
+    @pytest.mark.parametrize(
+        ("path", "decay_all", "expected"),
+        [
+            ({"hidden_0": {"kernel": 0}}, False, True),
+            ({"hidden_0/kernel": 0}, False, True),
+            ({"hidden_0": {"bias": 0}}, False, False),
+            ({"hidden_0": {"bias": 0}}, True, True),
+        ],
+    )
+    def test_is_decayed_reads_nested_and_flat_names(self, path, decay_all, expected):
+        ((keys, _),) = jax.tree_util.tree_leaves_with_path(path)
+        experiment = PLAIN.replace(decay_all=decay_all)
+        assert optimizers.is_decayed(experiment, keys) is expected
 
 
 class TestSgd:

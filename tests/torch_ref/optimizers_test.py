@@ -112,7 +112,7 @@ class TestFusedAdam:
             return torch.optim.Adam(params, **settings)
 
         told = {}
-        monkeypatch.setattr(optimizers, "_fused_adam", fused)
+        monkeypatch.setattr(optimizers, "fused_adam", fused)
         experiment = Experiment(
             optimizer=name, l2=0.1, weight_decay=0.2 if name == "adamw" else 0
         )

@@ -1,7 +1,7 @@
-"""Known semantic faults, planted in the real run: what the judge is measured by.
+"""Known semantic faults, planted in real runs: what the judge is measured by.
 
-Each has the name of the switch in parity/semantics that undoes it; the two are written
-apart from each other.
+Each fault has the name of the switch in parity/semantics that undoes it. Fault and
+switch are written independently of each other.
 """
 
 from torch_ref.faults import layers, objective, optimizer, schedule
@@ -12,3 +12,4 @@ FAULTS: dict[str, Fault] = {
     for module in (schedule, objective, layers, optimizer)
     for fault in module.FAULTS
 }
+"""Name -> fault."""

@@ -1,5 +1,7 @@
-"""Faults in layers: activations, normalization, recurrence, convolution, attention,
-embedding."""
+"""Faults in layers: activation, normalization, recurrence, convolution, attention.
+
+The plants come first, then what experiments they need, then the table.
+"""
 
 import itertools
 from collections.abc import Callable
@@ -20,30 +22,28 @@ from torch_ref.faults.recurrence import (
     reordered,
     without_second_bias,
 )
-from torch_ref.models import attention, normalization, transformer
+from torch_ref.models import attention, convolution, normalization, transformer
 
 KERAS_BATCH_NORM_EPSILON = 1e-3
 FLAX_LAYER_NORM_EPSILON = 1e-6
 
 
 def _gelu_tanh(scene: Scene) -> tuple[Patch, ...]:
-    holder, name = (
-        (transformer, "gelu")
-        if scene.experiment.model in TRANSFORMERS
-        else (scene.engine.module, "activation")
-    )
+    # A transformer calls gelu by name, other networks hold their activation.
+    is_transformer = scene.experiment.model in TRANSFORMERS
+    holder = transformer if is_transformer else scene.engine.module
+    name = "gelu" if is_transformer else "activation"
     return (Patch(holder, name, lambda plain: gelu_tanh),)
 
 
 def _batch_norm_by_running(scene: Scene) -> tuple[Patch, ...]:
     del scene
-    return (
-        Patch(
-            normalization.BatchNorm,
-            "forward",
-            lambda plain: lambda layer, x, masks=None: plain(layer, x),
-        ),
-    )
+
+    def make(plain):
+        # Without masks a layer is in evaluation, and updates no statistics.
+        return lambda layer, x, masks=None: plain(layer, x)
+
+    return (Patch(normalization.BatchNorm, "forward", make),)
 
 
 def _layer_norm_epsilon(scene: Scene) -> tuple[Patch, ...]:
@@ -54,23 +54,29 @@ def _layer_norm_epsilon(scene: Scene) -> tuple[Patch, ...]:
     )
 
 
+def _normalization(name: str, make: Callable):
+    """Plants another value of a name in the module `normalization`."""
+    return lambda scene: (Patch(normalization, name, make),)
+
+
 def _flatten_order(scene: Scene) -> tuple[Patch, ...]:
-    """The first Linear layer is given what a channels-first image would have been
-    flattened to."""
+    """Gives the first dense layer what a channels-first image is flattened to."""
     channels = scene.experiment.channels[-1]
-    layer = next(
-        layer for layer in scene.engine.module.modules() if isinstance(layer, nn.Linear)
-    )
+    layers = scene.engine.module.modules()
+    first = next(layer for layer in layers if isinstance(layer, nn.Linear))
 
     def make(plain):
-        return lambda x: plain(
-            x.unflatten(1, (-1, channels)).transpose(1, 2).flatten(1)
-        )
+        def forward(x):
+            pixels = x.unflatten(1, (-1, channels))
+            return plain(pixels.transpose(1, 2).flatten(1))
 
-    return (Patch(layer, "forward", make),)
+        return forward
+
+    return (Patch(first, "forward", make),)
 
 
 def _kernel_transposed(scene: Scene) -> tuple[Patch, ...]:
+    # A function of the layer, so that each patch binds its own.
     def make_for(layer: nn.Linear):
         return lambda plain: lambda x: functional.linear(x, layer.weight.T, layer.bias)
 
@@ -85,35 +91,39 @@ def _kernel_flipped(scene: Scene) -> tuple[Patch, ...]:
     del scene
 
     def make(plain):
-        return lambda layer, x, weight, bias: plain(layer, x, weight.flip(2, 3), bias)
+        return lambda x, kernel, *args: plain(x, kernel.flip(2, 3), *args)
 
-    return (Patch(nn.Conv2d, "_conv_forward", make),)
+    return (Patch(convolution, "conv", make),)
 
 
 def _padding_asymmetric(scene: Scene) -> tuple[Patch, ...]:
-    """TensorFlow's: as many rows and columns as windows at every second position need,
-    the odd one at the end."""
+    """Plants TensorFlow's padding of stride 2."""
     del scene
 
     def make(plain):
-        def conv_forward(layer, x, weight, bias):
-            (padding, _), (stride, _) = layer.padding, layer.stride
+        def conv(x, kernel, bias, stride, padding):
             if stride == 1 or not padding:
-                return plain(layer, x, weight, bias)
-            needed = [
-                max(layer.kernel_size[0] - stride + -size % stride, 0)
-                for size in x.shape[2:]
-            ]
-            sides = [
-                side
-                for rows in reversed(needed)
-                for side in (rows // 2, rows - rows // 2)
-            ]
-            return functional.conv2d(functional.pad(x, sides), weight, bias, stride)
+                return plain(x, kernel, bias, stride, padding)
+            height, width = (
+                _same_padding(length, size, stride)
+                for length, size in zip(x.shape[1:3], kernel.shape[2:])
+            )
+            # torch counts the padded axes from the last: channels, width, height.
+            padded = functional.pad(x, (0, 0, *width, *height))
+            return plain(padded, kernel, bias, stride, 0)
 
-        return conv_forward
+        return conv
 
-    return (Patch(nn.Conv2d, "_conv_forward", make),)
+    return (Patch(convolution, "conv", make),)
+
+
+def _same_padding(length: int, size: int, stride: int) -> tuple[int, int]:
+    """Zeros before and after, as many as windows at every position need.
+
+    An odd one is at the end.
+    """
+    needed = max(size - stride + -length % stride, 0)
+    return needed // 2, needed - needed // 2
 
 
 def _visible(see: Callable[[torch.Tensor], torch.Tensor]):
@@ -142,24 +152,17 @@ def _embedding_scaled(scene: Scene) -> tuple[Patch, ...]:
 
 
 def _positions_missing(scene: Scene) -> tuple[Patch, ...]:
-    """Times 0, so that the table still has a gradient."""
     del scene
 
     def make(plain):
         def embed(model, x):
-            positions = model.positions.weight[: x.shape[1]]
-            return (
-                model.embedding(x if model.num_tokens else x.flatten(2)) + 0 * positions
-            )
+            embedded = model.embedding(x if model.num_tokens else x.flatten(2))
+            # Times 0 instead of left out, so that the table still has a gradient.
+            return embedded + 0 * model.positions.weight[: x.shape[1]]
 
         return embed
 
-    return (Patch(transformer.Transformer, "_embed", make),)
-
-
-def _normalization(name: str, make: Callable):
-    """Plants another value of a name in the module `normalization`."""
-    return lambda scene: (Patch(normalization, name, make),)
+    return (Patch(transformer.Transformer, "embed", make),)
 
 
 def _normalizes(kind: str):
@@ -172,26 +175,24 @@ def _is(*models: str):
 
 
 def _uses_gelu(experiment: Experiment) -> bool:
-    return experiment.model in TRANSFORMERS or (
-        experiment.activation == "gelu" and experiment.model in ("mlp", "cnn")
-    )
+    if experiment.model in TRANSFORMERS:
+        return True
+    return experiment.activation == "gelu" and experiment.model in ("mlp", "cnn")
 
 
 def _has_square_kernel(experiment: Experiment) -> bool:
-    sizes = experiment.hidden_sizes
-    return experiment.model in TRANSFORMERS or (
-        experiment.model in ("mlp", "cnn")
-        and any(a == b for a, b in itertools.pairwise(sizes))
-    )
+    if experiment.model in TRANSFORMERS:
+        return True
+    pairs = itertools.pairwise(experiment.hidden_sizes)
+    return experiment.model in ("mlp", "cnn") and any(a == b for a, b in pairs)
 
 
-_BATCH, _LAYER = (
-    "--normalization=batch or --model=resnet",
-    "--normalization=layer or a transformer",
-)
+_BATCH = "--normalization=batch or --model=resnet"
+_LAYER = "--normalization=layer or a transformer"
 _ANY_TRANSFORMER = "--model=transformer or transformer_encoder"
 
 FAULTS = [
+    # Activation and normalization.
     Fault(
         "gelu_tanh", STEP, "--activation=gelu or a transformer", _uses_gelu, _gelu_tanh
     ),
@@ -226,6 +227,7 @@ FAULTS = [
     Fault(
         "layer_norm_epsilon", STEP, _LAYER, _normalizes("layer"), _layer_norm_epsilon
     ),
+    # Recurrence.
     Fault("lstm_gate_order", STEP, "--model=lstm", _is("lstm"), recurrent(reordered)),
     Fault(
         "lstm_forget_bias", STEP, "--model=lstm", _is("lstm"), recurrent(remembering)
@@ -244,6 +246,7 @@ FAULTS = [
         _is(*RECURRENT),
         recurrent(without_second_bias),
     ),
+    # Kernels and their layout.
     Fault(
         "flatten_order",
         STEP,
@@ -268,6 +271,7 @@ FAULTS = [
     Fault(
         "padding_asymmetric", STEP, "--model=resnet", _is("resnet"), _padding_asymmetric
     ),
+    # Attention and embedding.
     Fault(
         "causal_mask_off_by_one",
         STEP,

@@ -1,5 +1,7 @@
-"""Faults in the loss and its gradients: scale, reduction, accumulation, dropout, what
-the forward pass starts from."""
+"""Faults in the loss and its gradients: scale, reduction, accumulation, dropout.
+
+The plants come first, then what experiments they need, then the table.
+"""
 
 import os
 from collections.abc import Callable
@@ -18,10 +20,11 @@ from torch_ref.models import cnn, mlp, rnn, transformer
 
 
 def _unscaled_twice(scene: Scene) -> tuple[Patch, ...]:
-    """By the scale that the loss had, before DeepSpeed may raise it and before it
-    clips."""
-    optimizer, held = scene.engine.optimizer, {}
+    optimizer = scene.engine.optimizer
+    held: dict[str, float] = {}
 
+    # The scale that the loss had: DeepSpeed may raise it within the step, before it
+    # clips (MISMATCHES D3).
     def make_step(plain):
         def step(engine, number):
             held["scale"] = engines.loss_scale(engine)
@@ -31,25 +34,28 @@ def _unscaled_twice(scene: Scene) -> tuple[Patch, ...]:
 
     def make_unscale(plain):
         def unscale(flat_grads, norm):
-            return plain(
-                [flat.div_(held["scale"]) for flat in flat_grads], norm / held["scale"]
-            )
+            divided = [flat.div_(held["scale"]) for flat in flat_grads]
+            return plain(divided, norm / held["scale"])
 
         return unscale
 
-    return Patch(engines, "step", make_step), Patch(
-        optimizer, "unscale_and_clip_grads", make_unscale
+    return (
+        Patch(engines, "step", make_step),
+        Patch(optimizer, "unscale_and_clip_grads", make_unscale),
     )
 
 
 def _loss_times(factor: Callable[[Experiment, torch.Tensor], float]):
-    """Plants a loss that is multiplied by factor(experiment, samples of the global
-    batch)."""
+    """Plants a loss that is multiplied by a factor.
+
+    Args:
+      factor: (experiment, number of samples of the global batch) -> factor.
+    """
 
     def make(plain):
-        def objective(experiment, model, batch, step, rank, world_size, part=0):
+        def objective(experiment, model, batch, step, rank, world_size, *microbatch):
             samples = train_step.sum_over(batch.weights.sum(), world_size)
-            loss = plain(experiment, model, batch, step, rank, world_size, part)
+            loss = plain(experiment, model, batch, step, rank, world_size, *microbatch)
             return loss * factor(experiment, samples)
 
         return objective
@@ -58,22 +64,17 @@ def _loss_times(factor: Callable[[Experiment, torch.Tensor], float]):
 
 
 def _gradients_times(factor: Callable[[Experiment, bool], float]):
-    """Plants gradients that are multiplied, while the loss that is reported is not.
+    """Plants gradients that are multiplied by a factor; the reported loss is not.
 
     Args:
-      factor: (experiment, whether this is the last part of a step) -> number.
+      factor: (experiment, True for the last microbatch of a step) -> factor.
     """
 
     def plant(scene: Scene) -> tuple[Patch, ...]:
         def make(plain):
             def backward(engine, loss):
-                plain(
-                    engine,
-                    loss
-                    * factor(
-                        scene.experiment, engine.is_gradient_accumulation_boundary()
-                    ),
-                )
+                is_last = engine.is_gradient_accumulation_boundary()
+                plain(engine, loss * factor(scene.experiment, is_last))
 
             return backward
 
@@ -83,22 +84,22 @@ def _gradients_times(factor: Callable[[Experiment, bool], float]):
 
 
 def _gradients_not_zeroed(scene: Scene) -> tuple[Patch, ...]:
+    # Importing DeepSpeed takes seconds.
     from deepspeed.utils import safe_set_full_grad
 
     held: dict[str, torch.Tensor] = {}
 
     def make(plain):
         def backward(experiment, engine, *args):
-            loss, scale = plain(experiment, engine, *args), engines.loss_scale(engine)
-            for name, grad in (
-                engines.gradients(engine).items() if held and scene.has_begun else ()
-            ):
-                safe_set_full_grad(
-                    engine.module.get_parameter(name), (grad + held[name]) * scale
-                )
-            held.update(
-                {name: grad.clone() for name, grad in engines.gradients(engine).items()}
-            )
+            loss = plain(experiment, engine, *args)
+            scale = engines.loss_scale(engine)
+            if held and scene.has_begun:
+                for name, grad in engines.gradients(engine).items():
+                    param = engine.module.get_parameter(name)
+                    # engines.gradients unscales, DeepSpeed holds scaled gradients.
+                    safe_set_full_grad(param, (grad + held[name]) * scale)
+            for name, grad in engines.gradients(engine).items():
+                held[name] = grad.clone()
             return loss
 
         return backward
@@ -116,6 +117,7 @@ def _stale_parameters(scene: Scene) -> tuple[Patch, ...]:
             if held and scene.has_begun:
                 _assign(params, held)
             loss = plain(experiment, engine, *args)
+            # The update starts from the fresh parameters.
             _assign(params, fresh)
             held[:] = fresh
             return loss
@@ -136,26 +138,24 @@ def _dropout_not_divided(scene: Scene) -> tuple[Patch, ...]:
     def make(plain):
         def dropout(x, rate, layer, source):
             kept = plain(x, rate, layer, source)
-            return (
-                kept if source is None or rate == 0 else kept * x.new_tensor(1 - rate)
-            )
+            if source is None or rate == 0:
+                return kept
+            return kept * x.new_tensor(1 - rate)
 
         return dropout
 
-    return tuple(
-        Patch(module, "dropout", make) for module in (mlp, cnn, rnn, transformer)
-    )
+    # Each of these modules has imported the function under its own name.
+    modules = (mlp, cnn, rnn, transformer)
+    return tuple(Patch(module, "dropout", make) for module in modules)
 
 
 def _dropout_mask_reused(scene: Scene) -> tuple[Patch, ...]:
     del scene
-    return (
-        Patch(
-            train_step,
-            "mask_source",
-            lambda plain: lambda seed, step, *args: plain(seed, 0, *args),
-        ),
-    )
+
+    def make(plain):
+        return lambda seed, step, *args: plain(seed, 0, *args)
+
+    return (Patch(train_step, "mask_source", make),)
 
 
 def _probabilities_as_logits(scene: Scene) -> tuple[Patch, ...]:
@@ -176,8 +176,7 @@ def _probabilities_as_logits(scene: Scene) -> tuple[Patch, ...]:
 
 
 def _in_bf16(scene: Scene) -> tuple[Patch, ...]:
-    """What autocast does: matrix products and convolutions in bfloat16, everything else
-    as it was."""
+    """Plants autocast: matrix products and convolutions in bfloat16, nothing else."""
     del scene
 
     def make(plain):
@@ -202,11 +201,13 @@ def _accumulates(experiment: Experiment) -> bool:
 
 
 def world_size() -> int:
-    """Ranks of the launcher; 1 without one."""
+    """Returns the number of ranks of the launcher; 1 without one."""
+    # Asked before the process group exists.
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 FAULTS = [
+    # Scale and reduction.
     Fault("unscaled_twice", STEP, "--precision=fp16", is_fp16, _unscaled_twice),
     Fault(
         "loss_summed",
@@ -229,6 +230,7 @@ FAULTS = [
         always,
         _loss_times(lambda experiment, samples: samples / experiment.batch_size),
     ),
+    # Accumulation and ranks.
     Fault(
         "accumulation_not_averaged",
         STEP,
@@ -250,6 +252,7 @@ FAULTS = [
         lambda e: world_size() > 1,
         _gradients_times(lambda experiment, is_last: world_size()),
     ),
+    # What is left of the step before.
     Fault(
         "gradients_not_zeroed",
         STEP,
@@ -259,6 +262,7 @@ FAULTS = [
         watches=1,
     ),
     Fault("stale_parameters", STEP, "nothing", always, _stale_parameters, watches=1),
+    # Forward pass.
     Fault(
         "dropout_not_divided",
         STEP,

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 
 from jaxnn.experiment.flags.config import Experiment
@@ -12,28 +11,25 @@ from torch_ref import engine as engines
 from torch_ref.faults.fault import STEP, Fault, Scene
 from torch_ref.faults.objective import world_size
 from torch_ref.faults.schedule import is_fp16, is_half
+from torch_ref.optimizers import adam_settings
 from torch_ref.precision import DTYPES
 
 ADAM = ("adam", "adamw")
+
 CLIP_EPS = 1e-6
+"""DeepSpeed's constant beside the norm that clipping divides by."""
 
 Direction = Callable[[Experiment, torch.Tensor, dict[str, Any]], torch.Tensor]
-"""(experiment, gradient with the penalties, the optimizer's state after its update) ->
-direction."""
+"""(experiment, gradient with penalties, state after the update) -> direction."""
+
+Change = Callable[
+    [Scene, dict[str, Any], torch.nn.Parameter, torch.Tensor], torch.Tensor
+]
+"""(scene, parameter group, parameter after the step, its value before) -> new value."""
 
 
-def _after_step(
-    change: Callable[
-        [Scene, dict[str, Any], torch.nn.Parameter, torch.Tensor], torch.Tensor
-    ],
-):
-    """Plants an optimizer that updates its state as ever, and its parameters in another
-    way.
-
-    Args:
-      change: (scene, parameter group, parameter after the step, its value before) ->
-        its value after.
-    """
+def _after_step(change: Change):
+    """Plants another update of the parameters; the state is updated as before."""
 
     def plant(scene: Scene) -> tuple[Patch, ...]:
         optimizer = engines.wrapped(scene.engine)
@@ -63,15 +59,14 @@ def _along(direction: Direction):
     """Plants w <- w - lr (direction + weight_decay w), the last term in AdamW alone."""
 
     def change(scene, group, param, start):
-        experiment, decay = scene.experiment, group["weight_decay"]
-        is_decoupled = experiment.optimizer == "adamw"
-        grad = param.grad if is_decoupled else param.grad + decay * start
-        towards = direction(
-            experiment, grad, engines.wrapped(scene.engine).state[param]
-        )
-        return start - group["lr"] * (
-            towards + decay * start if is_decoupled else towards
-        )
+        experiment = scene.experiment
+        decay = group["weight_decay"] * start
+        state = engines.wrapped(scene.engine).state[param]
+        if experiment.optimizer == "adamw":
+            towards = direction(experiment, param.grad, state) + decay
+        else:
+            towards = direction(experiment, param.grad + decay, state)
+        return start - group["lr"] * towards
 
     return _after_step(change)
 
@@ -81,9 +76,11 @@ def _eps_inside(
 ) -> torch.Tensor:
     if experiment.optimizer in ADAM:
         first, second = _corrected(experiment, state, int(state["step"]))
-        return first / torch.sqrt(second + _adam_settings(experiment)[2])
+        *_, eps = adam_settings(experiment)
+        return first / torch.sqrt(second + eps)
     if experiment.optimizer == "rmsprop":
         return grad / torch.sqrt(state["square_avg"] + experiment.rmsprop_eps)
+    # optax's scale_by_rss leaves a parameter alone whose sum is 0.
     total = state["sum"]
     return torch.where(total > 0, grad / torch.sqrt(total + experiment.adagrad_eps), 0)
 
@@ -92,9 +89,8 @@ def _uncorrected(
     experiment: Experiment, grad: torch.Tensor, state: dict[str, Any]
 ) -> torch.Tensor:
     del grad
-    return state["exp_avg"] / (
-        torch.sqrt(state["exp_avg_sq"]) + _adam_settings(experiment)[2]
-    )
+    *_, eps = adam_settings(experiment)
+    return state["exp_avg"] / (torch.sqrt(state["exp_avg_sq"]) + eps)
 
 
 def _corrected_late(
@@ -102,27 +98,21 @@ def _corrected_late(
 ) -> torch.Tensor:
     del grad
     first, second = _corrected(experiment, state, int(state["step"]) + 1)
-    return first / (torch.sqrt(second) + _adam_settings(experiment)[2])
+    *_, eps = adam_settings(experiment)
+    return first / (torch.sqrt(second) + eps)
 
 
 def _corrected(
     experiment: Experiment, state: dict[str, Any], updates: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    b1, b2, _ = _adam_settings(experiment)
+    """Adam's two moments, corrected for a number of updates."""
+    b1, b2, _ = adam_settings(experiment)
     return state["exp_avg"] / (1 - b1**updates), state["exp_avg_sq"] / (1 - b2**updates)
-
-
-def _adam_settings(experiment: Experiment) -> tuple[float, float, float]:
-    """Adam's two decays and eps, as FusedAdam rounds them."""
-    rounded = np.float32 if experiment.fused_adam else float
-    return tuple(
-        float(rounded(x))
-        for x in (experiment.adam_b1, experiment.adam_b2, experiment.adam_eps)
-    )
 
 
 def _decay_without_rate(scene, group, param, start) -> torch.Tensor:
     del scene
+    # The optimizer has subtracted lr weight_decay w already.
     return param + (group["lr"] - 1) * group["weight_decay"] * start
 
 
@@ -139,19 +129,20 @@ def _clipping(clip: Callable[[torch.Tensor, torch.Tensor, float, float], torch.T
     """Plants another clipping in place of DeepSpeed's `unscale_and_clip_grads`.
 
     Args:
-      clip: (unscaled gradient of one parameter, norm of all of them, largest norm, loss
-        scale) -> clipped.
+      clip: (unscaled gradient of one parameter, norm of all gradients, largest norm,
+        loss scale) -> clipped gradient.
     """
 
     def plant(scene: Scene) -> tuple[Patch, ...]:
-        optimizer, largest = scene.engine.optimizer, scene.experiment.clip_norm
+        optimizer = scene.engine.optimizer
+        largest = scene.experiment.clip_norm
 
         def unscale_and_clip(flat_grads, scaled_norm):
             scale = optimizer.loss_scale
-            for grad in (
-                part for flat in flat_grads for part in _by_parameter(optimizer, flat)
-            ):
-                grad.copy_(clip(grad / scale, scaled_norm / scale, largest, scale))
+            for flat in flat_grads:
+                for grad in _by_parameter(optimizer, flat):
+                    clipped = clip(grad / scale, scaled_norm / scale, largest, scale)
+                    grad.copy_(clipped)
 
         return (
             Patch(optimizer, "unscale_and_clip_grads", lambda plain: unscale_and_clip),
@@ -161,8 +152,7 @@ def _clipping(clip: Callable[[torch.Tensor, torch.Tensor, float, float], torch.T
 
 
 def _by_parameter(optimizer: Any, flat: torch.Tensor) -> list[torch.Tensor]:
-    """The parts of a group's flat gradients that belong to one parameter each, as
-    views; padding is left out."""
+    """Splits a group's flat gradient into views, one a parameter, without padding."""
     group = next(
         params
         for params, masters in zip(
@@ -170,6 +160,7 @@ def _by_parameter(optimizer: Any, flat: torch.Tensor) -> list[torch.Tensor]:
         )
         if masters.grad is flat
     )
+    # A parameter without a mapping lies in another rank's partition.
     places = [
         param._hp_mapping.get_hp_fragment_address()
         for param in group
@@ -184,6 +175,7 @@ def _clipped(grad: torch.Tensor, norm: torch.Tensor, largest: float) -> torch.Te
 
 
 FAULTS = [
+    # The rule.
     Fault(
         "eps_inside_root",
         STEP,
@@ -212,6 +204,7 @@ FAULTS = [
         lambda e: e.optimizer == "adamw" and e.weight_decay > 0,
         _after_step(_decay_without_rate),
     ),
+    # Clipping.
     Fault(
         "clip_without_eps",
         STEP,
@@ -257,6 +250,7 @@ FAULTS = [
             lambda grad, norm, largest, scale: grad / ((norm + CLIP_EPS) / largest)
         ),
     ),
+    # Masters.
     Fault(
         "half_precision_masters",
         STEP,

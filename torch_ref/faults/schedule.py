@@ -1,5 +1,7 @@
-"""Faults in what follows from the flags alone: learning rates, loss scales, counters,
-batches, carried state."""
+"""Faults in what follows from the flags alone, and in the state between steps.
+
+Learning rates, loss scales, counters, batches; masters and moments.
+"""
 
 from collections.abc import Callable
 
@@ -14,21 +16,22 @@ from torch_ref.faults.fault import EVENT, START, STEP, Fault, Scene
 from torch_ref.optimizers import MOMENT_KEYS
 
 STARTS_AT_ZERO = ("momentum", "nesterov", "ema_momentum", "adam", "adamw", "rmsprop")
+"""Optimizers whose moments start at zero; adagrad's start at `--adagrad_initial`."""
 
 
 def always(experiment: Experiment) -> bool:
-    """Every experiment has it."""
+    """Returns True: every experiment has what the fault needs."""
     del experiment
     return True
 
 
 def is_fp16(experiment: Experiment) -> bool:
-    """Whether a loss scale acts."""
+    """Returns True if there is a loss scale."""
     return experiment.precision == "fp16"
 
 
 def is_half(experiment: Experiment) -> bool:
-    """Whether the forward pass is computed in another format than the masters'."""
+    """Returns True if the compute dtype is narrower than the masters'."""
     return experiment.precision in ("fp16", "bf16")
 
 
@@ -37,8 +40,11 @@ def _has_schedule(experiment: Experiment) -> bool:
 
 
 def _with_rate(place: Callable[[Scene], int]):
-    """Plants a learning rate from another place of the table, which ends where the
-    table ends."""
+    """Plants a learning rate from another place of the table.
+
+    Args:
+      place: scene -> index, which is clipped to the table.
+    """
 
     def plant(scene: Scene) -> tuple[Patch, ...]:
         def make(plain):
@@ -53,6 +59,7 @@ def _with_rate(place: Callable[[Scene], int]):
 
             return train_step
 
+        # Both modules have imported the function under its own name.
         return tuple(Patch(module, "train_step", make) for module in (train, recording))
 
     return plant
@@ -67,6 +74,8 @@ def _masters_not_rounded(scene: Scene) -> tuple[Patch, ...]:
 
     def make(plain):
         def initialize(model, *args):
+            # DeepSpeed rounds the model in place, and its masters with it
+            # (MISMATCHES D5).
             drawn = {
                 name: param.detach().clone() for name, param in model.named_parameters()
             }
@@ -80,7 +89,7 @@ def _masters_not_rounded(scene: Scene) -> tuple[Patch, ...]:
 
 
 def _weights_reloaded(scene: Scene) -> tuple[Patch, ...]:
-    """Puts back masters and the copies that the forward pass reads."""
+    """Puts the initial masters back, and the copies that the forward pass reads."""
     _set_masters(scene.engine, scene.initial)
     for name, param in scene.engine.module.named_parameters():
         param.data.copy_(scene.initial[name])
@@ -88,6 +97,7 @@ def _weights_reloaded(scene: Scene) -> tuple[Patch, ...]:
 
 
 def _set_masters(engine, masters) -> None:
+    # Importing DeepSpeed takes seconds.
     from deepspeed.utils import safe_set_full_fp32_param
 
     for name, param in engine.module.named_parameters():
@@ -95,24 +105,32 @@ def _set_masters(engine, masters) -> None:
 
 
 def _moments_reset(scene: Scene) -> tuple[Patch, ...]:
+    keys = MOMENT_KEYS[scene.experiment.optimizer].values()
     for state in engines.wrapped(scene.engine).state.values():
-        for key in MOMENT_KEYS[scene.experiment.optimizer].values():
+        for key in keys:
             state[key].zero_()
     return ()
 
 
 def _with_order(order: Callable):
-    """Plants another order of the samples: order(plain) -> a function like
-    `batches.epoch_order`."""
+    """Plants another order of the samples.
+
+    Args:
+      order: plain `batches.epoch_order` -> the one in its place.
+    """
     return lambda scene: (Patch(batches, "epoch_order", order),)
 
 
-def _scale_grows_early(scene: Scene) -> tuple[Patch, ...]:
-    """The scaler is told that it has had a clean step more.
+def _not_shuffled(plain):
+    return lambda samples, seed, epoch: np.arange(samples, dtype=np.int32)
 
-    It doubles the scale once the step is over, as others do, so that this step's
-    gradients are not halved (MISMATCHES D3), which is another fault.
-    """
+
+def _first_order(plain):
+    return lambda samples, seed, epoch: plain(samples, seed, 0)
+
+
+def _scale_grows_early(scene: Scene) -> tuple[Patch, ...]:
+    """Plants a scaler that counts one clean step more than there was."""
     scaler = scene.engine.optimizer.loss_scaler
     doubled: list[float] = []
 
@@ -121,13 +139,16 @@ def _scale_grows_early(scene: Scene) -> tuple[Patch, ...]:
             before = scaler.cur_scale
             scaler.last_overflow_iter -= 1
             plain(overflow)
-            scaler.last_overflow_iter += not overflow  # an overflow has set it anew
+            # An overflow has set it anew.
+            scaler.last_overflow_iter += not overflow
             if scaler.cur_scale > before:
                 doubled.append(scaler.cur_scale)
                 scaler.cur_scale = before
 
         return update_scale
 
+    # The scale doubles once the step is over, as in other libraries, so that this
+    # step's gradients are not halved: that is another fault (MISMATCHES D3).
     def make_step(plain):
         def step(engine, number):
             skipped = plain(engine, number)
@@ -136,12 +157,14 @@ def _scale_grows_early(scene: Scene) -> tuple[Patch, ...]:
 
         return step
 
-    return Patch(scaler, "update_scale", make_update_scale), Patch(
-        engines, "step", make_step
+    return (
+        Patch(scaler, "update_scale", make_update_scale),
+        Patch(engines, "step", make_step),
     )
 
 
 FAULTS = [
+    # Learning rates and counters.
     Fault(
         "learning_rate_early",
         STEP,
@@ -170,6 +193,7 @@ FAULTS = [
         is_fp16,
         _skipped_steps_counted,
     ),
+    # Masters and moments.
     Fault(
         "masters_not_rounded",
         START,
@@ -185,24 +209,22 @@ FAULTS = [
         lambda e: e.optimizer in STARTS_AT_ZERO,
         _moments_reset,
     ),
+    # Order of the samples.
     Fault(
         "not_shuffled",
         START,
         "nothing",
         always,
-        _with_order(
-            lambda plain: (
-                lambda samples, seed, epoch: np.arange(samples, dtype=np.int32)
-            )
-        ),
+        _with_order(_not_shuffled),
     ),
     Fault(
         "same_order_every_epoch",
         START,
         "nothing",
         always,
-        _with_order(lambda plain: lambda samples, seed, epoch: plain(samples, seed, 0)),
+        _with_order(_first_order),
     ),
+    # Loss scale.
     Fault(
         "scale_grows_early",
         STEP,

@@ -1,4 +1,4 @@
-"""Networks by name. Twin of jaxnn/models."""
+"""Networks by name. Twin of jaxnn/models/__init__.py."""
 
 import math
 from collections.abc import Callable
@@ -19,73 +19,79 @@ from torch_ref.models.transformer import Transformer
 
 
 def build(experiment: Experiment, signature: Signature) -> nn.Module:
-    """The experiment's network, initialized: `module(inputs, masks) -> outputs`.
+    """Returns the network of an experiment, called with (inputs, masks).
 
     Args:
-      experiment: its model flags.
-      signature: shapes of the data's inputs and outputs.
+      experiment: model flags.
+      signature: shapes of the inputs and outputs of the data.
     """
     model = MODELS[experiment.model](experiment, signature)
-    start = INITIALIZERS[experiment.initializer]
+    initializer = INITIALIZERS[experiment.initializer]
+    # Embeddings and normalizations keep the start that their modules give them.
     for layer in model.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
-            start.kernel(layer.weight)
+            initializer.kernel(layer.weight)
             if layer.bias is not None:
-                start.bias(layer.weight[0].numel())(layer.bias)
+                fan_in = layer.weight[0].numel()
+                initializer.bias(fan_in)(layer.bias)
         elif isinstance(layer, nn.RNNBase):
-            rnn.initialize(layer, start)
+            rnn.initialize(layer, initializer)
     return model
 
 
 def _linear(experiment: Experiment, signature: Signature) -> nn.Module:
-    return Linear(math.prod(signature.input_shape), signature.num_outputs)
+    return Linear(
+        num_inputs=math.prod(signature.input_shape),
+        num_outputs=signature.num_outputs,
+    )
 
 
 def _mlp(experiment: Experiment, signature: Signature) -> nn.Module:
     return MLP(
-        math.prod(signature.input_shape),
-        experiment.hidden_sizes,
-        signature.num_outputs,
-        _activation(experiment),
-        experiment.dropout_rates,
-        experiment.normalization,
+        num_inputs=math.prod(signature.input_shape),
+        hidden_sizes=experiment.hidden_sizes,
+        num_outputs=signature.num_outputs,
+        activation=_activation(experiment),
+        dropout_rates=experiment.dropout_rates,
+        normalization=experiment.normalization,
     )
 
 
 def _cnn(experiment: Experiment, signature: Signature) -> nn.Module:
     return CNN(
-        signature.input_shape,
-        experiment.channels,
-        experiment.kernel_size,
-        experiment.pool,
-        experiment.hidden_sizes,
-        signature.num_outputs,
-        _activation(experiment),
-        experiment.normalization,
-        experiment.dropout_rates,
+        image_shape=signature.input_shape,
+        channels=experiment.channels,
+        kernel_size=experiment.kernel_size,
+        pool=experiment.pool,
+        hidden_sizes=experiment.hidden_sizes,
+        num_outputs=signature.num_outputs,
+        activation=_activation(experiment),
+        normalization=experiment.normalization,
+        dropout_rates=experiment.dropout_rates,
     )
 
 
 def _resnet(experiment: Experiment, signature: Signature) -> nn.Module:
     return ResNet(
-        signature.input_shape[-1], experiment.resnet_depth, signature.num_outputs
+        num_inputs=signature.input_shape[-1],
+        depth=experiment.resnet_depth,
+        num_outputs=signature.num_outputs,
     )
 
 
 def _recurrent(experiment: Experiment, signature: Signature) -> nn.Module:
     return Recurrent(
-        signature.input_shape[-1],
-        experiment.model,
-        experiment.hidden_sizes,
-        signature.num_outputs,
-        signature.num_tokens,
-        signature.per_step,
-        experiment.dropout_rates,
+        num_inputs=signature.input_shape[-1],
+        cell=experiment.model,
+        hidden_sizes=experiment.hidden_sizes,
+        num_outputs=signature.num_outputs,
+        num_tokens=signature.num_tokens,
+        per_step=signature.per_step,
+        dropout_rates=experiment.dropout_rates,
     )
 
 
 def _transformer(experiment: Experiment, signature: Signature) -> nn.Module:
-    is_decoder = experiment.model == "transformer"
     return Transformer(
         num_inputs=math.prod(signature.input_shape[1:]),
         num_tokens=signature.num_tokens,
@@ -93,9 +99,10 @@ def _transformer(experiment: Experiment, signature: Signature) -> nn.Module:
         num_layers=experiment.num_layers,
         width=experiment.width,
         num_heads=experiment.num_heads,
+        # Four times the width, as Vaswani et al. 2017, unless the flag says otherwise.
         mlp_width=experiment.mlp_width or 4 * experiment.width,
         max_length=signature.input_shape[0],
-        causal=is_decoder,
+        causal=experiment.model == "transformer",
         per_step=signature.per_step,
         dropout_rate=experiment.dropout_rates[0] if experiment.dropout_rates else 0.0,
     )
@@ -105,6 +112,7 @@ def _activation(experiment: Experiment) -> activations.Activation:
     return activations.build(experiment.activation, experiment.leaky_relu_alpha)
 
 
+# The perceptron and logistic regression are the linear network under another loss.
 MODELS: dict[str, Callable[[Experiment, Signature], nn.Module]] = {
     "linear": _linear,
     "perceptron": _linear,

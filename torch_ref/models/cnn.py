@@ -1,34 +1,29 @@
 """Convolutional network. Twin of jaxnn/models/cnn.py."""
 
-import math
-
-import torch
+from torch import Tensor as Array
 from torch import nn
 
 from torch_ref.activations import Activation
 from torch_ref.dropout import MaskSource, dropout
 from torch_ref.models.convolution import Conv, average_pool, max_pool
-from torch_ref.models.normalization import normalize
+from torch_ref.models.normalization import norm_layer
 
 
 class CNN(nn.Module):
-    """pool(activation(normalize(conv(x)))) for each channel count, then an MLP of the
-    flattened image.
-
-    A pooling halves height and width (LeCun et al. 1998) and is left out once one of
-    them is 1.
+    """Layers pool(activation(normalize(conv(x)))), then an MLP of the flattened image.
 
     Args:
       image_shape: (height, width, channels) of the input.
-      channels: of each convolution, `conv_0` and so on; its normalization is `norm_0`.
+      channels: channels of the convolutions, `conv_0` and so on; their normalizations
+        are `norm_0` and so on.
       kernel_size: height and width of the kernels, odd.
       pool: "max" or "average".
-      hidden_sizes: units of each hidden layer, `hidden_0` and so on; its normalization
-        is `hidden_norm_0`.
+      hidden_sizes: units of the hidden layers, `hidden_0` and so on; their
+        normalizations are `hidden_norm_0` and so on.
       num_outputs: width of the output.
-      activation: of convolutions and hidden layers.
+      activation: activation of convolutions and hidden layers.
       normalization: "none", "batch" or "layer".
-      dropout_rates: one per hidden layer, or empty.
+      dropout_rates: one rate per hidden layer, or empty.
     """
 
     def __init__(
@@ -44,51 +39,57 @@ class CNN(nn.Module):
         dropout_rates: tuple[float, ...],
     ):
         super().__init__()
-        self.num_convolutions, self.num_hidden, self.pool = (
-            len(channels),
-            len(hidden_sizes),
-            POOLS[pool],
-        )
-        self.activation, self.dropout_rates = activation, dropout_rates
-        for layer, (fan_in, size) in enumerate(
-            zip((image_shape[-1], *channels), channels)
-        ):
-            self.add_module(f"conv_{layer}", Conv(fan_in, size, kernel_size))
-            self.add_module(f"norm_{layer}", normalize(normalization, size))
-        widths = (_flattened(image_shape, channels), *hidden_sizes)
-        for layer, (fan_in, size) in enumerate(zip(widths, hidden_sizes)):
-            self.add_module(f"hidden_{layer}", nn.Linear(fan_in, size))
-            self.add_module(f"hidden_norm_{layer}", normalize(normalization, size))
+        self.channels = channels
+        self.pool = pool
+        self.hidden_sizes = hidden_sizes
+        self.activation = activation
+        self.dropout_rates = dropout_rates
+
+        # flax's names, which params_io maps; a ModuleList would number its modules.
+        depths = (image_shape[-1], *channels)
+        for layer, size in enumerate(channels):
+            self.add_module(f"conv_{layer}", Conv(depths[layer], size, kernel_size))
+            self.add_module(f"norm_{layer}", norm_layer(normalization, size))
+
+        widths = (_flattened_size(image_shape, channels), *hidden_sizes)
+        for layer, size in enumerate(hidden_sizes):
+            self.add_module(f"hidden_{layer}", nn.Linear(widths[layer], size))
+            self.add_module(f"hidden_norm_{layer}", norm_layer(normalization, size))
         self.output = nn.Linear(widths[-1], num_outputs)
 
-    def forward(self, x: torch.Tensor, masks: MaskSource | None = None) -> torch.Tensor:
-        """[batch, height, width, channels] -> [batch, num_outputs]; without `masks`
-        nothing is dropped."""
-        for layer in range(self.num_convolutions):
+    def forward(self, x: Array, masks: MaskSource | None = None) -> Array:
+        """[batch, height, width, channels] -> [batch, num_outputs].
+
+        Args:
+          x: images.
+          masks: training context, or None outside training.
+        """
+        for layer, _ in enumerate(self.channels):
             x = self.get_submodule(f"conv_{layer}")(x)
-            x = self.activation(self.get_submodule(f"norm_{layer}")(x, masks))
-            x = self.pool(x, 2) if min(x.shape[1:3]) > 1 else x
+            x = self.get_submodule(f"norm_{layer}")(x, masks)
+            x = self.activation(x)
+            # A pooling halves height and width (LeCun et al. 1998), until one is 1.
+            x = POOLS[self.pool](x, 2) if min(x.shape[1:3]) > 1 else x
+
         x = x.flatten(1)
-        for layer in range(self.num_hidden):
+        for layer, _ in enumerate(self.hidden_sizes):
             x = self.get_submodule(f"hidden_{layer}")(x)
-            x = self.activation(self.get_submodule(f"hidden_norm_{layer}")(x, masks))
-            x = dropout(
-                x,
-                self.dropout_rates[layer] if self.dropout_rates else 0.0,
-                layer,
-                masks,
-            )
+            x = self.get_submodule(f"hidden_norm_{layer}")(x, masks)
+            x = self.activation(x)
+            rate = self.dropout_rates[layer] if self.dropout_rates else 0.0
+            x = dropout(x, rate, layer, masks)
         return self.output(x)
 
 
-def _flattened(image_shape: tuple[int, ...], channels: tuple[int, ...]) -> int:
-    """Numbers of the image after the last pooling; `channels` of each convolution."""
+def _flattened_size(image_shape: tuple[int, ...], channels: tuple[int, ...]) -> int:
+    """Returns the numbers of an image after the last convolution and pooling."""
     height, width, _ = image_shape
     for _ in channels:
-        height, width = (
-            (height // 2, width // 2) if min(height, width) > 1 else (height, width)
-        )
-    return math.prod((height, width, (*image_shape, *channels)[-1]))
+        if min(height, width) > 1:
+            height //= 2
+            width //= 2
+    depth = (*image_shape, *channels)[-1]
+    return height * width * depth
 
 
 POOLS = {"max": max_pool, "average": average_pool}

@@ -1,7 +1,9 @@
-"""One Linear layer: linear and logistic regression, the perceptron. Twin of
-jaxnn/models/linear.py."""
+"""One dense layer: linear and logistic regression, the perceptron.
 
-import torch
+Twin of jaxnn/models/linear.py.
+"""
+
+from torch import Tensor as Array
 from torch import nn
 
 from torch_ref.dropout import MaskSource
@@ -19,8 +21,7 @@ class Linear(nn.Module):
         super().__init__()
         self.output = nn.Linear(num_inputs, num_outputs)
 
-    def forward(self, x: torch.Tensor, masks: MaskSource | None = None) -> torch.Tensor:
-        """[batch, ...] -> [batch, num_outputs]; examples are flattened, `masks` is not
-        used."""
+    def forward(self, x: Array, masks: MaskSource | None = None) -> Array:
+        """[batch, ...] -> [batch, num_outputs]; examples are flattened."""
         del masks
         return self.output(x.flatten(1))

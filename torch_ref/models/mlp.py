@@ -1,23 +1,23 @@
 """Multi-layer perceptron. Twin of jaxnn/models/mlp.py."""
 
-import torch
+from torch import Tensor as Array
 from torch import nn
 
 from torch_ref.activations import Activation
 from torch_ref.dropout import MaskSource, dropout
-from torch_ref.models.normalization import normalize
+from torch_ref.models.normalization import norm_layer
 
 
 class MLP(nn.Module):
-    """a_l = dropout(activation(normalize(a_{l-1} W_l + b_l))) for each hidden layer,
-    then one Linear layer.
+    """Hidden layers dropout(activation(normalize(x W + b))), then one dense layer.
 
     Args:
-      num_inputs: width of the input.
-      hidden_sizes: units of each hidden layer.
+      num_inputs: numbers of an example.
+      hidden_sizes: units of the hidden layers, `hidden_0` and so on; their
+        normalizations are `norm_0` and so on.
       num_outputs: width of the output.
-      activation: of the hidden layers.
-      dropout_rates: one per hidden layer, or empty.
+      activation: activation of the hidden layers.
+      dropout_rates: one rate per hidden layer, or empty.
       normalization: "none", "batch" or "layer".
     """
 
@@ -31,29 +31,28 @@ class MLP(nn.Module):
         normalization: str = "none",
     ):
         super().__init__()
-        self.num_hidden, self.activation, self.dropout_rates = (
-            len(hidden_sizes),
-            activation,
-            dropout_rates,
-        )
-        for layer, (fan_in, size) in enumerate(
-            zip((num_inputs, *hidden_sizes), hidden_sizes)
-        ):
-            self.add_module(f"hidden_{layer}", nn.Linear(fan_in, size))
-            self.add_module(f"norm_{layer}", normalize(normalization, size))
+        self.hidden_sizes = hidden_sizes
+        self.activation = activation
+        self.dropout_rates = dropout_rates
+        # flax's names, which params_io maps; a ModuleList would number its modules.
+        widths = (num_inputs, *hidden_sizes)
+        for layer, size in enumerate(hidden_sizes):
+            self.add_module(f"hidden_{layer}", nn.Linear(widths[layer], size))
+            self.add_module(f"norm_{layer}", norm_layer(normalization, size))
         self.output = nn.Linear(hidden_sizes[-1], num_outputs)
 
-    def forward(self, x: torch.Tensor, masks: MaskSource | None = None) -> torch.Tensor:
-        """[batch, ...] -> [batch, num_outputs]; examples are flattened, without `masks`
-        nothing is dropped."""
+    def forward(self, x: Array, masks: MaskSource | None = None) -> Array:
+        """[batch, ...] -> [batch, num_outputs]; examples are flattened.
+
+        Args:
+          x: inputs.
+          masks: training context, or None outside training.
+        """
         x = x.flatten(1)
-        for layer in range(self.num_hidden):
+        for layer, _ in enumerate(self.hidden_sizes):
             x = self.get_submodule(f"hidden_{layer}")(x)
-            x = self.activation(self.get_submodule(f"norm_{layer}")(x, masks))
-            x = dropout(
-                x,
-                self.dropout_rates[layer] if self.dropout_rates else 0.0,
-                layer,
-                masks,
-            )
+            x = self.get_submodule(f"norm_{layer}")(x, masks)
+            x = self.activation(x)
+            rate = self.dropout_rates[layer] if self.dropout_rates else 0.0
+            x = dropout(x, rate, layer, masks)
         return self.output(x)

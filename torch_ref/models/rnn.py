@@ -1,7 +1,11 @@
-"""Elman RNN, LSTM (Hochreiter & Schmidhuber 1997), GRU (Cho et al. 2014). Twin of
-jaxnn/models/rnn.py."""
+"""Elman RNN, LSTM (Hochreiter & Schmidhuber 1997), GRU (Cho et al. 2014).
+
+Twin of jaxnn/models/rnn.py. The layers are torch's own, so that its kernels compute
+them; one module each, so that our dropout comes between them.
+"""
 
 import torch
+from torch import Tensor as Array
 from torch import nn
 
 from torch_ref.dropout import MaskSource, dropout
@@ -9,21 +13,18 @@ from torch_ref.initializers import Initializer, torch_default
 
 
 class Recurrent(nn.Module):
-    """Recurrent layers with dropout after each, and a Linear head on the last step or
-    on each one.
+    """Recurrent layers with dropout after each, and a dense head.
 
-    Tokens are embedded in hidden_sizes[0] features, which start as N(0, 1), torch's
-    default. The layers are torch's own, one module each, so that its kernels compute
-    them.
+    Tokens are embedded in hidden_sizes[0] features.
 
     Args:
       num_inputs: features of a step of real inputs.
       cell: "rnn" (tanh), "lstm" or "gru".
-      hidden_sizes: units of each layer.
+      hidden_sizes: units of the layers, `layer_0` and so on.
       num_outputs: width of the head.
-      num_tokens: vocabulary of token inputs; 0: real inputs.
-      per_step: an output at each step instead of one after the last.
-      dropout_rates: one per layer, or empty.
+      num_tokens: size of the vocabulary, or 0 if the inputs are real numbers.
+      per_step: True for an output at each step, False for one after the last.
+      dropout_rates: one rate per layer, or empty.
     """
 
     def __init__(
@@ -37,53 +38,51 @@ class Recurrent(nn.Module):
         dropout_rates: tuple[float, ...],
     ):
         super().__init__()
-        self.num_layers, self.per_step, self.dropout_rates = (
-            len(hidden_sizes),
-            per_step,
-            dropout_rates,
-        )
-        self.embedding = (
-            nn.Embedding(num_tokens, hidden_sizes[0]) if num_tokens else None
-        )
+        self.hidden_sizes = hidden_sizes
+        self.num_tokens = num_tokens
+        self.per_step = per_step
+        self.dropout_rates = dropout_rates
+        if num_tokens:
+            # N(0, 1) is torch's default.
+            self.embedding = nn.Embedding(num_tokens, hidden_sizes[0])
         widths = (hidden_sizes[0] if num_tokens else num_inputs, *hidden_sizes)
         for layer, size in enumerate(hidden_sizes):
-            self.add_module(
-                f"layer_{layer}", CELLS[cell](widths[layer], size, batch_first=True)
-            )
+            inner = CELLS[cell](widths[layer], size, batch_first=True)
+            self.add_module(f"layer_{layer}", inner)
         self.output = nn.Linear(hidden_sizes[-1], num_outputs)
 
-    def forward(self, x: torch.Tensor, masks: MaskSource | None = None) -> torch.Tensor:
-        """[batch, steps, features] or [batch, steps] tokens -> [batch, num_outputs] or
-        [batch, steps, num_outputs]."""
-        if self.embedding:
+    def forward(self, x: Array, masks: MaskSource | None = None) -> Array:
+        """Outputs of each step, or of the last.
+
+        Args:
+          x: [batch, steps] tokens or [batch, steps, features].
+          masks: training context, or None outside training.
+
+        Returns:
+          [batch, steps, num_outputs] if per_step, else [batch, num_outputs].
+        """
+        if self.num_tokens:
             x = self.embedding(x)
-        for layer in range(self.num_layers):
+        for layer, _ in enumerate(self.hidden_sizes):
             x, _ = self.get_submodule(f"layer_{layer}")(x)
-            x = dropout(
-                x,
-                self.dropout_rates[layer] if self.dropout_rates else 0.0,
-                layer,
-                masks,
-            )
-        return self.output(x if self.per_step else x[:, -1])
+            rate = self.dropout_rates[layer] if self.dropout_rates else 0.0
+            x = dropout(x, rate, layer, masks)
+        x = x if self.per_step else x[:, -1]
+        return self.output(x)
 
 
-def initialize(layer: nn.RNNBase, start: Initializer) -> None:
-    """Starts one recurrent layer: each gate's matrix as the initializer draws it, on
-    its own.
-
-    Under torch_default all four tensors start as U(-1/sqrt(hidden), 1/sqrt(hidden)), as
-    in torch.
-    """
-    bias = start.bias(layer.hidden_size)
-    of_input = bias if start == torch_default else start.kernel
+def initialize(layer: nn.RNNBase, initializer: Initializer) -> None:
+    """Draws the parameters of one recurrent layer, each gate's matrix on its own."""
+    # Under torch_default all four tensors start as U(-1/sqrt(size), 1/sqrt(size)), as
+    # in torch: the input kernel by the hidden size too, not by its own fan-in.
+    bias = initializer.bias(layer.hidden_size)
+    of_input = bias if initializer == torch_default else initializer.kernel
     with torch.no_grad():
-        for kernel, weight in (
-            (of_input, layer.weight_ih_l0),
-            (start.kernel, layer.weight_hh_l0),
-        ):
-            for gate in weight.split(layer.hidden_size):
-                kernel(gate)
+        # Drawn at once, the fans would count all gates as outputs.
+        for gate in layer.weight_ih_l0.split(layer.hidden_size):
+            of_input(gate)
+        for gate in layer.weight_hh_l0.split(layer.hidden_size):
+            initializer.kernel(gate)
         bias(layer.bias_ih_l0)
         bias(layer.bias_hh_l0)
 

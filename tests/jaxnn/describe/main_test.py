@@ -232,7 +232,9 @@ class TestReport:
             ({"resnet_depth": 18}, False),
         ],
     )
-    def test_seed_figures_stand_beside_their_network_alone(self, changes, is_example):
+    def test_published_figures_stand_beside_their_network_alone(
+        self, changes, is_example
+    ):
         settings = dict(
             model="resnet",
             resnet_depth=50,
@@ -243,7 +245,7 @@ class TestReport:
         step = abstract_step.build(
             Experiment(**{**settings, **changes}), Signature((224, 224, 3), 1000)
         )
-        assert report.is_seed_example(step) is is_example
+        assert report.is_published_example(step) is is_example
 
     def test_every_line_fits(self):
         console = Console(

@@ -128,7 +128,7 @@ class TestConv:
         "cached_bytes", [1, 5 * 4 * 27 * 8, 2 * 5 * 4 * 27 * 8, 5 * 5 * 4 * 27 * 8]
     )
     def test_part_by_part_is_the_whole(self, cached_bytes, monkeypatch):
-        """5 x 4 positions of 27 float64 each; six examples by 1, 1, 2 and 3 at a time."""
+        """5 x 4 positions of 27 float64 each; 6 examples by 1, 1, 2 and 3 at a time."""
         monkeypatch.setattr(convolution, "CACHED_BYTES", cached_bytes)
         assert_is_torchs_conv(
             normal(6, 5, 4, 3), normal(3, 3, 3, 2, seed=1), 1, 1, "patches"
@@ -144,6 +144,10 @@ class TestConv:
         assert [
             e.params["length"] for e in loop.eqns if e.primitive.name == "scan"
         ] == [2]  # three of six at a time
+
+    def test_a_kernel_of_other_channels_is_a_fault(self):
+        with pytest.raises(AssertionError, match="assert_equal"):
+            convolution.conv(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 2, 5)))
 
     def test_auto_is_a_matrix_product_on_a_cpu(self):
         def operations(algorithm):

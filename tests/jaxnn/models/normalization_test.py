@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from jax.test_util import check_grads
 
 from jaxnn.dropout import mask_source
 from jaxnn.models import normalization
-from jaxnn.models.normalization import BatchNorm, LayerNorm, normalize
+from jaxnn.models.normalization import BatchNorm, LayerNorm, norm_layer
 
 EPS = np.finfo(np.float64).eps
 SHAPES = [(6, 3), (4, 3, 2, 3), (4, 5, 3)]
@@ -225,7 +226,8 @@ from jaxnn.models.normalization import BatchNorm
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-x, cotangent = (np.random.default_rng(seed).standard_normal((8, 3, 2)) for seed in (0, 1))
+draws = (np.random.default_rng(seed) for seed in (0, 1))
+x, cotangent = (draw.standard_normal((8, 3, 2)) for draw in draws)
 weights = np.array([1, 1, 1, 0, 1, 1, 0, 0], np.float32)
 cotangent *= weights[:, None, None]
 variables = {"params": {"scale": np.array([0.5, 2.0]), "bias": np.array([1.0, 3.0])},
@@ -234,22 +236,44 @@ variables = {"params": {"scale": np.array([0.5, 2.0]), "bias": np.array([1.0, 3.
 def train(x, cotangent, weights):
     def objective(params, x):
         masks = mask_source(0, 0, 0, 8, weights, "devices")
-        y, updated = BatchNorm().apply({**variables, "params": params}, x, masks, mutable=["batch_stats"])
+        given = {**variables, "params": params}
+        y, updated = BatchNorm().apply(given, x, masks, mutable=["batch_stats"])
         return jnp.sum(y * cotangent), (y, updated["batch_stats"])
-    (_, (y, stats)), (by_params, by_x) = jax.value_and_grad(objective, (0, 1), has_aux=True)(variables["params"], x)
+    gradients = jax.value_and_grad(objective, (0, 1), has_aux=True)
+    (_, (y, stats)), (by_params, by_x) = gradients(variables["params"], x)
     return (y, by_x), (stats, jax.lax.psum(by_params, "devices"))
 
 def run(count):
-    split = [a.reshape(count, 8 // count, *a.shape[1:]) for a in (x, cotangent, weights)]
-    rows, replicated = jax.pmap(train, "devices", devices=jax.devices()[:count])(*split)
+    arrays = (x, cotangent, weights)
+    split = [array.reshape(count, 8 // count, *array.shape[1:]) for array in arrays]
+    mapped = jax.pmap(train, "devices", devices=jax.devices()[:count])
+    rows, replicated = mapped(*split)
     for leaf in jax.tree.leaves(replicated):
-        np.testing.assert_array_equal(leaf, np.broadcast_to(np.asarray(leaf)[:1], leaf.shape))
-    return [np.asarray(r).reshape(8, 3, 2) for r in rows], jax.tree.map(lambda leaf: np.asarray(leaf)[0], replicated)
+        first = np.broadcast_to(np.asarray(leaf)[:1], leaf.shape)
+        np.testing.assert_array_equal(leaf, first)
+    first = jax.tree.map(lambda leaf: np.asarray(leaf)[0], replicated)
+    return [np.asarray(array).reshape(8, 3, 2) for array in rows], first
 
 one, four = run(1), run(4)
 # Float64 sums of at most 24 numbers below 8, added in another order: 64 ulps of 8.
-jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=8 * 64 * np.finfo(float).eps), one, four)
+atol = 8 * 64 * np.finfo(float).eps
+jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=atol), one, four
+)
 """
+
+
+class TestNormalizeFormula:
+    def test_gradient_is_the_difference_quotient(self):
+        """Of statistics and formula, which backpropagation computes twice."""
+
+        def standardized(x, scale, bias):
+            mean, var, _ = normalization.batch_statistics(x, masks(len(x)))
+            return normalization.normalize(x, mean, var, scale, bias)
+
+        with jax.enable_x64(True):
+            arguments = (jnp.asarray(normal(4, 2, 3)), SCALE, BIAS)
+            check_grads(standardized, arguments, 1, modes=["rev"], rtol=1e-6, atol=1e-6)
 
 
 class TestDevices:
@@ -335,7 +359,7 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, x, masks=None):
-        return normalize(self.kind, "norm_0", x, masks)
+        return norm_layer(self.kind, "norm_0")(x, masks)
 
 
 class TestNormalize:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from jax import lax
+from jax.test_util import check_grads
 
 from jaxnn.dropout import dropout, mask_source
 from jaxnn.experiment.files import trace
@@ -159,6 +160,17 @@ class TestRecur:
         ]
         for ours, automatic in zip(*gradients):
             assert_close(ours, automatic, TestAgainstTorch.ULPS)
+
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_gradient_is_the_difference_quotient(self, cell, float64):
+        function = functools.partial(recur, CELLS[cell])
+        arguments = self.arguments(CELLS[cell].gates)
+        check_grads(function, arguments, order=1, modes=["rev"], rtol=1e-6, atol=1e-6)
+
+    def test_a_kernel_of_another_cell_is_a_fault(self):
+        from_input, kernel, bias = self.arguments(gates=3)
+        with pytest.raises(AssertionError, match="assert_shape"):
+            recur(CELLS["lstm"], from_input, kernel, bias)
 
     @pytest.mark.parametrize("cell", CELLS)
     def test_one_step_is_the_cell_at_a_state_of_zeros(self, cell):

@@ -182,6 +182,10 @@ class TestSelfAttention:
         assert (outputs == 300).all()
         assert jnp.isfinite(pullback(jnp.ones_like(outputs))[0]).all()
 
+    def test_heads_that_do_not_divide_the_width_are_a_fault(self):
+        with pytest.raises(AssertionError, match="assert_is_divisible"):
+            self_attention(jnp.ones((1, 2, 3 * WIDTH)), 3, causal=True)
+
 
 class TestTransformer:
     @pytest.mark.parametrize("num_tokens", [0, VOCABULARY])

@@ -297,14 +297,14 @@ class TestTransformer:
         embedded, positions = model.embedding(x), model.positions.weight[None]
         with planted("embedding_scaled", model, width=4):
             torch.testing.assert_close(
-                model._embed(x), 2 * embedded + positions, **TIGHT
+                model.embed(x), 2 * embedded + positions, **TIGHT
             )
         with planted("positions_missing", model):
-            without = model._embed(x)
+            without = model.embed(x)
         torch.testing.assert_close(without, embedded, **TIGHT)
         (grad,) = torch.autograd.grad(without.sum(), [model.positions.weight])
         assert not grad.any()
-        torch.testing.assert_close(model._embed(x), embedded + positions, **TIGHT)
+        torch.testing.assert_close(model.embed(x), embedded + positions, **TIGHT)
 
     def test_gelu(self):
         model = SimpleNamespace(activation=activations.gelu)

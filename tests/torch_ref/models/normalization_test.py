@@ -12,7 +12,7 @@ from torch_ref.models.normalization import (
     BatchNorm,
     LayerNorm,
     batch_statistics,
-    normalize,
+    norm_layer,
 )
 
 SHAPES = [(6, 3), (4, 3, 2, 3), (4, 5, 3)]
@@ -208,13 +208,13 @@ class TestLayerNorm:
 class TestNormalize:
     def test_none_returns_its_input(self):
         x = normal(2, 3)
-        assert normalize("none", 3)(x, None) is x
-        assert not list(normalize("none", 3).parameters())
+        assert norm_layer("none", 3)(x, None) is x
+        assert not list(norm_layer("none", 3).parameters())
 
     @pytest.mark.parametrize("kind", ["none", "batch", "layer"])
     def test_is_called_with_masks(self, kind):
         x = normal(2, 3)
-        assert normalize(kind, 3).double()(x, masks(2)).shape == x.shape
+        assert norm_layer(kind, 3).double()(x, masks(2)).shape == x.shape
 
 
 class TestBatchStatistics:

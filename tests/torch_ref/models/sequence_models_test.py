@@ -51,13 +51,16 @@ CASES = [
     (ATTENTIVE.replace(model="transformer_encoder"), ROWS_OF_IMAGES),
     (ATTENTIVE.replace(model="transformer_encoder"), LANGUAGE),
 ]
+
+
+def case_id(experiment, signature):
+    shape = "x".join(map(str, signature.input_shape))
+    outputs = "each" if signature.per_step else "one"
+    return f"{experiment.model}-{shape}-{outputs}"
+
+
 every_case = pytest.mark.parametrize(
-    ("experiment", "signature"),
-    CASES,
-    ids=[
-        f"{experiment.model}-{'x'.join(map(str, signature.input_shape))}-{'each' if signature.per_step else 'one'}"
-        for experiment, signature in CASES
-    ],
+    ("experiment", "signature"), CASES, ids=[case_id(*case) for case in CASES]
 )
 half_formats = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 
@@ -94,7 +97,7 @@ def start(experiment, signature):
 
 
 def by_jax(experiment, signature, params):
-    """Outputs and gradients of the sum of their sines, of a training step, in float64."""
+    """Outputs and gradients of the sum of their sines in a training step, in float64."""
     model = jaxnn.models.build(experiment, signature)
     masks = jaxnn.dropout.mask_source(7, 3, 0, BATCH)
 

@@ -1,0 +1,33 @@
+"""A dense layer that starts as an `Initializer` says.
+
+torch_ref has no twin of this file: torch builds a Linear first and initializes it in
+place (`torch_ref.models.build`).
+"""
+
+import flax.linen as nn
+from jax import Array
+
+from jaxnn.initializers import Initializer
+
+
+def dense(x: Array, size: int, initializer: Initializer, name: str) -> Array:
+    """Applies a Dense layer inside another module's compact `__call__`.
+
+    Args:
+      x: [..., features].
+      size: width of the output.
+      initializer: initial distribution of kernel and bias.
+      name: name of the layer in the calling module.
+
+    Returns:
+      [..., size] outputs.
+    """
+    # A flax initializer sees only the shape of what it draws. torch's default bias
+    # depends on the fan-in, which is known here.
+    layer = nn.Dense(
+        size,
+        kernel_init=initializer.kernel,
+        bias_init=initializer.bias(x.shape[-1]),
+        name=name,
+    )
+    return layer(x)
