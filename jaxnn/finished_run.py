@@ -1,5 +1,6 @@
 """A finished run read back: its network, ready to be applied."""
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -59,7 +60,7 @@ def load(workdir: str) -> FinishedRun:
         if has_stats
         else {}
     )
-    forward = train_step.make_forward(experiment, model)
+    forward = functools.partial(train_step.forward, experiment, model)
     return FinishedRun(
         experiment,
         described,

@@ -6,6 +6,7 @@ not spread into the other: parameters and batch -> loss and gradients; recorded
 gradients, moments and parameters -> new moments and parameters.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -56,9 +57,8 @@ class Replay:
             model = Reread(
                 models.build(experiment, data.signature), experiment, switches
             )
-        update = apply(
-            "update", switches, train_step.make_update(optimizer), experiment
-        )
+        update = functools.partial(train_step.update, optimizer)
+        update = apply("update", switches, update, experiment)
         self._gradients = jax.jit(
             lambda *args: _gradients(experiment, model, world_size, *args)
         )
@@ -248,8 +248,12 @@ def _gradients(
     divisor,
     loss_share,
 ):
-    gradients = train_step.make_gradients(
-        experiment, model, RANKS if world_size > 1 else None, with_activations=True
+    gradients = functools.partial(
+        train_step.gradients,
+        experiment,
+        model,
+        axis_name=RANKS if world_size > 1 else None,
+        with_activations=True,
     )
     run = (
         _on_ranks(gradients, world_size, experiment.accumulation_steps)

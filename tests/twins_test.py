@@ -203,10 +203,15 @@ def jax_gradients(name: str):
     data, inputs, targets, weights = batch(name)
     experiment = EXPERIMENTS[name]
     model = jaxnn.models.build(experiment, data.signature)
-    gradients = jaxnn.train_step.make_gradients(experiment, model)
     rows = jaxnn.train_step.Batch(inputs, targets, weights)
-    loss, grads, _ = gradients(
-        unflatten(initial_params(name)), {}, rows, STEP, np.float64(1)
+    loss, grads, _ = jaxnn.train_step.gradients(
+        experiment,
+        model,
+        unflatten(initial_params(name)),
+        {},
+        rows,
+        STEP,
+        np.float64(1),
     )
     return loss, {tensor: np.asarray(array) for tensor, array in flatten(grads).items()}
 
@@ -232,9 +237,11 @@ def torch_gradients(name: str):
 
 def jax_step(experiment: Experiment, params, gradients) -> dict[str, np.ndarray]:
     optimizer = jaxnn.optimizers.OPTIMIZERS[experiment.optimizer](experiment)
-    update = jaxnn.train_step.make_update(optimizer)
     state = optimizer.transform.init(params)
-    return update(params, state, gradients, np.float64(experiment.learning_rate))[0]
+    params, _ = jaxnn.train_step.update(
+        optimizer, params, state, gradients, np.float64(experiment.learning_rate)
+    )
+    return params
 
 
 def torch_step(

@@ -1,6 +1,7 @@
 """What a training step holds in memory: its tensors by purpose, and what the compiled
 program says of itself."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -66,7 +67,9 @@ def compile_forward(step: AbstractStep) -> CompiledStep:
 
 def compile_step(step: AbstractStep) -> CompiledStep:
     """The whole training step, whose new state takes the memory of the old one."""
-    whole = train_step.make_train_step(step.experiment, step.model, step.optimizer)
+    whole = functools.partial(
+        train_step.train_step, step.experiment, step.model, step.optimizer
+    )
     learning_rates = jax.ShapeDtypeStruct((1,), jnp.float32)
     program = jax.jit(lambda *arguments: whole(*arguments)[:2], donate_argnums=0)
     return _analyze(program.lower(step.state, step.batch, learning_rates))

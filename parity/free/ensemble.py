@@ -1,6 +1,7 @@
 """JAX runs of one experiment, side by side in one program: the epochs of `jaxnn.train`,
 vmapped over the state."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -68,12 +69,18 @@ class Runs:
         )
         self.plan, self._resident = self._work.plan, epochs.make_resident(self._work)
         self._evaluated = self._work.evaluated_shard()
-        step = train_step.make_train_step(
-            experiment, self._model, self._optimizer, parallel.AXIS
+        step = functools.partial(
+            train_step.train_step,
+            experiment,
+            self._model,
+            self._optimizer,
+            axis_name=parallel.AXIS,
         )
         epoch = parallel.make_epoch(
             step if skipped is None else leaving_out(step, skipped),
-            train_step.make_eval_step(experiment, self._model, METRICS[data.task][1]),
+            functools.partial(
+                train_step.eval_step, experiment, self._model, METRICS[data.task][1]
+            ),
             devices,
         )
         self._epoch = jax.jit(

@@ -61,7 +61,7 @@ class Switch(NamedTuple):
       patches: of functions, while the step is traced.
       params: as the network read them, (path, traced array, experiment) -> array.
       update: the optimizer's half, (update, experiment) -> update; see
-        `train_step.make_update`.
+        `train_step.update`.
       expected: what the rules then demand, (expectations, situation) -> expectations.
       before: what the step then starts from, (inputs, situation) -> inputs.
       after: what forward and backward pass then yield, (tensors, situation) -> tensors,

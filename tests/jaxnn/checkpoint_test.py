@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxnn import checkpoint, models, train_step
-from jaxnn.checkpoint import Best, Checkpoints, Saved, Taken
+from jaxnn.checkpoint import Best, Checkpoints, Reported, Saved
 from jaxnn.experiment.data.dataset import Signature
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
@@ -64,21 +64,21 @@ class TestSaveAndRestore:
         np.testing.assert_array_equal(
             restored.best.outputs, saved.best.outputs, strict=True
         )
-        assert len(restored.taken.loss) == 0
+        assert len(restored.reported.loss) == 0
 
     def test_what_an_unfinished_epoch_reported(self, tmp_path):
-        taken = Taken(
+        reported = Reported(
             np.float32([2, 1]), np.float32([0.5, 0.25]), np.array([True, False])
         )
         checkpoints = Checkpoints(tmp_path)
-        checkpoints.save(Saved(state_of(step=7), taken=taken))
+        checkpoints.save(Saved(state_of(step=7), reported=reported))
         checkpoints.close()
         restored = checkpoint.restore_saved(tmp_path, state_of())
         assert restored.best is None
         jax.tree.map(
             lambda *arrays: np.testing.assert_array_equal(*arrays, strict=True),
-            restored.taken,
-            taken,
+            restored.reported,
+            reported,
         )
 
     def test_keeps_the_newest(self, tmp_path):

@@ -15,7 +15,7 @@ from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.ports import free_port
 from tests.conftest import NATIVE_FP16
-from torch_ref import engine
+from torch_ref import kernels
 
 DIVERGE = (
     "--optimizer=sgd",
@@ -270,12 +270,12 @@ class TestStageZero:
     )
     def test_says_what_deepspeed_does_there(self, precision, line):
         said = " ".join(
-            engine.notes(Experiment(zero_stage=0, precision=precision), "native", "")
+            kernels.notes(Experiment(zero_stage=0, precision=precision), "native", "")
         )
         assert line in said
         assert bool(said) == bool(line)
         assert not [
-            *engine.notes(Experiment(zero_stage=1, precision=precision), "native", "")
+            *kernels.notes(Experiment(zero_stage=1, precision=precision), "native", "")
         ]
 
 

@@ -11,7 +11,7 @@ from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.flags.consistency import RECURRENT
 from jaxnn.experiment.patches import Patch
 from torch_ref import engine as engines
-from torch_ref import losses, train_step
+from torch_ref import engine_readers, losses, train_step
 from torch_ref.faults.fault import STEP, Fault, Scene
 from torch_ref.faults.schedule import always, is_fp16
 from torch_ref.models import cnn, mlp, rnn, transformer
@@ -24,7 +24,7 @@ def _unscaled_twice(scene: Scene) -> tuple[Patch, ...]:
 
     def make_step(plain):
         def step(engine, number):
-            held["scale"] = engines.loss_scale(engine)
+            held["scale"] = engine_readers.loss_scale(engine)
             return plain(engine, number)
 
         return step
@@ -89,15 +89,18 @@ def _gradients_not_zeroed(scene: Scene) -> tuple[Patch, ...]:
 
     def make(plain):
         def backward(experiment, engine, *args):
-            loss, scale = plain(experiment, engine, *args), engines.loss_scale(engine)
-            for name, grad in (
-                engines.gradients(engine).items() if held and scene.has_begun else ()
-            ):
-                safe_set_full_grad(
-                    engine.module.get_parameter(name), (grad + held[name]) * scale
-                )
+            loss = plain(experiment, engine, *args)
+            scale = engine_readers.loss_scale(engine)
+            if held and scene.has_begun:
+                for name, grad in engine_readers.gradients(engine).items():
+                    safe_set_full_grad(
+                        engine.module.get_parameter(name), (grad + held[name]) * scale
+                    )
             held.update(
-                {name: grad.clone() for name, grad in engines.gradients(engine).items()}
+                {
+                    name: grad.clone()
+                    for name, grad in engine_readers.gradients(engine).items()
+                }
             )
             return loss
 

@@ -8,7 +8,7 @@ import torch
 
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch
-from torch_ref import engine as engines
+from torch_ref import engine_readers
 from torch_ref.faults.fault import STEP, Fault, Scene
 from torch_ref.faults.objective import world_size
 from torch_ref.faults.schedule import is_fp16, is_half
@@ -36,7 +36,7 @@ def _after_step(
     """
 
     def plant(scene: Scene) -> tuple[Patch, ...]:
-        optimizer = engines.wrapped(scene.engine)
+        optimizer = engine_readers.inner_optimizer(scene.engine)
 
         def make(plain):
             @torch.no_grad()
@@ -67,7 +67,7 @@ def _along(direction: Direction):
         is_decoupled = experiment.optimizer == "adamw"
         grad = param.grad if is_decoupled else param.grad + decay * start
         towards = direction(
-            experiment, grad, engines.wrapped(scene.engine).state[param]
+            experiment, grad, engine_readers.inner_optimizer(scene.engine).state[param]
         )
         return start - group["lr"] * (
             towards + decay * start if is_decoupled else towards

@@ -4,12 +4,10 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jaxnn.experiment.data import batches
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch, put
-from torch_ref import engine as engines
-from torch_ref import train
+from torch_ref import engine_readers, loop
 from torch_ref.faults.fault import START, Fault, Scene
 
 
@@ -34,7 +32,7 @@ def planted(fault: Fault, experiment: Experiment, first_step: int) -> Iterator[N
                 undo,
                 [
                     Patch(
-                        train,
+                        loop,
                         "train",
                         lambda plain: _watched(plain, fault, scene, undo),
                     )
@@ -46,17 +44,15 @@ def planted(fault: Fault, experiment: Experiment, first_step: int) -> Iterator[N
 def _watched(
     plain: Callable, fault: Fault, scene: Scene, undo: contextlib.ExitStack
 ) -> Callable:
-    """`train.train`, which asks the recorder at the beginning of every step whether it
+    """`loop.train`, which asks the recorder at the beginning of every step whether it
     wants it."""
 
-    def watched_train(run: train.Run, epochs_done: int) -> train.Kept:
-        _check_reached(
-            scene, sum(batches.plan(run.experiment, len(run.train_set.inputs)))
-        )
+    def watched_train(run: loop.Run, epochs_done: int) -> loop.Kept:
+        _check_reached(scene, sum(run.work.plan))
         scene.engine, scene.learning_rates, scene.initial = (
             run.engine,
-            run.learning_rates,
-            engines.masters(run.engine),
+            run.work.learning_rates,
+            engine_readers.masters(run.engine),
         )
         put(undo, [Patch(run.recorder, "wants", begin)])
         return plain(run, epochs_done)
