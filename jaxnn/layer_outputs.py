@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 Outputs = collections.OrderedDict[str, jax.Array]
-"""{layer: output [rows, ...]}. JAX sorts the keys of every mapping but an OrderedDict."""
+"""{layer: output [rows, ...]}. JAX keeps the order of no mapping but this one."""
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import pathlib
 import shutil
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -30,10 +31,10 @@ def state_of(seed: int = 0, hidden: int = 4, step: int = 0) -> train_step.TrainS
 
 
 def assert_same(left: train_step.TrainState, right: train_step.TrainState) -> None:
-    assert jax.tree.structure(left) == jax.tree.structure(right)
+    chex.assert_trees_all_equal(left, right, strict=True)
+    # Equal bytes, not only equal values: a zero keeps its sign.
     for ours, theirs in zip(jax.tree.leaves(left), jax.tree.leaves(right)):
         assert np.asarray(ours).tobytes() == np.asarray(theirs).tobytes()
-        assert ours.dtype == theirs.dtype
 
 
 def largest_file(workdir: pathlib.Path, step: int) -> pathlib.Path:
@@ -75,11 +76,7 @@ class TestSaveAndRestore:
         checkpoints.close()
         restored = checkpoint.restore_saved(tmp_path, state_of())
         assert restored.best is None
-        jax.tree.map(
-            lambda *arrays: np.testing.assert_array_equal(*arrays, strict=True),
-            restored.reported,
-            reported,
-        )
+        chex.assert_trees_all_equal(restored.reported, reported, strict=True)
 
     def test_keeps_the_newest(self, tmp_path):
         checkpoints = Checkpoints(tmp_path, keep=3)

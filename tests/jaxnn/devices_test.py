@@ -305,7 +305,7 @@ def in_process(name, path):
         env=environment,
         capture_output=True,
         text=True,
-        cwd=pathlib.Path(__file__).parents[1],
+        cwd=pathlib.Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr
     return json.loads(path.read_text())

@@ -20,7 +20,7 @@ GO_ON = ("--flagfile=launch/experiments/breast_cancer.flags", "--noplots")
 FLAGS = (*GO_ON, "--overwrite")
 STARTED: list[subprocess.Popen] = []
 DEADLINE = 60
-"""Seconds in which the others must have ended after one was killed: without `Company`
+"""Seconds in which the others must have ended after one was killed: without `Peers`
 JAX would notice after 100."""
 
 

@@ -248,7 +248,7 @@ class TestFourDevices:
             check=True,
             timeout=120,
             env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-            cwd=pathlib.Path(__file__).parents[1],
+            cwd=pathlib.Path(__file__).parents[2],
         )
         masks = [np.load(tmp_path / f"masks_{devices}.npy") for devices in (1, 4)]
         np.testing.assert_array_equal(*masks)
