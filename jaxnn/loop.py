@@ -1,7 +1,7 @@
 """Epoch loop: run, log, checkpoint, stop. Twin of torch_ref/loop.py."""
 
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -33,6 +33,7 @@ class Run(NamedTuple):
       log: metrics and summary.
       workdir: run directory, or None on processes that do not write.
       names: [1 + tensors] names of what `StepResult.finite` covers.
+      losses: validation loss of each epoch that a resumed run has completed.
       checkpoints: writes checkpoints, or None on processes that do not write.
       interruption: notices a signal to stop.
     """
@@ -46,6 +47,7 @@ class Run(NamedTuple):
     log: run_log.RunLog
     workdir: pathlib.Path | None
     names: list[str]
+    losses: list[float]
     checkpoints: checkpoint.Checkpoints | None
     interruption: Interruption
 
@@ -85,13 +87,12 @@ class Started(NamedTuple):
     is_last: bool
 
 
-def train(run: Run, before: Saved, losses: Sequence[float]) -> Kept | None:
+def train(run: Run, before: Saved) -> Kept | None:
     """Runs the remaining epochs; under `--patience` stops early.
 
     Args:
       run: what stays the same.
       before: where to start; its state is replicated over the devices, and donated.
-      losses: validation loss of each epoch that a resumed run has completed.
 
     Returns:
       The network after the last epoch, or after the best one under `--patience`. None
@@ -100,7 +101,7 @@ def train(run: Run, before: Saved, losses: Sequence[float]) -> Kept | None:
     experiment = run.work.experiment
     stopping = EarlyStopping(experiment.patience, experiment.min_delta)
     best = before.best
-    for loss in losses:
+    for loss in run.losses:
         stopping.improves(loss)
     done = None
     # A run that stopped early may have been killed before it wrote its summary.

@@ -68,10 +68,10 @@ def run_experiment(experiment: Experiment, clock: run_log.Clock) -> None:
     data = load_dataset(experiment)
     distributed.agree_on_data(data)
     clock.end("data")
-    run, before, losses = assemble(experiment, data)
+    run, before = assemble(experiment, data)
     clock.end("init")
     with run.log:
-        kept = loop.train(run, before, losses)
+        kept = loop.train(run, before)
         if run.checkpoints:
             run.checkpoints.close()
     if kept:
@@ -81,15 +81,8 @@ def run_experiment(experiment: Experiment, clock: run_log.Clock) -> None:
         print(f"stopped as asked; resume with {resume_command(run.workdir)}")
 
 
-def assemble(
-    experiment: Experiment, data: Dataset
-) -> tuple[loop.Run, Saved, list[float]]:
-    """Builds all that trains.
-
-    Returns:
-      The run, where it starts, and the validation losses of the epochs that a resumed
-      one has completed.
-    """
+def assemble(experiment: Experiment, data: Dataset) -> tuple[loop.Run, Saved]:
+    """Builds all that trains; returns the run, and what it starts from."""
     model = models.build(experiment, data.signature)
     devices = choose_devices(experiment)
     splits = evaluation.splits(experiment, data)
@@ -112,7 +105,6 @@ def assemble(
         work, model, data.signature, optimizer, int(before.state.step), workdir
     )
     log = run_log.RunLog(experiment, data, "jax", workdir, metric_name)
-    losses = resume_log(log, before, work.plan) if experiment.resume else []
     run = loop.Run(
         work=work,
         splits=splits,
@@ -123,13 +115,14 @@ def assemble(
         log=log,
         workdir=workdir,
         names=names,
+        losses=resume_log(log, before, work.plan) if experiment.resume else [],
         checkpoints=(
             checkpoint.Checkpoints(workdir, experiment.keep) if workdir else None
         ),
         interruption=interruption,
     )
     state = parallel.replicate(before.state, devices)
-    return run, before._replace(state=state), losses
+    return run, before._replace(state=state)
 
 
 def finish(run: loop.Run, data: Dataset, kept: loop.Kept, clock: run_log.Clock) -> None:

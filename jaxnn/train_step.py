@@ -1,12 +1,13 @@
-"""One training step and one evaluation step of a device. Twin of
-torch_ref/train_step.py.
+"""One training step and one evaluation step of a rank. Twin of torch_ref/train_step.py.
 
-Pure functions of arrays, on one device or under a mapped axis of several. Callers bind
-what does not change with `functools.partial`, as flax's examples do. `gradients` and
-`update` are the two halves of `train_step`; the judge replays each on its own.
+Pure functions of arrays. A rank is a device along a mapped axis, or the only device.
+Callers bind what does not change with `functools.partial`, as flax's examples do.
+`gradients` and `update` are the two halves of `train_step`; the judge replays each on
+its own.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxnn import layer_outputs, losses, precision
-from jaxnn.dropout import MaskSource, mask_source
+from jaxnn.dropout import mask_source
 from jaxnn.experiment.data.dataset import Signature
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.metrics import Metric
@@ -31,7 +32,7 @@ Params = Any
 
 
 class Batch(NamedTuple):
-    """This device's rows of a batch.
+    """This rank's rows of a batch.
 
     Attributes:
       inputs: [rows, ...].
@@ -72,7 +73,7 @@ class StepResult(NamedTuple):
       learning_rate: () float32.
       loss_scale: () float32, the scale that multiplied the loss.
       skipped: () bool, True if an overflow left parameters and optimizer unchanged.
-      exhausted: () bool, True if it overflowed at the smallest loss scale.
+      exhausted: () bool, True if that was at the smallest loss scale.
       finite: [1 + tensors] bool, of the loss, then of each gradient in the pytree's
         order.
     """
@@ -111,9 +112,9 @@ def initial_state(
     params = precision.cast(rounded, policy.master)
     return TrainState(
         params=params,
-        loss_scale=precision.initial_loss_scale(experiment),
         batch_stats=precision.cast(variables["batch_stats"], policy.master),
         opt_state=optimizer.transform.init(params),
+        loss_scale=precision.initial_loss_scale(experiment),
         step=jnp.int32(0),
         updates=jnp.int32(0),
     )
@@ -121,47 +122,68 @@ def initial_state(
 
 def objective(
     params: Params,
-    experiment: Experiment,
-    model: nn.Module,
     batch_stats: Params,
     microbatch: Batch,
-    masks: MaskSource,
+    number: jax.Array | int,
+    *,
+    experiment: Experiment,
+    model: nn.Module,
+    step: jax.Array | int,
+    rank: jax.Array | int,
+    world_size: int,
     total: jax.Array,
     scale: jax.Array,
-    with_activations: bool = False,
+    axis_name: str | None,
+    with_activations: bool,
 ) -> tuple[jax.Array, tuple[jax.Array, Params, layer_outputs.Outputs]]:
     """Share of a microbatch in the global mean loss, times world size and loss scale.
 
     Args:
       params: parameters in the compute dtype; the argument to differentiate.
-      experiment: names the loss.
-      model: network.
       batch_stats: running statistics before this microbatch.
-      microbatch: this device's rows of it, inputs in the compute dtype.
-      masks: source of the dropout masks.
+      microbatch: this rank's rows, inputs in the compute dtype.
+      number: index of the microbatch, in the order of the rows.
+      experiment: names loss, seed and `accumulation_steps`, the number of microbatches.
+      model: network.
+      step: batches seen so far.
+      rank: index of this rank.
+      world_size: number of ranks.
       total: () samples of the global batch.
       scale: () loss scale.
+      axis_name: mapped axis of the ranks that share the batch, or None.
       with_activations: True to collect the outputs of the layers.
 
     Returns:
       The objective, and (unscaled share, running statistics, {layer: output}).
     """
-    watched = _watched_layers(len(microbatch.weights), with_activations)
-    with watched as activations:
+    inputs, targets, weights = microbatch
+    size = len(weights)
+    rows = size * experiment.accumulation_steps
+    # Global rows are ordered by microbatch, then by rank: a mask belongs to a row,
+    # whatever the number of ranks.
+    first_row = (number * world_size + rank) * size
+    masks = mask_source(
+        experiment.seed,
+        step,
+        first_row,
+        rows * world_size,
+        weights,
+        axis_name,
+        experiment.sync_batch_norm,
+    )
+    variables = {"params": params, "batch_stats": batch_stats}
+    with _watched_layers(size, with_activations) as activations:
         outputs, updated = model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            microbatch.inputs,
-            masks,
-            mutable=["batch_stats"],
+            variables, inputs, masks, mutable=["batch_stats"]
         )
     loss_function = losses.build(experiment.loss, experiment.label_smoothing)
-    per_example = loss_function(outputs, microbatch.targets)
+    per_example = loss_function(outputs, targets)
     # A loss of another shape would broadcast against the weights without an error.
-    chex.assert_equal_shape([per_example, microbatch.weights])
-    weights = microbatch.weights.astype(per_example.dtype)
+    chex.assert_equal_shape([per_example, weights])
+    weights = weights.astype(per_example.dtype)
     mean = jnp.sum(per_example * weights) / total.astype(per_example.dtype)
     # `gradients` divides by the world size, in the compute dtype, as DeepSpeed does.
-    scaled = mean * _world_size(masks.axis_name) * scale.astype(mean.dtype)
+    scaled = mean * world_size * scale.astype(mean.dtype)
     return scaled, (mean, updated.get("batch_stats", {}), activations)
 
 
@@ -179,65 +201,51 @@ def gradients(
     """Returns (loss, grads, batch_stats) of the global batch.
 
     Args:
-      experiment: names loss, seed and `accumulation_steps`, the number of microbatches.
+      experiment: what is trained.
       model: network.
       params: parameters in the compute dtype.
-      batch_stats: running statistics.
-      batch: this device's rows, inputs in the compute dtype.
-      step: () batches seen so far.
+      batch_stats: running statistics before the batch.
+      batch: this rank's rows, inputs in the compute dtype.
+      step: batches seen so far.
       scale: () loss scale.
-      axis_name: mapped axis of the devices that share the batch, or None.
+      axis_name: mapped axis of the ranks that share the batch, or None.
       with_activations: True to return the outputs of the layers as well,
         {layer: [rows, ...]} in forward order.
 
     Returns:
       loss: () mean over the global batch, unscaled.
-      grads: gradients of `scale` times that mean, in the compute dtype, equal on all
-        devices.
+      grads: gradients of `scale` times that mean, in the compute dtype, equal on every
+        rank.
       batch_stats: running statistics after the batch.
     """
     _check_batch(batch, experiment.accumulation_steps)
-    rows = len(batch.weights)
-    size = rows // experiment.accumulation_steps
-    world_size = _world_size(axis_name)
-    rank = lax.axis_index(axis_name) if axis_name else 0
-    total = sum_over(batch.weights.sum(), axis_name)
+    world_size = lax.axis_size(axis_name) if axis_name else 1
+    share = functools.partial(
+        objective,
+        experiment=experiment,
+        model=model,
+        step=step,
+        rank=lax.axis_index(axis_name) if axis_name else 0,
+        world_size=world_size,
+        total=sum_over(batch.weights.sum(), axis_name),
+        scale=scale,
+        axis_name=axis_name,
+        with_activations=with_activations,
+    )
+    differentiate = jax.value_and_grad(share, has_aux=True)
 
     def microbatch_gradients(batch_stats: Params, microbatch: Batch, number: jax.Array):
-        # Global rows are ordered by microbatch, then by rank: a mask belongs to a row,
-        # whatever the number of devices.
-        first_row = (number * world_size + rank) * size
-        masks = mask_source(
-            experiment.seed,
-            step,
-            first_row,
-            rows * world_size,
-            microbatch.weights,
-            axis_name,
-            experiment.sync_batch_norm,
-        )
-        (_, (loss, batch_stats, activations)), grads = jax.value_and_grad(
-            objective, has_aux=True
-        )(
-            params,
-            experiment,
-            model,
-            batch_stats,
-            microbatch,
-            masks,
-            total,
-            scale,
-            with_activations,
+        (_, (loss, batch_stats, activations)), grads = differentiate(
+            params, batch_stats, microbatch, number
         )
         return activations, loss, grads, batch_stats
 
-    if experiment.accumulation_steps == 1:
-        # One microbatch needs neither a loop nor a sum that starts from zeros.
+    # One microbatch needs neither a loop nor a sum that starts from zeros.
+    count = experiment.accumulation_steps
+    if count == 1:
         results = microbatch_gradients(batch_stats, batch, 0)
     else:
-        results = accumulate(
-            microbatch_gradients, batch_stats, batch, experiment.accumulation_steps
-        )
+        results = accumulate(microbatch_gradients, batch_stats, batch, count)
     activations, loss, grads, batch_stats = results
     # Each rank of DeepSpeed differentiates its own mean and divides before it sums: in
     # FP16 the gradient of that mean is what overflows first.
@@ -252,7 +260,7 @@ def gradients(
 def accumulate(
     microbatch_gradients: Callable, batch_stats: Params, batch: Batch, count: int
 ) -> tuple[layer_outputs.Outputs, jax.Array, Params, Params]:
-    """Sums loss and gradients over the microbatches of a device's rows.
+    """Sums loss and gradients over the microbatches of a rank's rows.
 
     The judge patches this function to plant and to undo accumulation faults.
 
@@ -260,7 +268,7 @@ def accumulate(
       microbatch_gradients: (batch_stats, microbatch, number) -> (activations, loss,
         grads, batch_stats).
       batch_stats: running statistics, passed on from microbatch to microbatch.
-      batch: this device's rows, a multiple of `count`.
+      batch: this rank's rows, a multiple of `count`.
       count: number of microbatches.
 
     Returns:
@@ -322,9 +330,9 @@ def train_step(
       model: network.
       optimizer: as from `optimizers.OPTIMIZERS`.
       state: state before the step.
-      batch: this device's rows.
+      batch: this rank's rows.
       learning_rates: [updates] float32, the schedule of the whole run.
-      axis_name: mapped axis of the devices that share the batch, or None.
+      axis_name: mapped axis of the ranks that share the batch, or None.
       with_activations: True to return the outputs of the layers as well, as
         `gradients` does.
 
@@ -342,10 +350,11 @@ def train_step(
 
     # Forward and backward, in the compute dtype.
     batch = batch._replace(inputs=precision.cast(batch.inputs, policy.compute))
+    params = precision.cast(state.params, policy.compute)
     loss, grads, batch_stats, *activations = gradients(
         experiment,
         model,
-        precision.cast(state.params, policy.compute),
+        params,
         state.batch_stats,
         batch,
         state.step,
@@ -425,8 +434,8 @@ def unscale(grads: Params, scale: jax.Array) -> Params:
 
 
 def sum_over(tree: Any, axis_name: str | None) -> Any:
-    """Sums a pytree over the devices of a mapped axis; unchanged without one."""
-    if _world_size(axis_name) == 1:
+    """Sums a pytree over the ranks of a mapped axis; unchanged for one."""
+    if not axis_name or lax.axis_size(axis_name) == 1:
         return tree
     leaves, structure = jax.tree.flatten(tree)
     summed: dict[int, jax.Array] = {}
@@ -439,10 +448,6 @@ def sum_over(tree: Any, axis_name: str | None) -> Any:
     return jax.tree.unflatten(
         structure, [summed[place] for place in range(len(leaves))]
     )
-
-
-def _world_size(axis_name: str | None) -> int:
-    return lax.axis_size(axis_name) if axis_name else 1
 
 
 def _watched_layers(rows: int, with_activations: bool) -> Any:

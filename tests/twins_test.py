@@ -1,6 +1,7 @@
 """The two stacks side by side in float64: same inputs, same loss, gradients and
 optimizer step to 1e-10."""
 
+import importlib
 import inspect
 
 import jax
@@ -40,6 +41,17 @@ REGISTRIES = [
     "optimizers.OPTIMIZERS",
     "models.MODELS",
 ]
+TRAINING = [
+    "train",
+    "loop",
+    "epochs",
+    "train_step",
+    "recording",
+    "gathering",
+    "layer_outputs",
+    "checkpoint",
+]
+"""Files of the training machinery that both stacks have."""
 EXPERIMENTS = {
     "linear": Experiment(num_samples=64),
     "breast_cancer": Experiment(
@@ -101,6 +113,32 @@ class TestRegistries:
             for stack in (jaxnn, torch_ref)
         )
         assert ours == theirs
+
+
+class TestTraining:
+    @pytest.mark.parametrize("name", TRAINING)
+    def test_what_both_have_stands_in_the_same_order(self, name):
+        ours, theirs = (defined_in(stack, name) for stack in ("jaxnn", "torch_ref"))
+        both = [name for name in ours if name in theirs]
+        assert both
+        assert both == [name for name in theirs if name in ours]
+
+    @pytest.mark.parametrize("name", TRAINING)
+    def test_each_file_names_its_twin(self, name):
+        for stack, other in (("jaxnn", "torch_ref"), ("torch_ref", "jaxnn")):
+            text = importlib.import_module(f"{stack}.{name}").__doc__
+            assert f"Twin of {other}/{name}.py." in " ".join(text.split())
+
+
+def defined_in(stack: str, name: str) -> list[str]:
+    """Public functions and classes of a module, in their order."""
+    module = importlib.import_module(f"{stack}.{name}")
+    return [
+        key
+        for key, value in vars(module).items()
+        if not key.startswith("_")
+        and getattr(value, "__module__", None) == module.__name__
+    ]
 
 
 class TestActivations:

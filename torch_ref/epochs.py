@@ -17,7 +17,7 @@ from torch_ref.train_step import Batch, StepResult
 
 
 class Work(NamedTuple):
-    """What all epochs of a run go through. Epochs are numbered from 0.
+    """What all epochs of a run go through. SteppedEpochs are numbered from 0.
 
     Attributes:
       experiment: what is trained.
@@ -102,8 +102,8 @@ def make_work(
     return work, owners
 
 
-class Epochs:
-    """Epochs of single steps, whose rows are on the device, or read from the host.
+class SteppedEpochs:
+    """SteppedEpochs of single steps, whose rows are on the device, or read from the host.
 
     Args:
       work: what they go through.

@@ -10,7 +10,7 @@ from jaxnn.experiment.data import batches, evaluation
 from jaxnn.experiment.early_stopping import EarlyStopping
 from jaxnn.experiment.results import run_log
 from torch_ref import checkpoint, engine_readers, params_io, train_step
-from torch_ref.epochs import Epoch, Epochs, Work
+from torch_ref.epochs import Epoch, SteppedEpochs, Work
 from torch_ref.recording import Recorder
 from torch_ref.train_step import Batch, StepResult
 
@@ -35,7 +35,7 @@ class Run(NamedTuple):
     splits: list[evaluation.EvaluationSplit]
     owners: np.ndarray
     engine: Any
-    epochs: Epochs
+    epochs: SteppedEpochs
     recorder: Recorder
     log: run_log.RunLog
     workdir: pathlib.Path | None
@@ -57,12 +57,12 @@ class Kept(NamedTuple):
     outputs: np.ndarray
 
 
-def train(run: Run, epochs_done: int) -> Kept:
+def train(run: Run, before: int) -> Kept:
     """Runs the remaining epochs; under `--patience` stops early.
 
     Args:
       run: what stays the same.
-      epochs_done: epochs that a resumed run has completed.
+      before: epochs that a resumed run has completed.
 
     Returns:
       The network after the last epoch, or after the best one under `--patience`.
@@ -71,7 +71,7 @@ def train(run: Run, epochs_done: int) -> Kept:
     stopping = EarlyStopping(experiment.patience, experiment.min_delta)
     best = None
     epoch = None
-    for number in range(epochs_done, len(run.work.plan)):
+    for number in range(before, len(run.work.plan)):
         epoch = run.epochs.run(number)
         means = _log_epoch(run, number, epoch)
         if experiment.patience and stopping.improves(means["validation"][0]):

@@ -60,20 +60,16 @@ def run_experiment(experiment: Experiment, clock: run_log.Clock) -> None:
     """Flags -> data -> model -> engine -> epochs -> records."""
     data = load_dataset(experiment)
     clock.end("data")
-    run, epochs_done = assemble(experiment, data)
+    run, before = assemble(experiment, data)
     clock.end("compile")
     with run.log:
-        kept = loop.train(run, epochs_done)
+        kept = loop.train(run, before)
     clock.end("train")
     finish(run, data, kept, clock)
 
 
 def assemble(experiment: Experiment, data: Dataset) -> tuple[loop.Run, int]:
-    """Builds all that trains.
-
-    Returns:
-      The run, and the epochs that a resumed one has completed.
-    """
+    """Builds all that trains; returns the run, and the epochs before it starts."""
     rank, world_size, device = ranks.join()
     splits = evaluation.splits(experiment, data)
     learning_rates = schedules.learning_rates(
@@ -99,13 +95,13 @@ def assemble(experiment: Experiment, data: Dataset) -> tuple[loop.Run, int]:
     engine = engines.initialize(model, optimizer, config)
 
     shared_workdir = ranks.share(workdir)
-    done = resume(work.plan, shared_workdir, engine) if experiment.resume else 0
+    before = resume(work.plan, shared_workdir, engine) if experiment.resume else 0
     recorder = recording.Recorder(
-        experiment, rank, world_size, work.first_step(done), workdir
+        experiment, rank, world_size, work.first_step(before), workdir
     )
     log = run_log.RunLog(experiment, data, "torch", workdir, metric_name)
-    if done:
-        log.resume(done, engine.skipped_steps)
+    if before:
+        log.resume(before, engine.skipped_steps)
     run = loop.Run(
         work=work,
         splits=splits,
@@ -118,7 +114,7 @@ def assemble(experiment: Experiment, data: Dataset) -> tuple[loop.Run, int]:
         shared_workdir=shared_workdir,
         fp16_kernels=fp16_kernels,
     )
-    return run, done
+    return run, before
 
 
 def finish(run: loop.Run, data: Dataset, kept: loop.Kept, clock: run_log.Clock) -> None:
@@ -188,10 +184,10 @@ def write_ds_config(work: epochs.Work, workdir: pathlib.Path) -> None:
 
 def make_epochs(
     work: epochs.Work, engine: Any, metric: Metric, recorder: recording.Recorder
-) -> epochs.Epochs:
+) -> epochs.SteppedEpochs:
     """Returns the epochs of a run."""
     watch = functools.partial(loop.stop_if_diverged, work, engine)
-    return epochs.Epochs(work, engine, metric, recorder, watch)
+    return epochs.SteppedEpochs(work, engine, metric, recorder, watch)
 
 
 def resume(plan: list[int], workdir: pathlib.Path, engine: Any) -> int:

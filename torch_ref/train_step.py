@@ -63,7 +63,7 @@ def objective(
       model: network, or the engine around it.
       batch: this rank's rows, inputs in the compute dtype.
       step: batches seen so far.
-      rank: index of this process.
+      rank: index of this rank.
       world_size: number of ranks.
       number: index of the microbatch, in the order of the rows.
     """
@@ -140,7 +140,7 @@ def train_step(
       batch: this rank's rows.
       step: batches seen so far.
       learning_rate: rate of this step.
-      rank: index of this process.
+      rank: index of this rank.
       world_size: number of ranks.
       with_grads: True to read the unscaled gradients as well, {torch name: gradient}.
 
@@ -159,7 +159,10 @@ def train_step(
 
 @torch.no_grad()
 def eval_step(
-    experiment: Experiment, model: nn.Module, metric: Metric, batch: Batch
+    experiment: Experiment,
+    model: nn.Module,
+    metric: Metric,
+    batch: Batch,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns [2] weighted sums of loss and metric, and outputs [rows, ...]."""
     outputs = forward(experiment, model, batch.inputs)
@@ -172,7 +175,9 @@ def eval_step(
 
 @torch.no_grad()
 def forward(
-    experiment: Experiment, model: nn.Module, inputs: torch.Tensor
+    experiment: Experiment,
+    model: nn.Module,
+    inputs: torch.Tensor,
 ) -> torch.Tensor:
     """Returns outputs in the compute dtype; the model must be in evaluation mode."""
     return model(precision.cast(inputs, DTYPES[experiment.precision]))
