@@ -56,6 +56,7 @@ class Work(NamedTuple):
 
     def evaluated_shard(self) -> np.ndarray:
         """Returns [devices, batches, rows] of this process's evaluated ids."""
+        # Evaluated batches are cut to fit in memory, and need no microbatches.
         return parallel.shard(self.evaluated_ids, len(self.devices))
 
 
@@ -142,6 +143,7 @@ class ResidentEpochs:
       eval_step: (params, batch_stats, batch) -> (sums, outputs).
     """
 
+    # JAX dispatches asynchronously: a call returns before its epoch has run.
     run_ahead = True
 
     def __init__(self, work: Work, train_step: Callable, eval_step: Callable):

@@ -46,6 +46,8 @@ def make_epoch(
         state, results = train(state, ids, resident.train, resident.learning_rates)
         return state, results, *evaluate(state, evaluated, resident.evaluated)
 
+    # `resident` lies on every device already, so it is not mapped. The state is
+    # donated, or it would be in memory twice.
     return jax.pmap(
         epoch, AXIS, in_axes=(0, 0, 0, None), donate_argnums=0, devices=_named(devices)
     )

@@ -80,6 +80,7 @@ class Recorder:
         results = []
         microbatches = self._work.experiment.accumulation_steps
         for batch in ids[: self.left]:
+            # The recorded step donates nothing, so the state before it can be read.
             before = parallel.first(state)
             state, result, grads, *activations = self._run_step(state, batch)
             after, result, grads = parallel.first((state, result, grads))

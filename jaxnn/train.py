@@ -58,6 +58,7 @@ would be slower by a fifth."""
 def main(experiment: Experiment) -> None:
     """Trains, together with other processes if there are any."""
     clock = run_log.Clock()
+    # Both before anything touches a device.
     configure(experiment)
     with distributed.joined(experiment):
         run_experiment(experiment, clock)
@@ -94,6 +95,7 @@ def assemble(experiment: Experiment, data: Dataset) -> tuple[loop.Run, Saved]:
     optimizer = OPTIMIZERS[experiment.optimizer](experiment)
     state = start(experiment, model, optimizer, data.signature)
     names = loop.watched_tensors(state.params)
+    # From here on a SIGTERM lets the run save its state.
     interruption = Interruption()
     runner = make_epochs(work, model, optimizer, metric, names, interruption)
 
@@ -175,6 +177,7 @@ def start(
         variables = train_step.initial_variables(model, seed, signature)
         return train_step.initial_state({**variables, **given}, experiment, optimizer)
 
+    # Jitted, because op by op each operation of each initializer would be compiled.
     return jax.jit(make)(experiment.seed, given)
 
 

@@ -64,6 +64,7 @@ def write(experiment: Experiment, path: pathlib.Path, workdir: pathlib.Path) -> 
     arrays = artifacts.read_arrays(path, "--handoff")
     _, world_size, device = ranks.join()
     config = ds_config(experiment, world_size)
+    # Without this DeepSpeed refuses FP16 on a CPU without FP16 instructions.
     if experiment.precision == "fp16":
         kernels.fp16_kernels(experiment)
     model = models.build(experiment, signature).to(device)

@@ -17,7 +17,7 @@ from torch_ref.train_step import Batch, StepResult
 
 
 class Work(NamedTuple):
-    """What all epochs of a run go through. SteppedEpochs are numbered from 0.
+    """What all epochs of a run go through. Epochs are numbered from 0.
 
     Attributes:
       experiment: what is trained.
@@ -59,20 +59,35 @@ class Work(NamedTuple):
 
     def evaluated_shard(self) -> torch.Tensor:
         """Returns [batches, rows] of this rank's evaluated ids."""
+        # Evaluated batches are cut to fit in memory, and need no microbatches.
         mine = batches.rank_slice(self.evaluated_ids, self.rank, self.world_size)
         return torch.from_numpy(mine).to(self.device)
+
+
+class Reported(NamedTuple):
+    """What the steps of an epoch have reported.
+
+    Attributes:
+      loss: [steps] float32.
+      learning_rate: [steps] float.
+      skipped: [steps] bool.
+    """
+
+    loss: np.ndarray
+    learning_rate: np.ndarray
+    skipped: np.ndarray
 
 
 class Epoch(NamedTuple):
     """What an epoch leaves beside the state, on the host.
 
     Attributes:
-      results: StepResult of arrays [steps].
+      reported: what its steps reported.
       sums: [batches, 2] of loss and metric over each evaluated batch.
       outputs: [rows of all batches, ...] of the evaluated batches.
     """
 
-    results: StepResult
+    reported: Reported
     sums: np.ndarray
     outputs: np.ndarray
 
@@ -103,7 +118,7 @@ def make_work(
 
 
 class SteppedEpochs:
-    """SteppedEpochs of single steps, whose rows are on the device, or read from the host.
+    """Epochs of single steps, whose rows are on the device or read from the host.
 
     Args:
       work: what they go through.
@@ -136,17 +151,18 @@ class SteppedEpochs:
 
     def run(self, number: int) -> Epoch:
         """Trains and evaluates an epoch."""
-        results = self._train(number)
+        reported = self._train(number)
         sums, outputs = self._evaluate()
-        return Epoch(results, sums, outputs)
+        return Epoch(reported, sums, outputs)
 
-    def _train(self, number: int) -> StepResult:
+    def _train(self, number: int) -> Reported:
         work = self._work
         first = work.first_step(number)
         # A skipped step reads the same learning rate again.
         updates = first - self._engine.skipped_steps
         global_ids = work.global_batches(number)
         results = []
+        # The last epoch's evaluation has left the model in evaluation mode.
         self._engine.train()
         for step, (ids, mine) in enumerate(
             zip(global_ids, work.shard(global_ids)), start=first
@@ -157,7 +173,7 @@ class SteppedEpochs:
             self._watch(batch, result, step)
             results.append(result)
             updates += not result.skipped
-        return _stacked(results)
+        return _reported(results)
 
     def _step(
         self, batch: Batch, ids: np.ndarray, step: int, learning_rate: float
@@ -189,15 +205,15 @@ class SteppedEpochs:
             for mine in self._evaluated
         ]
         sums, outputs = (torch.stack(arrays) for arrays in zip(*found))
+        # Once for all batches: each exchange between ranks has a cost of its own.
         sums = train_step.sum_over(sums, work.world_size)
         outputs = ranks.join_rows(outputs, work.world_size)
         return sums.cpu().numpy(), outputs.flatten(0, 1).cpu().numpy()
 
 
-def _stacked(results: list[StepResult]) -> StepResult:
-    return StepResult(
+def _reported(results: list[StepResult]) -> Reported:
+    return Reported(
         loss=torch.stack([result.loss for result in results]).cpu().numpy(),
         learning_rate=np.array([result.learning_rate for result in results]),
-        loss_scale=np.array([result.loss_scale for result in results]),
         skipped=np.array([result.skipped for result in results], bool),
     )

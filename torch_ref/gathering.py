@@ -29,6 +29,7 @@ def put_scaling(samples: Samples, device: torch.device) -> Samples:
 
 def gather(samples: Samples, ids: torch.Tensor) -> Batch:
     """Returns the rows of ids [rows] on their device; padding is row 0, weight 0."""
+    # `put` has made tensors of them; `put_scaling` has left arrays on the host.
     if isinstance(samples.inputs, torch.Tensor):
         places = ids.clamp(min=0)
         inputs = samples.inputs[places]

@@ -74,6 +74,7 @@ def train(run: Run, before: int) -> Kept:
     for number in range(before, len(run.work.plan)):
         epoch = run.epochs.run(number)
         means = _log_epoch(run, number, epoch)
+        # Every rank has the same means, and decides the same.
         if experiment.patience and stopping.improves(means["validation"][0]):
             best = _kept(run, epoch)
         _save(run, number)
@@ -108,6 +109,7 @@ def stop_if_diverged(
     """
     if not result.skipped and torch.isfinite(result.loss):
         return
+    # FP16 continues at a lower scale; other precisions have none to lower.
     if work.experiment.precision == "fp16" and result.skipped:
         return
     tensors = {"loss": result.loss}
@@ -125,17 +127,17 @@ def stop_if_diverged(
 def _log_epoch(run: Run, number: int, epoch: Epoch) -> dict[str, np.ndarray]:
     """Logs an epoch; returns {split: mean loss and metric}."""
     work = run.work
-    results = epoch.results
+    reported = epoch.reported
     means = evaluation.means(run.splits, run.owners, epoch.sums)
     samples = batches.samples_per_step(
-        work.experiment, len(work.train.inputs), len(results.loss)
+        work.experiment, len(work.train.inputs), len(reported.loss)
     )
     run.log.epoch(
         number,
-        results.loss,
+        reported.loss,
         samples,
-        results.skipped,
-        results.learning_rate[-1],
+        reported.skipped,
+        reported.learning_rate[-1],
         means,
     )
     return means

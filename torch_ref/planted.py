@@ -114,6 +114,7 @@ def run_job(number: int, job: Mapping[str, Any]) -> int:
     try:
         train_with_fault(*command_line.parse(argv, DEFAULT_PRECISION, define_flags))
         return 0
+    # A job that fails must not end the jobs after it.
     except UserError as error:
         print(f"error: job {number}: {error}", file=sys.stderr)
         return command_line.BAD_INPUT
@@ -130,6 +131,7 @@ def run_job(number: int, job: Mapping[str, Any]) -> int:
 def process_group_kept() -> Iterator[None]:
     """Lets jobs share a process group: DeepSpeed cannot make a second in a process."""
     with contextlib.ExitStack() as undo:
+        # The first patch keeps `train.main` from leaving the group after each job.
         put(
             undo,
             [
@@ -156,6 +158,7 @@ def _asked_anew(plain: Any) -> Any:
     def fp16_kernels(experiment: Experiment) -> str:
         from deepspeed.accelerator import get_accelerator
 
+        # The attribute of the instance hides the method of its class.
         vars(get_accelerator()).pop("is_fp16_supported", None)
         return plain(experiment)
 

@@ -83,6 +83,7 @@ class Recorder:
           step: index of the step in the run.
           learning_rate: rate of this step.
         """
+        # A copy: the step changes the engine's tensors in place.
         before = self._state(engine)
         with self._watched(engine, batch) as passes:
             result, grads = train_step.train_step(
@@ -98,9 +99,10 @@ class Recorder:
         after = self._state(engine)
         activations = {}
         if passes:
+            # Padding has negative ids.
             samples = np.count_nonzero(ids >= 0)
             activations = join_rows(passes, samples, self._world_size)
-        # Everything above reads over all ranks; from here on only one is needed.
+        # All ranks take part in the reading above, one of them in the writing.
         if self._writer:
             grads = params_io.to_flax(engine.module, grads)
             tensors = step_tensors(before, after, ids, result, grads)

@@ -70,6 +70,7 @@ def run_experiment(experiment: Experiment, clock: run_log.Clock) -> None:
 
 def assemble(experiment: Experiment, data: Dataset) -> tuple[loop.Run, int]:
     """Builds all that trains; returns the run, and the epochs before it starts."""
+    # Imports DeepSpeed, which takes seconds; bad flags and data are refused before.
     rank, world_size, device = ranks.join()
     splits = evaluation.splits(experiment, data)
     learning_rates = schedules.learning_rates(
@@ -94,6 +95,7 @@ def assemble(experiment: Experiment, data: Dataset) -> tuple[loop.Run, int]:
     optimizer = OPTIMIZERS[experiment.optimizer](available, model.parameters())
     engine = engines.initialize(model, optimizer, config)
 
+    # Every rank writes and reads files of a checkpoint.
     shared_workdir = ranks.share(workdir)
     before = resume(work.plan, shared_workdir, engine) if experiment.resume else 0
     recorder = recording.Recorder(
@@ -122,6 +124,7 @@ def finish(run: loop.Run, data: Dataset, kept: loop.Kept, clock: run_log.Clock) 
     work = run.work
     if kept.batch_stats and run.workdir:
         artifacts.write_params(run.workdir / artifacts.BATCH_STATS, kept.batch_stats)
+    # Only the rank with a workdir writes; a prediction needs no other.
     run.log.finish(
         kept.params,
         kept.outputs,
@@ -221,8 +224,8 @@ def predict(
     params_io.load_stats(model, kept.batch_stats, artifacts.BATCH_STATS)
     for param in model.parameters():
         param.data = param.data.to(DTYPES[experiment.precision])
-    inputs = torch.from_numpy(np.asarray(inputs))
-    return train_step.forward(experiment, model.eval(), inputs).float().numpy()
+    rows = torch.from_numpy(np.asarray(inputs))
+    return train_step.forward(experiment, model.eval(), rows).float().numpy()
 
 
 def define_launcher_flags(values: flags.FlagValues) -> None:
