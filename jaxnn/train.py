@@ -269,6 +269,7 @@ def told_by_first(saved: Saved) -> Saved:
     # Only process 0 logs what the steps reported; the others must know how many.
     if jax.process_index():
         reported = Reported(*(np.resize(array, int(count)) for array in reported))
+    # Without `best`: of several processes, a run that may stop early cannot resume.
     return Saved(state, reported=reported)
 
 
