@@ -137,7 +137,7 @@ def finish(run: loop.Run, data: Dataset, kept: loop.Kept, clock: run_log.Clock) 
     if kept.batch_stats and run.workdir:
         batch_stats = trace.flatten(kept.batch_stats)
         artifacts.write_params(run.workdir / artifacts.BATCH_STATS, batch_stats)
-    # All processes have as many devices of one kind.
+    # The other processes are assumed to have the same devices.
     devices = [f"{device.platform} {device.device_kind}" for device in work.devices]
     run.log.finish(
         trace.flatten(kept.params),

@@ -69,7 +69,7 @@ def run_experiment(experiment: Experiment, clock: run_log.Clock) -> None:
 
 
 def assemble(experiment: Experiment, data: Dataset) -> tuple[loop.Run, int]:
-    """Builds all that trains; returns the run, and the epochs before it starts."""
+    """Builds all that trains; returns the run, and the epochs completed before it."""
     # Imports DeepSpeed, which takes seconds; bad flags and data are refused before.
     rank, world_size, device = ranks.join()
     splits = evaluation.splits(experiment, data)
@@ -87,14 +87,7 @@ def assemble(experiment: Experiment, data: Dataset) -> tuple[loop.Run, int]:
 
     # Bad input up to here leaves no run directory behind.
     workdir = artifacts.create_workdir(experiment, "torch") if rank == 0 else None
-    available, no_fused_adam = kernels.choose_adam(experiment)
-    if workdir:
-        write_ds_config(work, workdir)
-        for note in kernels.notes(experiment, fp16_kernels, no_fused_adam):
-            print(f"note: {note}", file=sys.stderr, flush=True)
-    optimizer = OPTIMIZERS[experiment.optimizer](available, model.parameters())
-    engine = engines.initialize(model, optimizer, config)
-
+    engine = make_engine(work, model, config, fp16_kernels, workdir)
     # Every rank writes and reads files of a checkpoint.
     shared_workdir = ranks.share(workdir)
     before = resume(work.plan, shared_workdir, engine) if experiment.resume else 0
@@ -178,8 +171,34 @@ def start(
     return model.to(device)
 
 
+def make_engine(
+    work: epochs.Work,
+    model: torch.nn.Module,
+    config: dict[str, Any],
+    fp16_kernels: str,
+    workdir: pathlib.Path | None,
+) -> Any:
+    """Returns DeepSpeed's engine of a model; the rank that writes prints notes.
+
+    Args:
+      work: what is trained on.
+      model: network, on this rank's device.
+      config: ds_config.
+      fp16_kernels: as from `kernels.fp16_kernels`.
+      workdir: run directory, or None on ranks that do not write.
+    """
+    experiment, no_fused_adam = kernels.choose_adam(work.experiment)
+    if workdir:
+        write_ds_config(work, workdir)
+        for note in kernels.notes(work.experiment, fp16_kernels, no_fused_adam):
+            print(f"note: {note}", file=sys.stderr, flush=True)
+    optimizer = OPTIMIZERS[experiment.optimizer](experiment, model.parameters())
+    return engines.initialize(model, optimizer, config)
+
+
 def write_ds_config(work: epochs.Work, workdir: pathlib.Path) -> None:
     """Writes the ds_config with which DeepSpeed trains the same on its own."""
+    # Beyond `ds_config`, it names optimizer and schedule, which torch_ref makes itself.
     config = file_config(work.experiment, work.world_size, len(work.learning_rates))
     text = json.dumps(config, indent=2) + "\n"
     artifacts.write_text(workdir / artifacts.DS_CONFIG, text)
