@@ -338,8 +338,8 @@ class TestChooseDevices:
         self, eight, changes, divisor, fewer
     ):
         message = (
-            rf"^--batch_size: {changes['batch_size']} is not divisible by {divisor}; change it, or leave "
-            rf"devices out with --num_devices={fewer}$"
+            rf"^--batch_size: {changes['batch_size']} is not divisible by {divisor}; "
+            rf"change it, or leave devices out with --num_devices={fewer}$"
         )
         with pytest.raises(UserError, match=message):
             choose_devices(BASE.replace(**changes))

@@ -186,7 +186,8 @@ class TestTwoProcesses:
         for status, _, complaint in ended(processes):
             assert status == 2
             assert re.search(
-                r"error: --dataset: process 1 holds another (train|test) split than process 0; give all",
+                r"error: --dataset: process 1 holds another (train|test) split than "
+                r"process 0; give all",
                 complaint,
             )
         assert not (tmp_path / "run").exists()

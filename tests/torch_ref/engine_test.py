@@ -1,4 +1,4 @@
-"""Tests of torch_ref/engine.py and engine_readers.py, through DeepSpeed itself, at every
+"""Tests of torch_ref/engine.py and engine_readers.py, through DeepSpeed itself: every
 ZeRO stage, precision and number of ranks.
 
 Every case takes steps on a linear model whose numbers are dyadic and small, so that
@@ -250,7 +250,7 @@ def used_gradient(
 
 
 def assert_close(actual, wanted, units: float, sizes=None) -> None:
-    """Within so many units of float32's rounding of the sizes, or of the wanted values."""
+    """Within so many units of float32's rounding of the sizes, or of the values."""
     for name in NAMES:
         size = abs(wanted[name]) if sizes is None else sizes[name]
         error = abs(actual[name] - wanted[name])

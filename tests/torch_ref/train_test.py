@@ -168,7 +168,7 @@ class TestLauncher:
 
 class TestEarlyStopping:
     def test_keeps_the_best_epoch(self, run, tmp_path):
-        """To the bit what a run of as many epochs ends with; the last epochs are worse."""
+        """To the bit what a run of as many epochs ends with; later epochs are worse."""
         flags = (
             "--dataset=iris",
             "--model=mlp",
