@@ -1,10 +1,14 @@
-"""Saves and restores the whole training state with Orbax, so that a resumed run goes on
-bit for bit.
+"""Saves and restores the whole training state, so that a resumed run continues bit for
+bit. Twin of torch_ref/checkpoint.py.
 
-A checkpoint is the folder `checkpoints/step_000000300`: every array of the TrainState
-by its path, of the best state so far too under `--patience`, of what the steps of an
-unfinished epoch reported, and their digest. It is written while training goes on, under
-another name until it is whole, and holds no code.
+A checkpoint is Orbax's, the folder `checkpoints/step_000000300`. It holds arrays by
+path, their digest, and no code:
+
+    state/...   the TrainState
+    best/...    under `--patience`, the best epoch's TrainState and its outputs
+    taken/...   what the steps of an unfinished epoch reported
+
+It is written while training goes on, under another name until it is whole.
 """
 
 import contextlib
@@ -24,23 +28,26 @@ from jaxnn.experiment.files import trace
 from jaxnn.train_step import TrainState
 
 KEPT = 2
-FOLDER, PREFIX, DIGITS = "checkpoints", "step", 9
+"""Checkpoints that are kept unless `--keep` says otherwise."""
+FOLDER = "checkpoints"
+PREFIX = "step"
+DIGITS = 9
 
 
 class Best(NamedTuple):
     """What early stopping would return to.
 
     Attributes:
-      state: of the best epoch so far.
-      outputs: [devices, chunks, rows, ...] of the evaluation after it.
+      state: state after the best epoch so far, on the host.
+      outputs: [devices, batches, rows, ...] outputs on the test split at least.
     """
 
     state: TrainState
     outputs: np.ndarray
 
 
-class Taken(NamedTuple):
-    """What the steps of an epoch reported that is not finished.
+class Reported(NamedTuple):
+    """What the steps of an unfinished epoch have reported so far.
 
     Attributes:
       loss: [steps] float.
@@ -53,7 +60,10 @@ class Taken(NamedTuple):
     skipped: np.ndarray
 
 
-NONE_TAKEN = Taken(np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0, bool))
+NOTHING_REPORTED = Reported(
+    np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0, bool)
+)
+"""Between epochs."""
 
 
 class Saved(NamedTuple):
@@ -61,34 +71,35 @@ class Saved(NamedTuple):
 
     Attributes:
       state: one copy, on the host; its `step` says where the run stands.
-      best: under `--patience`.
-      taken: of the epoch under way; no steps at the end of one.
+      best: under `--patience`; else None.
+      reported: by the steps of an unfinished epoch.
     """
 
     state: TrainState
     best: Best | None = None
-    taken: Taken = NONE_TAKEN
+    reported: Reported = NOTHING_REPORTED
 
 
 class Checkpoints:
-    """Writes the checkpoints of a run, in the background, and removes all but the
-    newest.
+    """Writes checkpoints in the background, and removes all but the newest.
 
     Args:
-      workdir: of the run.
-      keep: how many.
+      workdir: run directory.
+      keep: number of checkpoints to keep.
     """
 
     def __init__(self, workdir: pathlib.Path, keep: int = KEPT):
-        self._workdir, self._keep, self._manager = workdir, keep, None
+        self._workdir = workdir
+        self._keep = keep
+        self._manager = None
 
     def save(self, saved: Saved) -> None:
-        """Begins to write a checkpoint, once the one before is whole.
+        """Starts to write a checkpoint, once the last one is whole.
 
         Raises:
-          UserError: that one could not be written.
+          UserError: the last one could not be written, or there is no room.
         """
-        # half a second, which a run without checkpoints does not pay
+        # Takes half a second, which a run without checkpoints does not pay.
         import orbax.checkpoint as ocp
 
         arrays = _by_path(saved)
@@ -104,7 +115,7 @@ class Checkpoints:
             )
 
     def close(self) -> None:
-        """Waits until all is written; raises as `save` does."""
+        """Waits until all is written; raises UserError as `save` does."""
         if self._manager:
             with _disk(self._workdir):
                 self._manager.wait_until_finished()
@@ -120,7 +131,15 @@ def save(workdir: pathlib.Path, state: TrainState) -> None:
 
 
 def restore(workdir: pathlib.Path, like: TrainState) -> TrainState:
-    """The state of the newest checkpoint; see `restore_saved`."""
+    """Returns the state of the newest checkpoint.
+
+    Args:
+      workdir: run directory.
+      like: a state of the same shapes and dtypes.
+
+    Raises:
+      UserError: there is none, none can be read, or one is of another model.
+    """
     saved = restore_saved(workdir, like)
     if saved is None:
         raise UserError(
@@ -133,29 +152,27 @@ def restore(workdir: pathlib.Path, like: TrainState) -> TrainState:
 def restore_saved(
     workdir: pathlib.Path, like: TrainState, before: int | None = None
 ) -> Saved | None:
-    """The newest checkpoint that can be read; None if there is none at all.
+    """Returns the newest checkpoint that can be read; None if there is none at all.
 
     Args:
-      workdir: of the run.
-      like: a state of the same shapes and formats.
-      before: only those of fewer steps; None: all.
+      workdir: run directory.
+      like: a state of the same shapes and dtypes.
+      before: only checkpoints of fewer steps count; None for all.
 
     Raises:
       UserError: none of them can be read, or one is of another model.
     """
     found = [step for step in steps(workdir) if before is None or step < before]
     for step in reversed(found):
+        folder = _folder(workdir, step)
         try:
-            arrays = _read(workdir, step)
-        # whatever Orbax, its storage and its formats raise on what is not whole
+            arrays = _read(folder)
+        # Orbax, its storage and its codecs raise anything on a damaged checkpoint.
         except Exception as error:
-            print(
-                f"{_folder(workdir, step)} is damaged and left out: "
-                f"{str(error).splitlines()[0]}",
-                flush=True,
-            )
+            reason = str(error).splitlines()[0]
+            print(f"{folder} is damaged and left out: {reason}", flush=True)
             continue
-        return _saved(arrays, like, _folder(workdir, step))
+        return _saved(arrays, like, folder)
     if found:
         raise UserError(
             f"--resume: none of the {len(found)} checkpoints in {workdir / FOLDER} can "
@@ -165,13 +182,11 @@ def restore_saved(
 
 
 def steps(workdir: pathlib.Path) -> list[int]:
-    """Steps of the checkpoints that are whole, in order."""
-    folders = (workdir / FOLDER).glob(f"{PREFIX}_*")
-    return sorted(
-        int(match[1])
-        for folder in folders
-        if (match := re.fullmatch(rf"{PREFIX}_(\d+)", folder.name))
-    )
+    """Returns the steps of the checkpoints that are whole, in order."""
+    # A checkpoint that is being written has another suffix, and does not match.
+    names = [folder.name for folder in (workdir / FOLDER).glob(f"{PREFIX}_*")]
+    matches = [re.fullmatch(rf"{PREFIX}_(\d+)", name) for name in names]
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def forget_after(workdir: pathlib.Path, step: int) -> None:
@@ -186,7 +201,8 @@ def _folder(workdir: pathlib.Path, step: int) -> pathlib.Path:
 
 
 def _manager(ocp: Any, workdir: pathlib.Path, keep: int) -> Any:
-    """Orbax's, of this process alone: the one that writes."""
+    """Returns Orbax's manager, for the one process that writes."""
+    # Orbax logs every save through absl's logger.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
@@ -196,39 +212,40 @@ def _manager(ocp: Any, workdir: pathlib.Path, keep: int) -> Any:
         multiprocessing_options=_alone(ocp),
     )
     (workdir / FOLDER).mkdir(exist_ok=True)
+    # Orbax wants absolute paths.
     return ocp.CheckpointManager((workdir / FOLDER).resolve(), options=options)
 
 
 def _alone(ocp: Any) -> Any:
-    """Lets Orbax wait for no other process: only one reads and writes."""
+    """Returns options under which Orbax waits for no other process."""
     if jax.process_count() == 1:
         return ocp.options.MultiprocessingOptions()
+    # Only one process reads or writes; a barrier would wait for the others forever.
     this = jax.process_index()
     return ocp.options.MultiprocessingOptions(
         primary_host=this, active_processes={this}, barrier_sync_key_prefix="checkpoint"
     )
 
 
-def _read(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
-    """The arrays of one checkpoint by path; raises whatever is raised on one that is
-    not as it was written."""
+def _read(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of a checkpoint by path; raises anything on a damaged one."""
     import orbax.checkpoint as ocp
 
-    folder, alone = _folder(workdir, step).resolve(), _alone(ocp)
+    alone = _alone(ocp)
     handlers = ocp.CompositeCheckpointHandler(
         arrays=ocp.StandardCheckpointHandler(multiprocessing_options=alone),
         digest=ocp.JsonCheckpointHandler(multiprocessing_options=alone),
     )
     with ocp.Checkpointer(handlers, multiprocessing_options=alone) as reader:
         read = reader.restore(
-            folder,
+            folder.resolve(),
             args=ocp.args.Composite(
                 arrays=ocp.args.StandardRestore(), digest=ocp.args.JsonRestore()
             ),
         )
-    arrays = {
-        name: np.asarray(array) for name, array in trace.flatten(read.arrays).items()
-    }
+    flat = trace.flatten(read.arrays)
+    arrays = {name: np.asarray(array) for name, array in flat.items()}
+    # Orbax does not notice every flipped bit.
     if _digest(arrays) != read.digest:
         raise ValueError("its arrays are not those of its digest")
     return arrays
@@ -237,47 +254,46 @@ def _read(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
 def _saved(
     arrays: Mapping[str, np.ndarray], like: TrainState, folder: pathlib.Path
 ) -> Saved:
-    """What the arrays are, in the structure of `like`."""
-    kinds = {kind: trace.select(arrays, kind) for kind in ("state", "best", "taken")}
-    state = _like(kinds["state"], like, folder)
-    outputs = kinds["best"].pop("outputs", None)
-    best = (
-        None if outputs is None else Best(_like(kinds["best"], like, folder), outputs)
-    )
-    return Saved(state, best, Taken(**kinds["taken"]) if kinds["taken"] else NONE_TAKEN)
+    """Arrays by path -> what they are, in the structure of `like`."""
+    state = _like(trace.select(arrays, "state"), like, folder)
+    best = None
+    best_arrays = trace.select(arrays, "best")
+    if best_arrays:
+        outputs = best_arrays.pop("outputs")
+        best = Best(_like(best_arrays, like, folder), outputs)
+    taken = trace.select(arrays, "taken")
+    return Saved(state, best, Reported(**taken) if taken else NOTHING_REPORTED)
 
 
 def _like(
     arrays: Mapping[str, np.ndarray], like: TrainState, folder: pathlib.Path
 ) -> TrainState:
+    """Returns arrays by path as a TrainState; raises UserError on another model's."""
     wanted = _leaves(like)
     for path in sorted(wanted.keys() | arrays.keys()):
-        if (
-            path not in arrays
-            or path not in wanted
-            or arrays[path].shape != wanted[path].shape
-        ):
+        known = path in arrays and path in wanted
+        if not known or arrays[path].shape != wanted[path].shape:
             raise UserError(f"--resume: {path} of {folder} is not this experiment's")
-    return jax.tree.unflatten(
-        jax.tree.structure(like), [arrays[path] for path in wanted]
-    )
+    leaves = [arrays[path] for path in wanted]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def _by_path(saved: Saved) -> dict[str, np.ndarray]:
+    """What a checkpoint holds -> arrays by path."""
     arrays = {f"state/{path}": array for path, array in _leaves(saved.state).items()}
     if saved.best:
-        arrays |= {
-            f"best/{path}": array for path, array in _leaves(saved.best.state).items()
-        }
+        for path, array in _leaves(saved.best.state).items():
+            arrays[f"best/{path}"] = array
         arrays["best/outputs"] = saved.best.outputs
-    if len(saved.taken.loss):
-        arrays |= {
-            f"taken/{name}": array for name, array in saved.taken._asdict().items()
-        }
+    # Between epochs there is nothing to store.
+    if len(saved.reported.loss):
+        for name, array in saved.reported._asdict().items():
+            arrays[f"taken/{name}"] = array
     return arrays
 
 
 def _leaves(state: TrainState) -> dict[str, np.ndarray]:
+    """Returns the arrays of a state by path, in the pytree's order."""
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
@@ -286,7 +302,7 @@ def _leaves(state: TrainState) -> dict[str, np.ndarray]:
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """SHA-256 of names, formats, shapes and values."""
+    """SHA-256 of names, dtypes, shapes and values."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -296,8 +312,8 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
 
 
 def _require_room(workdir: pathlib.Path, num_bytes: int) -> None:
-    """Raises UserError if the disk is too full for a checkpoint: Orbax, were it to
-    begin, would complain at length."""
+    """Raises UserError if the disk is too full for a checkpoint."""
+    # Orbax would start all the same, and fail with pages of traceback.
     free = shutil.disk_usage(workdir).free
     if free < num_bytes:
         raise UserError(
@@ -308,13 +324,11 @@ def _require_room(workdir: pathlib.Path, num_bytes: int) -> None:
 
 @contextlib.contextmanager
 def _disk(workdir: pathlib.Path) -> Iterator[None]:
-    """Names what could not be written, in a line."""
+    """Turns errors of the disk into a UserError of one line."""
     try:
         yield
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # ValueError is what Orbax's storage makes of a full disk
+    # Orbax's storage (tensorstore) raises ValueError on a full disk.
+    except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0].rpartition(": ")[2]
         raise UserError(
             f"--checkpoint_every: cannot write {workdir / FOLDER}: {reason}"

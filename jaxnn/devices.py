@@ -7,7 +7,7 @@ from jaxnn.experiment.flags.config import Experiment
 
 
 def choose_devices(experiment: Experiment) -> list[jax.Device]:
-    """This process's devices to train on: `--num_devices`, or all of them.
+    """Returns this process's devices to train on: `--num_devices`, or all of them.
 
     Raises:
       UserError: more asked for than there are, or the batch does not divide.
@@ -21,24 +21,26 @@ def choose_devices(experiment: Experiment) -> list[jax.Device]:
             f"--num_devices: {count} asked for, {len(devices)} here; for virtual CPU "
             f"devices set XLA_FLAGS=--xla_force_host_platform_device_count={count}"
         )
-    rows, parts = (
-        experiment.batch_size // experiment.accumulation_steps,
-        experiment.accumulation_steps,
-    )
+    microbatches = experiment.accumulation_steps
+    # Each microbatch is divided over the devices. That it divides the batch has been
+    # checked with the flags.
+    rows = experiment.batch_size // microbatches
     if rows % count:
-        divisor = f"the {count} devices here" + (
-            f" times --accumulation_steps={parts}" if parts > 1 else ""
+        times = (
+            f" times --accumulation_steps={microbatches}" if microbatches > 1 else ""
         )
         fitting = max(number for number in range(1, count + 1) if rows % number == 0)
         raise UserError(
-            f"--batch_size: {experiment.batch_size} is not divisible by {divisor}; "
-            f"change it, or leave devices out with --num_devices={fitting}"
+            f"--batch_size: {experiment.batch_size} is not divisible by the {count} "
+            f"devices here{times}; change it, or leave devices out with "
+            f"--num_devices={fitting}"
         )
     return devices[:count]
 
 
 def _all_devices(experiment: Experiment, devices: list[jax.Device]) -> list[jax.Device]:
-    """Those of this process, where several train on all that they have."""
+    """Returns all devices of this process, one of several that train together."""
+    # pmap over several processes spans all of their devices.
     count = jax.device_count()
     if experiment.num_devices not in (0, count):
         raise UserError(

@@ -1,9 +1,9 @@
 """Several processes, on this host or on many, that train one network together.
 
 Each process has the devices of its host, loads its share of each batch and takes part
-in every step; process 0 alone writes and prints. They find each other by
-`--coordinator_address`, or by what SLURM, Open MPI or a TPU pod says in the environment
-(`--distributed`). A process that dies takes the others with it, `GRACE` seconds later.
+in every step; only process 0 writes and prints. They find each other by
+`--coordinator_address`, or by what SLURM, Open MPI or a TPU pod puts into the
+environment (`--distributed`). When one process dies, the others end within seconds.
 """
 
 import contextlib
@@ -25,25 +25,21 @@ from jaxnn.experiment.data.dataset import SPLITS, Dataset
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import options
 from jaxnn.experiment.flags.config import Experiment
-from jaxnn.liveness import Company
+from jaxnn.liveness import Peers
 
 GRACE = 2.0
-"""Seconds that a process has to end by itself, with a message of its own, once another
-has."""
-LOOKED_AT = 64
-"""Inputs of a split that are compared between processes."""
+"""Seconds in which a process may end with a message of its own after another has."""
+COMPARED = 64
+"""Inputs of a split that are compared between processes; all may not fit in memory."""
 MARGIN = 60
-"""Seconds by which JAX's time limit, which ends a process with a stack trace, is later
-than ours."""
+"""Seconds from our time limit to JAX's, which ends a process with a stack trace."""
 
 
 @contextlib.contextmanager
 def joined(experiment: Experiment) -> Iterator[None]:
-    """Holds this process among the others, if there are any; to be entered before JAX
-    touches a device.
+    """Joins the other processes, if there are any, for the time of the context.
 
-    What goes wrong in one process ends all: JAX's own way out would wait for those that
-    are left.
+    To be entered before JAX touches a device. An error in one process ends all.
 
     Raises:
       UserError: no cluster is described, or the processes' flags differ.
@@ -51,32 +47,55 @@ def joined(experiment: Experiment) -> Iterator[None]:
     if not (experiment.coordinator_address or experiment.distributed):
         yield
         return
-    company = None
+    peers = None
     try:
         _initialize(experiment)
-        _agree(experiment)
-        company = _accompanied(experiment)
+        _agree_on_flags(experiment)
+        peers = _connected(experiment)
         yield
     except BaseException as error:
-        _leave(error, company)
-    if company:
-        company.part()
+        # Ends the process here: JAX's own exit would wait for the others, which still
+        # train.
+        _leave(error, peers)
+    if peers:
+        peers.leave()
+
+
+def agree_on_data(data: Dataset) -> None:
+    """Raises UserError, in every process, if one holds other data than process 0.
+
+    Compares all targets and some of the inputs.
+    """
+    if jax.process_count() == 1:
+        return
+    held = {}
+    for split in SPLITS:
+        inputs = getattr(data, f"{split}_inputs")
+        targets = getattr(data, f"{split}_targets")
+        if inputs is not None:
+            held[split] = _content(inputs, targets)
+    for process, split in _differing(held):
+        raise UserError(
+            f"--dataset: process {process} holds another {split} split than process 0; "
+            "give all hosts the same files, of the same versions of what reads them"
+        )
 
 
 def _initialize(experiment: Experiment) -> None:
+    """Joins JAX's cluster; raises UserError if there is none."""
+    # JAX would end the process with a stack trace, so a message of ours comes first.
     limit = threading.Timer(
         experiment.initialization_timeout, _end, [_too_late(experiment), 2]
     )
     limit.start()
-    given = (
-        {
+    # Without these JAX reads the environment.
+    given = {}
+    if experiment.coordinator_address:
+        given = {
             "coordinator_address": experiment.coordinator_address,
             "num_processes": experiment.num_processes,
             "process_id": experiment.process_id,
         }
-        if experiment.coordinator_address
-        else {}
-    )
     try:
         jax.distributed.initialize(
             **given, initialization_timeout=experiment.initialization_timeout + MARGIN
@@ -97,11 +116,10 @@ def _initialize(experiment: Experiment) -> None:
 
 
 def _too_late(experiment: Experiment) -> str:
-    seconds, address, process = (
-        experiment.initialization_timeout,
-        experiment.coordinator_address,
-        experiment.process_id,
-    )
+    """Returns the message of a process whose cluster was not complete in time."""
+    seconds = experiment.initialization_timeout
+    address = experiment.coordinator_address
+    process = experiment.process_id
     if not address:
         return (
             f"--distributed: not all processes of the cluster came within {seconds} "
@@ -120,56 +138,37 @@ def _too_late(experiment: Experiment) -> str:
     )
 
 
-def agree_on_data(data: Dataset) -> None:
-    """Raises UserError, in every process, if one holds other data than process 0: other
-    targets, or other inputs.
-
-    Of the inputs, which may be larger than memory, 64 a split are looked at.
-    """
-    if jax.process_count() == 1:
-        return
-    held = {}
-    for split in SPLITS:
-        inputs, targets = (
-            getattr(data, f"{split}_inputs"),
-            getattr(data, f"{split}_targets"),
-        )
-        if inputs is not None:
-            some = np.linspace(0, len(inputs) - 1, min(LOOKED_AT, len(inputs))).astype(
-                int
-            )
-            held[split] = (
-                repr(inputs.shape).encode()
-                + np.ascontiguousarray(inputs[some]).tobytes()
-                + targets.tobytes()
-            )
-    for process, split in _differing(held):
-        raise UserError(
-            f"--dataset: process {process} holds another {split} split than process 0; "
-            "give all hosts the same files, of the same versions of what reads them"
-        )
-
-
-def _agree(experiment: Experiment) -> None:
-    """Raises UserError, in every process, on the first flag that one of them was given
-    otherwise than process 0."""
+def _agree_on_flags(experiment: Experiment) -> None:
+    """Raises UserError, in every process, if the flags of one are not process 0's."""
     lines = [
         *options.to_flagfile(experiment).splitlines(),
+        # Not in a flagfile, but they change what a process does.
         f"--resume={experiment.resume}",
         f"--init_params={bool(experiment.init_params)}",
     ]
-    for process, flag in _differing(
-        {line.partition("=")[0]: line.encode() for line in lines}
-    ):
+    held = {line.partition("=")[0]: line.encode() for line in lines}
+    for process, flag in _differing(held):
         raise UserError(
             f"{flag}: process {process} was given another value than process 0; start "
             "all with the same flags"
         )
 
 
+def _content(inputs: np.ndarray, targets: np.ndarray) -> bytes:
+    """Returns the shape and some of the inputs, and all targets."""
+    count = min(COMPARED, len(inputs))
+    places = np.linspace(0, len(inputs) - 1, count).astype(int)
+    some = np.ascontiguousarray(inputs[places])
+    return repr(inputs.shape).encode() + some.tobytes() + targets.tobytes()
+
+
 def _differing(held: Mapping[str, bytes]) -> Iterator[tuple[int, str]]:
-    """(process, name) of what a process holds otherwise than process 0; all must hold
-    as many things."""
+    """Yields (process, name) of what a process holds that differs from process 0's.
+
+    Args:
+      held: name -> content; equally many in all processes.
+    """
+    # Four bytes each: without x64 JAX gathers no 64-bit integers.
     digests = [
         int.from_bytes(hashlib.blake2b(value, digest_size=4).digest(), "big")
         for value in held.values()
@@ -178,26 +177,26 @@ def _differing(held: Mapping[str, bytes]) -> Iterator[tuple[int, str]]:
         multihost_utils.process_allgather(np.array(digests, np.uint32))
     )
     for process, theirs in enumerate(gathered):
-        yield from (
-            (process, name)
-            for name, same in zip(held, theirs == gathered[0])
-            if not same
-        )
+        for name, is_same in zip(held, theirs == gathered[0]):
+            if not is_same:
+                yield process, name
 
 
-def _accompanied(experiment: Experiment) -> Company | None:
-    """A connection to the other processes that tells when one ends; under a cluster's
-    own launcher that sees to it."""
+def _connected(experiment: Experiment) -> Peers | None:
+    """Returns connections to the other processes that tell when one ends."""
+    # A cluster's own launcher ends all processes when one ends.
     if not experiment.coordinator_address:
         return None
-    company = Company(jax.process_index(), jax.process_count(), _one_has_ended)
-    port = int(multihost_utils.broadcast_one_to_all(np.int32(company.port)))
-    company.meet(experiment.coordinator_address.rpartition(":")[0], port)
-    return company
+    peers = Peers(jax.process_index(), jax.process_count(), _one_has_ended)
+    port = int(multihost_utils.broadcast_one_to_all(np.int32(peers.port)))
+    host = experiment.coordinator_address.rpartition(":")[0]
+    peers.connect(host, port)
+    return peers
 
 
 def _one_has_ended(process: int | None) -> None:
-    """Ends this process because another did, which is not always known."""
+    """Ends this process because another one ended, known or unknown which."""
+    # Whoever knows which one has ended prints its message first.
     time.sleep(GRACE if process is not None else 2 * GRACE)
     name = "another process" if process is None else f"process {process}"
     _end(
@@ -208,29 +207,26 @@ def _one_has_ended(process: int | None) -> None:
     )
 
 
+# JAX aborts a process from a thread of C++ when it misses another one; Python's own
+# signal handlers would never run.
 LIBC = ctypes.CDLL(None)
 ON_ABORT = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: _one_has_ended(None))
-"""JAX aborts a process from a thread of C++ when it misses another; Python's own
-handlers would never run."""
 
 
-def _leave(error: BaseException, company: Company | None) -> None:
-    """Says what went wrong and ends the process."""
-    if isinstance(error, jax.errors.JaxRuntimeError) and company:
-        time.sleep(
-            2 * GRACE
-            # a call that another process's end has broken: that end is what is to be said
-        )
+def _leave(error: BaseException, peers: Peers | None) -> None:
+    """Prints what went wrong and ends the process."""
+    # A collective call fails when another process ends. That end is what the user
+    # should read about, so `_one_has_ended` gets the time to print it.
+    if isinstance(error, jax.errors.JaxRuntimeError) and peers:
+        time.sleep(2 * GRACE)
     if isinstance(error, UserError):
         _end(str(error), 2)
     if not isinstance(error, SystemExit | KeyboardInterrupt):
         traceback.print_exception(error)
-    _end(
-        None,
-        error.code
-        if isinstance(error, SystemExit) and isinstance(error.code, int)
-        else 1,
-    )
+    status = 1
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        status = error.code
+    _end(None, status)
 
 
 def _end(message: str | None, status: int) -> None:

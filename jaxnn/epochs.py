@@ -1,11 +1,8 @@
-"""What an epoch goes through and what it leaves; epochs over data that stay on the
-devices.
-
-`streaming.StreamedEpochs` has the same methods, for data that do not fit.
-"""
+"""What a run trains on, and its epochs over data that stay on the devices. Twin of
+torch_ref/epochs.py."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -20,17 +17,16 @@ from jaxnn.train_step import StepResult, TrainState
 
 
 class Work(NamedTuple):
-    """What all epochs of a run go through.
+    """What all epochs of a run go through. Epochs are numbered from 0.
 
     Attributes:
       experiment: what is trained.
-      train: the training split, on the host and unread.
-      evaluated: every split that is evaluated, one after the other, on the host and
-        unread.
-      evaluated_ids: [batches, rows of all ranks] of them.
-      test_batches: how many of those are the test split's; they come first.
+      train: training split, on the host and unread.
+      evaluated: evaluated splits, concatenated, on the host and unread.
+      evaluated_ids: [batches, rows of all ranks] ids in `evaluated`.
+      test_batches: number of evaluated batches of the test split, which come first.
       learning_rates: [updates] float32.
-      devices: of this process.
+      devices: this process's.
       plan: steps of each epoch.
     """
 
@@ -44,24 +40,23 @@ class Work(NamedTuple):
     plan: list[int]
 
     def first_step(self, number: int) -> int:
-        """Steps of the epochs before one (0-based): only the last may be cut short."""
+        """Returns the index in the run of an epoch's first step."""
+        # Only the last epoch may be shorter than the first, under --max_steps.
         return number * self.plan[0]
 
-    def global_batches(self, number: int, taken: int) -> np.ndarray:
-        """[steps, batch] sample ids of an epoch (0-based) after the steps that have
-        been taken."""
+    def global_batches(self, number: int, done: int) -> np.ndarray:
+        """Returns [steps, batch] sample ids of an epoch's steps after `done` steps."""
         ids = batches.epoch_batches(self.experiment, len(self.train.inputs), number)
-        return ids[taken : self.plan[number]]
+        return ids[done : self.plan[number]]
 
     def shard(self, ids: np.ndarray) -> np.ndarray:
-        """Global training batches [..., batch] -> [devices, ..., rows] of this
-        process's devices."""
-        return parallel.shard(
-            ids, len(self.devices), self.experiment.accumulation_steps
-        )
+        """Global training batches [..., batch] -> [devices, ..., rows] here."""
+        microbatches = self.experiment.accumulation_steps
+        return parallel.shard(ids, len(self.devices), microbatches)
 
     def evaluated_shard(self) -> np.ndarray:
-        """[devices, batches, rows] of this process's devices."""
+        """Returns [devices, batches, rows] of this process's evaluated ids."""
+        # Evaluated batches are cut to fit in memory, and need no microbatches.
         return parallel.shard(self.evaluated_ids, len(self.devices))
 
 
@@ -69,16 +64,43 @@ class Epoch(NamedTuple):
     """What an epoch leaves beside the state, on the devices or on the host.
 
     Attributes:
-      results: [devices, steps] of its training steps; None: no step was left.
-      sums: [devices, batches, 2] of loss and metric over each evaluated batch; None:
+      results: StepResult of arrays [devices, steps]; None if no step was left.
+      sums: [devices, batches, 2] of loss and metric over each evaluated batch; None if
         the epoch was cut short.
       outputs: [devices, batches, rows, ...] of the evaluated batches, those of the test
-        split at least; None: the same.
+        split at least; None if the epoch was cut short.
     """
 
     results: StepResult | None
     sums: jax.Array | np.ndarray | None
     outputs: jax.Array | np.ndarray | None
+
+
+class Epochs(Protocol):
+    """Runs the epochs of a run: `ResidentEpochs` or `streaming.StreamedEpochs`.
+
+    Attributes:
+      run_ahead: True if an epoch may be started before the host has read the last one.
+    """
+
+    run_ahead: bool
+
+    @property
+    def compile_seconds(self) -> float:
+        """Time spent compiling so far."""
+        ...
+
+    def run(
+        self, number: int, done: int, state: TrainState
+    ) -> tuple[TrainState, Epoch]:
+        """Trains and evaluates an epoch, or what is left of it.
+
+        Args:
+          number: of the epoch.
+          done: steps of the epoch that are completed already.
+          state: replicated over the devices; donated.
+        """
+        ...
 
 
 def make_work(
@@ -88,69 +110,59 @@ def make_work(
     learning_rates: np.ndarray,
     devices: list[jax.Device],
 ) -> tuple[Work, np.ndarray]:
-    """The work of a run, and the index of the split [batches] that each evaluated batch
-    is of."""
-    ids, owners = evaluation.plan(
-        experiment, splits, len(devices) * jax.process_count()
-    )
+    """Returns the work of a run, and the split index [batches] of evaluated batches."""
+    world_size = len(devices) * jax.process_count()
+    ids, owners = evaluation.plan(experiment, splits, world_size)
     work = Work(
         experiment,
-        samples.training(data),
-        samples.evaluated(data, splits),
-        ids,
-        int((owners == 0).sum()),
-        learning_rates,
-        devices,
-        batches.plan(experiment, len(data.train_inputs)),
+        train=samples.training(data),
+        evaluated=samples.evaluated(data, splits),
+        evaluated_ids=ids,
+        test_batches=int((owners == 0).sum()),
+        learning_rates=learning_rates,
+        devices=devices,
+        plan=batches.plan(experiment, len(data.train_inputs)),
     )
     return work, owners
 
 
 def make_resident(work: Work) -> Resident:
-    """Puts the data set on every device."""
-    return parallel.put(
-        Resident(work.train.read(), work.evaluated.read(), work.learning_rates),
-        work.devices,
-    )
+    """Copies the data set to every device."""
+    resident = Resident(work.train.read(), work.evaluated.read(), work.learning_rates)
+    return parallel.put(resident, work.devices)
 
 
 class ResidentEpochs:
-    """Epochs over data that stay on every device: one call each, which the host need
-    not wait for.
+    """Epochs over data that stay on every device.
+
+    An epoch is a single call, for which the host does not wait.
 
     Args:
       work: what they go through.
-      train_step: of `train_step.make_train_step`.
-      eval_step: of `train_step.make_eval_step`.
+      train_step: (state, batch, learning_rates) -> (state, StepResult, grads).
+      eval_step: (params, batch_stats, batch) -> (sums, outputs).
     """
 
+    # JAX dispatches asynchronously: a call returns before its epoch has run.
     run_ahead = True
 
     def __init__(self, work: Work, train_step: Callable, eval_step: Callable):
-        self._work, self._evaluated, self._resident = (
-            work,
-            work.evaluated_shard(),
-            make_resident(work),
-        )
+        self._work = work
+        self._evaluated = work.evaluated_shard()
+        self._resident = make_resident(work)
         self._epoch = parallel.Compiled(
             parallel.make_epoch(train_step, eval_step, work.devices)
         )
 
     @property
     def compile_seconds(self) -> float:
-        """Spent compiling so far."""
+        """Time spent compiling so far."""
         return self._epoch.seconds
 
     def run(
-        self, number: int, taken: int, state: TrainState
+        self, number: int, done: int, state: TrainState
     ) -> tuple[TrainState, Epoch]:
-        """Starts an epoch (0-based) after the steps of it that have been taken.
-
-        Args:
-          number: of the epoch.
-          taken: steps.
-          state: replicated; donated.
-        """
-        ids = self._work.shard(self._work.global_batches(number, taken))
+        """Starts an epoch; see `Epochs`."""
+        ids = self._work.shard(self._work.global_batches(number, done))
         state, *arrays = self._epoch(state, ids, self._evaluated, self._resident)
         return state, Epoch(*arrays)

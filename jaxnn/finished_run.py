@@ -1,5 +1,6 @@
 """Reads a finished run back: its network, ready to be applied."""
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -55,7 +56,7 @@ def load(workdir: str) -> FinishedRun:
     params = trace.unflatten(arrays)
     batch_stats = _read_batch_stats(folder)
     model = models.build(experiment, _signature(described, params))
-    forward = train_step.make_forward(experiment, model)
+    forward = functools.partial(train_step.forward, experiment, model)
     return FinishedRun(
         experiment, described, lambda inputs: forward(params, batch_stats, inputs)
     )

@@ -1,5 +1,4 @@
-"""A signal that asks the run to stop: SIGTERM, which schedulers send before they take a
-machine away."""
+"""Notices SIGTERM, which schedulers send before they take a machine away."""
 
 import itertools
 import signal
@@ -10,23 +9,23 @@ from jax.experimental import multihost_utils
 
 
 class Interruption:
-    """Notices SIGTERM from the moment it is made; several processes notice one
-    another's.
-
-    JAX itself listens for it where several processes train together.
-    """
+    """Notices SIGTERM from the moment it is made, of any process of the run."""
 
     def __init__(self):
-        self._asked, self._looks = threading.Event(), itertools.count()
-        if (
-            jax.process_count() == 1
-            and threading.current_thread() is threading.main_thread()
-        ):
+        self._asked = threading.Event()
+        self._looks = itertools.count()
+        # Python allows signal handlers in the main thread only. Several processes rely
+        # on JAX's own handler, which tells the others.
+        is_main_thread = threading.current_thread() is threading.main_thread()
+        if jax.process_count() == 1 and is_main_thread:
             signal.signal(signal.SIGTERM, lambda number, frame: self._asked.set())
 
     def is_due(self) -> bool:
-        """Whether the run is to stop now: in all processes or in none, which ask
-        equally often."""
+        """True if the run is to stop now, in all processes or in none.
+
+        All processes must ask equally often.
+        """
         if jax.process_count() > 1:
+            # JAX answers True at one and the same look everywhere.
             return multihost_utils.reached_preemption_sync_point(next(self._looks))
         return self._asked.is_set()

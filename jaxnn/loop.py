@@ -1,105 +1,117 @@
-"""The epochs of a run, one after the other: what is written down of each, and when it
-is over."""
+"""Epoch loop: run, log, checkpoint, stop. Twin of torch_ref/loop.py."""
 
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import numpy as np
 
-from jaxnn import checkpoint, parallel, recording
-from jaxnn.checkpoint import Best, Saved, Taken
-from jaxnn.epochs import Epoch, ResidentEpochs, Work
+from jaxnn import checkpoint, parallel
+from jaxnn.checkpoint import Best, Reported, Saved
+from jaxnn.epochs import Epoch, Epochs, Work
 from jaxnn.experiment.data import batches, evaluation
 from jaxnn.experiment.early_stopping import EarlyStopping
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import trace
 from jaxnn.experiment.results import run_log
 from jaxnn.interruption import Interruption
-from jaxnn.streaming import StreamedEpochs
+from jaxnn.recording import Recorder
 from jaxnn.train_step import Params, StepResult, TrainState
 
 
 class Run(NamedTuple):
-    """What does not change while the epochs pass.
+    """What stays the same over the epochs of a run.
 
     Attributes:
-      work: what each epoch goes through.
+      work: data, batches and schedule of all epochs.
       splits: evaluated after each epoch, the test split first.
-      owners: [batches] the split that each evaluated batch is of.
-      names: [tensors] of those whose values a step looks at: the loss, then each
-        gradient.
-      epochs: run over that work.
-      recorder: takes the steps that are recorded.
-      log: what is written and shown.
-      workdir: of the run; None in a process that writes nothing.
-      checkpoints: in that folder, or None.
+      owners: [batches] index of the split that each evaluated batch belongs to.
+      model: network.
+      epochs: runs an epoch on the devices.
+      recorder: records the first steps under `--record`.
+      log: metrics and summary.
+      workdir: run directory, or None on processes that do not write.
+      names: [1 + tensors] names of what `StepResult.finite` covers.
+      losses: validation loss of each epoch that a resumed run has completed.
+      checkpoints: writes checkpoints, or None on processes that do not write.
       interruption: notices a signal to stop.
     """
 
     work: Work
     splits: list[evaluation.EvaluationSplit]
     owners: np.ndarray
-    names: list[str]
-    epochs: ResidentEpochs | StreamedEpochs
-    recorder: recording.Recorder
+    model: nn.Module
+    epochs: Epochs
+    recorder: Recorder
     log: run_log.RunLog
     workdir: pathlib.Path | None
+    names: list[str]
+    losses: list[float]
     checkpoints: checkpoint.Checkpoints | None
     interruption: Interruption
 
 
-class Started(NamedTuple):
-    """An epoch that the devices work on, or have done.
+class Kept(NamedTuple):
+    """The network that a run keeps, on the host.
 
     Attributes:
-      number: 0-based.
-      taken: what the steps reported that were taken before: resumed from a checkpoint,
-        or recorded one by one.
-      epoch: what the others leave.
-      state: after the epoch, replicated; donated to the next.
+      params: master parameters.
+      batch_stats: running statistics; empty without batch normalization.
+      outputs: [test samples, ...] outputs on the test split.
+    """
+
+    params: Params
+    batch_stats: Params
+    outputs: np.ndarray
+
+
+class Started(NamedTuple):
+    """An epoch that the devices work on, or have completed.
+
+    Attributes:
+      number: of the epoch, from 0.
+      before: what earlier steps of the epoch reported: recorded one by one, or resumed
+        from a checkpoint.
+      epoch: what the remaining steps leave.
+      state: state after the epoch, replicated; donated to the next one.
       due: its copy for a checkpoint, or None.
-      is_last: a signal asked for no more.
+      is_last: True if a signal asked to stop after it.
     """
 
     number: int
-    taken: Taken
+    before: Reported
     epoch: Epoch
     state: TrainState
     due: TrainState | None
     is_last: bool
 
 
-def train(
-    run: Run, before: Saved, losses: Sequence[float]
-) -> tuple[TrainState, np.ndarray] | None:
-    """Runs the epochs that are left, until the validation loss stops falling if
-    `--patience` is set.
+def train(run: Run, before: Saved) -> Kept | None:
+    """Runs the remaining epochs; under `--patience` stops early.
 
     Args:
-      run: everything else.
-      before: where to go on; its state is replicated over the devices as
-        `parallel.replicate` does, and donated.
-      losses: [epochs done] on the validation split.
+      run: what stays the same.
+      before: where to start; its state is replicated over the devices, and donated.
 
     Returns:
-      The state to keep and its test outputs, on the host: the last epoch's, or the best
-      under `--patience`. None if a signal stopped the run, whose last state is then a
-      checkpoint.
+      The network after the last epoch, or after the best one under `--patience`. None
+      if a signal stopped the run, whose last state is then a checkpoint.
     """
-    experiment, done = run.work.experiment, None
-    stopping, best = (
-        EarlyStopping(experiment.patience, experiment.min_delta),
-        before.best,
-    )
-    for loss in losses:
+    experiment = run.work.experiment
+    stopping = EarlyStopping(experiment.patience, experiment.min_delta)
+    best = before.best
+    for loss in run.losses:
         stopping.improves(loss)
+    done = None
+    # A run that stopped early may have been killed before it wrote its summary.
     for done in () if stopping.is_over else _started(run, before):
         reported = _reported(run, done)
+        # The signal came within the epoch, whose steps so far go into the checkpoint.
         if done.epoch.sums is None:
             _save(run, done, best, reported)
             return None
-        means = _write_down(run, done, reported)
+        means = _log_epoch(run, done, reported)
         if experiment.patience and stopping.improves(means["validation"][0]):
             best = Best(parallel.first(done.state), np.asarray(done.epoch.outputs))
         _save(run, done, best)
@@ -109,17 +121,17 @@ def train(
             return None
     if experiment.patience:
         run.log.keep(stopping.best_epoch)
-    state, outputs = best or (parallel.first(done.state), done.epoch.outputs)
-    return state, parallel.unshard(outputs, len(run.splits[0].inputs))
+    best = best or Best(parallel.first(done.state), np.asarray(done.epoch.outputs))
+    return _kept(run, best)
 
 
 def one_ahead(epochs: Iterator[Any]) -> Iterator[Any]:
-    """Yields each epoch after the next has been started, so that the device works while
-    the host reads and writes.
+    """Yields each epoch after the next one has been started.
 
-    No more than two calls are ever under way: many unread collective calls deadlock
-    XLA's virtual CPU devices.
+    So the devices work while the host reads and writes.
     """
+    # Never more than two calls at once: many unread collective calls deadlock XLA's
+    # virtual CPU devices.
     started = next(epochs)
     for following in epochs:
         yield started
@@ -128,18 +140,17 @@ def one_ahead(epochs: Iterator[Any]) -> Iterator[Any]:
 
 
 def watched_tensors(params: Params) -> list[str]:
-    """Names of the tensors that `StepResult.finite` is about."""
+    """Returns the names of what must be finite: the loss, then each gradient."""
     return ["loss", *(f"gradient of {name}" for name in trace.flatten(params))]
 
 
 def stop_if_diverged(results: StepResult, names: list[str], first_step: int) -> None:
-    """Raises UserError on the first step whose loss or gradient is not finite, unless
-    FP16 skipped it.
+    """Raises UserError if a loss or gradient is not finite, unless FP16 skipped it.
 
     Args:
-      results: [steps] each.
-      names: of `watched_tensors`.
-      first_step: number of the first of the steps in the run.
+      results: StepResult of arrays [steps].
+      names: as from `watched_tensors`.
+      first_step: index of the first of the steps in the run.
     """
     if results.finite.all():
         return
@@ -157,77 +168,68 @@ def stop_if_diverged(results: StepResult, names: list[str], first_step: int) -> 
 
 
 def _started(run: Run, before: Saved) -> Iterator[Started]:
+    """Yields each remaining epoch, ahead of the host where that is possible."""
     epochs = _start_epochs(run, before)
     # An epoch that may be the last must end before the next is started, which takes its
     # state.
-    return (
-        one_ahead(epochs)
-        if run.epochs.run_ahead and not run.work.experiment.patience
-        else epochs
-    )
+    if run.epochs.run_ahead and not run.work.experiment.patience:
+        return one_ahead(epochs)
+    return epochs
 
 
 def _start_epochs(run: Run, before: Saved) -> Iterator[Started]:
-    """Starts each epoch that is left when it is asked for, and none after a signal to
-    stop."""
-    work, state, every = run.work, before.state, run.work.experiment.checkpoint_every
+    """Starts each remaining epoch when it is asked for, none after a signal to stop."""
+    work = run.work
+    every = work.experiment.checkpoint_every
+    state = before.state
     first, _ = batches.position(work.plan, int(parallel.first(state.step)))
+    reported = before.reported
     for number in range(first, len(work.plan)):
-        taken = before.taken if number == first else checkpoint.NONE_TAKEN
-        state, taken = _record(run, state, number, taken)
-        state, epoch = run.epochs.run(number, len(taken.loss), state)
+        state, reported = _record(run, state, number, reported)
+        state, epoch = run.epochs.run(number, len(reported.loss), state)
+        # Asked equally often on all processes, which then stop together.
         is_last = epoch.sums is None or run.interruption.is_due()
         is_due = is_last or (every and (number + 1) % every == 0)
-        yield Started(
-            number,
-            taken,
-            epoch,
-            state,
-            parallel.first(state) if is_due else None,
-            is_last,
-        )
+        # Copied now: the next epoch takes the state's memory.
+        due = parallel.first(state) if is_due else None
+        yield Started(number, reported, epoch, state, due, is_last)
         if is_last:
             return
+        reported = checkpoint.NOTHING_REPORTED
 
 
 def _record(
-    run: Run, state: TrainState, number: int, taken: Taken
-) -> tuple[TrainState, Taken]:
-    """Takes the steps of an epoch that are to be recorded; they are added to those
-    taken before."""
+    run: Run, state: TrainState, number: int, reported: Reported
+) -> tuple[TrainState, Reported]:
+    """Runs the steps of an epoch that are to be recorded, and adds what they report."""
     if not run.recorder.left:
-        return state, taken
-    count = len(taken.loss)
-    state, results = run.recorder.run(state, run.work.global_batches(number, count))
-    stop_if_diverged(results, run.names, run.work.first_step(number) + count)
-    return state, _added(taken, results)
+        return state, reported
+    done = len(reported.loss)
+    state, results = run.recorder.run(state, run.work.global_batches(number, done))
+    stop_if_diverged(results, run.names, run.work.first_step(number) + done)
+    return state, _extended(reported, results)
 
 
-def _reported(run: Run, done: Started) -> Taken:
-    """What all steps of an epoch so far reported. Raises UserError if training has
-    diverged."""
+def _reported(run: Run, done: Started) -> Reported:
+    """Returns what all steps of an epoch reported; raises UserError on divergence."""
     if done.epoch.results is None:
-        return done.taken
+        return done.before
     results = parallel.first(done.epoch.results)
-    stop_if_diverged(
-        results, run.names, run.work.first_step(done.number) + len(done.taken.loss)
-    )
-    return _added(done.taken, results)
+    first = run.work.first_step(done.number) + len(done.before.loss)
+    stop_if_diverged(results, run.names, first)
+    return _extended(done.before, results)
 
 
-def _added(taken: Taken, results: StepResult) -> Taken:
-    return Taken(
-        *(
-            np.concatenate([before, getattr(results, name)])
-            if len(before)
-            else getattr(results, name)
-            for name, before in taken._asdict().items()
-        )
+def _extended(reported: Reported, results: StepResult) -> Reported:
+    return Reported(
+        loss=np.concatenate([reported.loss, results.loss]),
+        learning_rate=np.concatenate([reported.learning_rate, results.learning_rate]),
+        skipped=np.concatenate([reported.skipped, results.skipped]),
     )
 
 
-def _write_down(run: Run, done: Started, reported: Taken) -> dict[str, np.ndarray]:
-    """Logs an epoch; split -> its mean loss and metric."""
+def _log_epoch(run: Run, done: Started, reported: Reported) -> dict[str, np.ndarray]:
+    """Logs an epoch; returns {split: mean loss and metric}."""
     work = run.work
     means = evaluation.means(run.splits, run.owners, parallel.first(done.epoch.sums))
     samples = batches.samples_per_step(
@@ -245,8 +247,16 @@ def _write_down(run: Run, done: Started, reported: Taken) -> dict[str, np.ndarra
 
 
 def _save(
-    run: Run, done: Started, best: Best | None, taken: Taken = checkpoint.NONE_TAKEN
+    run: Run,
+    done: Started,
+    best: Best | None,
+    reported: Reported = checkpoint.NOTHING_REPORTED,
 ) -> None:
     """Writes a checkpoint if one is due."""
     if done.due and run.checkpoints:
-        run.checkpoints.save(Saved(done.due, best, taken))
+        run.checkpoints.save(Saved(done.due, best, reported))
+
+
+def _kept(run: Run, best: Best) -> Kept:
+    outputs = parallel.unshard(best.outputs, len(run.splits[0].inputs))
+    return Kept(best.state.params, best.state.batch_stats, outputs)

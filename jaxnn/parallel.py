@@ -1,8 +1,7 @@
-"""The only file that says pmap: whole epochs, chunks of many steps, or recorded single
-steps, on every device.
+"""The only file that calls pmap: epochs, chunks of steps, or recorded single steps.
 
-Arrays that differ between devices, and the state, carry a leading [devices] axis; the
-state's copies are equal.
+Arrays that differ between devices carry a leading [devices] axis. So does the state,
+whose copies are equal.
 """
 
 import time
@@ -19,37 +18,46 @@ from jaxnn.experiment.data.samples import Samples
 from jaxnn.gathering import Resident, gather
 
 AXIS = "devices"
+"""Name of the mapped axis."""
 OWN = Samples(0, 0, None)
-"""pmap's axes of samples that each device has of its own."""
+"""pmap's in_axes of samples of which each device has its own; all share the scaling."""
 
 
 def make_epoch(
     train_step: Callable, eval_step: Callable, devices: list[jax.Device]
 ) -> Callable:
-    """Returns epoch(state, ids, evaluated, resident) -> (state, StepResult, sums,
-    outputs): one call an epoch.
+    """Returns epoch(state, ids, evaluated, resident), a whole epoch in one call.
 
-    `ids` is [devices, steps, rows], `evaluated` [devices, chunks, rows]. Results come
-    stacked: StepResult [devices, steps], sums [devices, chunks, 2], outputs [devices,
-    chunks, rows, ...]. The state is donated.
+    Args:
+      train_step: (state, batch, learning_rates) -> (state, StepResult, grads).
+      eval_step: (params, batch_stats, batch) -> (sums, outputs).
+      devices: this process's.
+
+    Returns:
+      A function of the state, replicated and donated; ids [devices, steps, rows] of the
+      training split; evaluated [devices, batches, rows], ids of the evaluated splits;
+      and what stays on the devices. It returns (state, StepResult of arrays [devices,
+      steps], sums [devices, batches, 2], outputs [devices, batches, rows, ...]).
     """
-    train, evaluate = _training(train_step), _evaluation(eval_step)
+    train = _training(train_step)
+    evaluate = _evaluation(eval_step)
 
     def epoch(state, ids: jax.Array, evaluated: jax.Array, resident: Resident):
         state, results = train(state, ids, resident.train, resident.learning_rates)
         return state, results, *evaluate(state, evaluated, resident.evaluated)
 
+    # `resident` lies on every device already, so it is not mapped. The state is
+    # donated, or it would be in memory twice.
     return jax.pmap(
         epoch, AXIS, in_axes=(0, 0, 0, None), donate_argnums=0, devices=_named(devices)
     )
 
 
 def make_steps(train_step: Callable, devices: list[jax.Device]) -> Callable:
-    """Returns steps(state, ids, samples, learning_rates) -> (state, StepResult), with
-    each device's own samples.
+    """Returns steps(state, ids, samples, learning_rates) -> (state, StepResult).
 
-    The training half of `make_epoch`: `ids` [devices, steps, rows] are places in the
-    device's samples.
+    The training half of `make_epoch`, with samples [devices, samples, ...] of which
+    each device has its own, and `ids` [devices, steps, rows] places in them.
     """
     return jax.pmap(
         _training(train_step),
@@ -61,11 +69,10 @@ def make_steps(train_step: Callable, devices: list[jax.Device]) -> Callable:
 
 
 def make_evaluation(eval_step: Callable, devices: list[jax.Device]) -> Callable:
-    """Returns evaluation(state, ids, samples) -> (sums, outputs), with each device's
-    own samples.
+    """Returns evaluation(state, ids, samples) -> (sums, outputs).
 
-    The other half of `make_epoch`: `ids` [devices, chunks, rows] are places in the
-    device's samples.
+    The other half of `make_epoch`, with samples and `ids` [devices, batches, rows] as
+    in `make_steps`.
     """
     return jax.pmap(
         _evaluation(eval_step), AXIS, in_axes=(0, 0, OWN), devices=_named(devices)
@@ -73,8 +80,10 @@ def make_evaluation(eval_step: Callable, devices: list[jax.Device]) -> Callable:
 
 
 def make_recorded_step(train_step: Callable, devices: list[jax.Device]) -> Callable:
-    """Returns step(state, ids, samples, learning_rates) -> what `train_step` returns,
-    for `ids` [devices, rows]."""
+    """Returns step(state, ids, samples, learning_rates) -> what `train_step` returns.
+
+    A single step, with samples and `ids` [devices, rows] as in `make_steps`.
+    """
 
     def step(state, ids: jax.Array, samples: Samples, learning_rates: jax.Array):
         return train_step(state, gather(samples, ids), learning_rates)
@@ -82,7 +91,127 @@ def make_recorded_step(train_step: Callable, devices: list[jax.Device]) -> Calla
     return jax.pmap(step, AXIS, in_axes=(0, 0, OWN, None), devices=_named(devices))
 
 
+def put(tree: Any, devices: list[jax.Device]) -> Any:
+    """Copies NumPy arrays to every device, without a leading axis."""
+    return jax.device_put(tree, _sharding(devices))
+
+
+def put_rows(
+    samples: Samples, ids: np.ndarray, devices: list[jax.Device]
+) -> tuple[np.ndarray, Samples]:
+    """Copies to each device only the samples of its ids; they are there on return.
+
+    Args:
+      samples: on the host.
+      ids: [devices, ...] sample ids.
+      devices: this process's.
+
+    Returns:
+      The places of those ids in the device's samples [devices, ...], where padding
+      stays as it is, and the samples.
+    """
+    read = samples.read(ids.reshape(len(ids), -1))
+    # Waits, so that a prefetched chunk is on the devices before it is asked for.
+    inputs, targets = jax.block_until_ready(
+        jax.device_put(read[:2], _sharding(devices, AXIS))
+    )
+    places = np.arange(ids[0].size, dtype=np.int32).reshape(ids.shape[1:])
+    places = np.where(ids == batches.PADDING, ids, places)
+    return places, samples._replace(inputs=inputs, targets=targets)
+
+
+def shard(ids: np.ndarray, count: int, microbatches: int = 1) -> np.ndarray:
+    """Global batches [..., batch] -> [devices, ..., rows], each rank's slice of them.
+
+    Args:
+      ids: sample ids.
+      count: this process's devices.
+      microbatches: number of microbatches in a batch; a rank has its slice of each.
+    """
+    # Ranks are numbered by process, then by device.
+    first = count * jax.process_index()
+    world_size = count * jax.process_count()
+    return np.stack(
+        [
+            batches.rank_slice(ids, rank, world_size, microbatches)
+            for rank in range(first, first + count)
+        ]
+    )
+
+
+def replicate(tree: Any, devices: list[jax.Device]) -> Any:
+    """Copies a pytree to each device, along a leading [devices] axis."""
+    copies = jax.tree.map(
+        lambda x: np.broadcast_to(np.asarray(x), (len(devices), *np.shape(x))), tree
+    )
+    return jax.device_put(copies, _sharding(devices, AXIS))
+
+
+def as_in_first(tree: Any) -> Any:
+    """Returns process 0's values in every process, as NumPy arrays.
+
+    All processes must know their shapes.
+    """
+    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+
+
+def first(tree: Any) -> Any:
+    """Returns the first device's copy, as NumPy arrays."""
+    # Reads one of the equal copies. A streamed epoch's NumPy results have only one.
+    return jax.tree.map(
+        lambda x: np.asarray(x if len(x) == 1 else x.addressable_data(0))[0], tree
+    )
+
+
+def unshard(outputs: jax.Array | np.ndarray, count: int) -> np.ndarray:
+    """Joins rows of all processes and devices into samples in order.
+
+    Args:
+      outputs: [devices, batches, rows, ...] of this process.
+      count: samples to keep; the rest are padding.
+
+    Returns:
+      [count, ...].
+    """
+    gathered = np.asarray(outputs)
+    if jax.process_count() > 1:
+        everywhere = np.asarray(multihost_utils.process_allgather(gathered))
+        gathered = everywhere.reshape(-1, *gathered.shape[1:])
+    rows = np.moveaxis(gathered, 0, 1)
+    return rows.reshape(-1, *rows.shape[3:])[:count]
+
+
+class Compiled:
+    """A pmapped function that is compiled ahead of its first call.
+
+    Each new shape of the second argument is compiled; the other arguments must keep
+    their shapes.
+
+    Attributes:
+      seconds: time spent compiling so far.
+    """
+
+    def __init__(self, function: Callable):
+        self._function = function
+        self._programs = {}
+        self.seconds = 0.0
+
+    def __call__(self, *args: Any) -> Any:
+        """Calls the function."""
+        # Across processes pmap compiles at its first call, and `seconds` stays 0.
+        if jax.process_count() > 1:
+            return self._function(*args)
+        shape = args[1].shape
+        if shape not in self._programs:
+            start = time.perf_counter()
+            self._programs[shape] = self._function.lower(*args).compile()
+            self.seconds += time.perf_counter() - start
+        return self._programs[shape](*args)
+
+
 def _training(train_step: Callable) -> Callable:
+    """Returns train(state, ids, samples, learning_rates), a scan over steps."""
+
     def train(state, ids: jax.Array, samples: Samples, learning_rates: jax.Array):
         def body(state, ids):
             state, result, _ = train_step(state, gather(samples, ids), learning_rates)
@@ -94,123 +223,25 @@ def _training(train_step: Callable) -> Callable:
 
 
 def _evaluation(eval_step: Callable) -> Callable:
+    """Returns evaluate(state, ids, samples), a scan over batches."""
+
     def evaluate(state, ids: jax.Array, samples: Samples):
         def body(_, ids):
-            return None, eval_step(
-                state.params, state.batch_stats, gather(samples, ids)
-            )
+            batch = gather(samples, ids)
+            return None, eval_step(state.params, state.batch_stats, batch)
 
         _, (sums, outputs) = lax.scan(body, None, ids)
+        # One sum over the devices for all batches.
         return lax.psum(sums, AXIS), outputs
 
     return evaluate
 
 
-def put(tree: Any, devices: list[jax.Device]) -> Any:
-    """A copy of NumPy arrays that all the devices read."""
-    return jax.device_put(tree, _sharding(devices))
-
-
-def put_rows(
-    samples: Samples, ids: np.ndarray, devices: list[jax.Device]
-) -> tuple[np.ndarray, Samples]:
-    """Puts onto each device the samples of its ids [devices, ...] alone; they are there
-    when this returns.
-
-    Returns:
-      The places of those ids in the device's samples, padding as it was, and the
-      samples.
-    """
-    read = samples.read(ids.reshape(len(ids), -1))
-    inputs, targets = jax.block_until_ready(
-        jax.device_put(read[:2], _sharding(devices, AXIS))
-    )
-    places = np.arange(ids[0].size, dtype=np.int32).reshape(ids.shape[1:])
-    return np.where(ids == batches.PADDING, ids, places), samples._replace(
-        inputs=inputs, targets=targets
-    )
-
-
-def shard(ids: np.ndarray, count: int, parts: int = 1) -> np.ndarray:
-    """Global batches [..., batch] -> [devices, ..., batch / all devices]: each of this
-    process's its rank's slice.
-
-    Args:
-      ids: sample ids.
-      count: of this process's devices.
-      parts: that a batch is computed in, of each of which a rank has its slice.
-    """
-    first, world_size = count * jax.process_index(), count * jax.process_count()
-    return np.stack(
-        [
-            batches.rank_slice(ids, rank, world_size, parts)
-            for rank in range(first, first + count)
-        ]
-    )
-
-
-def replicate(tree: Any, devices: list[jax.Device]) -> Any:
-    """A copy on each device, along a leading [devices] axis."""
-    copies = jax.tree.map(
-        lambda x: np.broadcast_to(np.asarray(x), (len(devices), *np.shape(x))), tree
-    )
-    return jax.device_put(copies, _sharding(devices, AXIS))
-
-
-def as_in_first(tree: Any) -> Any:
-    """What process 0 has, in every process, as NumPy arrays of the shapes that all of
-    them know."""
-    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
-
-
-def first(tree: Any) -> Any:
-    """The first device's copy, as NumPy arrays."""
-    return jax.tree.map(
-        lambda x: np.asarray(x if len(x) == 1 else x.addressable_data(0))[0], tree
-    )
-
-
-def unshard(outputs: jax.Array, count: int) -> np.ndarray:
-    """[devices, chunks, rows, ...] of each process -> the first `count` samples in
-    order, [count, ...], in all."""
-    gathered = np.asarray(outputs)
-    if jax.process_count() > 1:
-        gathered = np.asarray(multihost_utils.process_allgather(gathered)).reshape(
-            -1, *gathered.shape[1:]
-        )
-    rows = np.moveaxis(gathered, 0, 1)
-    return rows.reshape(-1, *rows.shape[3:])[:count]
-
-
-class Compiled:
-    """A pmapped function, compiled ahead for each new shape of its second argument.
-
-    Attributes:
-      seconds: spent compiling so far.
-    """
-
-    def __init__(self, function: Callable):
-        self._function, self._programs, self.seconds = function, {}, 0.0
-
-    def __call__(self, *args: Any) -> Any:
-        """Calls the function, compiled for these shapes; where processes share it,
-        compiled by the call itself."""
-        if jax.process_count() > 1:
-            return self._function(*args)
-        shape = args[1].shape
-        if shape not in self._programs:
-            start = time.perf_counter()
-            self._programs[shape] = self._function.lower(*args).compile()
-            self.seconds += time.perf_counter() - start
-        return self._programs[shape](*args)
-
-
 def _named(devices: list[jax.Device]) -> list[jax.Device] | None:
-    """Of several processes all devices take part, and are not to be named."""
+    """Returns pmap's `devices`: None where several processes train on all of theirs."""
     return devices if jax.process_count() == 1 else None
 
 
 def _sharding(devices: list[jax.Device], *axes: str) -> jax.sharding.Sharding:
-    return jax.sharding.NamedSharding(
-        jax.sharding.Mesh(np.array(devices), (AXIS,)), jax.sharding.PartitionSpec(*axes)
-    )
+    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))

@@ -1,5 +1,7 @@
-"""Runs single steps and writes each into the workdir's trace (`--record`)."""
+"""Records steps into the trace of a run (`--record`). Twin of
+torch_ref/recording.py."""
 
+import functools
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,18 +22,17 @@ from jaxnn.train_step import Params, StepResult, TrainState
 
 
 class Recorder:
-    """Records the first `--record_steps` steps of a run, or of what a resumed one has
-    left; without `--record` none.
+    """Records the first `--record_steps` steps that a run, or a resumed one, has left.
 
-    A trace counts its steps from 0.
+    Without `--record` it records none. A trace counts its steps from 0.
 
     Args:
-      work: what is trained on, and what to record for how long.
-      model: that is trained.
-      signature: that the model was built for.
+      work: what is trained on; names what to record, and how many steps.
+      model: network.
+      signature: shapes that the model was built for.
       optimizer: reads the moments.
-      first_step: of the run, or of what is left of it.
-      workdir: the trace goes to its trace/ folder; None: nothing is recorded.
+      first_step: index in the run of the first step that is left.
+      workdir: run directory, which gets trace/; None on processes that do not write.
 
     Attributes:
       left: steps still to be recorded.
@@ -47,10 +48,11 @@ class Recorder:
         workdir: pathlib.Path | None,
     ):
         experiment = work.experiment
-        self.left = (
-            experiment.record_steps if experiment.record != "off" and workdir else 0
-        )
-        self._work, self._optimizer, self._next = work, optimizer, 0
+        is_on = experiment.record != "off" and workdir
+        self.left = experiment.record_steps if is_on else 0
+        self._work = work
+        self._optimizer = optimizer
+        self._next = 0
         if self.left and workdir:
             self._step = make_step(experiment, model, optimizer, work.devices)
             self._names = parameter_names(model, signature)
@@ -66,26 +68,29 @@ class Recorder:
             self._writer = trace.Writer(workdir / "trace", experiment.record, meta)
 
     def run(self, state: TrainState, ids: np.ndarray) -> tuple[TrainState, StepResult]:
-        """Takes and records as many of an epoch's steps as are still wanted, at least
-        one.
+        """Runs and records as many of an epoch's steps as are left, at least one.
 
         Args:
-          state: replicated.
-          ids: [steps, batch] global batches.
+          state: replicated over the devices.
+          ids: [steps, batch] sample ids of global batches.
 
         Returns:
-          The replicated state, and the results [steps taken].
+          The replicated state, and a StepResult of arrays [steps recorded].
         """
-        results, parts = [], self._work.experiment.accumulation_steps
+        results = []
+        microbatches = self._work.experiment.accumulation_steps
         for batch in ids[: self.left]:
+            # The recorded step donates nothing, so the state before it can be read.
             before = parallel.first(state)
-            state, result, grads, *activations = self._take(state, batch)
+            state, result, grads, *activations = self._run_step(state, batch)
             after, result, grads = parallel.first((state, result, grads))
             tensors = step_tensors(self._optimizer, before, after, batch, result, grads)
+            # In the order in which both stacks list them; JAX has sorted the names.
             tensors["params"] = {name: tensors["params"][name] for name in self._names}
             if activations:
+                samples = len(tensors["batch/ids"])
                 tensors["activations"] = join_rows(
-                    activations[0], len(tensors["batch/ids"]), parts
+                    activations[0], samples, microbatches
                 )
             self._writer.write(self._next, tensors)
             results.append(result)
@@ -93,13 +98,11 @@ class Recorder:
         self.left -= len(results)
         return state, jax.tree.map(lambda *steps: np.stack(steps), *results)
 
-    def _take(self, state: TrainState, batch: np.ndarray) -> Any:
-        """What `parallel.make_recorded_step` returns of a global batch [batch], which
-        is put on the devices."""
-        places, own = parallel.put_rows(
-            self._work.train, self._work.shard(batch), self._work.devices
-        )
-        return self._step(state, places, own, self._work.learning_rates)
+    def _run_step(self, state: TrainState, batch: np.ndarray) -> Any:
+        """Puts a global batch [batch] on the devices and runs one step."""
+        work = self._work
+        places, own = parallel.put_rows(work.train, work.shard(batch), work.devices)
+        return self._step(state, places, own, work.learning_rates)
 
 
 def make_step(
@@ -108,27 +111,27 @@ def make_step(
     optimizer: Optimizer,
     devices: list[jax.Device],
 ) -> Callable:
-    """The step that is recorded: the training step, whose layers can be seen under
-    `--record=full`."""
-    step = train_step.make_train_step(
+    """Returns the training step, with the layers' outputs under `--record=full`."""
+    step = functools.partial(
+        train_step.train_step,
         experiment,
         model,
         optimizer,
-        parallel.AXIS,
+        axis_name=parallel.AXIS,
         with_activations=experiment.record == "full",
     )
     return parallel.make_recorded_step(step, devices)
 
 
 def parameter_names(model: nn.Module, signature: Signature) -> list[str]:
-    """Flat names in the order in which the network makes its parameters; JAX sorts
-    mappings by name."""
+    """Returns flat names in the order in which the network makes its parameters."""
     names = []
 
+    # A side effect under tracing, because JAX sorts mappings that leave a transformed
+    # function by name.
     def note() -> None:
-        names.extend(
-            trace.flatten(train_step.initial_variables(model, 0, signature)["params"])
-        )
+        variables = train_step.initial_variables(model, 0, signature)
+        names.extend(trace.flatten(variables["params"]))
 
     jax.eval_shape(note)
     return names
@@ -142,8 +145,18 @@ def step_tensors(
     result: StepResult,
     grads: Params,
 ) -> dict[str, Any]:
-    """One step in the trace's terms, without its activations; see
-    `experiment/trace.py`."""
+    """Returns one step by the trace's names (experiment/files/trace.py).
+
+    Activations are left to the caller.
+
+    Args:
+      optimizer: reads the moments.
+      before: state before the step.
+      after: state after it.
+      ids: [batch] sample ids of the global batch.
+      result: what the step reported.
+      grads: unscaled gradients.
+    """
     return {
         "batch/ids": ids[ids >= 0],
         "params": trace.flatten(before.params),
@@ -163,20 +176,26 @@ def step_tensors(
 
 
 def join_rows(
-    activations: Mapping[str, jax.Array], samples: int, parts: int = 1
+    activations: Mapping[str, jax.Array], samples: int, microbatches: int = 1
 ) -> dict[str, np.ndarray]:
-    """[devices, rows of all parts, ...] of each layer, in any format -> [samples, ...]
-    in at least float32.
+    """Joins the rows of all microbatches and devices, in the order of the global batch.
 
-    Converted here and not on the device, where XLA would drop the rounding to FP16
-    before a conversion to float32.
+    Args:
+      activations: {layer: [devices, rows of all microbatches, ...]}, any dtype.
+      samples: rows to keep; the rest are padding.
+      microbatches: number of microbatches.
+
+    Returns:
+      {layer: [samples, ...]} in at least float32.
     """
     joined = {
         layer: parallel.unshard(
-            rows.reshape(len(rows), parts, -1, *rows.shape[2:]), samples
+            rows.reshape(len(rows), microbatches, -1, *rows.shape[2:]), samples
         )
         for layer, rows in activations.items()
     }
+    # Converted here and not on the device, where XLA would drop the rounding to FP16
+    # before a conversion to float32.
     return {
         layer: rows.astype(np.promote_types(rows.dtype, np.float32))
         for layer, rows in joined.items()

@@ -1,10 +1,11 @@
-"""Trains one experiment in JAX.
+"""Trains one experiment in JAX. Twin of torch_ref/train.py.
 
     python -m jaxnn.train --flagfile=launch/experiments/breast_cancer.flags
 
 Without flags it trains the linear regression. Exit code 2 on bad input or divergence.
 """
 
+import functools
 import os
 import pathlib
 from collections.abc import Callable
@@ -18,14 +19,14 @@ from jaxnn import (
     decoding,
     distributed,
     epochs,
+    loop,
     models,
     parallel,
     recording,
     train_step,
 )
-from jaxnn.checkpoint import Saved, Taken
+from jaxnn.checkpoint import Reported, Saved
 from jaxnn.devices import choose_devices
-from jaxnn.epochs import ResidentEpochs, Work
 from jaxnn.experiment import schedules
 from jaxnn.experiment.data import batches, evaluation
 from jaxnn.experiment.data.cache import cache_folder
@@ -38,7 +39,6 @@ from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import run_log
 from jaxnn.interruption import Interruption
-from jaxnn.loop import Run, stop_if_diverged, train, watched_tensors
 from jaxnn.metrics import METRICS, Metric
 from jaxnn.optimizers import OPTIMIZERS, Optimizer
 from jaxnn.streaming import StreamedEpochs
@@ -46,6 +46,7 @@ from jaxnn.train_step import Params, TrainState
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 SAMPLE_LENGTH = 400
+"""Characters that a language model writes into sample.txt."""
 ONE_LAYER = ("linear", "perceptron", "logistic")
 SMALL_LOOPS = (
     "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000000"
@@ -55,8 +56,9 @@ would be slower by a fifth."""
 
 
 def main(experiment: Experiment) -> None:
-    """Trains, among other processes if there are any."""
+    """Trains, together with other processes if there are any."""
     clock = run_log.Clock()
+    # Both before anything touches a device.
     configure(experiment)
     with distributed.joined(experiment):
         run_experiment(experiment, clock)
@@ -67,118 +69,98 @@ def run_experiment(experiment: Experiment, clock: run_log.Clock) -> None:
     data = load_dataset(experiment)
     distributed.agree_on_data(data)
     clock.end("data")
-    model = models.build(experiment, data.signature)
-    run, before, losses = assemble(experiment, data, model)
+    run, before = assemble(experiment, data)
     clock.end("init")
     with run.log:
-        trained = train(run, before, losses)
+        kept = loop.train(run, before)
         if run.checkpoints:
             run.checkpoints.close()
-    if trained:
+    if kept:
         clock.end("train", compile=run.epochs.compile_seconds)
-        finish(run, data, model, *trained, clock)
+        finish(run, data, kept, clock)
     elif run.workdir:
         print(f"stopped as asked; resume with {resume_command(run.workdir)}")
 
 
-def assemble(
-    experiment: Experiment, data: Dataset, model: nn.Module
-) -> tuple[Run, Saved, list[float]]:
-    """What trains, where it begins, and the losses of the epochs before on the
-    validation split."""
-    devices, splits, samples = (
-        choose_devices(experiment),
-        evaluation.splits(experiment, data),
-        len(data.train_inputs),
-    )
+def assemble(experiment: Experiment, data: Dataset) -> tuple[loop.Run, Saved]:
+    """Builds all that trains; returns the run, and what it starts from."""
+    model = models.build(experiment, data.signature)
+    devices = choose_devices(experiment)
+    splits = evaluation.splits(experiment, data)
     learning_rates = schedules.learning_rates(
-        experiment, batches.total_steps(experiment, samples)
+        experiment, batches.total_steps(experiment, len(data.train_inputs))
     )
     work, owners = epochs.make_work(experiment, data, splits, learning_rates, devices)
-    optimizer, (metric_name, metric) = (
-        OPTIMIZERS[experiment.optimizer](experiment),
-        METRICS[data.task],
-    )
+    metric_name, metric = METRICS[data.task]
+    optimizer = OPTIMIZERS[experiment.optimizer](experiment)
     state = start(experiment, model, optimizer, data.signature)
-    names, interruption = watched_tensors(state.params), Interruption()
-    runner = make_epochs(work, model, optimizer, metric, interruption, names)
-    workdir = (
-        artifacts.create_workdir(experiment, "jax")
-        if jax.process_index() == 0
-        else None
-    )
+    names = loop.watched_tensors(state.params)
+    # From here on a SIGTERM lets the run save its state.
+    interruption = Interruption()
+    runner = make_epochs(work, model, optimizer, metric, names, interruption)
+
+    # Bad input up to here leaves no run directory behind.
+    is_writer = jax.process_index() == 0
+    workdir = artifacts.create_workdir(experiment, "jax") if is_writer else None
     before = resume(work.plan, workdir, state) if experiment.resume else Saved(state)
     recorder = recording.Recorder(
         work, model, data.signature, optimizer, int(before.state.step), workdir
     )
     log = run_log.RunLog(experiment, data, "jax", workdir, metric_name)
-    losses = resume_log(log, before, work.plan) if experiment.resume else []
-    checkpoints = checkpoint.Checkpoints(workdir, experiment.keep) if workdir else None
-    run = Run(
-        work,
-        splits,
-        owners,
-        names,
-        runner,
-        recorder,
-        log,
-        workdir,
-        checkpoints,
-        interruption,
-    )
-    return run, before._replace(state=parallel.replicate(before.state, devices)), losses
-
-
-def finish(
-    run: Run,
-    data: Dataset,
-    model: nn.Module,
-    state: TrainState,
-    outputs: np.ndarray,
-    clock: run_log.Clock,
-) -> None:
-    """Writes what a run leaves at its end, of the state that is kept and its test
-    outputs."""
-    experiment, forward = (
-        run.work.experiment,
-        train_step.make_forward(run.work.experiment, model),
-    )
-    if data.task == LANGUAGE and run.workdir:
-        write_sample(
-            experiment,
-            data,
-            lambda tokens: forward(state.params, state.batch_stats, tokens),
-            run.workdir,
-        )
-    if state.batch_stats and run.workdir:
-        artifacts.write_params(
-            run.workdir / artifacts.BATCH_STATS, trace.flatten(state.batch_stats)
-        )
-    devices = [
-        f"{device.platform} {device.device_kind}" for device in run.work.devices
-    ] * jax.process_count()
-    run.log.finish(
-        trace.flatten(state.params),
-        outputs,
-        clock,
-        devices,
-        PACKAGES,
-        predict=lambda inputs: np.asarray(
-            jax.jit(forward)(state.params, state.batch_stats, inputs), np.float32
+    run = loop.Run(
+        work=work,
+        splits=splits,
+        owners=owners,
+        model=model,
+        epochs=runner,
+        recorder=recorder,
+        log=log,
+        workdir=workdir,
+        names=names,
+        losses=resume_log(log, before, work.plan) if experiment.resume else [],
+        checkpoints=(
+            checkpoint.Checkpoints(workdir, experiment.keep) if workdir else None
         ),
+        interruption=interruption,
+    )
+    state = parallel.replicate(before.state, devices)
+    return run, before._replace(state=state)
+
+
+def finish(run: loop.Run, data: Dataset, kept: loop.Kept, clock: run_log.Clock) -> None:
+    """Writes what a completed run leaves: parameters, statistics, summary, plots."""
+    work = run.work
+    forward = functools.partial(train_step.forward, work.experiment, run.model)
+    if data.task == LANGUAGE and run.workdir:
+        trained = functools.partial(forward, kept.params, kept.batch_stats)
+        write_sample(work.experiment, data, trained, run.workdir)
+    if kept.batch_stats and run.workdir:
+        batch_stats = trace.flatten(kept.batch_stats)
+        artifacts.write_params(run.workdir / artifacts.BATCH_STATS, batch_stats)
+    # The other processes are assumed to have the same devices.
+    devices = [f"{device.platform} {device.device_kind}" for device in work.devices]
+    run.log.finish(
+        trace.flatten(kept.params),
+        kept.outputs,
+        clock,
+        devices * jax.process_count(),
+        PACKAGES,
+        predict=functools.partial(predict, jax.jit(forward), kept),
     )
 
 
 def configure(experiment: Experiment) -> None:
-    """Sets what JAX holds process-wide: float64, full-precision matmuls, the persistent
-    compilation cache."""
+    """Sets what JAX holds process-wide: XLA's flags, float64, precision, caches."""
     flags = os.environ.get("XLA_FLAGS", "")
+    # Before a device is touched: XLA reads its flags once.
     if experiment.model in ONE_LAYER and "xla_backend_extra_options" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {SMALL_LOOPS}".strip()
     jax.config.update("jax_enable_x64", experiment.precision == "fp64")
+    # The default on GPUs and TPUs multiplies float32 matrices in fewer bits.
     jax.config.update("jax_default_matmul_precision", "highest")
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+    # Cache programs of any size: JAX leaves out what compiles in less than a second.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
@@ -186,24 +168,23 @@ def configure(experiment: Experiment) -> None:
 def start(
     experiment: Experiment, model: nn.Module, optimizer: Optimizer, signature: Signature
 ) -> TrainState:
-    """The state before the first step, from `--init_params` or fresh."""
-    given = (
-        read_initial_params(experiment, model, signature)
-        if experiment.init_params
-        else {}
-    )
+    """Returns the state before the first step, from `--init_params` or fresh."""
+    given = {}
+    if experiment.init_params:
+        given = {"params": read_initial_params(experiment, model, signature)}
 
-    def make(seed: jax.Array, given: Params) -> TrainState:
+    def make(seed: jax.Array, given: dict[str, Params]) -> TrainState:
         variables = train_step.initial_variables(model, seed, signature)
         return train_step.initial_state({**variables, **given}, experiment, optimizer)
 
-    return jax.jit(make)(experiment.seed, {"params": given} if given else {})
+    # Jitted, because op by op each operation of each initializer would be compiled.
+    return jax.jit(make)(experiment.seed, given)
 
 
 def read_initial_params(
     experiment: Experiment, model: nn.Module, signature: Signature
 ) -> Params:
-    """The parameters of `--init_params`.
+    """Returns the parameters of `--init_params`.
 
     Raises:
       UserError: a tensor is missing, not the model's, or of another shape.
@@ -214,49 +195,52 @@ def read_initial_params(
     wanted = trace.flatten(variables["params"])
     given = artifacts.read_arrays(experiment.init_params, "--init_params")
     for name in sorted(wanted.keys() | given.keys()):
-        shapes = [
-            tuple(side[name].shape) if name in side else None
-            for side in (wanted, given)
-        ]
-        if shapes[0] != shapes[1]:
+        here = tuple(given[name].shape) if name in given else None
+        there = tuple(wanted[name].shape) if name in wanted else None
+        if here != there:
             raise UserError(
-                f"--init_params: {name} is {shapes[1] or 'missing'} in "
-                f"{experiment.init_params}, {shapes[0] or 'unknown'} in "
+                f"--init_params: {name} is {here or 'missing'} in "
+                f"{experiment.init_params}, {there or 'unknown'} in "
                 f"--model={experiment.model}"
             )
     return trace.unflatten(given)
 
 
 def make_epochs(
-    work: Work,
+    work: epochs.Work,
     model: nn.Module,
     optimizer: Optimizer,
     metric: Metric,
-    interruption: Interruption,
     names: list[str],
-) -> ResidentEpochs | StreamedEpochs:
-    """The epochs of a run, over data that stay on the devices if they fit."""
-    step = train_step.make_train_step(work.experiment, model, optimizer, parallel.AXIS)
-    eval_step = train_step.make_eval_step(work.experiment, model, metric)
+    interruption: Interruption,
+) -> epochs.Epochs:
+    """Returns the epochs of a run; their data stay on the devices if they fit."""
+    step = functools.partial(
+        train_step.train_step,
+        work.experiment,
+        model,
+        optimizer,
+        axis_name=parallel.AXIS,
+    )
+    eval_step = functools.partial(train_step.eval_step, work.experiment, model, metric)
     if not exceed_cache(work.experiment, work.train, work.evaluated):
-        return ResidentEpochs(work, step, eval_step)
+        return epochs.ResidentEpochs(work, step, eval_step)
     return StreamedEpochs(
         work,
         step,
         eval_step,
-        lambda first, results: stop_if_diverged(results, names, first),
-        interruption.is_due,
+        watch=lambda first, results: loop.stop_if_diverged(results, names, first),
+        is_due=interruption.is_due,
     )
 
 
 def resume(plan: list[int], workdir: pathlib.Path | None, state: TrainState) -> Saved:
-    """Where to go on: the last checkpoint that can be read, or the beginning if the run
-    was stopped before the first.
+    """Returns the last checkpoint that can be read, or the start if there is none.
 
     Args:
       plan: steps of each epoch.
-      workdir: of the run; None in a process that is told by process 0.
-      state: a state of the same shapes, before the first step.
+      workdir: run directory, or None on processes that do not write.
+      state: state before the first step.
 
     Raises:
       UserError: no usable checkpoint, or nothing left to do.
@@ -268,41 +252,39 @@ def resume(plan: list[int], workdir: pathlib.Path | None, state: TrainState) -> 
                 f"--resume: the run in {workdir} is complete; there is nothing left to "
                 "do"
             )
+        # A run that was stopped before its first checkpoint starts again.
         saved = checkpoint.restore_saved(workdir, state, before=sum(plan)) or saved
         checkpoint.forget_after(workdir, int(saved.state.step))
-        done, taken = batches.position(plan, int(saved.state.step))
-        print(
-            f"going on after epoch {done} of {len(plan)}"
-            + (f" and {taken} steps" if taken else ""),
-            flush=True,
-        )
+        epochs_done, steps_done = batches.position(plan, int(saved.state.step))
+        within = f" and {steps_done} steps" if steps_done else ""
+        print(f"going on after epoch {epochs_done} of {len(plan)}{within}", flush=True)
     return told_by_first(saved) if jax.process_count() > 1 else saved
 
 
 def told_by_first(saved: Saved) -> Saved:
-    """What process 0 goes on from, in every process; what the steps reported is its own
-    affair, but for how many."""
-    state, count = parallel.as_in_first((saved.state, np.int32(len(saved.taken.loss))))
-    taken = (
-        Taken(*(np.resize(array, int(count)) for array in saved.taken))
-        if jax.process_index()
-        else saved.taken
-    )
-    return Saved(state, taken=taken)
+    """Returns in every process what process 0 resumes from."""
+    count = np.int32(len(saved.reported.loss))
+    state, count = parallel.as_in_first((saved.state, count))
+    reported = saved.reported
+    # Only process 0 logs what the steps reported; the others must know how many.
+    if jax.process_index():
+        reported = Reported(*(np.resize(array, int(count)) for array in reported))
+    # Without `best`: of several processes, a run that may stop early cannot resume.
+    return Saved(state, reported=reported)
 
 
 def resume_log(log: run_log.RunLog, before: Saved, plan: list[int]) -> list[float]:
-    """Continues the log of a run; returns the losses of its epochs on the validation
-    split, if any."""
-    step, updates = int(before.state.step), int(before.state.updates)
-    return log.resume(
-        batches.position(plan, step)[0],
-        step - updates - int(before.taken.skipped.sum()),
-    )
+    """Continues the log of a run; returns its epochs' validation losses, if any."""
+    step = int(before.state.step)
+    epochs_done, _ = batches.position(plan, step)
+    skipped = step - int(before.state.updates)
+    # Those of an unfinished epoch are counted when it is logged.
+    skipped -= int(before.reported.skipped.sum())
+    return log.resume(epochs_done, skipped)
 
 
 def resume_command(workdir: pathlib.Path) -> str:
-    """What continues a run."""
+    """Returns the command that continues a run."""
     return (
         f"python -m jaxnn.train --flagfile={workdir / artifacts.FLAGS} "
         f"--workdir={workdir} --resume"
@@ -312,13 +294,17 @@ def resume_command(workdir: pathlib.Path) -> str:
 def write_sample(
     experiment: Experiment, data: Dataset, forward: Callable, workdir: pathlib.Path
 ) -> None:
-    """Draws a text from a trained language model into sample.txt, and shows how it
-    begins."""
+    """Writes a text by a trained language model into sample.txt, and prints it."""
     text = decoding.generate(
         forward, data.class_names, experiment.sequence_length, "", SAMPLE_LENGTH
     )
     artifacts.write_text(workdir / artifacts.SAMPLE, text)
     print("sample:\n" + "\n".join(f"  {line}" for line in text.splitlines()))
+
+
+def predict(forward: Callable, kept: loop.Kept, inputs: np.ndarray) -> np.ndarray:
+    """Returns outputs of the kept network, [n, ...] float32."""
+    return np.asarray(forward(kept.params, kept.batch_stats, inputs), np.float32)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
-"""One training step and one evaluation step: pure functions of arrays, on one device or
-inside a pmap.
+"""One training step and one evaluation step of a rank. Twin of torch_ref/train_step.py.
 
-`make_gradients` and `make_update` are the two halves of a step; the judge calls them
-apart.
+Pure functions of arrays. A rank is a device along a mapped axis, or the only device.
+Callers bind what does not change with `functools.partial`, as flax's examples do.
+`gradients` and `update` are the two halves of `train_step`; the judge replays each on
+its own.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -23,17 +26,19 @@ from jaxnn.experiment.flags.config import Experiment
 from jaxnn.loss_scaling import LossScale
 from jaxnn.metrics import Metric
 from jaxnn.optimizers import Optimizer
+from jaxnn.precision import POLICIES
 
 Params = Any
+"""A pytree of arrays: parameters, gradients or running statistics."""
 
 
 class Batch(NamedTuple):
-    """This device's rows of a batch.
+    """This rank's rows of a batch.
 
     Attributes:
       inputs: [rows, ...].
       targets: [rows, ...].
-      weights: [rows] float32, 0 for padding and 1 for samples.
+      weights: [rows] float32, 1 for samples and 0 for padding rows.
     """
 
     inputs: jax.Array
@@ -45,11 +50,11 @@ class TrainState(NamedTuple):
     """Everything that a step changes.
 
     Attributes:
-      params: master parameters, a pytree.
+      params: master parameters.
       batch_stats: running statistics of batch normalization, float32; empty without it.
-      opt_state: of the optimizer's optax transformation.
-      loss_scale: FP16's scaler.
-      step: () int32, batches seen, skipped ones counted.
+      opt_state: state of the optimizer's optax transformation.
+      loss_scale: state of the FP16 loss scaler.
+      step: () int32, batches seen, skipped ones included.
       updates: () int32, updates applied.
     """
 
@@ -68,10 +73,10 @@ class StepResult(NamedTuple):
       loss: () mean over the global batch, unscaled.
       learning_rate: () float32.
       loss_scale: () float32, the scale that multiplied the loss.
-      skipped: () bool, an FP16 overflow left parameters and optimizer as they were.
-      exhausted: () bool, it overflowed although the scale could not be lowered any
-        more.
-      finite: [1 + tensors] bool: the loss, then each gradient in the pytree's order.
+      skipped: () bool, True if an overflow left parameters and optimizer unchanged.
+      exhausted: () bool, True if that was at the smallest loss scale.
+      finite: [1 + tensors] bool, of the loss, then of each gradient in the pytree's
+        order.
     """
 
     loss: jax.Array
@@ -85,268 +90,343 @@ class StepResult(NamedTuple):
 def initial_variables(
     model: nn.Module, seed: jax.Array | int, signature: Signature
 ) -> dict[str, Params]:
-    """Fresh float32 variables, before any rounding to the compute format: {"params":
-    ..., "batch_stats": ...}."""
-    example = jnp.zeros(
-        (1, *signature.input_shape), jnp.int32 if signature.num_tokens else jnp.float32
-    )
+    """Returns fresh float32 {"params": ..., "batch_stats": ...}, not yet rounded."""
+    dtype = jnp.int32 if signature.num_tokens else jnp.float32
+    example = jnp.zeros((1, *signature.input_shape), dtype)
     return {"batch_stats": {}, **model.init(jax.random.key(seed), example)}
 
 
 def initial_state(
     variables: dict[str, Params], experiment: Experiment, optimizer: Optimizer
 ) -> TrainState:
-    """The state before the first step. Masters start as rounded to the compute format,
-    as in DeepSpeed (D5)."""
-    policy = precision.POLICIES[experiment.precision]
-    params = precision.cast(
-        precision.cast(variables["params"], policy.compute), policy.master
-    )
-    scale = loss_scaling.initial_loss_scale(experiment)
-    batch_stats = precision.cast(variables["batch_stats"], policy.master)
+    """Returns the state before the first step.
+
+    Args:
+      variables: as from `initial_variables`.
+      experiment: names precision and loss scale.
+      optimizer: makes the initial moments.
+    """
+    policy = POLICIES[experiment.precision]
+    # DeepSpeed makes its masters from a model that is in the compute dtype already, so
+    # they start rounded to it (MISMATCHES D5).
+    rounded = precision.cast(variables["params"], policy.compute)
+    params = precision.cast(rounded, policy.master)
     return TrainState(
-        params,
-        batch_stats,
-        optimizer.transform.init(params),
-        scale,
-        jnp.int32(0),
-        jnp.int32(0),
+        params=params,
+        batch_stats=precision.cast(variables["batch_stats"], policy.master),
+        opt_state=optimizer.transform.init(params),
+        loss_scale=loss_scaling.initial_loss_scale(experiment),
+        step=jnp.int32(0),
+        updates=jnp.int32(0),
     )
 
 
-def make_gradients(
+def objective(
+    params: Params,
+    batch_stats: Params,
+    microbatch: Batch,
+    number: jax.Array | int,
+    *,
     experiment: Experiment,
     model: nn.Module,
+    step: jax.Array | int,
+    rank: jax.Array | int,
+    world_size: int,
+    total: jax.Array,
+    scale: jax.Array,
+    axis_name: str | None,
+    with_activations: bool,
+) -> tuple[jax.Array, tuple[jax.Array, Params, layer_outputs.Outputs]]:
+    """Share of a microbatch in the global mean loss, times world size and loss scale.
+
+    Args:
+      params: parameters in the compute dtype; the argument to differentiate.
+      batch_stats: running statistics before this microbatch.
+      microbatch: this rank's rows, inputs in the compute dtype.
+      number: index of the microbatch, in the order of the rows.
+      experiment: names loss, seed and `accumulation_steps`, the number of microbatches.
+      model: network.
+      step: batches seen so far.
+      rank: index of this rank.
+      world_size: number of ranks.
+      total: () samples of the global batch.
+      scale: () loss scale.
+      axis_name: mapped axis of the ranks that share the batch, or None.
+      with_activations: True to collect the outputs of the layers.
+
+    Returns:
+      The objective, and (unscaled share, running statistics, {layer: output}).
+    """
+    inputs, targets, weights = microbatch
+    size = len(weights)
+    rows = size * experiment.accumulation_steps
+    # Global rows are ordered by microbatch, then by rank: a mask belongs to a row,
+    # whatever the number of ranks.
+    first_row = (number * world_size + rank) * size
+    masks = mask_source(
+        experiment.seed,
+        step,
+        first_row,
+        rows * world_size,
+        weights,
+        axis_name,
+        experiment.sync_batch_norm,
+    )
+    variables = {"params": params, "batch_stats": batch_stats}
+    with _watched_layers(size, with_activations) as activations:
+        outputs, updated = model.apply(
+            variables, inputs, masks, mutable=["batch_stats"]
+        )
+    loss_function = losses.build(experiment.loss, experiment.label_smoothing)
+    per_example = loss_function(outputs, targets)
+    # A loss of another shape would broadcast against the weights without an error.
+    chex.assert_equal_shape([per_example, weights])
+    weights = weights.astype(per_example.dtype)
+    mean = jnp.sum(per_example * weights) / total.astype(per_example.dtype)
+    # `gradients` divides by the world size, in the compute dtype, as DeepSpeed does.
+    scaled = mean * world_size * scale.astype(mean.dtype)
+    return scaled, (mean, updated.get("batch_stats", {}), activations)
+
+
+def gradients(
+    experiment: Experiment,
+    model: nn.Module,
+    params: Params,
+    batch_stats: Params,
+    batch: Batch,
+    step: jax.Array | int,
+    scale: jax.Array,
     axis_name: str | None = None,
     with_activations: bool = False,
-) -> Callable:
-    """Returns gradients(params, batch_stats, batch, step, scale) -> (loss, grads,
-    batch_stats).
+) -> tuple:
+    """Returns (loss, grads, batch_stats) of the global batch.
 
-    `params` are in the compute format. `loss` is the mean over the global batch,
-    `grads` the gradients of `scale` times that mean, in the compute format, averaged
-    over the devices of `axis_name`. With `--accumulation_steps` a device's rows are
-    computed in parts, one after the other. `with_activations` adds the outputs of the
-    layers, {layer: [rows, ...]} in forward order.
+    Args:
+      experiment: what is trained.
+      model: network.
+      params: parameters in the compute dtype.
+      batch_stats: running statistics before the batch.
+      batch: this rank's rows, inputs in the compute dtype.
+      step: batches seen so far.
+      scale: () loss scale.
+      axis_name: mapped axis of the ranks that share the batch, or None.
+      with_activations: True to return the outputs of the layers as well,
+        {layer: [rows, ...]} in forward order.
+
+    Returns:
+      loss: () mean over the global batch, unscaled.
+      grads: gradients of `scale` times that mean, in the compute dtype, equal on every
+        rank.
+      batch_stats: running statistics after the batch.
     """
-    loss_function = losses.build(experiment.loss, experiment.label_smoothing)
-    parts = experiment.accumulation_steps
-    capture = (
-        layer_outputs.capture
-        if with_activations
-        else lambda rows: contextlib.nullcontext({})
+    _check_batch(batch, experiment.accumulation_steps)
+    world_size = lax.axis_size(axis_name) if axis_name else 1
+    share = functools.partial(
+        objective,
+        experiment=experiment,
+        model=model,
+        step=step,
+        rank=lax.axis_index(axis_name) if axis_name else 0,
+        world_size=world_size,
+        total=sum_over(batch.weights.sum(), axis_name),
+        scale=scale,
+        axis_name=axis_name,
+        with_activations=with_activations,
     )
+    differentiate = jax.value_and_grad(share, has_aux=True)
 
-    def gradients(
-        params: Params,
-        batch_stats: Params,
-        batch: Batch,
-        step: jax.Array,
-        scale: jax.Array,
-    ):
-        rows = batch.weights.shape[0]
-        devices, device = (
-            (lax.axis_size(axis_name), lax.axis_index(axis_name))
-            if axis_name
-            else (1, 0)
+    def microbatch_gradients(batch_stats: Params, microbatch: Batch, number: jax.Array):
+        (_, (loss, batch_stats, activations)), grads = differentiate(
+            params, batch_stats, microbatch, number
         )
-        total = _sum_over(batch.weights.sum(), axis_name)
+        return activations, loss, grads, batch_stats
 
-        def part_gradients(batch_stats: Params, part: Batch, number: jax.Array | int):
-            first_row = (number * devices + device) * (rows // parts)
-            masks = mask_source(
-                experiment.seed,
-                step,
-                first_row,
-                rows * devices,
-                part.weights,
-                axis_name,
-                experiment.sync_batch_norm,
-            )
-
-            def objective(params: Params):
-                with capture(len(part.weights)) as activations:
-                    outputs, updated = model.apply(
-                        {"params": params, "batch_stats": batch_stats},
-                        part.inputs,
-                        masks,
-                        mutable=["batch_stats"],
-                    )
-                per_example = loss_function(outputs, part.targets)
-                weights = part.weights.astype(per_example.dtype)
-                mean = jnp.sum(per_example * weights) / total.astype(per_example.dtype)
-                others = mean, updated.get("batch_stats", {}), activations
-                return mean * devices * scale.astype(mean.dtype), others
-
-            (_, (loss, batch_stats, activations)), grads = jax.value_and_grad(
-                objective, has_aux=True
-            )(params)
-            return activations, loss, grads, batch_stats
-
-        if parts == 1:
-            activations, loss, grads, batch_stats = part_gradients(
-                batch_stats, batch, 0
-            )
-        else:
-            activations, loss, grads, batch_stats = _accumulate(
-                part_gradients, batch_stats, batch, parts
-            )
-        # As in DeepSpeed, where each rank differentiates its own mean: that is what
-        # overflows first.
-        grads = jax.tree.map(lambda g: g / devices, grads)
-        results = *_sum_over((loss, grads), axis_name), batch_stats
-        return (*results, activations) if with_activations else results
-
-    return gradients
+    # One microbatch needs neither a loop nor a sum that starts from zeros.
+    count = experiment.accumulation_steps
+    if count == 1:
+        results = microbatch_gradients(batch_stats, batch, 0)
+    else:
+        results = accumulate(microbatch_gradients, batch_stats, batch, count)
+    activations, loss, grads, batch_stats = results
+    # Each rank of DeepSpeed differentiates its own mean and divides before it sums: in
+    # FP16 the gradient of that mean is what overflows first.
+    grads = jax.tree.map(lambda g: g / world_size, grads)
+    loss, grads = sum_over((loss, grads), axis_name)
+    chex.assert_rank(loss, 0)
+    chex.assert_trees_all_equal_shapes_and_dtypes(grads, params)
+    results = loss, grads, batch_stats
+    return (*results, activations) if with_activations else results
 
 
-def _accumulate(
-    part_gradients: Callable, batch_stats: Params, batch: Batch, parts: int
+def accumulate(
+    microbatch_gradients: Callable, batch_stats: Params, batch: Batch, count: int
 ) -> tuple[layer_outputs.Outputs, jax.Array, Params, Params]:
-    """Sums of loss and gradients over the parts of a device's rows; statistics go from
-    part to part."""
-    rows = batch.weights.shape[0] // parts
-    split = jax.tree.map(lambda x: x.reshape(parts, rows, *x.shape[1:]), batch)
+    """Sums loss and gradients over the microbatches of a rank's rows.
 
-    def body(carry, part):
+    The judge patches this function to plant and to undo accumulation faults.
+
+    Args:
+      microbatch_gradients: (batch_stats, microbatch, number) -> (activations, loss,
+        grads, batch_stats).
+      batch_stats: running statistics, passed on from microbatch to microbatch.
+      batch: this rank's rows, a multiple of `count`.
+      count: number of microbatches.
+
+    Returns:
+      (activations, loss, grads, batch_stats) of all rows.
+    """
+    size = batch.weights.shape[0] // count
+    microbatches = jax.tree.map(lambda x: x.reshape(count, size, *x.shape[1:]), batch)
+
+    def body(carry, microbatch):
         batch_stats, loss, grads = carry
-        outputs, more_loss, more_grads, batch_stats = part_gradients(batch_stats, *part)
-        return (
-            batch_stats,
-            loss + more_loss,
-            jax.tree.map(jnp.add, grads, more_grads),
-        ), outputs
+        outputs, more_loss, more_grads, batch_stats = microbatch_gradients(
+            batch_stats, *microbatch
+        )
+        loss = loss + more_loss
+        grads = jax.tree.map(jnp.add, grads, more_grads)
+        return (batch_stats, loss, grads), outputs
 
-    shapes = jax.eval_shape(
-        part_gradients, batch_stats, jax.tree.map(lambda x: x[0], split), 0
-    )
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[1:3])
-    numbers = jnp.arange(parts, dtype=jnp.int32)
+    # The sums start from zeros of the dtypes that the microbatches return.
+    first = jax.tree.map(lambda x: x[0], microbatches)
+    _, *sums, _ = jax.eval_shape(microbatch_gradients, batch_stats, first, 0)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums)
+    numbers = jnp.arange(count, dtype=jnp.int32)
     (batch_stats, loss, grads), outputs = lax.scan(
-        body, (batch_stats, *zeros), (split, numbers)
+        body, (batch_stats, *zeros), (microbatches, numbers)
     )
-    return (
-        jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs),
-        loss,
-        grads,
-        batch_stats,
+    outputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
+    return outputs, loss, grads, batch_stats
+
+
+def update(
+    optimizer: Optimizer,
+    params: Params,
+    opt_state: optax.OptState,
+    grads: Params,
+    learning_rate: jax.Array,
+) -> tuple[Params, optax.OptState]:
+    """Returns (params, opt_state) after one update, all in the master dtype."""
+    direction, opt_state = optimizer.transform.update(grads, opt_state, params)
+    params = jax.tree.map(
+        lambda p, d: p - learning_rate.astype(p.dtype) * d, params, direction
     )
+    return params, opt_state
 
 
-def make_update(optimizer: Optimizer) -> Callable:
-    """Returns update(params, opt_state, grads, learning_rate) -> (params, opt_state),
-    all in the master format."""
-
-    def update(
-        params: Params,
-        opt_state: optax.OptState,
-        grads: Params,
-        learning_rate: jax.Array,
-    ):
-        direction, opt_state = optimizer.transform.update(grads, opt_state, params)
-        return jax.tree.map(
-            lambda p, d: p - learning_rate.astype(p.dtype) * d, params, direction
-        ), opt_state
-
-    return update
-
-
-def make_train_step(
+def train_step(
     experiment: Experiment,
     model: nn.Module,
     optimizer: Optimizer,
+    state: TrainState,
+    batch: Batch,
+    learning_rates: jax.Array,
     axis_name: str | None = None,
     with_activations: bool = False,
-) -> Callable:
-    """Returns train_step(state, batch, learning_rates) -> (state, StepResult, grads).
+) -> tuple:
+    """Forward, backward and update; returns (state, StepResult, grads).
 
-    `learning_rates` is the whole run's table, [updates] float32. `grads` are unscaled,
-    in the master format; a caller that drops them pays nothing for them.
-    `with_activations` adds the outputs of the layers, as in `make_gradients`.
+    Args:
+      experiment: what is trained.
+      model: network.
+      optimizer: as from `optimizers.OPTIMIZERS`.
+      state: state before the step.
+      batch: this rank's rows.
+      learning_rates: [updates] float32, the schedule of the whole run.
+      axis_name: mapped axis of the ranks that share the batch, or None.
+      with_activations: True to return the outputs of the layers as well, as
+        `gradients` does.
+
+    Returns:
+      state: state after the step.
+      result: what the step reports.
+      grads: unscaled gradients in the master dtype, free for a caller that drops them.
     """
-    policy = precision.POLICIES[experiment.precision]
-    gradients = make_gradients(experiment, model, axis_name, with_activations)
-    update = make_update(optimizer)
+    chex.assert_rank(learning_rates, 1)
+    policy = POLICIES[experiment.precision]
+    # Only FP16 scales the loss; elsewhere the scale is a constant that XLA folds away.
     may_skip = experiment.precision == "fp16"
+    scale = state.loss_scale.scale if may_skip else jnp.float32(1)
+    learning_rate = learning_rates[state.updates]
 
-    def train_step(state: TrainState, batch: Batch, learning_rates: jax.Array):
-        scale = state.loss_scale.scale if may_skip else jnp.float32(1)
-        learning_rate = learning_rates[state.updates]
-        batch = batch._replace(inputs=precision.cast(batch.inputs, policy.compute))
-        loss, grads, batch_stats, *activations = gradients(
-            precision.cast(state.params, policy.compute),
-            state.batch_stats,
-            batch,
-            state.step,
-            scale,
+    # Forward and backward, in the compute dtype.
+    batch = batch._replace(inputs=precision.cast(batch.inputs, policy.compute))
+    params = precision.cast(state.params, policy.compute)
+    loss, grads, batch_stats, *activations = gradients(
+        experiment,
+        model,
+        params,
+        state.batch_stats,
+        batch,
+        state.step,
+        scale,
+        axis_name,
+        with_activations,
+    )
+    grads = unscale(precision.cast(grads, policy.master), scale)
+    finite = jnp.stack([jnp.isfinite(x).all() for x in (loss, *jax.tree.leaves(grads))])
+    # The gradients decide, not the loss: DeepSpeed looks at nothing else.
+    skipped = ~finite[1:].all() if may_skip else jnp.array(False)
+
+    # The update, in the master dtype.
+    params, opt_state = update(
+        optimizer, state.params, state.opt_state, grads, learning_rate
+    )
+    if may_skip:
+        params, opt_state = jax.tree.map(
+            lambda old, new: jnp.where(skipped, old, new),
+            (state.params, state.opt_state),
+            (params, opt_state),
         )
-        grads = unscale(precision.cast(grads, policy.master), scale)
-        finite = jnp.stack(
-            [jnp.isfinite(x).all() for x in (loss, *jax.tree.leaves(grads))]
-        )
-        skipped = ~finite[1:].all() if may_skip else jnp.array(False)
-
-        params, opt_state = update(state.params, state.opt_state, grads, learning_rate)
-        if may_skip:
-            params, opt_state = jax.tree.map(
-                lambda old, new: jnp.where(skipped, old, new),
-                (state.params, state.opt_state),
-                (params, opt_state),
-            )
-        exhausted = skipped & loss_scaling.is_exhausted(state.loss_scale, experiment)
-        loss_scale = state.loss_scale
-        if may_skip:
-            loss_scale = loss_scaling.update_loss_scale(loss_scale, skipped, experiment)
-        state = TrainState(
-            params,
-            batch_stats,
-            opt_state,
-            loss_scale,
-            state.step + 1,
-            state.updates + (~skipped).astype(jnp.int32),
-        )
-        return (
-            state,
-            StepResult(loss, learning_rate, scale, skipped, exhausted, finite),
-            grads,
-            *activations,
-        )
-
-    return train_step
+    exhausted = skipped & loss_scaling.is_exhausted(state.loss_scale, experiment)
+    loss_scale = state.loss_scale
+    if may_skip:
+        loss_scale = loss_scaling.update_loss_scale(loss_scale, skipped, experiment)
+    state = TrainState(
+        params,
+        batch_stats,
+        opt_state,
+        loss_scale,
+        state.step + 1,
+        state.updates + (~skipped).astype(jnp.int32),
+    )
+    result = StepResult(loss, learning_rate, scale, skipped, exhausted, finite)
+    return (state, result, grads, *activations)
 
 
-def make_eval_step(
-    experiment: Experiment, model: nn.Module, metric: Metric
-) -> Callable:
-    """Returns eval_step(params, batch_stats, batch) -> (weighted sums of loss and
-    metric, outputs [rows, ...])."""
-    forward = make_forward(experiment, model)
+def eval_step(
+    experiment: Experiment,
+    model: nn.Module,
+    metric: Metric,
+    params: Params,
+    batch_stats: Params,
+    batch: Batch,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns [2] weighted sums of loss and metric, and outputs [rows, ...]."""
+    _check_batch(batch)
+    outputs = forward(experiment, model, params, batch_stats, batch.inputs)
     loss_function = losses.build(experiment.loss, experiment.label_smoothing)
-
-    def eval_step(params: Params, batch_stats: Params, batch: Batch):
-        outputs = forward(params, batch_stats, batch.inputs)
-        values = [
-            precision.at_least_float32(f(outputs, batch.targets))
-            for f in (loss_function, metric)
-        ]
-        sums = [jnp.sum(v * batch.weights.astype(v.dtype)) for v in values]
-        return jnp.stack([s.astype(jnp.float32) for s in sums]), outputs.astype(
-            jnp.float32
-        )
-
-    return eval_step
+    values = [
+        precision.at_least_float32(f(outputs, batch.targets))
+        for f in (loss_function, metric)
+    ]
+    chex.assert_equal_shape([*values, batch.weights])
+    sums = [jnp.sum(v * batch.weights.astype(v.dtype)) for v in values]
+    sums = jnp.stack([s.astype(jnp.float32) for s in sums])
+    return sums, outputs.astype(jnp.float32)
 
 
-def make_forward(experiment: Experiment, model: nn.Module) -> Callable:
-    """Returns forward(params, batch_stats, inputs) -> outputs, in the compute format,
-    outside training."""
-    policy = precision.POLICIES[experiment.precision]
-
-    def forward(params: Params, batch_stats: Params, inputs: jax.Array) -> jax.Array:
-        params, inputs = precision.cast((params, inputs), policy.compute)
-        return model.apply({"params": params, "batch_stats": batch_stats}, inputs)
-
-    return forward
+def forward(
+    experiment: Experiment,
+    model: nn.Module,
+    params: Params,
+    batch_stats: Params,
+    inputs: jax.Array,
+) -> jax.Array:
+    """Returns outputs in the compute dtype, outside training."""
+    policy = POLICIES[experiment.precision]
+    params, inputs = precision.cast((params, inputs), policy.compute)
+    return model.apply({"params": params, "batch_stats": batch_stats}, inputs)
 
 
 def unscale(grads: Params, scale: jax.Array) -> Params:
@@ -354,13 +434,14 @@ def unscale(grads: Params, scale: jax.Array) -> Params:
     return jax.tree.map(lambda g: g / scale.astype(g.dtype), grads)
 
 
-def _sum_over(tree: Any, axis_name: str | None) -> Any:
-    """Sums over the devices, in one message for all arrays of a format: on a CPU each
-    message waits for all devices."""
+def sum_over(tree: Any, axis_name: str | None) -> Any:
+    """Sums a pytree over the ranks of a mapped axis; unchanged for one."""
     if not axis_name or lax.axis_size(axis_name) == 1:
         return tree
     leaves, structure = jax.tree.flatten(tree)
     summed: dict[int, jax.Array] = {}
+    # One message for all arrays of a dtype: on a CPU each message waits for all
+    # devices.
     for dtype in dict.fromkeys(leaf.dtype for leaf in leaves):
         places = [place for place, leaf in enumerate(leaves) if leaf.dtype == dtype]
         flat, restore = ravel_pytree([leaves[place] for place in places])
@@ -368,3 +449,17 @@ def _sum_over(tree: Any, axis_name: str | None) -> Any:
     return jax.tree.unflatten(
         structure, [summed[place] for place in range(len(leaves))]
     )
+
+
+def _watched_layers(rows: int, with_activations: bool) -> Any:
+    """Returns a context of {layer: output}; it collects nothing unless asked to."""
+    if with_activations:
+        return layer_outputs.capture(rows)
+    return contextlib.nullcontext({})
+
+
+def _check_batch(batch: Batch, microbatches: int = 1) -> None:
+    """Checks shapes while JAX traces, at no cost in the compiled program."""
+    chex.assert_rank(batch.weights, 1)
+    chex.assert_equal_shape_prefix(batch, 1)
+    chex.assert_is_divisible(len(batch.weights), microbatches)

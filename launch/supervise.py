@@ -11,6 +11,7 @@ the remote side instead. --until_eof: the end of stdin counts as TERM, which is 
 other end of such an ssh runs.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -130,10 +131,9 @@ class Supervisor:
 
 def send(group: int, number: int) -> None:
     """Sends a signal to a process group, if it still exists."""
-    try:
+    # macOS reports a zombie by the second.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):
-        pass  # it has ended; macOS reports zombies by the second
 
 
 def ignore_signals() -> None:

@@ -5,6 +5,7 @@ spread into the other: parameters and batch -> loss and gradients; recorded grad
 moments and parameters -> new moments and parameters.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -66,9 +67,8 @@ class Replay:
             optimizer = OPTIMIZERS[experiment.optimizer](experiment)
             model = models.build(experiment, data.signature)
         model = RereadModel(model, experiment, switches)
-        update = apply(
-            "update", switches, train_step.make_update(optimizer), experiment
-        )
+        update = functools.partial(train_step.update, optimizer)
+        update = apply("update", switches, update, experiment)
 
         def gradients(*args):
             return _gradients(experiment, model, world_size, *args)
@@ -267,8 +267,13 @@ def _gradients(
     divisor,
     loss_share,
 ):
-    axis_name = RANKS if world_size > 1 else None
-    run = train_step.make_gradients(experiment, model, axis_name, with_activations=True)
+    run = functools.partial(
+        train_step.gradients,
+        experiment,
+        model,
+        axis_name=RANKS if world_size > 1 else None,
+        with_activations=True,
+    )
     if world_size > 1:
         run = _on_ranks(run, world_size, experiment.accumulation_steps)
     loss, grads, batch_stats, activations = run(params, batch_stats, batch, step, scale)

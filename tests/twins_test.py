@@ -62,27 +62,12 @@ EXPERIMENTS = {
         loss="cross_entropy",
     ),
 }
-COMPUTED = [
-    "activations",
-    "losses",
-    "initializers",
-    "metrics",
-    "optimizers",
-    "precision",
-    "dropout",
-    "threefry",
-    "models",
-    "models.attention",
-    "models.cnn",
-    "models.convolution",
-    "models.linear",
-    "models.mlp",
-    "models.normalization",
-    "models.resnet",
-    "models.rnn",
-    "models.transformer",
-]
-"""Twin modules of what is computed."""
+FILES = {
+    stack: {path.relative_to(stack) for path in pathlib.Path(stack).rglob("*.py")}
+    for stack in ("jaxnn", "torch_ref")
+}
+TWINS = sorted(FILES["jaxnn"] & FILES["torch_ref"] - {pathlib.Path("__init__.py")})
+"""Every file that both stacks have, relative to its stack."""
 
 STEP = 7
 finite = st.floats(-1e4, 1e4, width=64)
@@ -127,33 +112,40 @@ class TestRegistries:
         assert ours == theirs
 
 
-class TestFiles:
-    @pytest.mark.parametrize("name", COMPUTED)
-    def test_each_says_whose_twin_it_is(self, name):
-        for stack, other in (("jaxnn", "torch_ref"), ("torch_ref", "jaxnn")):
-            module = importlib.import_module(f"{stack}.{name}")
-            file = pathlib.Path(module.__file__).relative_to(pathlib.Path.cwd())
-            twin = pathlib.Path(other, *file.parts[1:])
-            assert f"Twin of {twin}" in " ".join(module.__doc__.split())
-            assert twin.exists()
+def module_of(stack: str, twin: pathlib.Path):
+    parts = [part for part in twin.with_suffix("").parts if part != "__init__"]
+    return importlib.import_module(".".join([stack, *parts]))
 
-    @pytest.mark.parametrize("name", COMPUTED)
-    def test_what_both_define_is_in_the_same_order(self, name):
-        ours, theirs = (
-            [
-                key
-                for key, value in vars(
-                    importlib.import_module(f"{stack}.{name}")
-                ).items()
-                if inspect.isfunction(value) or inspect.isclass(value)
-                if value.__module__ == f"{stack}.{name}"
-            ]
-            for stack in ("jaxnn", "torch_ref")
-        )
-        shared = set(ours) & set(theirs)
-        assert [key for key in ours if key in shared] == [
-            key for key in theirs if key in shared
+
+def defined_in(stack: str, twin: pathlib.Path) -> list[str]:
+    """Public functions and classes of a module, in their order."""
+    module = module_of(stack, twin)
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and getattr(value, "__module__", None) == module.__name__
+    ]
+
+
+class TestFiles:
+    @pytest.mark.parametrize("twin", TWINS, ids=str)
+    def test_each_says_whose_twin_it_is(self, twin):
+        for stack, other in (("jaxnn", "torch_ref"), ("torch_ref", "jaxnn")):
+            text = " ".join(module_of(stack, twin).__doc__.split())
+            assert f"Twin of {other}/{twin}." in text
+
+    @pytest.mark.parametrize("twin", TWINS, ids=str)
+    def test_what_both_define_is_in_the_same_order(self, twin):
+        ours, theirs = (defined_in(stack, twin) for stack in ("jaxnn", "torch_ref"))
+        assert [name for name in ours if name in theirs] == [
+            name for name in theirs if name in ours
         ]
+
+    def test_no_other_file_claims_a_twin(self):
+        for stack, files in FILES.items():
+            for file in files - set(TWINS):
+                assert "Twin of" not in pathlib.Path(stack, file).read_text(), file
 
 
 class TestActivations:
@@ -254,10 +246,15 @@ def jax_gradients(name: str):
     data, inputs, targets, weights = batch(name)
     experiment = EXPERIMENTS[name]
     model = jaxnn.models.build(experiment, data.signature)
-    gradients = jaxnn.train_step.make_gradients(experiment, model)
     rows = jaxnn.train_step.Batch(inputs, targets, weights)
-    loss, grads, _ = gradients(
-        unflatten(initial_params(name)), {}, rows, STEP, np.float64(1)
+    loss, grads, _ = jaxnn.train_step.gradients(
+        experiment,
+        model,
+        unflatten(initial_params(name)),
+        {},
+        rows,
+        STEP,
+        np.float64(1),
     )
     return loss, {tensor: np.asarray(array) for tensor, array in flatten(grads).items()}
 
@@ -283,9 +280,11 @@ def torch_gradients(name: str):
 
 def jax_step(experiment: Experiment, params, gradients) -> dict[str, np.ndarray]:
     optimizer = jaxnn.optimizers.OPTIMIZERS[experiment.optimizer](experiment)
-    update = jaxnn.train_step.make_update(optimizer)
     state = optimizer.transform.init(params)
-    return update(params, state, gradients, np.float64(experiment.learning_rate))[0]
+    params, _ = jaxnn.train_step.update(
+        optimizer, params, state, gradients, np.float64(experiment.learning_rate)
+    )
+    return params
 
 
 def torch_step(

@@ -1,10 +1,12 @@
-"""The torch half of `python -m parity.convert`: DeepSpeed's checkpoint <-> a file of
-`jaxnn.experiment.files.handoff`.
+"""Torch half of `python -m parity.convert`: DeepSpeed's checkpoint <-> a handoff file.
 
-    python -m torch_ref.convert --flagfile=RUN/experiment.flags --read=RUN/checkpoints/step_000000300 --handoff=FILE
-    python -m torch_ref.convert --flagfile=RUN/experiment.flags --write=NEW_RUN --handoff=FILE
+    python -m torch_ref.convert --flagfile=RUN/experiment.flags --handoff=FILE \\
+        --read=RUN/checkpoints/step_000000300
+    python -m torch_ref.convert --flagfile=RUN/experiment.flags --handoff=FILE \\
+        --write=NEW_RUN
 
-Of several ranks the second is started by the deepspeed launcher, as training is.
+The file's format stands in jaxnn/experiment/files/handoff.py. `--write` for several
+ranks is started by the deepspeed launcher, as training is.
 """
 
 import pathlib
@@ -16,13 +18,21 @@ from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.flags.deepspeed.writing import ds_config
-from torch_ref import checkpoint, deepspeed_files, handoff, models, train
+from torch_ref import (
+    checkpoint,
+    deepspeed_files,
+    handoff,
+    kernels,
+    models,
+    ranks,
+    train,
+)
 from torch_ref import engine as engines
 from torch_ref.optimizers import OPTIMIZERS
 
 
 def main(experiment: Experiment, values: flags.FlagValues) -> None:
-    """One direction or the other."""
+    """Converts in one direction or the other."""
     path = pathlib.Path(values["handoff"].value)
     if values["read"].value:
         read(experiment, pathlib.Path(values["read"].value), path)
@@ -31,17 +41,16 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
 
 
 def read(experiment: Experiment, folder: pathlib.Path, path: pathlib.Path) -> None:
-    """DeepSpeed's checkpoint -> file; without an engine and on one process, however
-    many ranks wrote it.
+    """DeepSpeed's checkpoint -> file.
+
+    Needs no engine, and one process however many ranks wrote the checkpoint.
 
     Raises:
       UserError: the checkpoint cannot be read, or is of another model.
     """
     model = models.build(experiment, load_dataset(experiment).signature)
-    arrays = handoff.from_files(
-        experiment, deepspeed_files.open_checkpoint(folder), model
-    )
-    artifacts.write_arrays(path, arrays)
+    found = deepspeed_files.open_checkpoint(folder)
+    artifacts.write_arrays(path, handoff.from_files(experiment, found, model))
 
 
 def write(experiment: Experiment, path: pathlib.Path, workdir: pathlib.Path) -> None:
@@ -50,24 +59,27 @@ def write(experiment: Experiment, path: pathlib.Path, workdir: pathlib.Path) -> 
     Raises:
       UserError: the file is of another model, or DeepSpeed has no such training.
     """
-    train.refuse_what_is_not_here(experiment)
+    train.require_supported(experiment)
     signature = load_dataset(experiment).signature
     arrays = artifacts.read_arrays(path, "--handoff")
-    _, world_size, device = engines.join_ranks()
+    _, world_size, device = ranks.join()
     config = ds_config(experiment, world_size)
+    # Without this DeepSpeed refuses FP16 on a CPU without FP16 instructions.
     if experiment.precision == "fp16":
-        engines.fp16_kernels(experiment)
+        kernels.fp16_kernels(experiment)
     model = models.build(experiment, signature).to(device)
-    available, _ = engines.choose_adam(experiment)
+    available, _ = kernels.choose_adam(experiment)
     optimizer = OPTIMIZERS[experiment.optimizer](available, model.parameters())
     engine = engines.initialize(model, optimizer, config)
-    handoff.into_engine(experiment, arrays, engine, models.build(experiment, signature))
+    # A second model, because at stage 3 the engine's is partitioned over the ranks.
+    whole_model = models.build(experiment, signature)
+    handoff.into_engine(experiment, arrays, engine, whole_model)
     checkpoint.save(workdir, engine)
-    engines.shut_down()
+    ranks.shut_down()
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """What is converted, beside the flags of torch_ref.train."""
+    """Defines what to convert, beside the flags of torch_ref.train."""
     train.define_launcher_flags(values)
     flags.DEFINE_string("handoff", "", "File to write or to read.", flag_values=values)
     flags.DEFINE_string(
@@ -84,5 +96,5 @@ if __name__ == "__main__":
         __doc__,
         default_precision="fp16",
         define_more=define_flags,
-        leave=engines.leave,
+        leave=ranks.leave,
     )

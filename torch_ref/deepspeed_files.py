@@ -1,8 +1,7 @@
-"""DeepSpeed's checkpoint files of ZeRO stages 0 to 3 and any number of ranks, read
-without DeepSpeed's engine.
+"""Reads DeepSpeed's checkpoint files, of ZeRO stages 0 to 3 and any number of ranks.
 
-A file is unpickled with `weights_only`: it runs no code. Beyond torch's own classes
-it may name four of DeepSpeed's, which hold nothing but data.
+No engine is needed. A file is unpickled with `weights_only`, so it runs no code. Beyond
+torch's own classes it may name four of DeepSpeed's, which hold nothing but data.
 """
 
 import math
@@ -17,16 +16,38 @@ from torch import nn
 from jaxnn.experiment.errors import UserError
 
 Shapes = Mapping[str, Sequence[int]]
+"""{torch name: shape} of the parameters of one group."""
+
+# Keys of a rank's optimizer under which a group's masters lie, concatenated: at stages
+# 1 and 2, at stage 3, and at stage 0.
+FLAT = ("single_partition_of_fp32_groups", "fp32_flat_groups", "fp32_groups_flat")
+# The same where each parameter has a master of its own: stage 0, not fused.
+UNFUSED = "fp32_groups"
+# What every checkpoint of an engine holds.
+COMMON = {
+    "module",
+    "buffer_names",
+    "param_shapes",
+    "optimizer",
+    "global_steps",
+    "skipped_steps",
+    "dp_world_size",
+}
+# Stages 0 to 2, and stage 3.
+MODEL_FILES = (
+    "mp_rank_00_model_states.pt",
+    "zero_pp_rank_0_mp_rank_00_model_states.pt",
+)
 
 
 class Checkpoint(NamedTuple):
-    """What the files of one checkpoint hold.
+    """Contents of the files of one checkpoint.
 
     Attributes:
-      folder: of the files.
+      folder: where they are.
       common: what DeepSpeed writes once: module, param_shapes, global_steps,
         skipped_steps, ...
-      optimizers: each rank's optimizer; one alone at ZeRO stage 0.
+      optimizers: each rank's optimizer; only one at ZeRO stage 0.
     """
 
     folder: pathlib.Path
@@ -40,16 +61,16 @@ class Checkpoint(NamedTuple):
 
     @property
     def scaler(self) -> Mapping[str, Any]:
-        """Of FP16: cur_scale, and cur_iter, last_overflow_iter, cur_hysteresis as far
-        as DeepSpeed saves them."""
+        """FP16's cur_scale; cur_iter, last_overflow_iter, cur_hysteresis if saved."""
         optimizer = self.optimizers[0]
-        return (
-            vars(optimizer["loss_scaler"]) if "loss_scaler" in optimizer else optimizer
-        )
+        # Stage 0 has no scaler object; its fields lie among the optimizer's own.
+        if "loss_scaler" in optimizer:
+            return vars(optimizer["loss_scaler"])
+        return optimizer
 
 
 def read(path: str | pathlib.Path) -> Any:
-    """A .pt file's content, on the CPU.
+    """Returns the content of a .pt file, on the CPU.
 
     Raises:
       UserError: missing, damaged, or it names a class beyond the four that hold nothing
@@ -63,7 +84,8 @@ def read(path: str | pathlib.Path) -> Any:
     try:
         with torch.serialization.safe_globals(harmless):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged file makes torch raise
+    # A damaged file makes torch raise anything.
+    except Exception as error:
         raise UserError(
             f"cannot read {path}: {_reason(error)}; take another checkpoint"
         ) from None
@@ -84,8 +106,10 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
         common.get("mp_world_size", 1) == 1,
         f"{folder} splits its layers over several ranks, which is not read",
     )
+    # Without ZeRO the optimizer is in the model's file.
     if common["optimizer"] is not None:
         return Checkpoint(folder, common, [common["optimizer"]])
+
     files = [
         read(_optimizer_file(folder, rank)) for rank in range(common["dp_world_size"])
     ]
@@ -96,11 +120,9 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
         f"{folder} is no checkpoint of a DeepSpeed engine",
     )
     optimizers = [file["optimizer_state_dict"] for file in files]
-    padded = any(
-        any(group) for group in optimizers[0].get("param_alignment_paddings", ())
-    )
+    paddings = optimizers[0].get("param_alignment_paddings", ())
     _require(
-        not padded,
+        not any(any(group) for group in paddings),
         f"{folder} was written under zero_optimization.parameter_alignment, which is "
         "not read",
     )
@@ -108,98 +130,95 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
 
 
 def check(checkpoint: Checkpoint, model: nn.Module) -> None:
-    """Raises UserError on the first tensor that differs in name or shape from the
-    model's."""
-    groups = checkpoint.common["param_shapes"]
-    found = (
-        dict(pair for group in groups for pair in group.items())
-        if groups
-        else {
-            name: tensor.shape
-            for name, tensor in checkpoint.common["module"].items()
-            if name not in checkpoint.common["buffer_names"]
-        }
-    )
-    found |= {
-        name: checkpoint.common["module"][name].shape
-        for name in checkpoint.common["buffer_names"]
-    }
+    """Raises UserError on the first tensor whose name or shape is not the model's."""
+    found = _shapes(checkpoint)
+    # At stage 3 an engine's parameters are empty and keep their shape in `ds_shape`.
     wanted = {
         name: tuple(getattr(tensor, "ds_shape", tensor.shape))
         for name, tensor in (*model.named_parameters(), *model.named_buffers())
     }
     for name in [*wanted, *found]:
-        shapes = [
-            tuple(side[name]) if name in side else None for side in (found, wanted)
-        ]
+        here = tuple(found[name]) if name in found else None
+        there = wanted.get(name)
         _require(
-            shapes[0] == shapes[1],
-            f"{name} is {shapes[0] or 'missing'} in {checkpoint.folder}, "
-            f"{shapes[1] or 'unknown'} in the experiment's model",
+            here == there,
+            f"{name} is {here or 'missing'} in {checkpoint.folder}, "
+            f"{there or 'unknown'} in the experiment's model",
         )
 
 
 def masters(
     checkpoint: Checkpoint, groups: Sequence[Shapes]
 ) -> dict[str, torch.Tensor]:
-    """torch name -> whole master parameter, float32.
+    """Returns {torch name: whole master parameter}, float32.
 
     Args:
       checkpoint: of any stage.
-      groups: {name: shape} of each parameter group; stage 0 does not write them down.
+      groups: parameter groups of the optimizer, which stage 0 does not write.
     """
     optimizer = checkpoint.optimizers[0]
-    if not any(
-        key in optimizer for key in (*FLAT, UNFUSED)
-    ):  # FP32 at stage 0: the parameters themselves
+    # FP32 at stage 0 has no masters beside the parameters.
+    if not any(key in optimizer for key in (*FLAT, UNFUSED)):
         return {
             name: checkpoint.common["module"][name]
             for group in groups
             for name in group
         }
-    return _joined(
-        checkpoint, groups, [_masters(optimizer) for optimizer in checkpoint.optimizers]
-    )
+    held = [_masters(optimizer) for optimizer in checkpoint.optimizers]
+    return _joined(checkpoint, groups, held)
 
 
 def moments(
     checkpoint: Checkpoint, groups: Sequence[Shapes], key: str
 ) -> dict[str, torch.Tensor]:
-    """torch name -> whole moment of the optimizer; {} before the first update.
-    Arguments as of `masters`."""
+    """Returns {torch name: whole moment}, float32; {} before the first update.
+
+    Args:
+      checkpoint: of any stage.
+      groups: parameter groups of the optimizer, which stage 0 does not write.
+      key: name of the moment in the torch optimizer's state.
+    """
     states = [_states(optimizer) for optimizer in checkpoint.optimizers]
     if not all(key in state for state in states[0]):
         return {}
-    return _joined(
-        checkpoint, groups, [[state[key] for state in rank] for rank in states]
-    )
+    held = [[state[key] for state in rank] for rank in states]
+    return _joined(checkpoint, groups, held)
 
 
 def counter(checkpoint: Checkpoint) -> int | None:
-    """Updates as the optimizer counts them, or None if it does not; FusedAdam counts at
-    one parameter of a group."""
-    return max(
-        (
-            int(state["step"])
-            for state in _states(checkpoint.optimizers[0])
-            if "step" in state
-        ),
-        default=None,
-    )
+    """Returns the updates that the optimizer has counted; None if it does not count."""
+    # FusedAdam counts at one parameter of a group only.
+    counts = [
+        int(state["step"])
+        for state in _states(checkpoint.optimizers[0])
+        if "step" in state
+    ]
+    return max(counts, default=None)
+
+
+def _shapes(checkpoint: Checkpoint) -> dict[str, Sequence[int]]:
+    """Returns {torch name: shape} of all parameters and buffers."""
+    module = checkpoint.common["module"]
+    buffers = checkpoint.common["buffer_names"]
+    shapes = {}
+    # Only stage 0 writes no shapes; its `module` holds whole parameters.
+    if checkpoint.common["param_shapes"]:
+        for group in checkpoint.common["param_shapes"]:
+            shapes |= group
+    else:
+        shapes |= {name: module[name].shape for name in module if name not in buffers}
+    return shapes | {name: module[name].shape for name in buffers}
 
 
 def _masters(optimizer: Mapping[str, Any]) -> list[torch.Tensor]:
     flat = next((optimizer[key] for key in FLAT if key in optimizer), None)
-    return (
-        list(flat)
-        if flat is not None
-        else [master for group in optimizer[UNFUSED] for master in group]
-    )
+    if flat is not None:
+        return list(flat)
+    return [master for group in optimizer[UNFUSED] for master in group]
 
 
 def _states(optimizer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """One rank's state of each tensor that the torch optimizer updates, in its order;
-    {} before the first update."""
+    """Returns one rank's state of each tensor that is updated; {} before an update."""
     inner = (
         optimizer.get("base_optimizer_state")
         or optimizer.get("optimizer_state_dict")
@@ -217,18 +236,22 @@ def _joined(
     groups: Sequence[Shapes],
     ranks: Sequence[Sequence[torch.Tensor]],
 ) -> dict[str, torch.Tensor]:
-    """Whole tensors by name from what each rank holds, a list of tensors in the
-    optimizer's order."""
+    """Joins what the ranks hold into whole tensors by name.
+
+    Args:
+      checkpoint: of any stage.
+      groups: parameter groups of the optimizer, which stage 0 does not write.
+      ranks: tensors of each rank, in the optimizer's order.
+    """
     groups = checkpoint.common["param_shapes"] or groups
-    if len(ranks[0]) != len(
-        groups
-    ):  # a tensor a parameter: at stage 0, FP32 and optimizers that are not fused
+    # Stage 0 in FP32, or with an optimizer that is not fused: a tensor a parameter.
+    if len(ranks[0]) != len(groups):
         groups = [{name: shape} for group in groups for name, shape in group.items()]
     split = _by_parameter if checkpoint.zero_stage == 3 else _one_after_the_other
     joined = {
         name: tensor
-        for group, *parts in zip(groups, *ranks)
-        for name, tensor in split(group, [part.flatten() for part in parts])
+        for group, *pieces in zip(groups, *ranks)
+        for name, tensor in split(group, [piece.flatten() for piece in pieces])
     }
     _require(
         len(joined) == sum(map(len, groups)),
@@ -238,11 +261,11 @@ def _joined(
 
 
 def _one_after_the_other(
-    group: Shapes, parts: Sequence[torch.Tensor]
+    group: Shapes, pieces: Sequence[torch.Tensor]
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Stages 0 to 2: the ranks' parts in a row are the parameters in a row, then
-    padding."""
-    flat, offset = torch.cat(list(parts)), 0
+    """Stages 0 to 2: pieces of all parameters, concatenated and padded at the end."""
+    flat = torch.cat(list(pieces))
+    offset = 0
     for name, shape in group.items():
         size = math.prod(shape)
         yield name, flat[offset : offset + size].view(tuple(shape))
@@ -250,20 +273,16 @@ def _one_after_the_other(
 
 
 def _by_parameter(
-    group: Shapes, parts: Sequence[torch.Tensor]
+    group: Shapes, pieces: Sequence[torch.Tensor]
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Stage 3: each parameter is cut into one piece a rank, the last ones padded."""
+    """Stage 3: each parameter is cut into one piece per rank, the last ones padded."""
     offset = 0
     for name, shape in group.items():
         size = math.prod(shape)
-        piece = -(-size // len(parts))
-        yield (
-            name,
-            torch.cat([part[offset : offset + piece] for part in parts])[:size].view(
-                tuple(shape)
-            ),
-        )
-        offset += piece
+        length = -(-size // len(pieces))
+        whole = torch.cat([piece[offset : offset + length] for piece in pieces])
+        yield name, whole[:size].view(tuple(shape))
+        offset += length
 
 
 def _model_file(folder: pathlib.Path) -> pathlib.Path:
@@ -274,54 +293,27 @@ def _model_file(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _optimizer_file(folder: pathlib.Path, rank: int) -> pathlib.Path:
-    """DeepSpeed puts "bf16_" before the name under BF16."""
     name = f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"
-    path = next(
-        (
-            folder / (prefix + name)
-            for prefix in ("", "bf16_")
-            if (folder / (prefix + name)).exists()
-        ),
-        None,
+    # DeepSpeed prefixes the name under BF16.
+    for path in (folder / name, folder / f"bf16_{name}"):
+        if path.exists():
+            return path
+    raise UserError(
+        f"{folder / name} of rank {rank} is missing; take another checkpoint"
     )
-    if path is None:
-        raise UserError(
-            f"{folder / name} of rank {rank} is missing; take another checkpoint"
-        )
-    return path
 
 
 def _reason(error: Exception) -> str:
-    """In one line; torch's own text advises `weights_only=False`, after which a file
-    may run anything."""
+    """Returns why torch did not read a file, in one line."""
     refused = re.search(r"GLOBAL (\S+)", str(error))
     if refused:
         return f"it names {refused[1]}, and a checkpoint may run no code"
-    return (
-        "it is damaged"
-        if "weights_only" in str(error)
-        else (str(error) or type(error).__name__).splitlines()[0]
-    )
+    # torch's own text advises `weights_only=False`, which lets a file run anything.
+    if "weights_only" in str(error):
+        return "it is damaged"
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _require(condition: bool, otherwise: str) -> None:
     if not condition:
-        raise UserError(f"{otherwise}")
-
-
-FLAT = ("single_partition_of_fp32_groups", "fp32_flat_groups", "fp32_groups_flat")
-"""Where stages 1 and 2, 3, and 0 keep the masters of a group, one after the other."""
-UNFUSED = "fp32_groups"
-COMMON = {
-    "module",
-    "buffer_names",
-    "param_shapes",
-    "optimizer",
-    "global_steps",
-    "skipped_steps",
-    "dp_world_size",
-}
-MODEL_FILES = (
-    "mp_rank_00_model_states.pt",
-    "zero_pp_rank_0_mp_rank_00_model_states.pt",
-)
+        raise UserError(otherwise)

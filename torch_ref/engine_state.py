@@ -1,5 +1,5 @@
-"""DeepSpeed's engine saved, loaded, and filled with a state that came from elsewhere,
-at any ZeRO stage."""
+"""Saves and loads DeepSpeed's engine, and fills it with a state from elsewhere, at any
+ZeRO stage."""
 
 import pathlib
 from collections.abc import Callable, Mapping
@@ -7,17 +7,19 @@ from typing import Any
 
 import torch
 
-from torch_ref import engine as engines
+from torch_ref import engine_readers, kernels
 
 NamedTensors = Mapping[str, torch.Tensor]
+"""{torch name: whole tensor}."""
 COUNTED_AS_TENSOR = (torch.optim.Adam, torch.optim.Adagrad, torch.optim.RMSprop)
+"""Optimizers whose state counts updates in a float tensor; their subclasses, too."""
 COUNTED_AS_NUMBER = ("FusedAdam",)
+"""Names of DeepSpeed's optimizers whose state counts updates in an int."""
 
 
 def save(engine: Any, folder: pathlib.Path, tag: str) -> None:
-    """Writes DeepSpeed's checkpoint `folder/tag`; returns when every rank has written
-    its files."""
-    with engines.quiet():
+    """Writes DeepSpeed's checkpoint `folder/tag`; returns when every rank has."""
+    with kernels.quiet():
         engine.save_checkpoint(str(folder), tag, save_latest=False)
 
 
@@ -26,16 +28,16 @@ def load(
 ) -> None:
     """Loads DeepSpeed's checkpoint `folder/tag` into a fresh engine of as many ranks.
 
-    DeepSpeed itself would unpickle the files with `weights_only=False`.
-
     Args:
-      engine: of `engine.initialize`.
-      folder: of the checkpoints.
-      tag: which one.
-      read: path -> what the file holds.
+      engine: as from `engine.initialize`.
+      folder: folder of the checkpoints.
+      tag: name of the checkpoint.
+      read: path -> content of the file.
     """
+    # DeepSpeed itself would unpickle the files with `weights_only=False`, which runs
+    # whatever they hold.
     engine.checkpoint_engine.load = lambda path, map_location=None: read(path)
-    with engines.quiet():
+    with kernels.quiet():
         engine.load_checkpoint(str(folder), tag)
     _recount(engine)
 
@@ -43,40 +45,32 @@ def load(
 def put_tensors(
     engine: Any, masters: NamedTensors, moments: Mapping[str, NamedTensors], count: int
 ) -> None:
-    """Sets masters, moments, the optimizer's own counter, and the 16-bit copies that
-    follow from the masters.
+    """Sets masters, moments, the optimizer's counter and the 16-bit copies of masters.
 
     Args:
-      engine: that has made no step.
-      masters: torch name -> whole parameter.
-      moments: key in the optimizer's state -> such a mapping; empty: they stay as they
-        are.
-      count: updates so far.
+      engine: as from `engine.initialize`, before its first step.
+      masters: {torch name: whole parameter}.
+      moments: {key in the optimizer's state: such a mapping}; empty: unchanged.
+      count: updates applied so far.
     """
     stage = engine.zero_optimization_stage()
     if stage == 3:
         engine.optimizer.checkpoint_event_prologue()
     if moments or count:
-        _begin(engine, list(moments), count)
-    for key, tensors in ((None, masters), *moments.items()):
-        put = (
-            _put_whole if stage == 0 else _put_pieces if stage == 3 else _put_fragments
-        )
+        _make_states(engine, list(moments), count)
+    put = {0: _put_whole, 3: _put_pieces}.get(stage, _put_fragments)
+    put(engine, masters, None)
+    for key, tensors in moments.items():
         put(engine, tensors, key)
-    if stage == 0:
-        for name, param in engine.module.named_parameters():
-            param.data.copy_(masters[name])
-    elif stage == 3:
-        for number, _ in enumerate(engine.optimizer.fp32_partitioned_groups_flat):
-            engine.optimizer._reassign_or_swap_out_partitioned_parameters(number)
+    _refresh_copies(engine, masters)
+    if stage == 3:
         engine.optimizer.checkpoint_event_epilogue()
-    else:
-        engine.optimizer.update_lp_params()
 
 
 def put_counters(engine: Any, step: int, updates: int, batch_size: int) -> None:
-    """Sets DeepSpeed's counters of batches, of skipped ones among them, and of samples."""
-    engine.global_steps, engine.skipped_steps = step, step - updates
+    """Sets DeepSpeed's counters of batches, skipped batches and samples."""
+    engine.global_steps = step
+    engine.skipped_steps = step - updates
     engine.global_samples = step * batch_size
     engine.micro_steps = step * engine.gradient_accumulation_steps()
 
@@ -84,33 +78,43 @@ def put_counters(engine: Any, step: int, updates: int, batch_size: int) -> None:
 def put_scaler(
     engine: Any, scale: float, step: int, clean_steps: int, hysteresis: int
 ) -> None:
-    """Sets FP16's loss scaler; without ZeRO it has no hysteresis, and a static one has
-    nothing but a scale."""
-    scaler = (
-        engine.optimizer.loss_scaler
-        if engine.zero_optimization()
-        else engine.optimizer.loss_scale_config
-    )
+    """Sets FP16's loss scaler, as far as it has these fields.
+
+    Args:
+      engine: as from `engine.initialize`.
+      scale: loss scale.
+      step: steps so far; the scaler's own counter of iterations.
+      clean_steps: steps since the last overflow.
+      hysteresis: overflows left before the scale halves.
+    """
+    if engine.zero_optimization():
+        scaler = engine.optimizer.loss_scaler
+    else:
+        scaler = engine.optimizer.loss_scale_config
     scaler.cur_scale = scale
+    # A static scaler has nothing but its scale; without ZeRO there is no hysteresis.
     if hasattr(scaler, "last_overflow_iter"):
-        scaler.cur_iter, scaler.last_overflow_iter = step, step - clean_steps - 1
+        scaler.cur_iter = step
+        scaler.last_overflow_iter = step - clean_steps - 1
     if hasattr(scaler, "cur_hysteresis"):
         scaler.cur_hysteresis = hysteresis
 
 
 def _recount(engine: Any) -> None:
-    """Lets FusedAdam of a CPU count to where it was: as far as it has come, the powers
-    of its betas are a product.
+    """Makes the CPU's FusedAdam count up to where it was, for equal powers of beta.
 
-    It multiplies them up in memory that is in no checkpoint, and after a gap in the
-    count takes the power instead, which is another number in its last digits
+    FusedAdam multiplies the powers up in memory that is in no checkpoint. After a gap
+    in the count it calls pow instead, whose last digits differ
     (csrc/includes/cpu_adam.h, IncrementStep).
     """
-    inner = engines.wrapped(engine)
-    if type(inner).__name__ not in COUNTED_AS_NUMBER or engine.device.type != "cpu":
+    inner = engine_readers.inner_optimizer(engine)
+    is_fused = type(inner).__name__ in COUNTED_AS_NUMBER
+    if not is_fused or engine.device.type != "cpu":
         return
-    nothing, group = [[torch.zeros(1)] for _ in range(4)], inner.param_groups[0]
-    for count in range(1, engines.updates(engine) + 1):
+    # Updates of a tensor of zeros, at learning rate 0: only the count moves.
+    nothing = [[torch.zeros(1)] for _ in range(4)]
+    group = inner.param_groups[0]
+    for count in range(1, engine_readers.updates(engine) + 1):
         inner.multi_tensor_adam(
             1,
             inner._dummy_overflow_buf,
@@ -125,18 +129,13 @@ def _recount(engine: Any) -> None:
         )
 
 
-def _begin(engine: Any, keys: list[str], count: int) -> None:
-    """Makes the optimizer's state, which it would make at its first update, of zeros
-    and that counter."""
-    inner = engines.wrapped(engine)
-    flat = getattr(
-        engine.optimizer, "fp32_partitioned_groups_flat", None
-    )  # at stage 3 in no group between steps
-    updated = (
-        flat
-        if flat is not None
-        else [param for group in inner.param_groups for param in group["params"]]
-    )
+def _make_states(engine: Any, keys: list[str], count: int) -> None:
+    """Makes the optimizer's state as its first update would: zeros, and a counter."""
+    inner = engine_readers.inner_optimizer(engine)
+    # At stage 3 the tensors that are updated are in no group between steps.
+    updated = getattr(engine.optimizer, "fp32_partitioned_groups_flat", None)
+    if updated is None:
+        updated = [param for group in inner.param_groups for param in group["params"]]
     for param in updated:
         inner.state[param] |= {key: torch.zeros_like(param) for key in keys}
         if isinstance(inner, COUNTED_AS_TENSOR):
@@ -145,19 +144,32 @@ def _begin(engine: Any, keys: list[str], count: int) -> None:
             inner.state[param]["step"] = count
 
 
+def _refresh_copies(engine: Any, masters: NamedTensors) -> None:
+    """Rounds the masters into the parameters that forward and backward use."""
+    stage = engine.zero_optimization_stage()
+    if stage == 0:
+        for name, param in engine.module.named_parameters():
+            param.data.copy_(masters[name])
+    elif stage == 3:
+        for number, _ in enumerate(engine.optimizer.fp32_partitioned_groups_flat):
+            engine.optimizer._reassign_or_swap_out_partitioned_parameters(number)
+    else:
+        engine.optimizer.update_lp_params()
+
+
 def _put_whole(engine: Any, tensors: NamedTensors, key: str | None) -> None:
-    """Stage 0: every rank holds all of it."""
-    held = engines.whole(engine, key)
+    """Stage 0: every rank holds whole tensors."""
+    held = engine_readers.stage_0_tensors(engine, key)
     for name, param in engine.module.named_parameters():
         held[param].data.copy_(tensors[name])
 
 
 def _put_fragments(engine: Any, tensors: NamedTensors, key: str | None) -> None:
-    """Stages 1 and 2: a rank holds what falls into its part of all parameters in a row."""
+    """Stages 1 and 2: a rank holds its slice of all parameters, concatenated."""
     from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
     if key:
-        engines.link_states(engine)
+        engine_readers.link_states(engine)
     for name, param in engine.module.named_parameters():
         if key:
             safe_set_full_optimizer_state(param, tensors[name], key)
@@ -166,12 +178,12 @@ def _put_fragments(engine: Any, tensors: NamedTensors, key: str | None) -> None:
 
 
 def _put_pieces(engine: Any, tensors: NamedTensors, key: str | None) -> None:
-    """Stage 3: a rank holds one piece of each parameter, the last one padded, where
-    `safe_set_full_*` would fail."""
+    """Stage 3: a rank holds one piece of each parameter."""
     for name, param in engine.module.named_parameters():
         piece, _ = engine.optimizer._get_fp32_opt_state_partition(
             param, False, optim_state_key=key
         )
         first = piece.numel() * engine.optimizer._get_param_partition_rank(param)
+        # The last pieces are padded; `safe_set_full_*` fails on those.
         share = tensors[name].flatten()[first : first + piece.numel()]
         piece.data[: share.numel()].copy_(share)

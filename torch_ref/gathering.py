@@ -7,10 +7,11 @@ from jaxnn.experiment.data.samples import Samples
 from torch_ref.train_step import Batch
 
 OffsetScale = tuple[torch.Tensor, torch.Tensor] | None
+"""Offset and scale of uint8 inputs, broadcastable to them; None to leave them as is."""
 
 
 def put(samples: Samples, device: torch.device) -> Samples:
-    """Inputs, targets and scaling, as the host holds them, on the device."""
+    """Copies inputs, targets and scaling to the device."""
     whole = put_scaling(samples.read(), device)
     return whole._replace(
         inputs=torch.from_numpy(whole.inputs).to(device),
@@ -19,7 +20,7 @@ def put(samples: Samples, device: torch.device) -> Samples:
 
 
 def put_scaling(samples: Samples, device: torch.device) -> Samples:
-    """The scaling on the device; inputs and targets stay where they are."""
+    """Copies the scaling to the device; inputs and targets stay where they are."""
     scaling = samples.scaling and tuple(
         torch.from_numpy(array).to(device) for array in samples.scaling
     )
@@ -27,25 +28,26 @@ def put_scaling(samples: Samples, device: torch.device) -> Samples:
 
 
 def gather(samples: Samples, ids: torch.Tensor) -> Batch:
-    """The rows of `ids` [rows], on their device; padding takes row 0 with weight 0.
-    From the host if they are there."""
+    """Returns the rows of ids [rows] on their device; padding is row 0, weight 0."""
+    # `put` has made tensors of them; `put_scaling` has left arrays on the host.
     if isinstance(samples.inputs, torch.Tensor):
-        rows = ids.clamp(min=0)
-        inputs, targets = samples.inputs[rows], samples.targets[rows]
+        places = ids.clamp(min=0)
+        inputs = samples.inputs[places]
+        targets = samples.targets[places]
     else:
         read = samples.read(ids.cpu().numpy())
         inputs, targets = (torch.from_numpy(array).to(ids.device) for array in read[:2])
-    return Batch(
-        scale_bytes(inputs, samples.scaling), targets, (ids != batches.PADDING).float()
-    )
+    inputs = scale_bytes(inputs, samples.scaling)
+    weights = (ids != batches.PADDING).float()
+    return Batch(inputs, targets, weights)
 
 
 def scale_bytes(inputs: torch.Tensor, scaling: OffsetScale) -> torch.Tensor:
-    """uint8 images as float32, scaled; everything else as it is."""
+    """Returns uint8 images as float32, scaled; everything else unchanged."""
     if inputs.dtype != torch.uint8:
         return inputs
-    return (
-        inputs.float()
-        if scaling is None
-        else (inputs.float() - scaling[0]) * scaling[1]
-    )
+    inputs = inputs.float()
+    if scaling is None:
+        return inputs
+    offset, scale = scaling
+    return (inputs - offset) * scale

@@ -1,5 +1,7 @@
-"""A run's state out of DeepSpeed's files and into an engine, in the terms of
-`jaxnn.experiment.files.handoff`."""
+"""Hands a run's state over: out of DeepSpeed's files, into DeepSpeed's engine.
+
+The state's names stand in jaxnn/experiment/files/handoff.py.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,10 +24,10 @@ NO_HYSTERESIS = 1
 def from_files(
     experiment: Experiment, checkpoint: Checkpoint, model: nn.Module
 ) -> handoff.Handoff:
-    """The state that a checkpoint holds.
+    """Returns the state that a checkpoint holds.
 
     Args:
-      experiment: that was trained.
+      experiment: what was trained.
       checkpoint: of any ZeRO stage and number of ranks.
       model: the experiment's, on the CPU, of any values.
 
@@ -37,13 +39,13 @@ def from_files(
     step = checkpoint.common["global_steps"]
     updates = step - checkpoint.common["skipped_steps"]
     counter = deepspeed_files.counter(checkpoint)
+
     params = params_io.to_flax(model, deepspeed_files.masters(checkpoint, groups))
     moments = {}
     for moment, key in optimizers.MOMENT_KEYS[experiment.optimizer].items():
-        tensors = params_io.to_flax(
-            model, deepspeed_files.moments(checkpoint, groups, key)
-        )
-        moments[moment] = tensors or {
+        found = deepspeed_files.moments(checkpoint, groups, key)
+        # There are none before the first update, where jaxnn's are zeros.
+        moments[moment] = params_io.to_flax(model, found) or {
             name: np.zeros_like(array) for name, array in params.items()
         }
     stats = {
@@ -67,28 +69,24 @@ def into_engine(
     engine: Any,
     model: nn.Module,
 ) -> None:
-    """Puts a state into a fresh engine, of any ZeRO stage; every rank takes part.
+    """Puts a state into a fresh engine, at any ZeRO stage; every rank takes part.
 
     Args:
-      experiment: that is trained.
+      experiment: what is trained.
       arrays: the state.
-      engine: of `engine.initialize`.
+      engine: as from `engine.initialize`.
       model: the experiment's, on the CPU; its values are overwritten.
     """
     source = "the checkpoint"
     params = _whole(model, select(arrays, "params"), source)
     count = int(arrays["optimizer_step"])
-    moments = (
-        {
-            optimizers.MOMENT_KEYS[experiment.optimizer][name]: _whole(
-                model, values, source
-            )
-            for name, values in handoff.moments_of(arrays).items()
-            if values
-        }
-        if count
-        else {}
-    )
+    moments = {}
+    # Before the first update torch's optimizers have no state.
+    if count:
+        keys = optimizers.MOMENT_KEYS[experiment.optimizer]
+        for name, values in handoff.moments_of(arrays).items():
+            if values:
+                moments[keys[name]] = _whole(model, values, source)
     engine_state.put_tensors(engine, params, moments, count)
     params_io.load_stats(engine.module, select(arrays, "batch_stats"), source)
     engine_state.put_counters(
@@ -97,17 +95,17 @@ def into_engine(
     if experiment.precision == "fp16":
         engine_state.put_scaler(
             engine,
-            *(
-                arrays[name].item()
-                for name in ("loss_scale", "step", "clean_steps", "hysteresis")
-            ),
+            scale=arrays["loss_scale"].item(),
+            step=arrays["step"].item(),
+            clean_steps=arrays["clean_steps"].item(),
+            hysteresis=arrays["hysteresis"].item(),
         )
 
 
 def parameter_groups(
     experiment: Experiment, model: nn.Module
 ) -> list[deepspeed_files.Shapes]:
-    """{torch name: shape} of each of the optimizer's parameter groups."""
+    """Returns {torch name: shape} of each of the optimizer's parameter groups."""
     names = {param: name for name, param in model.named_parameters()}
     return [
         {names[param]: tuple(param.shape) for param in group["params"]}
@@ -116,20 +114,18 @@ def parameter_groups(
 
 
 def _scaler(experiment: Experiment, checkpoint: Checkpoint) -> dict[str, float]:
-    """The loss scaler; DeepSpeed counts iterations, and remembers at which the last
-    overflow was."""
+    """Returns the loss scaler's state by the names of a handoff."""
     if experiment.precision != "fp16":
         return dict(loss_scale=1, clean_steps=0, hysteresis=experiment.hysteresis)
     scaler = checkpoint.scaler
-    clean = (
-        scaler["cur_iter"] - scaler["last_overflow_iter"] - 1
-        if "last_overflow_iter" in scaler
-        else 0
-    )
+    clean_steps = 0
+    # DeepSpeed counts iterations, and remembers that of the last overflow.
+    if "last_overflow_iter" in scaler:
+        clean_steps = scaler["cur_iter"] - scaler["last_overflow_iter"] - 1
     without = experiment.hysteresis if experiment.static_loss_scale else NO_HYSTERESIS
     return dict(
         loss_scale=scaler["cur_scale"],
-        clean_steps=clean,
+        clean_steps=clean_steps,
         hysteresis=scaler.get("cur_hysteresis", without),
     )
 
@@ -137,6 +133,7 @@ def _scaler(experiment: Experiment, checkpoint: Checkpoint) -> dict[str, float]:
 def _whole(
     model: nn.Module, arrays: Mapping[str, np.ndarray], source: str
 ) -> dict[str, torch.Tensor]:
-    """Flat Flax arrays, shaped like the parameters, in torch's names and layouts."""
+    """Returns arrays shaped like the parameters, in torch's names and layouts."""
+    # Through the model's parameters, so that params_io alone knows the layouts.
     params_io.load(model, arrays, source)
     return {name: param.detach().clone() for name, param in model.named_parameters()}

@@ -1,10 +1,11 @@
-"""The outputs of a network's layers while it runs, for the trace. Twin of
+"""Outputs of a network's layers while it runs, for the trace. Twin of
 jaxnn/layer_outputs.py.
 
-What counts as a layer, and as its output, is said in `jaxnn/experiment/files/trace.py`.
+What counts as a layer, and as its output, stands in jaxnn/experiment/files/trace.py.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,40 +15,35 @@ from torch import nn
 from torch_ref.precision import at_least_float32
 
 Outputs = dict[str, torch.Tensor]
-"""Layer -> output [rows, ...] in at least float32."""
+"""{layer: output [rows, ...] in at least float32}."""
 
 
 @contextlib.contextmanager
 def capture(model: nn.Module, rows: int) -> Iterator[list[Outputs]]:
-    """Collects what the layers return, in the order in which they end, of each forward
-    pass taken within.
+    """Collects what layers return within the context, in the order in which they end.
 
     Args:
-      model: whose modules are watched.
-      rows: of the batch; arrays without such a first axis are left out.
+      model: network whose layers are watched.
+      rows: rows of the batch; outputs with another leading dimension are left out.
+
+    Yields:
+      The outputs of each forward pass, one per microbatch.
     """
     passes: list[Outputs] = []
 
     def begin(model: nn.Module, args: Any) -> None:
         passes.append({})
 
-    def watch(name: str, layer: nn.Module) -> Any:
-        def note(layer: nn.Module, args: Any, output: Any) -> None:
-            first = output[0] if isinstance(output, tuple) else output
-            if _has_rows(first, rows) and name not in passes[-1]:
-                passes[-1][name] = at_least_float32(first.detach().clone())
-
-        return layer.register_forward_hook(note)
-
-    watched = {
+    # The network itself has an empty name; layers without parameters do not count.
+    layers = {
         name.replace(".", "/"): layer
         for name, layer in model.named_modules()
-        if name and _has_params(layer)
+        if name and any(True for _ in layer.parameters())
     }
-    hooks = [
-        model.register_forward_pre_hook(begin),
-        *(watch(name, layer) for name, layer in watched.items()),
-    ]
+    hooks = [model.register_forward_pre_hook(begin)]
+    for name, layer in layers.items():
+        note = functools.partial(_note, passes, name, rows)
+        hooks.append(layer.register_forward_hook(note))
     try:
         yield passes
     finally:
@@ -55,8 +51,22 @@ def capture(model: nn.Module, rows: int) -> Iterator[list[Outputs]]:
             hook.remove()
 
 
-def _has_params(layer: nn.Module) -> bool:
-    return any(True for _ in layer.parameters())
+def _note(
+    passes: list[Outputs],
+    name: str,
+    rows: int,
+    layer: nn.Module,
+    args: Any,
+    output: Any,
+) -> None:
+    """Forward hook of one layer."""
+    del layer, args
+    # Recurrent layers return outputs and state.
+    first = output[0] if isinstance(output, tuple) else output
+    # A shared layer counts at its first call.
+    if _has_rows(first, rows) and name not in passes[-1]:
+        # A copy, because a later layer may work in place.
+        passes[-1][name] = at_least_float32(first.detach().clone())
 
 
 def _has_rows(output: Any, rows: int) -> bool:

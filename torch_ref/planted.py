@@ -1,11 +1,11 @@
-"""torch_ref.train with a known fault planted, by which the judge is measured.
+"""torch_ref.train with a known fault planted, to measure the judge.
 
-    python -m torch_ref.planted --fault=loss_summed --first_step=2 --flagfile=launch/experiments/breast_cancer.flags
+    python -m torch_ref.planted --fault=loss_summed --first_step=2 --flagfile=FILE
     python -m torch_ref.planted --jobs=jobs.json
 
 jobs.json is a list of {"fault": NAME, "first_step": NUMBER, "arguments": [FLAG, ...]},
-each with a --workdir of its own. All run in this one process, one after the other;
-jobs.done.json then lists their exit codes.
+each with a --workdir of its own. All run in this one process, one after the other, so
+that torch and DeepSpeed start once; jobs.done.json then lists their exit codes.
 """
 
 import contextlib
@@ -24,16 +24,19 @@ from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch, put
-from torch_ref import engine as engines
-from torch_ref import train
+from torch_ref import kernels, ranks, train
 from torch_ref.faults import FAULTS
 from torch_ref.faults.fault import planted
 
 ZERO_STAGES = (1, 2)
+"""Stages whose optimizers the faults know."""
+JOB = {"fault": str, "first_step": int, "arguments": list}
+"""Keys and types of a job."""
+DEFAULT_PRECISION = "fp16"
 
 
 def main(experiment: Experiment, values: flags.FlagValues) -> int:
-    """One training or a list of them; returns the largest exit code."""
+    """Trains once, or runs a list of jobs; returns the largest exit code."""
     if values["jobs"].value:
         return run_jobs(pathlib.Path(values["jobs"].value))
     train_with_fault(experiment, values)
@@ -41,24 +44,23 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
 
 
 def train_with_fault(experiment: Experiment, values: flags.FlagValues) -> None:
-    """`train.main` with `--fault` from `--first_step` on.
+    """Runs `train.main` with `--fault` from `--first_step` on.
 
     Raises:
-      UserError: the fault is unknown or does not apply, and whatever training raises.
+      UserError: the fault is unknown or does not apply, or training raises it.
     """
-    name, first_step = values["fault"].value, values["first_step"].value
+    name = values["fault"].value
+    first_step = values["first_step"].value
     check(name, experiment)
-    with (
-        planted(FAULTS[name], experiment, first_step)
-        if name
-        else contextlib.nullcontext()
-    ):
+    fault = contextlib.nullcontext()
+    if name:
+        fault = planted(FAULTS[name], experiment, first_step)
+    with fault:
         train.main(experiment, values)
 
 
 def check(name: str, experiment: Experiment) -> None:
-    """Raises UserError unless a fault can be planted in an experiment; an empty name is
-    none, and can."""
+    """Raises UserError if a fault cannot be planted in an experiment; "" is none."""
     if name and name not in FAULTS:
         raise UserError(
             f"--fault: unknown fault {name!r}; known are {', '.join(FAULTS)}"
@@ -89,18 +91,12 @@ def run_jobs(path: pathlib.Path) -> int:
 
 
 def read_jobs(path: pathlib.Path) -> list[Mapping[str, Any]]:
-    """The jobs of a file; raises UserError as `run_jobs` does."""
+    """Returns the jobs of a file; raises UserError as `run_jobs` does."""
     try:
         jobs = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"--jobs: cannot read {path}: {error}") from None
-    if not isinstance(jobs, list) or not all(
-        isinstance(job, dict)
-        and job.keys() == JOB.keys()
-        and all(isinstance(job[key], kind) for key, kind in JOB.items())
-        and all(isinstance(argument, str) for argument in job["arguments"])
-        for job in jobs
-    ):
+    if not isinstance(jobs, list) or not all(map(_is_job, jobs)):
         raise UserError(
             f"--jobs: {path} is no list of objects with {', '.join(JOB)}; see --help"
         )
@@ -108,7 +104,7 @@ def read_jobs(path: pathlib.Path) -> list[Mapping[str, Any]]:
 
 
 def run_job(number: int, job: Mapping[str, Any]) -> int:
-    """Trains one job; returns its exit code, and says on stderr what it died of."""
+    """Trains one job; returns its exit code and prints its error, if any, to stderr."""
     argv = [
         "job",
         *job["arguments"],
@@ -118,6 +114,7 @@ def run_job(number: int, job: Mapping[str, Any]) -> int:
     try:
         train_with_fault(*command_line.parse(argv, DEFAULT_PRECISION, define_flags))
         return 0
+    # A job that fails must not end the jobs after it.
     except UserError as error:
         print(f"error: job {number}: {error}", file=sys.stderr)
         return command_line.BAD_INPUT
@@ -126,30 +123,42 @@ def run_job(number: int, job: Mapping[str, Any]) -> int:
         print(f"error: job {number}: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     finally:
-        gc.collect()  # engines hold themselves in cycles
+        # An engine holds itself in cycles, and all its memory with it.
+        gc.collect()
 
 
 @contextlib.contextmanager
 def process_group_kept() -> Iterator[None]:
-    """Jobs share one process group: DeepSpeed cannot make a second one in a process."""
+    """Lets jobs share a process group: DeepSpeed cannot make a second in a process."""
     with contextlib.ExitStack() as undo:
+        # The first patch keeps `train.main` from leaving the group after each job.
         put(
             undo,
             [
-                Patch(engines, "shut_down", lambda plain: lambda: None),
-                Patch(engines, "fp16_kernels", _asked_anew),
+                Patch(ranks, "shut_down", lambda plain: lambda: None),
+                Patch(kernels, "fp16_kernels", _asked_anew),
             ],
         )
         yield
-    engines.shut_down()
+    ranks.shut_down()
 
 
-def _asked_anew(plain):
-    """What a run has the accelerator answer is forgotten before the next one asks."""
+def _is_job(job: Any) -> bool:
+    return (
+        isinstance(job, dict)
+        and job.keys() == JOB.keys()
+        and all(isinstance(job[key], kind) for key, kind in JOB.items())
+        and all(isinstance(argument, str) for argument in job["arguments"])
+    )
+
+
+def _asked_anew(plain: Any) -> Any:
+    """Makes each job ask the accelerator itself, not what the last job left there."""
 
     def fp16_kernels(experiment: Experiment) -> str:
         from deepspeed.accelerator import get_accelerator
 
+        # The attribute of the instance hides the method of its class.
         vars(get_accelerator()).pop("is_fp16_supported", None)
         return plain(experiment)
 
@@ -157,29 +166,26 @@ def _asked_anew(plain):
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """What is planted, beside the flags of torch_ref.train."""
+    """Defines what to plant, beside the flags of torch_ref.train."""
     train.define_launcher_flags(values)
     flags.DEFINE_string("fault", "", "Fault to plant; empty: none.", flag_values=values)
     flags.DEFINE_integer(
         "first_step",
         0,
-        "Step from which on the fault acts, counted from 0; faults of the start "
-        "have no regard for it.",
+        "First step that the fault acts on, from 0; faults that begin with the run "
+        "ignore it.",
         lower_bound=0,
         flag_values=values,
     )
     flags.DEFINE_string(
         "jobs",
         "",
-        "File of jobs to run instead, whose flags are their own.",
+        "File of jobs to run instead, each with flags of its own.",
         flag_values=values,
     )
 
 
-JOB = {"fault": str, "first_step": int, "arguments": list}
-DEFAULT_PRECISION = "fp16"
-
 if __name__ == "__main__":
     command_line.run(
-        main, __doc__, DEFAULT_PRECISION, define_more=define_flags, leave=engines.leave
+        main, __doc__, DEFAULT_PRECISION, define_more=define_flags, leave=ranks.leave
     )

@@ -1,8 +1,9 @@
-"""Writes steps into the workdir's trace (`--record`). Twin of jaxnn/recording.py."""
+"""Records steps into the trace of a run (`--record`). Twin of
+jaxnn/recording.py."""
 
 import contextlib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,24 +13,22 @@ from jaxnn.experiment.files import trace
 from jaxnn.experiment.flags import options
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import run_log
-from torch_ref import engine as engines
-from torch_ref import layer_outputs, params_io
+from torch_ref import engine_readers, layer_outputs, params_io, ranks, train_step
 from torch_ref.optimizers import MOMENT_KEYS
-from torch_ref.train_step import Batch, StepResult, train_step
+from torch_ref.train_step import Batch, StepResult
 
 
 class Recorder:
-    """Records the first `--record_steps` steps of a run, or of what a resumed one has
-    left; without `--record` none.
+    """Records the first `--record_steps` steps that a run, or a resumed one, has left.
 
-    A trace counts its steps from 0.
+    Without `--record` it records none. A trace counts its steps from 0.
 
     Args:
-      experiment: what to record and for how long.
-      rank: of this process; every rank takes part in the reading.
-      world_size: ranks in all.
-      first_step: of the run, or of what is left of it.
-      workdir: the trace goes to its trace/ folder; None on other ranks.
+      experiment: what to record, and how many steps.
+      rank: index of this process; every rank takes part in the reading.
+      world_size: number of ranks.
+      first_step: index in the run of the first step that is left.
+      workdir: run directory, which gets trace/; None on ranks that do not write.
     """
 
     def __init__(
@@ -40,9 +39,13 @@ class Recorder:
         first_step: int,
         workdir: pathlib.Path | None,
     ):
-        self._experiment, self._rank, self._world_size = experiment, rank, world_size
         steps = experiment.record_steps if experiment.record != "off" else 0
-        self._first, self._end, self._writer = first_step, first_step + steps, None
+        self._experiment = experiment
+        self._rank = rank
+        self._world_size = world_size
+        self._first = first_step
+        self._end = first_step + steps
+        self._writer = None
         if steps and workdir:
             meta = dict(
                 stack="torch",
@@ -56,8 +59,11 @@ class Recorder:
             self._writer = trace.Writer(workdir / "trace", experiment.record, meta)
 
     def wants(self, step: int) -> bool:
-        """Whether this step of the run, counted from 0, is to be recorded; asked at the
-        beginning of every step."""
+        """True if this step of the run is to be recorded.
+
+        Called at the beginning of every step; `faults.planting` patches it on the
+        instance to learn where the run is.
+        """
         return step < self._end
 
     def run(
@@ -68,18 +74,19 @@ class Recorder:
         step: int,
         learning_rate: float,
     ) -> StepResult:
-        """Takes one step and writes it.
+        """Runs and records one step.
 
         Args:
-          engine: of `engine.initialize`.
+          engine: as from `engine.initialize`.
           batch: this rank's rows.
-          ids: [batch] global batch.
-          step: counted from 0.
-          learning_rate: of this step.
+          ids: [batch] sample ids of the global batch.
+          step: index of the step in the run.
+          learning_rate: rate of this step.
         """
+        # A copy: the step changes the engine's tensors in place.
         before = self._state(engine)
         with self._watched(engine, batch) as passes:
-            result, grads = train_step(
+            result, grads = train_step.train_step(
                 self._experiment,
                 engine,
                 batch,
@@ -90,39 +97,39 @@ class Recorder:
                 with_grads=True,
             )
         after = self._state(engine)
-        activations = (
-            join_rows(passes, np.count_nonzero(ids >= 0), self._world_size)
-            if passes
-            else {}
-        )
+        activations = {}
+        if passes:
+            # Padding has negative ids.
+            samples = np.count_nonzero(ids >= 0)
+            activations = join_rows(passes, samples, self._world_size)
+        # All ranks take part in the reading above, one of them in the writing.
         if self._writer:
             grads = params_io.to_flax(engine.module, grads)
             tensors = step_tensors(before, after, ids, result, grads)
-            self._writer.write(
-                step - self._first, tensors | {"activations": activations}
-            )
+            tensors["activations"] = activations
+            self._writer.write(step - self._first, tensors)
         return result
 
     def _watched(
         self, engine: Any, batch: Batch
     ) -> contextlib.AbstractContextManager[list[layer_outputs.Outputs]]:
-        """Lets the layers be seen under `--record=full`."""
+        """Collects the outputs of the layers under `--record=full`."""
         if self._experiment.record != "full":
             return contextlib.nullcontext([])
-        return layer_outputs.capture(
-            engine.module, len(batch.weights) // self._experiment.accumulation_steps
-        )
+        rows = len(batch.weights) // self._experiment.accumulation_steps
+        return layer_outputs.capture(engine.module, rows)
 
     def _state(self, engine: Any) -> dict[str, Any]:
-        model, keys = engine.module, MOMENT_KEYS[self._experiment.optimizer]
+        model = engine.module
+        keys = MOMENT_KEYS[self._experiment.optimizer]
         return {
-            "params": params_io.to_flax(model, engines.masters(engine)),
+            "params": params_io.to_flax(model, engine_readers.masters(engine)),
             "batch_stats": params_io.stats_to_flax(model),
             "moments": {
-                name: params_io.to_flax(model, engines.moments(engine, key))
+                name: params_io.to_flax(model, engine_readers.moments(engine, key))
                 for name, key in keys.items()
             },
-            "updates": engines.updates(engine),
+            "updates": engine_readers.updates(engine),
         }
 
 
@@ -133,8 +140,17 @@ def step_tensors(
     result: StepResult,
     grads: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
-    """One step in the trace's terms, without its activations; see
-    `experiment/trace.py`."""
+    """Returns one step by the trace's names (experiment/files/trace.py).
+
+    Activations are left to the caller.
+
+    Args:
+      before: state before the step.
+      after: state after it.
+      ids: [batch] sample ids of the global batch.
+      result: what the step reported.
+      grads: unscaled gradients by Flax's names.
+    """
     return {
         "batch/ids": ids[ids >= 0],
         "params": before["params"],
@@ -154,15 +170,23 @@ def step_tensors(
 
 
 def join_rows(
-    passes: list[layer_outputs.Outputs], samples: int, world_size: int
+    passes: Sequence[layer_outputs.Outputs], samples: int, world_size: int
 ) -> dict[str, np.ndarray]:
-    """[rows, ...] of each layer in the passes of this rank -> [samples, ...] of all
-    ranks, on every one of them."""
-    parts = {
+    """Joins the rows of all microbatches and ranks, in the order of the global batch.
+
+    Args:
+      passes: {layer: [rows, ...]} of each microbatch of this rank.
+      samples: rows to keep; the rest are padding.
+      world_size: number of ranks.
+
+    Returns:
+      {layer: [samples, ...]}, on every rank.
+    """
+    microbatches = {
         layer: torch.stack([outputs[layer] for outputs in passes])
         for layer in passes[0]
     }
     return {
-        layer: engines.join_rows(rows, world_size).flatten(0, 1)[:samples].cpu().numpy()
-        for layer, rows in parts.items()
+        layer: ranks.join_rows(rows, world_size).flatten(0, 1)[:samples].cpu().numpy()
+        for layer, rows in microbatches.items()
     }

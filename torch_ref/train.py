@@ -1,138 +1,149 @@
 """Trains one experiment in PyTorch under DeepSpeed: the reference that jaxnn is judged
-by.
+by. Twin of jaxnn/train.py.
 
-    deepspeed --num_accelerators=1 --module torch_ref.train --flagfile=launch/experiments/breast_cancer.flags
     python -m torch_ref.train --flagfile=launch/experiments/breast_cancer.flags
+    deepspeed --num_accelerators=2 --module torch_ref.train --flagfile=FILE
 
-FP16 with dynamic loss scaling and ZeRO stage 1 unless the flags say otherwise.
+FP16 with dynamic loss scaling and ZeRO stage 1 unless the flags say otherwise. Exit
+code 2 on bad input or divergence.
 """
 
+import functools
 import json
 import pathlib
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from absl import flags
 
 from jaxnn.experiment import schedules
-from jaxnn.experiment.data import batches, evaluation, samples
-from jaxnn.experiment.data.dataset import Dataset
+from jaxnn.experiment.data import batches, evaluation
+from jaxnn.experiment.data.dataset import Dataset, Signature
 from jaxnn.experiment.data.load import load_dataset
-from jaxnn.experiment.data.samples import Samples
-from jaxnn.experiment.early_stopping import EarlyStopping
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.flags.deepspeed.writing import ds_config, file_config
 from jaxnn.experiment.results import run_log
-from torch_ref import checkpoint, models, params_io
+from torch_ref import (
+    checkpoint,
+    epochs,
+    kernels,
+    loop,
+    models,
+    params_io,
+    ranks,
+    recording,
+    train_step,
+)
 from torch_ref import engine as engines
-from torch_ref.gathering import gather, put, put_scaling
 from torch_ref.metrics import METRICS, Metric
 from torch_ref.optimizers import OPTIMIZERS
 from torch_ref.precision import DTYPES
-from torch_ref.recording import Recorder
-from torch_ref.train_step import (
-    Batch,
-    StepResult,
-    backward,
-    eval_step,
-    forward,
-    sum_over,
-    train_step,
-)
 
 PACKAGES = ("torch", "deepspeed", "numpy")
 
 
 def main(experiment: Experiment, values: flags.FlagValues) -> None:
-    """Flags -> data -> model -> engine -> epochs -> records."""
+    """Trains, together with other ranks if there are any."""
     del values
     clock = run_log.Clock()
-    refuse_what_is_not_here(experiment)
+    require_supported(experiment)
+    run_experiment(experiment, clock)
+    ranks.shut_down()
+
+
+def run_experiment(experiment: Experiment, clock: run_log.Clock) -> None:
+    """Flags -> data -> model -> engine -> epochs -> records."""
     data = load_dataset(experiment)
+    clock.end("data")
+    run, before = assemble(experiment, data)
+    clock.end("compile")
+    with run.log:
+        kept = loop.train(run, before)
+    clock.end("train")
+    finish(run, data, kept, clock)
+
+
+def assemble(experiment: Experiment, data: Dataset) -> tuple[loop.Run, int]:
+    """Builds all that trains; returns the run, and the epochs completed before it."""
+    # Imports DeepSpeed, which takes seconds; bad flags and data are refused before.
+    rank, world_size, device = ranks.join()
+    splits = evaluation.splits(experiment, data)
     learning_rates = schedules.learning_rates(
         experiment, batches.total_steps(experiment, len(data.train_inputs))
     )
-    clock.end("data")
-
-    rank, world_size, device = engines.join_ranks()
-    config = ds_config(experiment, world_size)
-    kernels = (
-        engines.fp16_kernels(experiment) if experiment.precision == "fp16" else "none"
+    work, owners = epochs.make_work(
+        experiment, data, splits, learning_rates, device, rank, world_size
     )
-    model = start(experiment, data, device)
-    workdir = artifacts.create_workdir(experiment, "torch") if rank == 0 else None
-    if workdir:
-        whole = file_config(experiment, world_size, len(learning_rates))
-        artifacts.write_text(
-            workdir / artifacts.DS_CONFIG, json.dumps(whole, indent=2) + "\n"
-        )
-    available, no_fused_adam = engines.choose_adam(experiment)
-    for note in engines.notes(experiment, kernels, no_fused_adam) if rank == 0 else ():
-        print(f"note: {note}", file=sys.stderr, flush=True)
-    optimizer = OPTIMIZERS[experiment.optimizer](available, model.parameters())
-    engine = engines.initialize(model, optimizer, config)
-    clock.end("compile")
-
-    folder = engines.share(workdir)
-    plan = batches.plan(experiment, len(data.train_inputs))
-    epochs_done = resume(plan, folder, engine) if experiment.resume else 0
     metric_name, metric = METRICS[data.task]
-    recorder = Recorder(experiment, rank, world_size, sum(plan[:epochs_done]), workdir)
-    splits = evaluation.splits(experiment, data)
-    held = samples.training(data), samples.evaluated(data, splits)
-    place = put_scaling if samples.exceed_cache(experiment, *held) else put
-    train_set, eval_set = (place(part, device) for part in held)
-    with run_log.RunLog(experiment, data, "torch", workdir, metric_name) as log:
-        if epochs_done and workdir:
-            log.resume(epochs_done, engine.skipped_steps)
-        run = Run(
-            experiment,
-            splits,
-            train_set,
-            eval_set,
-            learning_rates,
-            engine,
-            metric,
-            recorder,
-            log,
-            folder,
-            rank,
-            world_size,
-        )
-        kept = train(run, epochs_done)
-    clock.end("train")
+    config = ds_config(experiment, world_size)
+    is_fp16 = experiment.precision == "fp16"
+    fp16_kernels = kernels.fp16_kernels(experiment) if is_fp16 else "none"
+    model = start(experiment, data.signature, device)
 
-    if kept.batch_stats and workdir:
-        artifacts.write_params(workdir / artifacts.BATCH_STATS, kept.batch_stats)
-    log.finish(
+    # Bad input up to here leaves no run directory behind.
+    workdir = artifacts.create_workdir(experiment, "torch") if rank == 0 else None
+    engine = make_engine(work, model, config, fp16_kernels, workdir)
+    # Every rank writes and reads files of a checkpoint.
+    shared_workdir = ranks.share(workdir)
+    before = resume(work.plan, shared_workdir, engine) if experiment.resume else 0
+    recorder = recording.Recorder(
+        experiment, rank, world_size, work.first_step(before), workdir
+    )
+    log = run_log.RunLog(experiment, data, "torch", workdir, metric_name)
+    if before:
+        log.resume(before, engine.skipped_steps)
+    run = loop.Run(
+        work=work,
+        splits=splits,
+        owners=owners,
+        engine=engine,
+        epochs=make_epochs(work, engine, metric, recorder),
+        recorder=recorder,
+        log=log,
+        workdir=workdir,
+        shared_workdir=shared_workdir,
+        fp16_kernels=fp16_kernels,
+    )
+    return run, before
+
+
+def finish(run: loop.Run, data: Dataset, kept: loop.Kept, clock: run_log.Clock) -> None:
+    """Writes what a completed run leaves: parameters, statistics, summary, plots."""
+    work = run.work
+    if kept.batch_stats and run.workdir:
+        artifacts.write_params(run.workdir / artifacts.BATCH_STATS, kept.batch_stats)
+    # Only the rank with a workdir writes; a prediction needs no other.
+    run.log.finish(
         kept.params,
         kept.outputs,
         clock,
-        [str(device)] * world_size,
+        [str(work.device)] * work.world_size,
         PACKAGES,
-        {"fp16_kernels": kernels},
-        predict=lambda inputs: predict(experiment, data, kept, inputs),
+        {"fp16_kernels": run.fp16_kernels},
+        predict=functools.partial(predict, work.experiment, data, kept),
     )
-    engines.shut_down()
 
 
-def refuse_what_is_not_here(experiment: Experiment) -> None:
-    """Raises UserError on a flag that only jaxnn obeys so far."""
+def require_supported(experiment: Experiment) -> None:
+    """Raises UserError on a flag that only jaxnn obeys."""
     if experiment.precision not in DTYPES:
         raise UserError(
             f"--precision: DeepSpeed trains {', '.join(DTYPES)}, not "
             f"{experiment.precision}"
         )
+    # DeepSpeed's scale is the int 2**power (runtime/precision_config.py); torch
+    # multiplies tensors by ints of 64 bits at most.
     if experiment.precision == "fp16" and experiment.initial_scale_power >= 64:
         raise UserError(
             "--initial_scale_power: torch cannot multiply by 2 to the "
             f"{experiment.initial_scale_power}; at most 63 under DeepSpeed"
         )
+    # A checkpoint holds the engine's state alone, not the best epoch's network.
     if experiment.patience and (experiment.checkpoint_every or experiment.resume):
         raise UserError(
             "--patience: torch_ref.train cannot resume a run that may stop early; "
@@ -146,11 +157,11 @@ def refuse_what_is_not_here(experiment: Experiment) -> None:
 
 
 def start(
-    experiment: Experiment, data: Dataset, device: torch.device
+    experiment: Experiment, signature: Signature, device: torch.device
 ) -> torch.nn.Module:
-    """The model before the first step, from `--init_params` or fresh."""
+    """Returns the model before the first step, from `--init_params` or fresh."""
     torch.manual_seed(experiment.seed)
-    model = models.build(experiment, data.signature)
+    model = models.build(experiment, signature)
     if experiment.init_params:
         params_io.load(
             model,
@@ -160,13 +171,54 @@ def start(
     return model.to(device)
 
 
+def make_engine(
+    work: epochs.Work,
+    model: torch.nn.Module,
+    config: dict[str, Any],
+    fp16_kernels: str,
+    workdir: pathlib.Path | None,
+) -> Any:
+    """Returns DeepSpeed's engine of a model; the rank that writes prints notes.
+
+    Args:
+      work: what is trained on.
+      model: network, on this rank's device.
+      config: ds_config.
+      fp16_kernels: as from `kernels.fp16_kernels`.
+      workdir: run directory, or None on ranks that do not write.
+    """
+    experiment, no_fused_adam = kernels.choose_adam(work.experiment)
+    if workdir:
+        write_ds_config(work, workdir)
+        for note in kernels.notes(work.experiment, fp16_kernels, no_fused_adam):
+            print(f"note: {note}", file=sys.stderr, flush=True)
+    optimizer = OPTIMIZERS[experiment.optimizer](experiment, model.parameters())
+    return engines.initialize(model, optimizer, config)
+
+
+def write_ds_config(work: epochs.Work, workdir: pathlib.Path) -> None:
+    """Writes the ds_config with which DeepSpeed trains the same on its own."""
+    # Beyond `ds_config`, it names optimizer and schedule, which torch_ref makes itself.
+    config = file_config(work.experiment, work.world_size, len(work.learning_rates))
+    text = json.dumps(config, indent=2) + "\n"
+    artifacts.write_text(workdir / artifacts.DS_CONFIG, text)
+
+
+def make_epochs(
+    work: epochs.Work, engine: Any, metric: Metric, recorder: recording.Recorder
+) -> epochs.SteppedEpochs:
+    """Returns the epochs of a run."""
+    watch = functools.partial(loop.stop_if_diverged, work, engine)
+    return epochs.SteppedEpochs(work, engine, metric, recorder, watch)
+
+
 def resume(plan: list[int], workdir: pathlib.Path, engine: Any) -> int:
-    """Restores the engine and returns the epochs done.
+    """Restores the engine from the newest checkpoint; returns the epochs completed.
 
     Args:
       plan: steps of each epoch.
-      workdir: of the run.
-      engine: fresh.
+      workdir: run directory.
+      engine: fresh, as from `engine.initialize`.
 
     Raises:
       UserError: no usable checkpoint, or nothing left to do.
@@ -175,226 +227,28 @@ def resume(plan: list[int], workdir: pathlib.Path, engine: Any) -> int:
         raise UserError(
             f"--resume: the run in {workdir} is complete; there is nothing left to do"
         )
-    return batches.position(
-        plan, checkpoint.restore(workdir, engine, before=sum(plan))
-    )[0]
-
-
-class Run(NamedTuple):
-    """What does not change while the epochs pass.
-
-    Attributes:
-      experiment: what is trained.
-      splits: evaluated after each epoch, the test split first.
-      train_set: the training split, on the device if it fits.
-      eval_set: of every split that is evaluated, one after the other, as `train_set`.
-      learning_rates: [updates] float32.
-      engine: of `engine.initialize`.
-      metric: that accompanies the loss.
-      recorder: takes the steps that are recorded.
-      log: what is written and shown.
-      workdir: of the run, on every rank.
-      rank: of this process.
-      world_size: ranks in all.
-    """
-
-    experiment: Experiment
-    splits: list[evaluation.EvaluationSplit]
-    train_set: Samples
-    eval_set: Samples
-    learning_rates: np.ndarray
-    engine: Any
-    metric: Metric
-    recorder: Recorder
-    log: run_log.RunLog
-    workdir: pathlib.Path
-    rank: int
-    world_size: int
-
-
-class Kept(NamedTuple):
-    """The network after an epoch, on the host.
-
-    Attributes:
-      params: flat master parameters.
-      batch_stats: flat running statistics; empty without batch normalization.
-      outputs: [test samples, ...].
-    """
-
-    params: dict[str, np.ndarray]
-    batch_stats: dict[str, np.ndarray]
-    outputs: np.ndarray
-
-
-def train(run: Run, epochs_done: int) -> Kept:
-    """Runs the epochs that are left, until the validation loss stops falling if
-    `--patience` is set.
-
-    Args:
-      run: everything else.
-      epochs_done: before.
-
-    Returns:
-      The network to keep: the last epoch's, or the best under `--patience`.
-    """
-    experiment, log, num_samples = run.experiment, run.log, len(run.train_set.inputs)
-    plan = batches.plan(experiment, num_samples)
-    step = sum(plan[:epochs_done])
-    updates = step - run.engine.skipped_steps
-    evaluated, owners = evaluation.plan(experiment, run.splits, run.world_size)
-    stopping, kept = EarlyStopping(experiment.patience, experiment.min_delta), None
-    for number, steps in list(enumerate(plan))[epochs_done:]:
-        ids = batches.epoch_batches(experiment, num_samples, number)[:steps]
-        results = train_epoch(run, ids, step, updates)
-        skipped = np.array([result.skipped for result in results], bool)
-        step, updates = step + steps, updates + int((~skipped).sum())
-        sums, outputs = evaluate(run, evaluated)
-        means = evaluation.means(run.splits, owners, sums)
-        log.epoch(
-            number,
-            torch.stack([result.loss for result in results]).cpu().numpy(),
-            (ids != batches.PADDING).sum(axis=1),
-            skipped,
-            results[-1].learning_rate,
-            means,
-        )
-        if (
-            experiment.checkpoint_every
-            and (number + 1) % experiment.checkpoint_every == 0
-        ):
-            checkpoint.save(run.workdir, run.engine, experiment.keep)
-        if experiment.patience and not stopping.improves(means["validation"][0]):
-            if stopping.is_over:
-                break
-        elif experiment.patience or number + 1 == len(plan):
-            kept = keep(run.engine, outputs[: len(run.splits[0].inputs)])
-    if experiment.patience:
-        log.keep(stopping.best_epoch)
-    return kept
-
-
-def train_epoch(run: Run, ids: np.ndarray, step: int, updates: int) -> list[StepResult]:
-    """Takes the steps of an epoch.
-
-    Args:
-      run: everything else.
-      ids: [steps, batch] global batches.
-      step: batches seen before.
-      updates: applied before.
-    """
-    experiment, engine, rank, world_size = (
-        run.experiment,
-        run.engine,
-        run.rank,
-        run.world_size,
-    )
-    mine = batches.rank_slice(ids, rank, world_size, experiment.accumulation_steps)
-    mine = torch.from_numpy(mine).to(engine.device)
-    results = []
-    engine.train()
-    for row, number in enumerate(range(step, step + len(ids))):
-        batch, learning_rate = (
-            gather(run.train_set, mine[row]),
-            float(run.learning_rates[updates]),
-        )
-        if run.recorder.wants(number):
-            result = run.recorder.run(engine, batch, ids[row], number, learning_rate)
-        else:
-            result, _ = train_step(
-                experiment, engine, batch, number, learning_rate, rank, world_size
-            )
-        stop_if_diverged(experiment, engine, batch, result, number, rank, world_size)
-        results.append(result)
-        updates += not result.skipped
-    return results
-
-
-def evaluate(run: Run, evaluated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each rank evaluates its columns of the batches [batches, rows of all ranks].
-
-    Returns:
-      Sums of loss and metric over each batch [batches, 2], and the outputs [rows of all
-      batches, ...].
-    """
-    run.engine.eval()
-    mine = torch.from_numpy(batches.rank_slice(evaluated, run.rank, run.world_size)).to(
-        run.engine.device
-    )
-    sums, outputs = zip(
-        *(
-            eval_step(
-                run.experiment, run.engine.module, run.metric, gather(run.eval_set, row)
-            )
-            for row in mine
-        )
-    )
-    sums = sum_over(torch.stack(sums), run.world_size)
-    outputs = engines.join_rows(torch.stack(outputs), run.world_size)
-    return sums.cpu().numpy(), outputs.flatten(0, 1).cpu().numpy()
-
-
-def keep(engine: Any, outputs: np.ndarray) -> Kept:
-    """A copy of the network as it is now; every rank takes part in the reading."""
-    model = engine.module
-    return Kept(
-        params_io.to_flax(model, engines.masters(engine)),
-        params_io.stats_to_flax(model),
-        outputs,
-    )
+    step = checkpoint.restore(workdir, engine, before=sum(plan))
+    epochs_done, _ = batches.position(plan, step)
+    return epochs_done
 
 
 def predict(
-    experiment: Experiment, data: Dataset, kept: Kept, inputs: np.ndarray
+    experiment: Experiment, data: Dataset, kept: loop.Kept, inputs: np.ndarray
 ) -> np.ndarray:
-    """Outputs of the kept network, [n, ...] float32; on this rank alone, whatever
-    DeepSpeed has partitioned."""
+    """Returns outputs of the kept network, [n, ...] float32."""
+    # A fresh model: DeepSpeed may have partitioned the trained one over ranks that do
+    # not take part.
     model = models.build(experiment, data.signature)
     params_io.load(model, kept.params, artifacts.PARAMS)
     params_io.load_stats(model, kept.batch_stats, artifacts.BATCH_STATS)
     for param in model.parameters():
         param.data = param.data.to(DTYPES[experiment.precision])
-    return (
-        forward(experiment, model.eval(), torch.from_numpy(np.asarray(inputs)))
-        .float()
-        .numpy()
-    )
-
-
-def stop_if_diverged(
-    experiment: Experiment,
-    engine: Any,
-    batch: Batch,
-    result: StepResult,
-    step: int,
-    rank: int,
-    world_size: int,
-) -> None:
-    """Raises UserError naming the tensor that is not finite, unless FP16 skipped the
-    step.
-
-    A step that is not finite is skipped in any precision and its gradients are dropped,
-    so the parameters are still those before it: the step is taken apart once more to
-    find the tensor.
-    """
-    if not result.skipped and torch.isfinite(result.loss):
-        return
-    if experiment.precision == "fp16" and result.skipped:
-        return
-    tensors = {"loss": result.loss}
-    if torch.isfinite(result.loss):
-        backward(experiment, engine, batch, step, rank, world_size)
-        tensors |= {
-            f"gradient of {params_io.flax_names(engine.module)[name]}": gradient
-            for name, gradient in engines.gradients(engine).items()
-        }
-    finite = np.array(
-        [[bool(torch.isfinite(tensor).all()) for tensor in tensors.values()]]
-    )
-    run_log.stop_unless_finite(list(tensors), finite, step)
+    rows = torch.from_numpy(np.asarray(inputs))
+    return train_step.forward(experiment, model.eval(), rows).float().numpy()
 
 
 def define_launcher_flags(values: flags.FlagValues) -> None:
-    """The deepspeed launcher passes `--local_rank` to every process (MISMATCHES D13)."""
+    """Defines `--local_rank`, which the deepspeed launcher passes (MISMATCHES D13)."""
     flags.DEFINE_integer(
         "local_rank", -1, "Set by the deepspeed launcher; not used.", flag_values=values
     )
@@ -406,5 +260,5 @@ if __name__ == "__main__":
         __doc__,
         default_precision="fp16",
         define_more=define_launcher_flags,
-        leave=engines.leave,
+        leave=ranks.leave,
     )

@@ -1,5 +1,6 @@
 """Memory of a training step: tensors by purpose, and the compiler's own analysis."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -70,7 +71,9 @@ def compile_forward(step: AbstractStep) -> CompiledStep:
 
 def compile_step(step: AbstractStep) -> CompiledStep:
     """Compiles the whole training step; the new state takes the memory of the old."""
-    whole = train_step.make_train_step(step.experiment, step.model, step.optimizer)
+    whole = functools.partial(
+        train_step.train_step, step.experiment, step.model, step.optimizer
+    )
     learning_rates = jax.ShapeDtypeStruct((1,), jnp.float32)
     # Without the third result, the gradients, as training calls it.
     program = jax.jit(lambda *arguments: whole(*arguments)[:2], donate_argnums=0)

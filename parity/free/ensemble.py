@@ -4,6 +4,7 @@ The runs share data, batches and dropout masks and differ in their initial param
 alone. One vmapped program is compiled for all of them.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -69,13 +70,19 @@ class Ensemble:
         self._resident = epochs.make_resident(self._work)
         self._evaluated = self._work.evaluated_shard()
 
-        step = train_step.make_train_step(
-            experiment, self._model, self._optimizer, parallel.AXIS
+        step = functools.partial(
+            train_step.train_step,
+            experiment,
+            self._model,
+            self._optimizer,
+            axis_name=parallel.AXIS,
         )
         if skipped is not None:
             step = leave_out(step, skipped)
         _, metric = METRICS[data.task]
-        evaluate = train_step.make_eval_step(experiment, self._model, metric)
+        evaluate = functools.partial(
+            train_step.eval_step, experiment, self._model, metric
+        )
         epoch = parallel.make_epoch(step, evaluate, devices)
         # Axis 0 belongs to pmap (one device), so that the runs are axis 1.
         self._epoch = jax.jit(

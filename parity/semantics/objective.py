@@ -200,7 +200,7 @@ SWITCHES = [
         "only the last part's gradient is applied",
         "zero_grad() between the parts of a step",
         _accumulates,
-        patches=(Patch(train_step, "_accumulate", _only_last_part),),
+        patches=(Patch(train_step, "accumulate", _only_last_part),),
     ),
     Switch(
         "ranks_summed",

@@ -73,7 +73,8 @@ def _after_zero_gradients(
     }
     optimizer = OPTIMIZERS[experiment.optimizer](experiment)
     zeros = {name: np.zeros_like(array) for name, array in params.items()}
-    updated, state = train_step.make_update(optimizer)(
+    updated, state = train_step.update(
+        optimizer,
         params,
         optimizer.transform.init(params),
         zeros,

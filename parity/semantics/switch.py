@@ -57,7 +57,7 @@ class Switch(NamedTuple):
       experiment: experiment -> experiment as the recording stack had it.
       patches: replacements of functions, held while the step is traced.
       params: (name, traced array, experiment) -> parameter as the model read it.
-      update: (update, experiment) -> update; see `train_step.make_update`.
+      update: (update, experiment) -> update; see `train_step.update`.
       expected: (expectations, context) -> what the rules then demand.
       before: (inputs, context) -> what the step then starts from.
       after: (tensors, context) -> what the forward and backward pass then yield;

@@ -6,6 +6,7 @@ programs, which takes longer than to run them: without fusion and LLVM's optimiz
 half as long.
 """
 
+import functools
 import itertools
 import json
 import os
@@ -122,8 +123,12 @@ class Training:
         self.experiment, self.devices = experiment, jax.devices()[:count]
         self.model = models.build(experiment, data.signature)
         self.optimizer = OPTIMIZERS[experiment.optimizer](experiment)
-        step = train_step.make_train_step(
-            experiment, self.model, self.optimizer, parallel.AXIS
+        step = functools.partial(
+            train_step.train_step,
+            experiment,
+            self.model,
+            self.optimizer,
+            axis_name=parallel.AXIS,
         )
         self.epoch = parallel.Compiled(
             parallel.make_epoch(
@@ -230,10 +235,14 @@ def overflow():
     training = Training(
         experiment, Dataset(inputs, targets, inputs[:1], targets[:1], "regression"), 8
     )
-    own = jax.jit(train_step.make_gradients(experiment, training.model))
+    own = jax.jit(functools.partial(train_step.gradients, experiment, training.model))
     step = parallel.make_recorded_step(
-        train_step.make_train_step(
-            experiment, training.model, training.optimizer, parallel.AXIS
+        functools.partial(
+            train_step.train_step,
+            experiment,
+            training.model,
+            training.optimizer,
+            axis_name=parallel.AXIS,
         ),
         training.devices,
     )
@@ -296,7 +305,7 @@ def in_process(name, path):
         env=environment,
         capture_output=True,
         text=True,
-        cwd=pathlib.Path(__file__).parents[1],
+        cwd=pathlib.Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr
     return json.loads(path.read_text())
@@ -329,8 +338,8 @@ class TestChooseDevices:
         self, eight, changes, divisor, fewer
     ):
         message = (
-            rf"^--batch_size: {changes['batch_size']} is not divisible by {divisor}; change it, or leave "
-            rf"devices out with --num_devices={fewer}$"
+            rf"^--batch_size: {changes['batch_size']} is not divisible by {divisor}; "
+            rf"change it, or leave devices out with --num_devices={fewer}$"
         )
         with pytest.raises(UserError, match=message):
             choose_devices(BASE.replace(**changes))

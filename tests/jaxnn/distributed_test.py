@@ -20,7 +20,7 @@ GO_ON = ("--flagfile=launch/experiments/breast_cancer.flags", "--noplots")
 FLAGS = (*GO_ON, "--overwrite")
 STARTED: list[subprocess.Popen] = []
 DEADLINE = 60
-"""Seconds in which the others must have ended after one was killed: without `Company`
+"""Seconds in which the others must have ended after one was killed: without `Peers`
 JAX would notice after 100."""
 
 
@@ -186,7 +186,8 @@ class TestTwoProcesses:
         for status, _, complaint in ended(processes):
             assert status == 2
             assert re.search(
-                r"error: --dataset: process 1 holds another (train|test) split than process 0; give all",
+                r"error: --dataset: process 1 holds another (train|test) split than "
+                r"process 0; give all",
                 complaint,
             )
         assert not (tmp_path / "run").exists()

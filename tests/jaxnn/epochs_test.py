@@ -1,13 +1,17 @@
-"""Tests of jaxnn/epochs.py; that whole runs are right is tests/jaxnn/train_test.py's."""
+"""Tests of jaxnn/epochs.py; of whole runs see tests/jaxnn/train_test.py."""
 
+import functools
+
+import chex
 import jax
 import numpy as np
 import pytest
 
-from jaxnn import epochs
+from jaxnn import epochs, metrics, models, parallel, train_step
 from jaxnn.experiment.data import evaluation
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.flags.config import Experiment
+from jaxnn.optimizers import OPTIMIZERS
 
 EXPERIMENT = Experiment(batch_size=4, epochs=2, validation_fraction=0.2)
 INPUTS = np.arange(12, dtype=np.float32).reshape(6, 2)
@@ -45,7 +49,7 @@ class TestWork:
     def work(self):
         return epochs.make_work(EXPERIMENT, DATA, SPLITS, RATES, jax.devices()[:1])[0]
 
-    def test_batches_after_those_taken(self, work):
+    def test_batches_after_those_done(self, work):
         whole = work.global_batches(1, 0)
         assert sorted(whole.reshape(-1)) == [-1, -1, *range(6)]
         np.testing.assert_array_equal(work.global_batches(1, 1), whole[1:])
@@ -58,3 +62,40 @@ class TestWork:
     def test_batches_of_the_test_split_come_first(self, work):
         assert work.test_batches == 1
         np.testing.assert_array_equal(work.evaluated_ids, [[0, 1, 2], [3, 4, -1]])
+
+
+class TestResidentEpochs:
+    def test_epochs_of_one_shape_are_traced_once(self):
+        """The host's loop over epochs must not trace or compile again."""
+        experiment = EXPERIMENT.replace(
+            epochs=4, optimizer="sgd", learning_rate=1e-3, precision="fp32"
+        )
+        devices = jax.devices()[:1]
+        rates = np.full(8, experiment.learning_rate, np.float32)
+        work, _ = epochs.make_work(experiment, DATA, SPLITS, rates, devices)
+        model = models.build(experiment, DATA.signature)
+        optimizer = OPTIMIZERS["sgd"](experiment)
+        chex.clear_trace_counter()
+        runner = epochs.ResidentEpochs(
+            work,
+            functools.partial(
+                chex.assert_max_traces(train_step.train_step, n=1),
+                experiment,
+                model,
+                optimizer,
+                axis_name=parallel.AXIS,
+            ),
+            functools.partial(
+                chex.assert_max_traces(train_step.eval_step, n=1),
+                experiment,
+                model,
+                metrics.absolute_error,
+            ),
+        )
+        variables = train_step.initial_variables(model, 0, DATA.signature)
+        state = train_step.initial_state(variables, experiment, optimizer)
+        state = parallel.replicate(state, devices)
+        for number in range(len(work.plan)):
+            state, epoch = runner.run(number, 0, state)
+        assert parallel.first(state.step) == sum(work.plan) == 8
+        assert np.isfinite(epoch.sums).all()

@@ -1,4 +1,4 @@
-"""A run that is asked to stop, or killed, again and again, ends as if nothing had been."""
+"""A run that is stopped or killed again and again ends as one that never was."""
 
 import pathlib
 import random

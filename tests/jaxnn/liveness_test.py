@@ -4,21 +4,21 @@ import sys
 import threading
 import time
 
-from jaxnn.liveness import Company
+from jaxnn.liveness import Peers
 
 
 @contextlib.contextmanager
 def gathered(count: int):
-    """Company of all processes, played by threads, and the (observer, ended process)
+    """Peers of all processes, played by threads, and the (observer, ended process)
     that they report."""
     seen: list[tuple[int, int]] = []
 
     def told(observer: int):
         return lambda process: seen.append((observer, process))
 
-    members = [Company(process, count, told(process)) for process in range(count)]
+    members = [Peers(process, count, told(process)) for process in range(count)]
     meetings = [
-        threading.Thread(target=member.meet, args=("localhost", members[0].port))
+        threading.Thread(target=member.connect, args=("localhost", members[0].port))
         for member in members
     ]
     for step in (threading.Thread.start, threading.Thread.join):
@@ -29,8 +29,8 @@ def gathered(count: int):
         close(member)
 
 
-def close(company: Company) -> None:
-    for connection in company._connections:
+def close(peers: Peers) -> None:
+    for connection in peers._connections:
         with contextlib.suppress(OSError):  # closed from the other side
             connection.shutdown(2)
         connection.close()
@@ -43,7 +43,7 @@ def is_seen(seen: list[tuple[int, int]], pair: tuple[int, int]) -> bool:
     return pair in seen
 
 
-class TestCompany:
+class TestPeers:
     def test_process_0_hears_of_any_other(self):
         with gathered(3) as (members, seen):
             close(members[2])
@@ -59,7 +59,7 @@ class TestCompany:
     def test_who_says_farewell_is_not_missed(self):
         with gathered(2) as (members, seen):
             for member in members:
-                member.part()
+                member.leave()
             for member in members:
                 close(member)
             time.sleep(0.2)
@@ -67,13 +67,13 @@ class TestCompany:
 
     def test_a_killed_process_is_noticed(self):
         seen: list[tuple[int, int]] = []
-        company = Company(0, 2, lambda process: seen.append((0, process)))
+        peers = Peers(0, 2, lambda process: seen.append((0, process)))
         program = (
-            "import os, jaxnn.liveness as c; m = c.Company(1, 2, print); "
-            f"m.meet('localhost', {company.port}); os.kill(os.getpid(), 9)"
+            "import os, jaxnn.liveness as c; m = c.Peers(1, 2, print); "
+            f"m.connect('localhost', {peers.port}); os.kill(os.getpid(), 9)"
         )
         killed = subprocess.Popen([sys.executable, "-c", program])
-        company.meet("localhost", company.port)
+        peers.connect("localhost", peers.port)
         assert is_seen(seen, (0, 1))
         assert killed.wait() == -9
-        close(company)
+        close(peers)

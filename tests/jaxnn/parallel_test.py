@@ -1,6 +1,7 @@
 """Tests of jaxnn/parallel.py: on this process's one device, and on four virtual ones in
 another process."""
 
+import functools
 import os
 import pathlib
 import subprocess
@@ -44,8 +45,13 @@ def start():
         {"params": params, "batch_stats": {}}, SGD, optimizer
     )
     state = parallel.replicate(state, jax.devices()[:1])
-    step = train_step.make_train_step(SGD, model, optimizer, parallel.AXIS)
-    return state, step, train_step.make_eval_step(SGD, model, metrics.absolute_error)
+    step = functools.partial(
+        train_step.train_step, SGD, model, optimizer, axis_name=parallel.AXIS
+    )
+    evaluate = functools.partial(
+        train_step.eval_step, SGD, model, metrics.absolute_error
+    )
+    return state, step, evaluate
 
 
 def by_hand(kernel, bias, ids):
@@ -183,7 +189,9 @@ class Probe(nn.Module):
 def first_masks(devices):
     """[32, 16] gradient of the first step: 0 where a unit of a sample was dropped."""
     experiment = SGD.replace(batch_size=32, seed=7)
-    gradients = train_step.make_gradients(experiment, Probe(), parallel.AXIS)
+    gradients = functools.partial(
+        train_step.gradients, experiment, Probe(), axis_name=parallel.AXIS
+    )
 
     def step(rows):
         batch = train_step.Batch(
@@ -240,7 +248,7 @@ class TestFourDevices:
             check=True,
             timeout=120,
             env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-            cwd=pathlib.Path(__file__).parents[1],
+            cwd=pathlib.Path(__file__).parents[2],
         )
         masks = [np.load(tmp_path / f"masks_{devices}.npy") for devices in (1, 4)]
         np.testing.assert_array_equal(*masks)

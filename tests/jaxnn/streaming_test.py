@@ -181,8 +181,8 @@ class TestStreamedEpochs:
         experiment = of_case(tmp_path, "linear").replace(batch_size=13)
         with pytest.raises(
             UserError,
-            match=r"^--device_cache_mb: 4 MiB hold less than 6 batches of 0.863 MiB on a "
-            r"device; raise it to 6 at least, or lower --batch_size$",
+            match=r"^--device_cache_mb: 4 MiB hold less than 6 batches of 0.863 MiB on "
+            r"a device; raise it to 6 at least, or lower --batch_size$",
         ):
             trained(experiment, tmp_path / "run", 4)
         assert not (tmp_path / "run").exists()

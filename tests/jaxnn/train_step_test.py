@@ -1,5 +1,7 @@
 """Tests of jaxnn/train_step.py, with small whole numbers where arithmetic is exact."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -37,9 +39,8 @@ def by_hand(kernel, bias):
 def start(experiment, params=PARAMS):
     """(state, jitted train step) of the linear model."""
     optimizer = OPTIMIZERS[experiment.optimizer](experiment)
-    step = train_step.make_train_step(
-        experiment, models.build(experiment, SIGNATURE), optimizer
-    )
+    model = models.build(experiment, SIGNATURE)
+    step = functools.partial(train_step.train_step, experiment, model, optimizer)
     return train_step.initial_state(
         {"params": params, "batch_stats": {}}, experiment, optimizer
     ), jax.jit(step)
@@ -86,10 +87,11 @@ class TestInitialState:
         )
 
 
-class TestMakeGradients:
+class TestGradients:
     @pytest.mark.parametrize("scale", [1, 2.0**10])
     def test_are_those_of_the_scaled_mean_over_real_samples(self, scale):
-        gradients = train_step.make_gradients(SGD, models.build(SGD, SIGNATURE))
+        model = models.build(SGD, SIGNATURE)
+        gradients = functools.partial(train_step.gradients, SGD, model)
         loss, grads, _ = gradients(PARAMS, {}, BATCH, jnp.int32(0), jnp.float32(scale))
         expected_loss, expected = by_hand(np.array([[1], [-2]]), 1)
         assert loss == expected_loss
@@ -100,7 +102,7 @@ class TestMakeGradients:
         experiment = SGD.replace(model="mlp", hidden_sizes=(64,), dropout_rates=(0.5,))
         model = models.build(experiment, SIGNATURE)
         params = train_step.initial_variables(model, 0, SIGNATURE)["params"]
-        gradients = train_step.make_gradients(experiment, model)
+        gradients = functools.partial(train_step.gradients, experiment, model)
         losses = [
             float(gradients(params, {}, BATCH, jnp.int32(step), jnp.float32(1))[0])
             for step in (0, 0, 1)
@@ -112,9 +114,8 @@ class TestMakeGradients:
         """The last part may be all padding; sums of whole numbers do not depend on
         their order."""
         experiment = SGD.replace(batch_size=6, accumulation_steps=parts)
-        gradients = jax.jit(
-            train_step.make_gradients(experiment, models.build(experiment, SIGNATURE))
-        )
+        model = models.build(experiment, SIGNATURE)
+        gradients = jax.jit(functools.partial(train_step.gradients, experiment, model))
         loss, grads, _ = gradients(PARAMS, {}, BATCH, jnp.int32(0), jnp.float32(1))
         expected_loss, expected = by_hand(np.array([[1], [-2]]), 1)
         assert loss == expected_loss
@@ -130,8 +131,10 @@ class TestMakeGradients:
         params = train_step.initial_variables(model, 0, SIGNATURE)["params"]
         results = [
             jax.jit(
-                train_step.make_gradients(
-                    experiment.replace(accumulation_steps=parts), model
+                functools.partial(
+                    train_step.gradients,
+                    experiment.replace(accumulation_steps=parts),
+                    model,
                 )
             )(params, {}, BATCH, jnp.int32(3), jnp.float32(1))
             for parts in (1, 3)
@@ -151,8 +154,10 @@ class TestMakeGradients:
         rows = jax.tree.map(lambda x: x[:4], BATCH)
 
         def after(parts, batch, batch_stats):
-            gradients = train_step.make_gradients(
-                experiment.replace(accumulation_steps=parts), model
+            gradients = functools.partial(
+                train_step.gradients,
+                experiment.replace(accumulation_steps=parts),
+                model,
             )
             return jax.jit(gradients)(
                 variables["params"], batch_stats, batch, jnp.int32(0), jnp.float32(1)
@@ -177,7 +182,9 @@ class TestMakeGradients:
         model = models.build(experiment, SIGNATURE)
         params = train_step.initial_variables(model, 0, SIGNATURE)["params"]
         gradients = jax.jit(
-            train_step.make_gradients(experiment, model, with_activations=True)
+            functools.partial(
+                train_step.gradients, experiment, model, with_activations=True
+            )
         )
         loss, _, _, activations = gradients(
             params, {}, BATCH, jnp.int32(0), jnp.float32(1)
@@ -192,17 +199,17 @@ class TestMakeGradients:
         )
         atol = 4 * np.finfo(np.float32).eps * float(jnp.abs(expected).max())
         np.testing.assert_allclose(activations["hidden_0"], expected, rtol=0, atol=atol)
-        plain = jax.jit(train_step.make_gradients(experiment, model))(
+        plain = jax.jit(functools.partial(train_step.gradients, experiment, model))(
             params, {}, BATCH, jnp.int32(0), jnp.float32(1)
         )
         assert len(plain) == 3
         np.testing.assert_allclose(loss, plain[0], rtol=8 * np.finfo(np.float32).eps)
 
 
-class TestMakeUpdate:
+class TestUpdate:
     def test_steps_against_the_direction(self):
-        update = train_step.make_update(OPTIMIZERS["sgd"](SGD))
-        params, _ = update(
+        params, _ = train_step.update(
+            OPTIMIZERS["sgd"](SGD),
             {"w": jnp.array([3.0])},
             OPTIMIZERS["sgd"](SGD).transform.init({}),
             {"w": jnp.array([2.0])},
@@ -211,7 +218,7 @@ class TestMakeUpdate:
         np.testing.assert_array_equal(params["w"], [2])
 
 
-class TestMakeTrainStep:
+class TestTrainStep:
     def test_three_steps_of_sgd_are_exact(self):
         """Every number has few binary digits, so float32 makes no error."""
         state, step = start(SGD)
@@ -322,12 +329,12 @@ class TestMakeTrainStep:
         assert {leaf.dtype.name for leaf in leaves} == {"float64"}
 
 
-class TestMakeEvalStep:
+class TestEvalStep:
     def test_sums_real_samples_and_returns_all_outputs(self):
-        evaluate = train_step.make_eval_step(
-            SGD, models.build(SGD, SIGNATURE), metrics.absolute_error
+        model = models.build(SGD, SIGNATURE)
+        sums, outputs = train_step.eval_step(
+            SGD, model, metrics.absolute_error, PARAMS, {}, BATCH
         )
-        sums, outputs = evaluate(PARAMS, {}, BATCH)
         error = INPUTS @ np.array([[1], [-2]]) + 1 - TARGETS
         np.testing.assert_array_equal(
             sums, [np.square(error[:4]).sum(), np.abs(error[:4]).sum()]

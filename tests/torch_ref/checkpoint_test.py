@@ -140,8 +140,8 @@ class TestRefused:
         write(tmp_path, module=Attack(f"touch {ran}"))
         with pytest.raises(
             UserError,
-            match=r"cannot read .*mp_rank_00_model_states\.pt: it names posix\.system, and a "
-            r"checkpoint may run no code",
+            match=r"cannot read .*mp_rank_00_model_states\.pt: it names posix\.system, "
+            r"and a checkpoint may run no code",
         ):
             deepspeed_files.open_checkpoint(tmp_path)
         assert not ran.exists()
@@ -201,7 +201,7 @@ class TestRefused:
 
 
 class Engine:
-    """What `checkpoint` needs of DeepSpeed's engine: a first rank that writes a file."""
+    """What `checkpoint` needs of DeepSpeed's engine: rank 0, which writes a file."""
 
     global_rank = 0
 

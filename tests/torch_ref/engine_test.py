@@ -1,5 +1,5 @@
-"""Tests of torch_ref/engine.py: every ZeRO stage, precision and number of ranks through
-DeepSpeed itself.
+"""Tests of torch_ref/engine.py and engine_readers.py, through DeepSpeed itself: every
+ZeRO stage, precision and number of ranks.
 
 Every case takes steps on a linear model whose numbers are dyadic and small, so that
 loss and gradients of the first step are exact in every format. `python -m
@@ -24,7 +24,16 @@ from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.flags.deepspeed.writing import ds_config
 from jaxnn.experiment.ports import free_port
 from torch_ref import engine as engines
-from torch_ref import models, optimizers, params_io, precision, train_step
+from torch_ref import (
+    engine_readers,
+    kernels,
+    models,
+    optimizers,
+    params_io,
+    precision,
+    ranks,
+    train_step,
+)
 
 ROWS, FEATURES, OUTPUTS, STEPS = 8, 3, 2, 2
 LEARNING_RATE, BETAS, DECAY, CLIP, SCALE_POWER = 0.25, (0.5, 0.75), 0.125, 2.0**-6, 10
@@ -95,14 +104,14 @@ every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 def main(folder: pathlib.Path) -> None:
     """Runs every case on this rank; writes what the readers said."""
-    rank, world_size, _ = engines.join_ranks()
-    engines.fp16_kernels(Experiment())
+    rank, world_size, _ = ranks.join()
+    kernels.fp16_kernels(Experiment())
     for case in CASES:
         write_arrays(
             folder / f"{case}-{world_size}-{rank}.safetensors",
             run_case(case, rank, world_size),
         )
-    engines.shut_down()
+    ranks.shut_down()
 
 
 def run_case(case: Case, rank: int, world_size: int) -> dict[str, np.ndarray]:
@@ -141,9 +150,9 @@ def run_case(case: Case, rank: int, world_size: int) -> dict[str, np.ndarray]:
 
 
 def state(case: Case, engine, number: int) -> dict[str, np.ndarray]:
-    tensors = {"masters": engines.masters(engine)}
+    tensors = {"masters": engine_readers.masters(engine)}
     tensors |= {
-        kind: engines.moments(engine, key)
+        kind: engine_readers.moments(engine, key)
         for kind, key in optimizers.MOMENT_KEYS[case.optimizer].items()
     }
     arrays = {
@@ -152,8 +161,8 @@ def state(case: Case, engine, number: int) -> dict[str, np.ndarray]:
         for name, array in params_io.to_flax(engine.module, values).items()
     }
     return arrays | {
-        f"updates/{number}": np.array(engines.updates(engine)),
-        f"next_scale/{number}": np.array(engines.loss_scale(engine)),
+        f"updates/{number}": np.array(engine_readers.updates(engine)),
+        f"next_scale/{number}": np.array(engine_readers.loss_scale(engine)),
     }
 
 
@@ -241,7 +250,7 @@ def used_gradient(
 
 
 def assert_close(actual, wanted, units: float, sizes=None) -> None:
-    """Within so many units of float32's rounding of the sizes, or of the wanted values."""
+    """Within so many units of float32's rounding of the sizes, or of the values."""
     for name in NAMES:
         size = abs(wanted[name]) if sizes is None else sizes[name]
         error = abs(actual[name] - wanted[name])
@@ -445,4 +454,4 @@ class TestStep:
 
 if __name__ == "__main__":
     main(pathlib.Path(sys.argv[1]))
-    engines.leave(0)
+    ranks.leave(0)

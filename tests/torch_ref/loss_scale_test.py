@@ -377,8 +377,11 @@ class TestWhatOverflows:
         """Two ranks of one sample each: gradients 3 and -3 of their means average to 0,
         yet 3 * 2^15 is infinite."""
         experiment = Experiment(precision="fp16", batch_size=2)
-        gradients = train_step.make_gradients(
-            experiment, models.build(experiment, Signature((1,), 1)), "ranks"
+        gradients = functools.partial(
+            train_step.gradients,
+            experiment,
+            models.build(experiment, Signature((1,), 1)),
+            axis_name="ranks",
         )
         params = {
             "output": {

@@ -84,7 +84,8 @@ class TestBadInput:
         (tmp_path / "jobs.json").write_text(json.dumps(jobs))
         with pytest.raises(
             UserError,
-            match=r"^--jobs: .*jobs\.json is no list of objects with fault, first_step, arg",
+            match=r"^--jobs: .*jobs\.json is no list of objects with fault, "
+            r"first_step, arg",
         ):
             main(f"--jobs={tmp_path / 'jobs.json'}")
 

@@ -7,12 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from jaxnn.experiment.data import batches
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch, put
-from torch_ref import engine as engines
-from torch_ref import train
+from torch_ref import engine_readers, loop
 
 # When a fault begins.
 START = "start"
@@ -89,9 +87,9 @@ def planted(fault: Fault, experiment: Experiment, first_step: int) -> Iterator[N
         if fault.begins == START:
             patches = fault.plant(scene)
         else:
-            # The fault needs the engine, which is there when `train.train` is called.
+            # The fault needs the engine, which is there when `loop.train` is called.
             patches = [
-                Patch(train, "train", lambda plain: _watched(plain, fault, scene, undo))
+                Patch(loop, "train", lambda plain: _watched(plain, fault, scene, undo))
             ]
         put(undo, patches)
         yield
@@ -100,14 +98,13 @@ def planted(fault: Fault, experiment: Experiment, first_step: int) -> Iterator[N
 def _watched(
     plain: Callable, fault: Fault, scene: Scene, undo: contextlib.ExitStack
 ) -> Callable:
-    """`train.train` that plants the fault before the right step."""
+    """`loop.train` that plants the fault before the right step."""
 
-    def watched_train(run: train.Run, epochs_done: int) -> train.Kept:
-        plan = batches.plan(run.experiment, len(run.train_set.inputs))
-        _check_reached(scene, sum(plan))
+    def watched_train(run: loop.Run, epochs_done: int) -> loop.Kept:
+        _check_reached(scene, sum(run.work.plan))
         scene.engine = run.engine
-        scene.learning_rates = run.learning_rates
-        scene.initial = engines.masters(run.engine)
+        scene.learning_rates = run.work.learning_rates
+        scene.initial = engine_readers.masters(run.engine)
         # Training asks the recorder at the beginning of every step.
         put(undo, [Patch(run.recorder, "wants", make_wants)])
         return plain(run, epochs_done)

@@ -13,7 +13,7 @@ from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.flags.consistency import RECURRENT
 from jaxnn.experiment.patches import Patch
 from torch_ref import engine as engines
-from torch_ref import losses, train_step
+from torch_ref import engine_readers, losses, train_step
 from torch_ref.faults.fault import STEP, Fault, Scene
 from torch_ref.faults.schedule import always, is_fp16
 from torch_ref.models import cnn, mlp, rnn, transformer
@@ -27,7 +27,7 @@ def _unscaled_twice(scene: Scene) -> tuple[Patch, ...]:
     # clips (MISMATCHES D3).
     def make_step(plain):
         def step(engine, number):
-            held["scale"] = engines.loss_scale(engine)
+            held["scale"] = engine_readers.loss_scale(engine)
             return plain(engine, number)
 
         return step
@@ -92,13 +92,13 @@ def _gradients_not_zeroed(scene: Scene) -> tuple[Patch, ...]:
     def make(plain):
         def backward(experiment, engine, *args):
             loss = plain(experiment, engine, *args)
-            scale = engines.loss_scale(engine)
+            scale = engine_readers.loss_scale(engine)
             if held and scene.has_begun:
-                for name, grad in engines.gradients(engine).items():
+                for name, grad in engine_readers.gradients(engine).items():
                     param = engine.module.get_parameter(name)
-                    # engines.gradients unscales, DeepSpeed holds scaled gradients.
+                    # The reader unscales, DeepSpeed holds scaled gradients.
                     safe_set_full_grad(param, (grad + held[name]) * scale)
-            for name, grad in engines.gradients(engine).items():
+            for name, grad in engine_readers.gradients(engine).items():
                 held[name] = grad.clone()
             return loss
 

@@ -7,7 +7,7 @@ import torch
 
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch
-from torch_ref import engine as engines
+from torch_ref import engine_readers
 from torch_ref.faults.fault import STEP, Fault, Scene
 from torch_ref.faults.objective import world_size
 from torch_ref.faults.schedule import is_fp16, is_half
@@ -32,7 +32,7 @@ def _after_step(change: Change):
     """Plants another update of the parameters; the state is updated as before."""
 
     def plant(scene: Scene) -> tuple[Patch, ...]:
-        optimizer = engines.wrapped(scene.engine)
+        optimizer = engine_readers.inner_optimizer(scene.engine)
 
         def make(plain):
             @torch.no_grad()
@@ -61,7 +61,7 @@ def _along(direction: Direction):
     def change(scene, group, param, start):
         experiment = scene.experiment
         decay = group["weight_decay"] * start
-        state = engines.wrapped(scene.engine).state[param]
+        state = engine_readers.inner_optimizer(scene.engine).state[param]
         if experiment.optimizer == "adamw":
             towards = direction(experiment, param.grad, state) + decay
         else:

@@ -11,7 +11,8 @@ from jaxnn.experiment.data import batches
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch
 from torch_ref import engine as engines
-from torch_ref import recording, train
+from torch_ref import engine_readers
+from torch_ref import train_step as train_steps
 from torch_ref.faults.fault import EVENT, START, STEP, Fault, Scene
 from torch_ref.optimizers import MOMENT_KEYS
 
@@ -59,14 +60,13 @@ def _with_rate(place: Callable[[Scene], int]):
 
             return train_step
 
-        # Both modules have imported the function under its own name.
-        return tuple(Patch(module, "train_step", make) for module in (train, recording))
+        return (Patch(train_steps, "train_step", make),)
 
     return plant
 
 
 def _skipped_steps_counted(scene: Scene) -> tuple[Patch, ...]:
-    return (Patch(engines, "updates", lambda plain: lambda engine: scene.step),)
+    return (Patch(engine_readers, "updates", lambda plain: lambda engine: scene.step),)
 
 
 def _masters_not_rounded(scene: Scene) -> tuple[Patch, ...]:
@@ -106,7 +106,7 @@ def _set_masters(engine, masters) -> None:
 
 def _moments_reset(scene: Scene) -> tuple[Patch, ...]:
     keys = MOMENT_KEYS[scene.experiment.optimizer].values()
-    for state in engines.wrapped(scene.engine).state.values():
+    for state in engine_readers.inner_optimizer(scene.engine).state.values():
         for key in keys:
             state[key].zero_()
     return ()
@@ -170,14 +170,14 @@ FAULTS = [
         STEP,
         "a --schedule",
         _has_schedule,
-        _with_rate(lambda scene: engines.updates(scene.engine) + 1),
+        _with_rate(lambda scene: engine_readers.updates(scene.engine) + 1),
     ),
     Fault(
         "learning_rate_late",
         STEP,
         "a --schedule",
         _has_schedule,
-        _with_rate(lambda scene: engines.updates(scene.engine) - 1),
+        _with_rate(lambda scene: engine_readers.updates(scene.engine) - 1),
     ),
     Fault(
         "schedule_counts_skipped",

@@ -1,5 +1,7 @@
 """Tests of parity/oracle/models: every network against jaxnn in float64."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -72,7 +74,8 @@ class TestForward:
         params, batch_stats = networks.variables(experiment, signature)
         inputs, _ = networks.batch(experiment, signature, 3)
         with jax.enable_x64(True):
-            forward = train_step.make_forward(
+            forward = functools.partial(
+                train_step.forward,
                 experiment.replace(precision="fp64"),
                 jaxnn.models.build(experiment, signature),
             )

@@ -1,5 +1,7 @@
 """Small versions of every network, and what jaxnn computes for them in float64."""
 
+import functools
+
 import jax
 import numpy as np
 
@@ -147,8 +149,11 @@ def by_jaxnn(experiment, signature, params, batch_stats, inputs, targets):
     ]
     weights = np.pad(np.ones(len(inputs), np.float32), (0, padding))
     with jax.enable_x64(True):
-        gradients = train_step.make_gradients(
-            experiment, models.build(experiment, signature), with_activations=True
+        gradients = functools.partial(
+            train_step.gradients,
+            experiment,
+            models.build(experiment, signature),
+            with_activations=True,
         )
         loss, grads, stats, activations = compiled(gradients)(
             trace.unflatten(params),

@@ -1,5 +1,7 @@
 """Tests of parity/oracle/optimizers.py against jaxnn in float64, over ten steps."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +45,7 @@ def by_jaxnn(experiment):
     with jax.enable_x64(True):
         params = jax.tree.map(jnp.asarray, trace.unflatten(START))
         state = optimizer.transform.init(params)
-        update = jax.jit(train_step.make_update(optimizer))
+        update = jax.jit(functools.partial(train_step.update, optimizer))
         for grads in GRADIENTS:
             params, state = update(
                 params, state, jax.tree.map(jnp.asarray, trace.unflatten(grads)), RATE
