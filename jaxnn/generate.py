@@ -20,10 +20,9 @@ def main(values: flags.FlagValues) -> None:
     """Run and prompt -> text on stdout."""
     # Not absl's lower_bound, whose error is a paragraph; `not >=` refuses NaN too.
     for name, least in LEAST.items():
-        if not values[name].value >= least:
-            raise UserError(
-                f"--{name}: must be at least {least}, got {values[name].value}"
-            )
+        value = values.get_flag_value(name, None)
+        if not value >= least:
+            raise UserError(f"--{name}: must be at least {least}, got {value}")
     run = finished_run.load(values["workdir"].value)
     if run.description.task != LANGUAGE:
         raise UserError(
