@@ -79,7 +79,7 @@ class Names:
 def suggestions(
     left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]
 ) -> dict[str, str]:
-    """Returns names of `left` that `right` lacks -> the one of `right` that may be meant.
+    """Returns names of `left` that `right` lacks -> what each may be in `right`.
 
     Of several of one shape the nearest in value is taken, else the first in order; each
     is suggested once.

@@ -1,4 +1,4 @@
-"""Runs both stacks side by side, each in a process of its own, and reads their traces."""
+"""Runs both stacks side by side, a process each, and reads their traces."""
 
 import os
 import pathlib

@@ -1,8 +1,9 @@
-"""Lists the known differences between the stacks that a diagnosis tries, and that
-`parity.mutations` plants.
+"""Lists the known differences that a diagnosis tries and `parity.mutations` plants.
 
     python -m parity.semantics
-    python -m parity.semantics --flagfile=launch/experiments/lstm_sine.flags     # those that can act on an experiment
+    python -m parity.semantics --flagfile=launch/experiments/lstm_sine.flags
+
+The second lists those that can act on an experiment.
 
 "Shows in" is the part of a step where a difference first does: rules (batches, rates,
 scales, counters, where a step begins), gradients (activations, loss, gradients, norm,
@@ -22,7 +23,7 @@ from parity.semantics import SWITCHES
 
 
 def main(experiment: Experiment) -> None:
-    """Prints the catalogue, of an experiment's switches if flags are given."""
+    """Prints the catalogue; if flags are given, what can act on that experiment."""
     asked = len(sys.argv) > 1
     table = Table(
         "switch",

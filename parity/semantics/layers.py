@@ -1,5 +1,4 @@
-"""Switches on layers: activations, normalization, recurrence, convolution, attention,
-embedding."""
+"""Switches on layers: how they compute, and how they read their parameters."""
 
 import itertools
 from collections.abc import Callable
@@ -30,46 +29,53 @@ FLAX_LAYER_NORM_EPSILON = 1e-6
 OTHER_SLOPE = 0.2
 
 
+# Hooks `params`: parameters as the recording stack's model read them.
+
+
 def _transposed(name: str, array: jax.Array, experiment: Experiment) -> jax.Array:
     del experiment
-    square = (
-        name.endswith("/kernel")
-        and array.ndim == 2
-        and array.shape[0] == array.shape[1]
-    )
-    return array.T if square else array
+    # Only a square kernel can be read transposed without an error of shapes.
+    is_kernel = name.endswith("/kernel") and array.ndim == 2
+    if not is_kernel or array.shape[0] != array.shape[1]:
+        return array
+    return array.T
 
 
 def _flipped(name: str, array: jax.Array, experiment: Experiment) -> jax.Array:
     del experiment
-    return array[::-1, ::-1] if name.endswith("/kernel") and array.ndim == 4 else array
+    is_convolution = name.endswith("/kernel") and array.ndim == 4
+    return array[::-1, ::-1] if is_convolution else array
 
 
 def _channels_first(name: str, array: jax.Array, experiment: Experiment) -> jax.Array:
-    """Rows of the Dense layer behind the last convolution, as a channels-first
-    flattening meets them."""
-    if name != ("hidden_0/kernel" if experiment.hidden_sizes else "output/kernel"):
+    """Permutes the rows of the first dense layer, as if images were flattened NCHW."""
+    first_dense = "hidden_0/kernel" if experiment.hidden_sizes else "output/kernel"
+    if name != first_dense:
         return array
-    return array[np.arange(len(array)).reshape(experiment.channels[-1], -1).T.ravel()]
+    rows = np.arange(len(array)).reshape(experiment.channels[-1], -1)
+    return array[rows.T.ravel()]
 
 
 def _multiplied(layer: str, factor: Callable[[Experiment], float]):
-    """The parameters of a layer times a factor."""
+    """Multiplies the parameters of a layer by a factor."""
 
     def change(name: str, array: jax.Array, experiment: Experiment) -> jax.Array:
-        return (
-            array * np.asarray(factor(experiment), array.dtype)
-            if name.startswith(f"{layer}/")
-            else array
-        )
+        if not name.startswith(f"{layer}/"):
+            return array
+        return array * np.asarray(factor(experiment), array.dtype)
 
     return change
+
+
+# Patches: plain function -> the function as the recording stack had it.
 
 
 def _with_epsilon(epsilon: float):
     def make(plain):
         def normalize(x, mean, var, scale, bias):
-            return plain(x, mean, var + (epsilon - normalization.EPSILON), scale, bias)
+            # The plain function adds its own epsilon to the variance.
+            moved = var + (epsilon - normalization.EPSILON)
+            return plain(x, mean, moved, scale, bias)
 
         return normalize
 
@@ -77,8 +83,7 @@ def _with_epsilon(epsilon: float):
 
 
 def _by_running_statistics(plain):
-    """BatchNorm layers that are built as ever and called as in evaluation; they update
-    nothing."""
+    """Builds BatchNorm layers that run as in evaluation and update nothing."""
 
     def build(**settings):
         layer = plain(**settings)
@@ -92,36 +97,38 @@ def _permuted(
     signs: tuple[int, ...] | None = None,
     forget_bias: float = 0.0,
 ):
-    """A cell whose gates are read from the kernels in another order, negated or with a
-    bias on the forget gate."""
+    """A cell that reads its gates in another order, negated or with a forget bias.
+
+    Args:
+      order: place of each gate in the kernels.
+      signs: factor of each gate, 1 or -1; None for all 1.
+      forget_bias: added to the second gate.
+    """
 
     def make(plain: Cell) -> Cell:
         gates = plain.gates
-        sign, back = signs or (1,) * gates, tuple(np.argsort(order))
+        sign = signs or (1,) * gates
+        inverse = tuple(np.argsort(order))
 
-        def there(x: jax.Array) -> jax.Array:
+        def permute(x: jax.Array) -> jax.Array:
             parts = jnp.split(x, gates, axis=-1)
             return jnp.concatenate([parts[i] * s for i, s in zip(order, sign)], axis=-1)
 
-        def again(x: jax.Array) -> jax.Array:
+        # Cells have a backward pass of their own, so the transposed permutation has to
+        # be applied to its gradients by hand.
+        def permute_back(x: jax.Array) -> jax.Array:
             parts = [part * s for part, s in zip(jnp.split(x, gates, axis=-1), sign)]
-            return jnp.concatenate([parts[i] for i in back], axis=-1)
+            return jnp.concatenate([parts[i] for i in inverse], axis=-1)
 
         def forward(from_input, from_hidden, state):
-            from_input = there(from_input)
-            bias = (
-                jnp.zeros_like(from_input)
-                .reshape(len(from_input), gates, -1)
-                .at[:, 1]
-                .set(forget_bias)
-            )
-            return plain.forward(
-                from_input + bias.reshape(from_input.shape), there(from_hidden), state
-            )
+            from_input = permute(from_input)
+            zeros = jnp.zeros_like(from_input).reshape(len(from_input), gates, -1)
+            bias = zeros.at[:, 1].set(forget_bias).reshape(from_input.shape)
+            return plain.forward(from_input + bias, permute(from_hidden), state)
 
         def backward(saved, grads):
             from_input, from_hidden, state = plain.backward(saved, grads)
-            return again(from_input), again(from_hidden), state
+            return permute_back(from_input), permute_back(from_hidden), state
 
         return Cell(gates, plain.states, forward, backward)
 
@@ -129,35 +136,45 @@ def _permuted(
 
 
 def _without_recurrent_bias(plain):
-    return lambda cell, from_input, kernel, bias: plain(
-        cell, from_input, kernel, jnp.zeros_like(bias)
-    )
+    def recur(cell, from_input, kernel, bias):
+        return plain(cell, from_input, kernel, jnp.zeros_like(bias))
+
+    return recur
 
 
 def _padded_as_same(plain):
-    """Stride 2 with TensorFlow's padding: one row and column of zeros at the end alone."""
+    """Pads strided convolutions as TensorFlow's "SAME": more at the end than before."""
 
     def conv(x, kernel, stride=1, padding=0, algorithm="auto"):
         if stride == 1 or not padding:
             return plain(x, kernel, stride, padding, algorithm)
-        sides = [
-            _same(n, size, stride) for n, size in zip(x.shape[1:3], kernel.shape[:2])
-        ]
-        return plain(jnp.pad(x, [(0, 0), *sides, (0, 0)]), kernel, stride, 0, algorithm)
+        rows, columns = (
+            _same(length, size, stride)
+            for length, size in zip(x.shape[1:3], kernel.shape[:2])
+        )
+        padded = jnp.pad(x, [(0, 0), rows, columns, (0, 0)])
+        return plain(padded, kernel, stride, 0, algorithm)
 
     return conv
 
 
 def _same(length: int, size: int, stride: int) -> tuple[int, int]:
-    """Zeros before and behind, for an output of ceil(length / stride)."""
+    """Returns zeros before and after, for an output of ceil(length / stride)."""
     total = max((-(-length // stride) - 1) * stride + size - length, 0)
     return total // 2, total - total // 2
 
 
 def _visible_from(offset: int):
-    return lambda plain: (
-        lambda steps: jnp.tril(jnp.ones((1, 1, steps, steps), bool), k=offset)
-    )
+    """A mask under which a position sees others up to `offset` places later."""
+
+    def make(plain):
+        del plain
+        return lambda steps: jnp.tril(jnp.ones((1, 1, steps, steps), bool), k=offset)
+
+    return make
+
+
+# Hooks `applies`: experiment -> True if it has what a switch acts on.
 
 
 def _has_stride(experiment: Experiment) -> bool:
@@ -165,11 +182,11 @@ def _has_stride(experiment: Experiment) -> bool:
 
 
 def _has_square_kernel(experiment: Experiment) -> bool:
+    if experiment.model in TRANSFORMERS:
+        return True
     sizes = experiment.hidden_sizes
-    return experiment.model in TRANSFORMERS or (
-        experiment.model in ("mlp", "cnn")
-        and any(a == b for a, b in itertools.pairwise(sizes))
-    )
+    has_dense = experiment.model in ("mlp", "cnn")
+    return has_dense and any(a == b for a, b in itertools.pairwise(sizes))
 
 
 def _normalizes(kind: str):
@@ -182,17 +199,19 @@ def _is(*models: str):
 
 
 def _uses_gelu(experiment: Experiment) -> bool:
-    return experiment.model in TRANSFORMERS or (
-        experiment.activation == "gelu" and experiment.model in ("mlp", "cnn")
-    )
+    if experiment.model in TRANSFORMERS:
+        return True
+    return experiment.activation == "gelu" and experiment.model in ("mlp", "cnn")
+
+
+# Hooks `experiment`: flags as the recording stack had them.
 
 
 def _tanh_gelu(experiment: Experiment) -> Experiment:
-    return experiment.replace(
-        activation="gelu_tanh"
-        if experiment.activation == "gelu"
-        else experiment.activation
-    )
+    # A transformer's GELU is no flag; a patch changes it.
+    if experiment.activation != "gelu":
+        return experiment
+    return experiment.replace(activation="gelu_tanh")
 
 
 def _other_pool(experiment: Experiment) -> Experiment:

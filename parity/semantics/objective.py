@@ -1,5 +1,4 @@
-"""Switches on the loss and its gradients: scale, reduction, accumulation, dropout, what
-a forward pass starts from."""
+"""Switches on the objective: loss scale, reduction, accumulation, dropout, inputs."""
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +19,12 @@ SMOOTHING = 0.1
 
 
 def times(factor, of_loss: bool = True):
-    """`before` of a switch whose objective is multiplied by `factor(context, rows)`,
-    its overflows with it."""
+    """A `before` hook that multiplies the objective, so that it overflows as such.
+
+    Args:
+      factor: (context, rows of the batch) -> factor.
+      of_loss: multiply the loss that is reported too.
+    """
 
     def before(inputs: Inputs, context: StepContext) -> Inputs:
         share = np.float32(factor(context, len(inputs.targets)))
@@ -34,34 +37,32 @@ def times(factor, of_loss: bool = True):
 
 
 def _unscaled_backward(inputs: Inputs, context: StepContext) -> Inputs:
-    """The backward pass of the bare loss; what the optimizer sees is divided by the
-    scale all the same."""
-    return divided_grads(lambda context: context.step["loss_scale"])(
-        inputs._replace(scale=np.float32(1), divisor=np.float32(1)), context
-    )
+    """Runs the backward pass of the unscaled loss; its gradients are still divided."""
+    unscaled = inputs._replace(scale=np.float32(1), divisor=np.float32(1))
+    divide = divided_grads(lambda context: context.step["loss_scale"])
+    return divide(unscaled, context)
 
 
 def divided_grads(divisor):
-    """`before` of a switch whose optimizer sees gradients divided by
-    `divisor(context)`."""
+    """A `before` hook: the optimizer sees gradients divided by `divisor(context)`."""
 
     def before(inputs: Inputs, context: StepContext) -> Inputs:
         share = np.float32(divisor(context))
-        return inputs._replace(
-            master={
-                name: array / share if name.startswith("grads/") else array
-                for name, array in inputs.master.items()
-            }
-        )
+        master = {
+            name: array / share if name.startswith("grads/") else array
+            for name, array in inputs.master.items()
+        }
+        return inputs._replace(master=master)
 
     return before
 
 
 def _added_to_previous(tensors: Tensors, context: StepContext) -> Tensors:
+    # Nothing comes before the first step.
+    if not context.previous:
+        return tensors
     return {
-        name: array + context.previous[name]
-        if name.startswith("grads/") and context.previous
-        else array
+        name: array + context.previous[name] if name.startswith("grads/") else array
         for name, array in tensors.items()
     }
 
@@ -76,20 +77,22 @@ def _previous_params(inputs: Inputs, context: StepContext) -> Inputs:
 
 def _first_mask(inputs: Inputs, context: StepContext) -> Inputs:
     del context
+    # The masks are drawn from the seed and the step alone.
     return inputs._replace(step=0)
 
 
-def _only_last_part(plain):
-    def accumulate(part_gradients, batch_stats, batch, parts):
-        def muted(batch_stats, part, number):
-            *others, grads, batch_stats = part_gradients(batch_stats, part, number)
-            return (
-                *others,
-                jax.tree.map(lambda g: jnp.where(number == parts - 1, g, 0), grads),
-                batch_stats,
-            )
+def _only_last_microbatch(plain):
+    def accumulate(microbatch_gradients, batch_stats, batch, count):
+        last = count - 1
 
-        return plain(muted, batch_stats, batch, parts)
+        def muted(batch_stats, microbatch, number):
+            *others, grads, batch_stats = microbatch_gradients(
+                batch_stats, microbatch, number
+            )
+            grads = jax.tree.map(lambda g: jnp.where(number == last, g, 0), grads)
+            return *others, grads, batch_stats
+
+        return plain(muted, batch_stats, batch, count)
 
     return accumulate
 
@@ -106,23 +109,20 @@ def _squashed_first(plain):
 def _without_division(plain):
     def dropout(x, rate, layer, source):
         kept = plain(x, rate, layer, source)
-        return (
-            kept
-            if source is None or rate == 0
-            else kept * np.asarray(1 - rate, x.dtype)
-        )
+        if source is None or rate == 0:
+            return kept
+        return kept * np.asarray(1 - rate, x.dtype)
 
     return dropout
 
 
 def _keep_for_rate(experiment: Experiment) -> Experiment:
-    return experiment.replace(
-        dropout_rates=tuple(1 - rate for rate in experiment.dropout_rates)
-    )
+    rates = tuple(1 - rate for rate in experiment.dropout_rates)
+    return experiment.replace(dropout_rates=rates)
 
 
 def has_dropout(experiment: Experiment) -> bool:
-    """Whether a unit is ever dropped."""
+    """Returns True if a unit is ever dropped."""
     return any(experiment.dropout_rates)
 
 
@@ -186,7 +186,7 @@ SWITCHES = [
     Switch(
         "accumulation_not_averaged",
         (GRADIENTS,),
-        "the parts' gradients are summed, each a mean of its own",
+        "the microbatches' gradients are summed, each a mean of its own",
         "MISMATCHES D8; DeepSpeed divides the loss by gradient_accumulation_steps",
         _accumulates,
         before=times(
@@ -197,10 +197,10 @@ SWITCHES = [
     Switch(
         "last_part_only",
         (GRADIENTS,),
-        "only the last part's gradient is applied",
-        "zero_grad() between the parts of a step",
+        "only the last microbatch's gradient is applied",
+        "zero_grad() between the microbatches of a step",
         _accumulates,
-        patches=(Patch(train_step, "accumulate", _only_last_part),),
+        patches=(Patch(train_step, "accumulate", _only_last_microbatch),),
     ),
     Switch(
         "ranks_summed",

@@ -18,7 +18,11 @@ DECAYS = ("l1", "l2", "weight_decay")
 
 
 def _with_rule(rule):
-    """Patch: the same optimizer with another optax rule, built by `rule(experiment)`."""
+    """Patches an optimizer's rule; clipping, penalties and decay stay as they are.
+
+    Args:
+      rule: experiment -> optax transformation.
+    """
 
     def make(plain):
         def build(experiment: Experiment) -> Optimizer:
@@ -33,6 +37,7 @@ def _with_rule(rule):
 
 
 def _on(names: tuple[str, ...], rule) -> tuple[Patch, ...]:
+    """Patches the rule of the optimizers of some names."""
     return tuple(Patch(optimizers.OPTIMIZERS, name, _with_rule(rule)) for name in names)
 
 
@@ -52,7 +57,8 @@ def _adagrad_eps_inside(experiment: Experiment) -> optax.GradientTransformation:
 
 
 def _adam_uncorrected(experiment: Experiment) -> optax.GradientTransformation:
-    *_, eps = settings = optimizers.adam_settings(experiment)
+    settings = optimizers.adam_settings(experiment)
+    *_, eps = settings
     plain = optax.scale_by_adam(*settings)
 
     def update(grads, state, params=None):
@@ -78,26 +84,29 @@ def _by_tensor(plain):
 
 
 def _by_value(plain):
-    return lambda grads, max_norm: jax.tree.map(
-        lambda g: jnp.clip(g, -max_norm, max_norm), grads
-    )
+    del plain
+
+    def clip(grads, max_norm):
+        return jax.tree.map(lambda g: jnp.clip(g, -max_norm, max_norm), grads)
+
+    return clip
 
 
 def _of_scaled_gradients(experiment: Experiment) -> Experiment:
-    return experiment.replace(
-        clip_norm=experiment.clip_norm / 2.0**experiment.initial_scale_power
-    )
+    # A norm of scaled gradients is as large as the scale; so is the bound too small.
+    scale = 2.0**experiment.initial_scale_power
+    return experiment.replace(clip_norm=experiment.clip_norm / scale)
 
 
 def _to_bound(plain):
-    """Gradients above the bound and below it are all given that norm."""
+    """Gives all gradients the norm of the bound, those below it too."""
+    del plain
 
     def clip(grads, max_norm):
-        norm = jnp.sqrt(
-            sum(
-                jnp.sum(jnp.square(at_least_float32(g))) for g in jax.tree.leaves(grads)
-            )
-        )
+        squares = [
+            jnp.sum(jnp.square(at_least_float32(g))) for g in jax.tree.leaves(grads)
+        ]
+        norm = jnp.sqrt(sum(squares))
         factor = 1 / ((norm + optimizers.CLIP_EPS) / max_norm)
         return jax.tree.map(lambda g: g * factor.astype(g.dtype), grads)
 
@@ -105,19 +114,18 @@ def _to_bound(plain):
 
 
 def _rounded_masters(plain, experiment: Experiment):
-    """Float64 stays as it is, so that the rounding counts as noise: it may fall to
-    either side."""
     compute = precision.POLICIES[experiment.precision].compute
+
+    def rounded(param):
+        # In float64 nothing is rounded: the distance of the two is then the noise unit,
+        # as wide as the rounding, which may fall to either side.
+        if param.dtype != jnp.float32:
+            return param
+        return param.astype(compute).astype(param.dtype)
 
     def update(*args):
         params, state = plain(*args)
-        rounded = jax.tree.map(
-            lambda p: (
-                p.astype(compute).astype(p.dtype) if p.dtype == jnp.float32 else p
-            ),
-            params,
-        )
-        return rounded, state
+        return jax.tree.map(rounded, params), state
 
     return update
 
@@ -125,6 +133,7 @@ def _rounded_masters(plain, experiment: Experiment):
 def _decay_without_rate(plain, experiment: Experiment):
     def update(params, state, grads, learning_rate):
         updated, state = plain(params, state, grads, learning_rate)
+        # The plain update has decayed by learning_rate * weight_decay.
         more = experiment.weight_decay * (1 - learning_rate)
 
         def shrink(path, updated, param):

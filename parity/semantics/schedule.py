@@ -1,5 +1,4 @@
-"""Switches on what follows from the flags alone: learning rates, loss scales, counters,
-batches, carried state."""
+"""Switches on the rules: learning rates, loss scales, counters, batches, state."""
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from jaxnn.experiment.patches import Patch
 from jaxnn.optimizers import OPTIMIZERS
 from parity import rules
 from parity.inputs import Inputs
-from parity.noise import ulp
+from parity.noise import FLOAT32, ulp
 from parity.quantities import GRADIENTS, RULES
 from parity.rules import Expectation
 from parity.semantics.switch import StepContext, Switch
@@ -22,13 +21,13 @@ STARTS_AT_ZERO = ("momentum", "nesterov", "ema_momentum", "adam", "adamw", "rmsp
 
 
 def always(experiment: Experiment) -> bool:
-    """Every experiment has it."""
+    """Returns True: every experiment has it."""
     del experiment
     return True
 
 
 def is_fp16(experiment: Experiment) -> bool:
-    """Whether a loss scale acts."""
+    """Returns True if a loss scale acts."""
     return experiment.precision == "fp16"
 
 
@@ -64,8 +63,7 @@ def _one_update_more(
 def _after_zero_gradients(
     experiment: Experiment, rows: list[Expectation]
 ) -> dict[str, np.ndarray]:
-    """First parameters and moments as an update of zero gradients leaves them: where
-    there is decay, it has acted."""
+    """Returns first parameters and moments after one update with zero gradients."""
     params = {
         row.tensor.removeprefix("params/"): row.expected
         for row in rows
@@ -88,18 +86,20 @@ def _after_zero_gradients(
 
 
 def _within_rounding(row: Expectation, moved: np.ndarray) -> np.ndarray:
-    """What was recorded, if it is the moved tensor within rounding."""
+    """Returns what was recorded if it is the moved tensor within rounding."""
     if row.recorded.shape != moved.shape or row.quantity != "params":
         return moved
-    far = np.abs(row.recorded.astype(np.float64) - moved) > ROUNDING * ulp(
-        moved, np.dtype(np.float32)
-    )
-    return moved if far.any() else row.recorded
+    distance = np.abs(row.recorded.astype(np.float64) - moved)
+    allowed = ROUNDING * ulp(moved, FLOAT32)
+    return moved if (distance > allowed).any() else row.recorded
 
 
 def _initial_copies(inputs: Inputs, context: StepContext) -> Inputs:
-    """The first forward pass: the half-precision parameters are not refreshed after the
-    update before training."""
+    """Starts the first forward pass from the parameters as they were given.
+
+    DeepSpeed does not refresh the half-precision copies after its update before
+    training.
+    """
     if context.number or not context.initial:
         return inputs
     copies = {
@@ -150,19 +150,17 @@ def _constant(experiment: Experiment) -> Experiment:
 
 
 def _other_warmup(experiment: Experiment) -> Experiment:
-    return experiment.replace(
-        warmup_type="linear" if experiment.warmup_type == "log" else "log"
-    )
+    other = "linear" if experiment.warmup_type == "log" else "log"
+    return experiment.replace(warmup_type=other)
 
 
 def _growing_early(plain):
-    """Clean steps counted from 1, so that the scale doubles on the window's last step
-    and not on the one after."""
+    """Doubles the scale on the window's last step, not on the one after."""
 
     def update_loss_scale(state, overflow, experiment):
-        after = plain(
-            state._replace(clean_steps=state.clean_steps + 1), overflow, experiment
-        )
+        # Clean steps counted from 1 to the plain function, from 0 to everyone else.
+        ahead = state._replace(clean_steps=state.clean_steps + 1)
+        after = plain(ahead, overflow, experiment)
         return after._replace(clean_steps=after.clean_steps - 1 + overflow)
 
     return update_loss_scale

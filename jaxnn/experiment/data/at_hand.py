@@ -1,4 +1,4 @@
-"""Whether the data set of an experiment is at hand, before a program is started on it."""
+"""Finds out whether the data set of an experiment is at hand, without training."""
 
 from collections.abc import Sequence
 

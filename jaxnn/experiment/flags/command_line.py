@@ -223,7 +223,7 @@ def _run(
 
 
 def _status_of(body: Callable[[], int | None], crash_status: int) -> int:
-    """Runs the body; returns the exit code after saying what went wrong, if anything."""
+    """Runs the body and says what went wrong, if anything; returns the exit code."""
     try:
         return body() or 0
     except UserError as error:
