@@ -127,7 +127,7 @@ class TestOrthogonal:
         "shape", [(6, 6), (40, 7), (7, 40), (3, 3, 4, 10), (2, 1, 3, 20)]
     )
     def test_columns_or_rows_are_orthonormal(self, stack, shape):
-        """Householder's QR is orthogonal within a few ulps of 1 times its longer side."""
+        """Householder's QR is orthogonal within a few ulps times its longer side."""
         matrix = stack("orthogonal", shape).reshape(-1, shape[-1])
         gram = (
             matrix.T @ matrix
