@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from jaxnn import models, train_step
+from jaxnn.experiment.catalogue import LANGUAGE
 from jaxnn.experiment.data import description
-from jaxnn.experiment.data.dataset import LANGUAGE, Signature
+from jaxnn.experiment.data.dataset import Signature
 from jaxnn.experiment.data.description import Description
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts, trace

@@ -8,7 +8,7 @@ RUN is the folder of a language model's run, e.g. runs/transformer_text-jax-...
 from absl import flags
 
 from jaxnn import decoding, finished_run, train
-from jaxnn.experiment.data.dataset import LANGUAGE
+from jaxnn.experiment.catalogue import LANGUAGE
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import command_line
 

@@ -21,8 +21,8 @@ from absl import flags
 from scipy.special import expit, softmax
 
 from jaxnn import finished_run, gathering, train
+from jaxnn.experiment.catalogue import BINARY, LANGUAGE, MULTICLASS
 from jaxnn.experiment.data import description
-from jaxnn.experiment.data.dataset import BINARY, LANGUAGE, MULTICLASS
 from jaxnn.experiment.data.description import Description
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts

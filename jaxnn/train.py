@@ -28,9 +28,10 @@ from jaxnn import (
 from jaxnn.checkpoint import Reported, Saved
 from jaxnn.devices import choose_devices
 from jaxnn.experiment import schedules
+from jaxnn.experiment.catalogue import LANGUAGE, MODELS
 from jaxnn.experiment.data import batches, evaluation
 from jaxnn.experiment.data.cache import cache_folder
-from jaxnn.experiment.data.dataset import LANGUAGE, Dataset, Signature
+from jaxnn.experiment.data.dataset import Dataset, Signature
 from jaxnn.experiment.data.load import load_dataset
 from jaxnn.experiment.data.samples import exceed_cache
 from jaxnn.experiment.errors import UserError
@@ -47,7 +48,6 @@ from jaxnn.train_step import Params, TrainState
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 SAMPLE_LENGTH = 400
 """Characters that a language model writes into sample.txt."""
-ONE_LAYER = ("linear", "perceptron", "logistic")
 SMALL_LOOPS = (
     "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000000"
 )
@@ -153,7 +153,8 @@ def configure(experiment: Experiment) -> None:
     """Sets what JAX holds process-wide: XLA's flags, float64, precision, caches."""
     flags = os.environ.get("XLA_FLAGS", "")
     # Before a device is touched: XLA reads its flags once.
-    if experiment.model in ONE_LAYER and "xla_backend_extra_options" not in flags:
+    is_linear = MODELS[experiment.model].family == "linear"
+    if is_linear and "xla_backend_extra_options" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {SMALL_LOOPS}".strip()
     jax.config.update("jax_enable_x64", experiment.precision == "fp64")
     # The default on GPUs and TPUs multiplies float32 matrices in fewer bits.

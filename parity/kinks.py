@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxnn.experiment.patches import Patch, put
 from jaxnn.models import rnn
-from jaxnn.models.recurrence import CELLS, Cell
+from jaxnn.models.recurrence import Cell
 
 ROUNDED_LEAVES = ("kernel", "input_kernel", "scale")
 """Parameters that a layer has whose output is a rounded sum: products and norms."""
@@ -87,7 +87,7 @@ def _with_moved_gates(recur: Callable, keys: Iterator[jax.Array]) -> Callable:
     ) -> jax.Array:
         # One sum of gates, so that both biases see the same moved gradient. A GRU's
         # candidate multiplies only the recurrent sum: there the two stay apart.
-        if cell is not CELLS["gru"]:
+        if cell.adds_inputs:
             from_input = from_input + bias[None, None]
             bias = jnp.zeros_like(bias)
         from_input = _with_moved_gradient(next(keys), from_input)

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxnn import loss_scaling, precision
 from jaxnn.experiment import schedules
+from jaxnn.experiment.catalogue import OPTIMIZERS
 from jaxnn.experiment.data import batches
 from jaxnn.experiment.files.trace import select
 from jaxnn.experiment.flags.config import Experiment
@@ -179,7 +180,8 @@ def _initial_state(
         recorded = params.get(name, absent)
         expected = rounded_start(experiment, wanted.get(name, absent))
         yield Expectation("params", f"params/{name}", recorded, expected)
-    start = experiment.adagrad_initial if experiment.optimizer == "adagrad" else 0
+    flag = OPTIMIZERS[experiment.optimizer].initial
+    start = getattr(experiment, flag) if flag else 0
     for name, array in select(step, "moments").items():
         expected = np.full_like(array, start)
         yield Expectation("params", f"moments/{name}", array, expected)

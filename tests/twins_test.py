@@ -29,10 +29,13 @@ import torch_ref.metrics
 import torch_ref.models
 import torch_ref.optimizers
 import torch_ref.train_step
+from jaxnn.experiment import catalogue
 from jaxnn.experiment.data.load import load_dataset
 from jaxnn.experiment.files.trace import flatten, unflatten
 from jaxnn.experiment.flags.config import Experiment
+from jaxnn.models import recurrence
 from torch_ref import params_io
+from torch_ref.models import rnn
 
 REGISTRIES = [
     "activations.ACTIVATIONS",
@@ -40,7 +43,7 @@ REGISTRIES = [
     "metrics.METRICS",
     "initializers.INITIALIZERS",
     "optimizers.OPTIMIZERS",
-    "models.MODELS",
+    "models.FAMILIES",
 ]
 EXPERIMENTS = {
     "linear": Experiment(num_samples=64),
@@ -92,12 +95,18 @@ class TestRegistries:
 
     @pytest.mark.parametrize("name", REGISTRIES)
     def test_flags_offer_them(self, name):
-        field = name.split(".")[0].removesuffix("s")
         ours, _ = both(name)
-        if field in ("activation", "initializer", "optimizer", "model"):
-            assert set(
-                Experiment.__dataclass_fields__[field].metadata["choices"]
-            ) == set(ours)
+        offered = {
+            "models.FAMILIES": {facts.family for facts in catalogue.MODELS.values()},
+            "metrics.METRICS": catalogue.TASKS,
+        }
+        registry = name.split(".")[1]
+        assert set(ours) == set(
+            offered[name] if name in offered else getattr(catalogue, registry)
+        )
+
+    def test_flags_offer_every_cell(self):
+        assert tuple(recurrence.CELLS) == catalogue.RECURRENT == tuple(rnn.CELLS)
 
     @pytest.mark.parametrize("module", ["activations", "losses", "metrics", "dropout"])
     def test_same_public_functions_in_the_same_order(self, module):

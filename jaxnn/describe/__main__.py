@@ -17,14 +17,15 @@ from rich.console import Console
 
 from jaxnn import train
 from jaxnn.describe import abstract_step, layer_table, report, step_memory
-from jaxnn.experiment.data.dataset import (
+from jaxnn.experiment.catalogue import (
     BINARY,
     LANGUAGE,
     MULTICLASS,
     REGRESSION,
-    Signature,
+    losses_for,
 )
-from jaxnn.experiment.data.load import LOSSES, load_dataset
+from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.data.load import load_dataset
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
@@ -125,7 +126,7 @@ def _check_loss(experiment: Experiment, num_outputs: int, num_tokens: int) -> No
         tasks = (BINARY, REGRESSION)
     else:
         tasks = (MULTICLASS, REGRESSION)
-    fitting = [loss for task in tasks for loss in LOSSES[task]]
+    fitting = [loss for task in tasks for loss in losses_for(task)]
     if experiment.loss not in fitting:
         raise UserError(
             f"--loss: {experiment.loss} does not fit --num_outputs={num_outputs}; "

@@ -9,13 +9,11 @@ import jax.numpy as jnp
 
 from jaxnn import losses, models, precision, train_step
 from jaxnn.dropout import mask_source
+from jaxnn.experiment.catalogue import BINARY, LOSSES, MULTICLASS
 from jaxnn.experiment.data.dataset import Signature
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.optimizers import OPTIMIZERS, Optimizer
 from jaxnn.train_step import Batch, TrainState
-
-INTEGER_TARGETS = ("cross_entropy", "multiclass_hinge")
-"""Losses whose targets are always integer classes."""
 
 
 class AbstractStep(NamedTuple):
@@ -76,10 +74,11 @@ def build(experiment: Experiment, signature: Signature) -> AbstractStep:
 def batch(experiment: Experiment, signature: Signature, rows: int) -> Batch:
     """Returns the shapes of a number of rows of the data."""
     steps = signature.input_shape[:1] if signature.per_step else ()
-    is_classes = experiment.loss in INTEGER_TARGETS or (
-        experiment.loss == "perceptron" and signature.num_outputs > 1
-    )
-    if is_classes:
+    tasks = LOSSES[experiment.loss]
+    # One output cannot tell classes apart: such a task is binary, if the loss has it.
+    is_binary = BINARY in tasks and signature.num_outputs == 1
+    has_classes = MULTICLASS in tasks and not is_binary
+    if has_classes:
         targets = jax.ShapeDtypeStruct((rows, *steps), jnp.int32)
     else:
         shape = (rows, *steps, signature.num_outputs)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 
 from jaxnn import activations
+from jaxnn.experiment.catalogue import MODELS
 from jaxnn.experiment.data.dataset import Signature
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.initializers import INITIALIZERS
@@ -23,7 +24,8 @@ def build(experiment: Experiment, signature: Signature) -> nn.Module:
       experiment: model flags.
       signature: shapes of the inputs and outputs of the data.
     """
-    return MODELS[experiment.model](experiment, signature)
+    make = FAMILIES[MODELS[experiment.model].family]
+    return make(experiment, signature)
 
 
 def _linear(experiment: Experiment, signature: Signature) -> nn.Module:
@@ -101,17 +103,12 @@ def _activation(experiment: Experiment) -> activations.Activation:
     return activations.build(experiment.activation, experiment.leaky_relu_alpha)
 
 
-# The perceptron and logistic regression are the linear network under another loss.
-MODELS: dict[str, Callable[[Experiment, Signature], nn.Module]] = {
+FAMILIES: dict[str, Callable[[Experiment, Signature], nn.Module]] = {
     "linear": _linear,
-    "perceptron": _linear,
-    "logistic": _linear,
     "mlp": _mlp,
     "cnn": _cnn,
     "resnet": _resnet,
-    "rnn": _recurrent,
-    "lstm": _recurrent,
-    "gru": _recurrent,
+    "recurrent": _recurrent,
     "transformer": _transformer,
-    "transformer_encoder": _transformer,
 }
+"""Family in the catalogue -> network of an experiment."""

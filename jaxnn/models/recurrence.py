@@ -31,12 +31,15 @@ class Cell(NamedTuple):
       forward: (from_input, from_hidden, state) -> (state, saved).
       backward: (saved, gradients of the state) -> gradients of (from_input,
         from_hidden, state), without what reaches h through from_hidden.
+      adds_inputs: True if every gate sees from_input + from_hidden alone, so that both
+        biases have the same gradient.
     """
 
     gates: int
     states: int
     forward: Callable[[Array, Array, State], tuple[State, tuple[Array, ...]]]
     backward: Callable[[tuple[Array, ...], State], tuple[Array, Array, State]]
+    adds_inputs: bool = True
 
 
 # In all three cells a gate's derivative is written by its output, which is what the
@@ -181,5 +184,5 @@ recur.defvjp(_forward, _backward)
 CELLS: dict[str, Cell] = {
     "rnn": Cell(1, 1, _rnn_forward, _rnn_backward),
     "lstm": Cell(4, 2, _lstm_forward, _lstm_backward),
-    "gru": Cell(3, 1, _gru_forward, _gru_backward),
+    "gru": Cell(3, 1, _gru_forward, _gru_backward, adds_inputs=False),
 }

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from jaxnn import precision
-from jaxnn.experiment.data.dataset import BINARY, MULTICLASS, Dataset
+from jaxnn.experiment.catalogue import BINARY, MULTICLASS
+from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.train_step import TrainState
 from parity.free.end import RunEnd

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from jaxnn.experiment.catalogue import RECURRENT
 from jaxnn.experiment.flags.config import Experiment
-from jaxnn.experiment.flags.consistency import RECURRENT
+from jaxnn.experiment.traits import is_adam
 from parity.semantics import SWITCHES
 from parity.semantics.switch import Switch
 
@@ -93,7 +94,7 @@ def _planted(switch: Switch, experiment: Experiment) -> Mutant:
 
 
 def _is_adam(precision: str) -> Callable[[Experiment], bool]:
-    return lambda e: e.precision == precision and e.optimizer in ("adam", "adamw")
+    return lambda e: e.precision == precision and is_adam(e)
 
 
 def _without_zero(experiment: Experiment) -> Experiment:

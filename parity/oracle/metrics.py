@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxnn.experiment.data.dataset import BINARY, LANGUAGE, MULTICLASS, REGRESSION
+from jaxnn.experiment.catalogue import BINARY, LANGUAGE, MULTICLASS, REGRESSION
 from parity.oracle import losses
 from parity.oracle.tensor import lift
 

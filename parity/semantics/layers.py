@@ -1,6 +1,5 @@
 """Switches on layers: how they compute, and how they read their parameters."""
 
-import itertools
 from collections.abc import Callable
 
 import jax
@@ -8,9 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import activations
+from jaxnn.experiment.catalogue import RECURRENT, TRANSFORMERS
 from jaxnn.experiment.flags.config import Experiment
-from jaxnn.experiment.flags.consistency import RECURRENT, TRANSFORMERS
 from jaxnn.experiment.patches import Patch
+from jaxnn.experiment.traits import (
+    activates,
+    flattens_channels,
+    has_gelu,
+    has_square_kernel,
+    is_model,
+    normalizes,
+)
 from jaxnn.models import (
     attention,
     convolution,
@@ -130,7 +137,7 @@ def _permuted(
             from_input, from_hidden, state = plain.backward(saved, grads)
             return permute_back(from_input), permute_back(from_hidden), state
 
-        return Cell(gates, plain.states, forward, backward)
+        return plain._replace(forward=forward, backward=backward)
 
     return make
 
@@ -174,36 +181,6 @@ def _visible_from(offset: int):
     return make
 
 
-# Hooks `applies`: experiment -> True if it has what a switch acts on.
-
-
-def _has_stride(experiment: Experiment) -> bool:
-    return experiment.model == "resnet"
-
-
-def _has_square_kernel(experiment: Experiment) -> bool:
-    if experiment.model in TRANSFORMERS:
-        return True
-    sizes = experiment.hidden_sizes
-    has_dense = experiment.model in ("mlp", "cnn")
-    return has_dense and any(a == b for a, b in itertools.pairwise(sizes))
-
-
-def _normalizes(kind: str):
-    models = {"batch": ("resnet",), "layer": TRANSFORMERS}[kind]
-    return lambda e: e.normalization == kind or e.model in models
-
-
-def _is(*models: str):
-    return lambda e: e.model in models
-
-
-def _uses_gelu(experiment: Experiment) -> bool:
-    if experiment.model in TRANSFORMERS:
-        return True
-    return experiment.activation == "gelu" and experiment.model in ("mlp", "cnn")
-
-
 # Hooks `experiment`: flags as the recording stack had them.
 
 
@@ -224,7 +201,7 @@ SWITCHES = [
         (GRADIENTS,),
         f"leaky_relu's slope is {OTHER_SLOPE}",
         "torch 0.01, tf.nn.leaky_relu 0.2",
-        lambda e: e.activation == "leaky_relu" and e.model in ("mlp", "cnn"),
+        activates("leaky_relu"),
         experiment=lambda e: e.replace(leaky_relu_alpha=OTHER_SLOPE),
     ),
     Switch(
@@ -232,7 +209,7 @@ SWITCHES = [
         (GRADIENTS,),
         "GELU is its tanh approximation",
         "MISMATCHES L7; jax.nn.gelu's default",
-        _uses_gelu,
+        has_gelu,
         experiment=_tanh_gelu,
         patches=(Patch(transformer, "gelu", lambda plain: activations.gelu_tanh),),
     ),
@@ -241,7 +218,7 @@ SWITCHES = [
         (GRADIENTS,),
         "running statistics keep a tenth instead of moving by a tenth",
         "MISMATCHES L1; flax 0.9 is torch 0.1",
-        _normalizes("batch"),
+        normalizes("batch"),
         patches=(Patch(normalization, "MOMENTUM", lambda plain: 1 - plain),),
     ),
     Switch(
@@ -249,7 +226,7 @@ SWITCHES = [
         (GRADIENTS,),
         "the running variance is the biased one",
         "MISMATCHES L1; flax.linen.BatchNorm",
-        _normalizes("batch"),
+        normalizes("batch"),
         patches=(
             Patch(normalization, "unbiased", lambda plain: lambda var, count: var),
         ),
@@ -259,7 +236,7 @@ SWITCHES = [
         (GRADIENTS,),
         "training normalizes by the running statistics",
         "module.eval() in training; flax use_running_average=True",
-        _normalizes("batch"),
+        normalizes("batch"),
         patches=tuple(
             Patch(module, "BatchNorm", _by_running_statistics)
             for module in (normalization, resnet)
@@ -270,7 +247,7 @@ SWITCHES = [
         (GRADIENTS,),
         f"batch normalization's eps is {KERAS_BATCH_NORM_EPSILON:g}",
         "Keras BatchNormalization 1e-3; torch and flax 1e-5",
-        _normalizes("batch"),
+        normalizes("batch"),
         patches=(
             Patch(normalization, "normalize", _with_epsilon(KERAS_BATCH_NORM_EPSILON)),
         ),
@@ -280,7 +257,7 @@ SWITCHES = [
         (GRADIENTS,),
         f"layer normalization's eps is {FLAX_LAYER_NORM_EPSILON:g}",
         "MISMATCHES L2; flax.linen.LayerNorm",
-        _normalizes("layer"),
+        normalizes("layer"),
         patches=(
             Patch(normalization, "normalize", _with_epsilon(FLAX_LAYER_NORM_EPSILON)),
         ),
@@ -290,7 +267,7 @@ SWITCHES = [
         (GRADIENTS,),
         "the gates are read in the order i, f, o, g",
         "MISMATCHES L3; torch i, f, g, o",
-        _is("lstm"),
+        is_model("lstm"),
         patches=(Patch(recurrence.CELLS, "lstm", _permuted((0, 1, 3, 2))),),
     ),
     Switch(
@@ -298,7 +275,7 @@ SWITCHES = [
         (GRADIENTS,),
         "the forget gate has a bias of 1 on top",
         "Jozefowicz et al. 2015; tf.keras unit_forget_bias",
-        _is("lstm"),
+        is_model("lstm"),
         patches=(
             Patch(recurrence.CELLS, "lstm", _permuted((0, 1, 2, 3), forget_bias=1.0)),
         ),
@@ -308,7 +285,7 @@ SWITCHES = [
         (GRADIENTS,),
         "h = z n + (1 - z) h: the update gate weighs the new state",
         "Cho et al. 2014 and Chung et al. 2014 differ in it",
-        _is("gru"),
+        is_model("gru"),
         patches=(
             Patch(recurrence.CELLS, "gru", _permuted((0, 1, 2), signs=(1, -1, 1))),
         ),
@@ -318,7 +295,7 @@ SWITCHES = [
         (GRADIENTS,),
         "a recurrent layer adds its input bias alone",
         "MISMATCHES L3; flax LSTMCell and GRUCell have one bias",
-        _is(*RECURRENT),
+        is_model(*RECURRENT),
         patches=(Patch(rnn, "recur", _without_recurrent_bias),),
     ),
     Switch(
@@ -326,7 +303,7 @@ SWITCHES = [
         (GRADIENTS,),
         "images are flattened channels first",
         "MISMATCHES L5; torch's NCHW",
-        lambda e: e.model == "cnn" and e.channels[-1] > 1,
+        flattens_channels,
         params=_channels_first,
     ),
     Switch(
@@ -334,7 +311,7 @@ SWITCHES = [
         (GRADIENTS,),
         "square Dense kernels are read transposed",
         "torch's [out, in] copied as flax's [in, out]",
-        _has_square_kernel,
+        has_square_kernel,
         params=_transposed,
     ),
     Switch(
@@ -342,7 +319,7 @@ SWITCHES = [
         (GRADIENTS,),
         "convolutions flip their kernel",
         "scipy.signal.convolve2d; torch and jax do not",
-        _is("cnn", "resnet"),
+        is_model("cnn", "resnet"),
         params=_flipped,
     ),
     Switch(
@@ -350,7 +327,7 @@ SWITCHES = [
         (GRADIENTS,),
         "stride-2 convolutions pad at the end alone",
         "MISMATCHES L5; flax padding='SAME'",
-        _has_stride,
+        is_model("resnet"),
         patches=(Patch(convolution, "conv", _padded_as_same),),
     ),
     Switch(
@@ -358,7 +335,7 @@ SWITCHES = [
         (GRADIENTS,),
         "pooling takes the mean where it takes the largest, or the reverse",
         "LeCun et al. 1998 average",
-        _is("cnn"),
+        is_model("cnn"),
         experiment=_other_pool,
     ),
     Switch(
@@ -366,7 +343,7 @@ SWITCHES = [
         (GRADIENTS,),
         "a position sees the next one",
         "tril(k=1)",
-        _is("transformer"),
+        is_model("transformer"),
         patches=(Patch(attention, "visible", _visible_from(1)),),
     ),
     Switch(
@@ -374,7 +351,7 @@ SWITCHES = [
         (GRADIENTS,),
         "every position sees all",
         "is_causal=False",
-        _is("transformer"),
+        is_model("transformer"),
         patches=(
             Patch(
                 attention,
@@ -388,7 +365,7 @@ SWITCHES = [
         (GRADIENTS,),
         "scores are not divided by the root of a head's width",
         "Vaswani et al. 2017, section 3.2.1",
-        _is(*TRANSFORMERS),
+        is_model(*TRANSFORMERS),
         patches=(Patch(attention, "score_scale", lambda plain: lambda features: 1.0),),
     ),
     Switch(
@@ -396,7 +373,7 @@ SWITCHES = [
         (GRADIENTS,),
         "token embeddings are multiplied by the root of the width",
         "Vaswani et al. 2017, section 3.4",
-        _is(*TRANSFORMERS),
+        is_model(*TRANSFORMERS),
         params=_multiplied("embedding", lambda e: e.width**0.5),
     ),
     Switch(
@@ -404,7 +381,7 @@ SWITCHES = [
         (GRADIENTS,),
         "no positions are added",
         "a table that is built and not used",
-        _is(*TRANSFORMERS),
+        is_model(*TRANSFORMERS),
         params=_multiplied("positions", lambda e: 0.0),
     ),
 ]

@@ -8,11 +8,17 @@ from jaxnn import losses, train_step
 from jaxnn.experiment.files import trace
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch
+from jaxnn.experiment.traits import (
+    accumulates,
+    always,
+    has_dropout,
+    is_cross_entropy,
+    is_fp16,
+)
 from jaxnn.models import cnn, mlp, rnn, transformer
 from parity.inputs import Inputs
 from parity.noise import Tensors
 from parity.quantities import GRADIENTS, UPDATE
-from parity.semantics.schedule import always, is_fp16
 from parity.semantics.switch import StepContext, Switch
 
 SMOOTHING = 0.1
@@ -121,19 +127,6 @@ def _keep_for_rate(experiment: Experiment) -> Experiment:
     return experiment.replace(dropout_rates=rates)
 
 
-def has_dropout(experiment: Experiment) -> bool:
-    """Returns True if a unit is ever dropped."""
-    return any(experiment.dropout_rates)
-
-
-def _accumulates(experiment: Experiment) -> bool:
-    return experiment.accumulation_steps > 1
-
-
-def _is_cross_entropy(experiment: Experiment) -> bool:
-    return experiment.loss in ("cross_entropy", "binary_cross_entropy")
-
-
 SWITCHES = [
     Switch(
         "loss_not_scaled",
@@ -188,7 +181,7 @@ SWITCHES = [
         (GRADIENTS,),
         "the microbatches' gradients are summed, each a mean of its own",
         "MISMATCHES D8; DeepSpeed divides the loss by gradient_accumulation_steps",
-        _accumulates,
+        accumulates,
         before=times(
             lambda context, rows: context.experiment.accumulation_steps,
             of_loss=False,
@@ -199,7 +192,7 @@ SWITCHES = [
         (GRADIENTS,),
         "only the last microbatch's gradient is applied",
         "zero_grad() between the microbatches of a step",
-        _accumulates,
+        accumulates,
         patches=(Patch(train_step, "accumulate", _only_last_microbatch),),
     ),
     Switch(
@@ -282,7 +275,7 @@ SWITCHES = [
         (GRADIENTS,),
         "softmax or sigmoid is applied before a loss that applies it again",
         "torch.nn.CrossEntropyLoss takes logits",
-        _is_cross_entropy,
+        is_cross_entropy,
         patches=(Patch(losses, "build", _squashed_first),),
     ),
     Switch(

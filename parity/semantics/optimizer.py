@@ -5,15 +5,16 @@ import jax.numpy as jnp
 import optax
 
 from jaxnn import optimizers, precision
+from jaxnn.experiment.catalogue import ADAM
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch
+from jaxnn.experiment.traits import clips, decays_decoupled, is_adam, is_fp16, is_half
 from jaxnn.optimizers import Optimizer
 from jaxnn.precision import at_least_float32
 from parity.inputs import Inputs
 from parity.quantities import UPDATE
 from parity.semantics.switch import StepContext, Switch
 
-ADAM = ("adam", "adamw")
 DECAYS = ("l1", "l2", "weight_decay")
 
 
@@ -160,7 +161,7 @@ SWITCHES = [
         (UPDATE,),
         "Adam's eps is 100 times larger",
         "1e-8 in torch and optax, 1e-7 in Keras, 1e-6 in many recipes",
-        lambda e: e.optimizer in ADAM,
+        is_adam,
         experiment=lambda e: e.replace(adam_eps=100 * e.adam_eps),
     ),
     Switch(
@@ -180,7 +181,7 @@ SWITCHES = [
         (UPDATE,),
         "Adam's moments are not corrected for their start at zero",
         "BertAdam; DeepSpeed FusedAdam(bias_correction=False)",
-        lambda e: e.optimizer in ADAM,
+        is_adam,
         patches=_on(ADAM, _adam_uncorrected),
     ),
     Switch(
@@ -188,7 +189,7 @@ SWITCHES = [
         (UPDATE,),
         "Adam's first update is corrected as its second",
         "MISMATCHES D2",
-        lambda e: e.optimizer in ADAM,
+        is_adam,
         before=_one_update_more,
     ),
     Switch(
@@ -196,7 +197,7 @@ SWITCHES = [
         (UPDATE,),
         "Adam's betas are double where FusedAdam's are float32, or the reverse",
         "DeepSpeed csrc/includes/cpu_adam.h",
-        lambda e: e.optimizer in ADAM,
+        is_adam,
         experiment=lambda e: e.replace(fused_adam=not e.fused_adam),
     ),
     Switch(
@@ -204,7 +205,7 @@ SWITCHES = [
         (UPDATE,),
         "Adam's second decay is 0.98",
         "Vaswani et al. 2017 0.98, torch 0.999",
-        lambda e: e.optimizer in ADAM and e.adam_b2 != 0.98,
+        lambda e: is_adam(e) and e.adam_b2 != 0.98,
         experiment=lambda e: e.replace(adam_b2=0.98),
     ),
     Switch(
@@ -220,7 +221,7 @@ SWITCHES = [
         (UPDATE,),
         "decay passes through Adam's moments",
         "MISMATCHES D6; Loshchilov & Hutter 2019",
-        lambda e: e.optimizer == "adamw" and e.weight_decay > 0,
+        decays_decoupled,
         experiment=lambda e: e.replace(
             optimizer="adam", l2=e.weight_decay, weight_decay=0.0
         ),
@@ -270,7 +271,7 @@ SWITCHES = [
         (UPDATE,),
         "decoupled decay is not multiplied by the learning rate",
         "Loshchilov & Hutter 2019, Algorithm 2; torch and optax multiply",
-        lambda e: e.optimizer == "adamw" and e.weight_decay > 0,
+        decays_decoupled,
         update=_decay_without_rate,
     ),
     Switch(
@@ -310,7 +311,7 @@ SWITCHES = [
         (UPDATE,),
         "gradients are not clipped",
         "ds_config gradient_clipping 0",
-        lambda e: e.clip_norm > 0,
+        clips,
         experiment=lambda e: e.replace(clip_norm=0.0),
     ),
     Switch(
@@ -318,7 +319,7 @@ SWITCHES = [
         (UPDATE,),
         "gradients are clipped to a norm of 1",
         "MISMATCHES D14; DeepSpeed's default since 0.19.3",
-        lambda e: not e.clip_norm,
+        lambda e: not clips(e),
         experiment=lambda e: e.replace(clip_norm=1.0),
     ),
     Switch(
@@ -326,7 +327,7 @@ SWITCHES = [
         (UPDATE,),
         "the clipping factor is max_norm / norm, without eps",
         "MISMATCHES D7; optax.clip_by_global_norm",
-        lambda e: e.clip_norm > 0,
+        clips,
         patches=(Patch(optimizers, "CLIP_EPS", lambda plain: 0.0),),
     ),
     Switch(
@@ -334,7 +335,7 @@ SWITCHES = [
         (UPDATE,),
         "the norm that is clipped by is of the scaled gradients",
         "clip_grad_norm_ before GradScaler.unscale_",
-        lambda e: e.clip_norm > 0 and e.precision == "fp16",
+        lambda e: clips(e) and is_fp16(e),
         experiment=_of_scaled_gradients,
     ),
     Switch(
@@ -342,7 +343,7 @@ SWITCHES = [
         (UPDATE,),
         "each tensor is clipped by its own norm",
         "optax.adaptive_grad_clip's scope; torch clip_grad_norm_ called per layer",
-        lambda e: e.clip_norm > 0,
+        clips,
         patches=(Patch(optimizers, "clip", _by_tensor),),
     ),
     Switch(
@@ -350,7 +351,7 @@ SWITCHES = [
         (UPDATE,),
         "each entry is clipped to the norm's bound",
         "torch clip_grad_value_, optax.clip",
-        lambda e: e.clip_norm > 0,
+        clips,
         patches=(Patch(optimizers, "clip", _by_value),),
     ),
     Switch(
@@ -358,7 +359,7 @@ SWITCHES = [
         (UPDATE,),
         "gradients below the bound are scaled up to it",
         "max_norm / norm without the minimum with 1",
-        lambda e: e.clip_norm > 0,
+        clips,
         patches=(Patch(optimizers, "clip", _to_bound),),
     ),
     Switch(
@@ -366,7 +367,7 @@ SWITCHES = [
         (UPDATE,),
         "updated parameters are kept in the compute format",
         "model.half() without fp32 masters",
-        lambda e: e.precision in ("fp16", "bf16"),
+        is_half,
         update=_rounded_masters,
     ),
 ]

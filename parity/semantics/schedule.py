@@ -7,6 +7,14 @@ from jaxnn.experiment.data import batches
 from jaxnn.experiment.files.trace import flatten
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch
+from jaxnn.experiment.traits import (
+    always,
+    has_moments_from_zero,
+    has_schedule,
+    is_fp16,
+    is_half,
+    scales_dynamically,
+)
 from jaxnn.optimizers import OPTIMIZERS
 from parity import rules
 from parity.inputs import Inputs
@@ -17,18 +25,6 @@ from parity.semantics.switch import StepContext, Switch
 
 ROUNDING = 4
 """Ulps within which two stacks' decay of a parameter counts as the same."""
-STARTS_AT_ZERO = ("momentum", "nesterov", "ema_momentum", "adam", "adamw", "rmsprop")
-
-
-def always(experiment: Experiment) -> bool:
-    """Returns True: every experiment has it."""
-    del experiment
-    return True
-
-
-def is_fp16(experiment: Experiment) -> bool:
-    """Returns True if a loss scale acts."""
-    return experiment.precision == "fp16"
 
 
 def _learning_rate_at(offset: int):
@@ -172,7 +168,7 @@ SWITCHES = [
         (RULES,),
         "the schedule is advanced before the update it belongs to",
         "MISMATCHES D16; torch.optim.lr_scheduler: step() before optimizer.step()",
-        lambda e: e.schedule != "constant",
+        has_schedule,
         expected=_learning_rate_at(1),
     ),
     Switch(
@@ -180,7 +176,7 @@ SWITCHES = [
         (RULES,),
         "the schedule is one update behind: its first rate is used twice",
         "MISMATCHES D16; DeepSpeed runtime/lr_schedules.py WarmupLR",
-        lambda e: e.schedule != "constant",
+        has_schedule,
         expected=_learning_rate_at(-1),
     ),
     Switch(
@@ -188,7 +184,7 @@ SWITCHES = [
         (RULES,),
         "a skipped step advances the schedule",
         "MISMATCHES D9",
-        lambda e: is_fp16(e) and e.schedule != "constant",
+        lambda e: is_fp16(e) and has_schedule(e),
         expected=_learning_rate_of_number,
     ),
     Switch(
@@ -196,7 +192,7 @@ SWITCHES = [
         (RULES,),
         "the learning rate stays at its peak",
         "a scheduler that is never stepped",
-        lambda e: e.schedule != "constant",
+        has_schedule,
         experiment=_constant,
     ),
     Switch(
@@ -230,7 +226,7 @@ SWITCHES = [
         (RULES,),
         "masters start as drawn, not as rounded to the compute format",
         "MISMATCHES D5",
-        lambda e: e.precision in ("fp16", "bf16"),
+        is_half,
         patches=(
             Patch(
                 rules, "rounded_start", lambda plain: lambda experiment, array: array
@@ -250,7 +246,7 @@ SWITCHES = [
         (RULES,),
         "the optimizer begins anew, its moments at zero",
         "an optimizer that is built again at an epoch or a restore",
-        lambda e: e.optimizer in STARTS_AT_ZERO,
+        has_moments_from_zero,
         expected=_moments_at_zero,
     ),
     Switch(
@@ -310,7 +306,7 @@ SWITCHES = [
         (RULES,),
         "the loss scale never moves",
         "ds_config fp16.loss_scale other than 0",
-        lambda e: is_fp16(e) and not e.static_loss_scale,
+        scales_dynamically,
         experiment=lambda e: e.replace(static_loss_scale=2.0**e.initial_scale_power),
     ),
 ]

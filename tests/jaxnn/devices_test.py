@@ -21,6 +21,7 @@ import pytest
 
 from jaxnn import epochs, models, parallel, train, train_step
 from jaxnn.devices import choose_devices
+from jaxnn.experiment.catalogue import MODELS
 from jaxnn.experiment.data import batches, evaluation, samples
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.errors import UserError
@@ -358,7 +359,7 @@ class TestNetworks:
     def test_any_number_of_devices_trains_to_the_same_parameters(self, tmp_path):
         found = in_process("networks", tmp_path / "distances.json")
         own_statistics = found.pop(OWN_STATISTICS)
-        assert set(found) == set(models.MODELS)
+        assert set(found) == set(MODELS)
         for name, by_count in found.items():
             assert set(by_count) == set(map(str, COUNTS))
             assert (

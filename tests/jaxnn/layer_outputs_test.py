@@ -10,6 +10,7 @@ import torch
 
 import torch_ref.dropout
 from jaxnn import dropout, layer_outputs, models, recording, train_step
+from jaxnn.experiment.catalogue import MODELS
 from jaxnn.experiment.data.dataset import Signature
 from jaxnn.experiment.files.trace import flatten
 from jaxnn.experiment.flags.config import Experiment
@@ -87,7 +88,7 @@ def build(name):
 class TestCapture:
     def test_every_network_is_here(self):
         assert {flags["model"] for flags, _ in NETWORKS.values()} | {"resnet"} == set(
-            models.MODELS
+            MODELS
         )
 
     @every_network

@@ -30,8 +30,8 @@ from parity.compare import ContinuedReader
 from parity.judging.measure import THRESHOLD
 from parity.judging.recording import judge_recording
 from parity.judging.replays import Replays
-from parity.noise import Noise, norm
-from parity.replay import FLOAT64, Replay
+from parity.noise import FLOAT64, Noise, norm
+from parity.replay import Replay
 from torch_ref import convert as torch_convert
 from torch_ref import deepspeed_files, planted
 from torch_ref import models as torch_models

@@ -3,16 +3,21 @@
 The plants come first, then what experiments they need, then the table.
 """
 
-import itertools
 from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from jaxnn.experiment.flags.config import Experiment
-from jaxnn.experiment.flags.consistency import RECURRENT, TRANSFORMERS
+from jaxnn.experiment.catalogue import RECURRENT, TRANSFORMERS
 from jaxnn.experiment.patches import Patch
+from jaxnn.experiment.traits import (
+    flattens_channels,
+    has_gelu,
+    has_square_kernel,
+    is_model,
+    normalizes,
+)
 from torch_ref.activations import gelu_tanh
 from torch_ref.faults.fault import STEP, Fault, Scene
 from torch_ref.faults.recurrence import (
@@ -165,28 +170,6 @@ def _positions_missing(scene: Scene) -> tuple[Patch, ...]:
     return (Patch(transformer.Transformer, "embed", make),)
 
 
-def _normalizes(kind: str):
-    models = {"batch": ("resnet",), "layer": TRANSFORMERS}[kind]
-    return lambda e: e.normalization == kind or e.model in models
-
-
-def _is(*models: str):
-    return lambda e: e.model in models
-
-
-def _uses_gelu(experiment: Experiment) -> bool:
-    if experiment.model in TRANSFORMERS:
-        return True
-    return experiment.activation == "gelu" and experiment.model in ("mlp", "cnn")
-
-
-def _has_square_kernel(experiment: Experiment) -> bool:
-    if experiment.model in TRANSFORMERS:
-        return True
-    pairs = itertools.pairwise(experiment.hidden_sizes)
-    return experiment.model in ("mlp", "cnn") and any(a == b for a, b in pairs)
-
-
 _BATCH = "--normalization=batch or --model=resnet"
 _LAYER = "--normalization=layer or a transformer"
 _ANY_TRANSFORMER = "--model=transformer or transformer_encoder"
@@ -194,56 +177,60 @@ _ANY_TRANSFORMER = "--model=transformer or transformer_encoder"
 FAULTS = [
     # Activation and normalization.
     Fault(
-        "gelu_tanh", STEP, "--activation=gelu or a transformer", _uses_gelu, _gelu_tanh
+        "gelu_tanh", STEP, "--activation=gelu or a transformer", has_gelu, _gelu_tanh
     ),
     Fault(
         "batch_norm_momentum_flipped",
         STEP,
         _BATCH,
-        _normalizes("batch"),
+        normalizes("batch"),
         _normalization("MOMENTUM", lambda plain: 1 - plain),
     ),
     Fault(
         "batch_norm_biased_variance",
         STEP,
         _BATCH,
-        _normalizes("batch"),
+        normalizes("batch"),
         _normalization("unbiased", lambda plain: lambda var, count: var),
     ),
     Fault(
         "batch_norm_by_running",
         STEP,
         _BATCH,
-        _normalizes("batch"),
+        normalizes("batch"),
         _batch_norm_by_running,
     ),
     Fault(
         "batch_norm_epsilon",
         STEP,
         _BATCH,
-        _normalizes("batch"),
+        normalizes("batch"),
         _normalization("EPSILON", lambda plain: KERAS_BATCH_NORM_EPSILON),
     ),
-    Fault(
-        "layer_norm_epsilon", STEP, _LAYER, _normalizes("layer"), _layer_norm_epsilon
-    ),
+    Fault("layer_norm_epsilon", STEP, _LAYER, normalizes("layer"), _layer_norm_epsilon),
     # Recurrence.
-    Fault("lstm_gate_order", STEP, "--model=lstm", _is("lstm"), recurrent(reordered)),
     Fault(
-        "lstm_forget_bias", STEP, "--model=lstm", _is("lstm"), recurrent(remembering)
+        "lstm_gate_order", STEP, "--model=lstm", is_model("lstm"), recurrent(reordered)
+    ),
+    Fault(
+        "lstm_forget_bias",
+        STEP,
+        "--model=lstm",
+        is_model("lstm"),
+        recurrent(remembering),
     ),
     Fault(
         "gru_update_gate_flipped",
         STEP,
         "--model=gru",
-        _is("gru"),
+        is_model("gru"),
         recurrent(flipped_update),
     ),
     Fault(
         "one_recurrent_bias",
         STEP,
         "--model=rnn, lstm or gru",
-        _is(*RECURRENT),
+        is_model(*RECURRENT),
         recurrent(without_second_bias),
     ),
     # Kernels and their layout.
@@ -251,60 +238,64 @@ FAULTS = [
         "flatten_order",
         STEP,
         "--model=cnn whose last convolution has several channels",
-        lambda e: e.model == "cnn" and e.channels[-1] > 1,
+        flattens_channels,
         _flatten_order,
     ),
     Fault(
         "kernel_transposed",
         STEP,
         "two equal --hidden_sizes in a row or a transformer",
-        _has_square_kernel,
+        has_square_kernel,
         _kernel_transposed,
     ),
     Fault(
         "kernel_flipped",
         STEP,
         "--model=cnn or resnet",
-        _is("cnn", "resnet"),
+        is_model("cnn", "resnet"),
         _kernel_flipped,
     ),
     Fault(
-        "padding_asymmetric", STEP, "--model=resnet", _is("resnet"), _padding_asymmetric
+        "padding_asymmetric",
+        STEP,
+        "--model=resnet",
+        is_model("resnet"),
+        _padding_asymmetric,
     ),
     # Attention and embedding.
     Fault(
         "causal_mask_off_by_one",
         STEP,
         "--model=transformer",
-        _is("transformer"),
+        is_model("transformer"),
         _visible(lambda seen: seen.tril(diagonal=1)),
     ),
     Fault(
         "causal_mask_missing",
         STEP,
         "--model=transformer",
-        _is("transformer"),
+        is_model("transformer"),
         _visible(lambda seen: seen),
     ),
     Fault(
         "attention_unscaled",
         STEP,
         _ANY_TRANSFORMER,
-        _is(*TRANSFORMERS),
+        is_model(*TRANSFORMERS),
         _attention_unscaled,
     ),
     Fault(
         "embedding_scaled",
         STEP,
         _ANY_TRANSFORMER,
-        _is(*TRANSFORMERS),
+        is_model(*TRANSFORMERS),
         _embedding_scaled,
     ),
     Fault(
         "positions_missing",
         STEP,
         _ANY_TRANSFORMER,
-        _is(*TRANSFORMERS),
+        is_model(*TRANSFORMERS),
         _positions_missing,
     ),
 ]

@@ -9,13 +9,19 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
+from jaxnn.experiment.catalogue import RECURRENT
 from jaxnn.experiment.flags.config import Experiment
-from jaxnn.experiment.flags.consistency import RECURRENT
 from jaxnn.experiment.patches import Patch
+from jaxnn.experiment.traits import (
+    accumulates,
+    always,
+    has_dropout,
+    is_cross_entropy,
+    is_fp16,
+)
 from torch_ref import engine as engines
 from torch_ref import engine_readers, losses, train_step
 from torch_ref.faults.fault import STEP, Fault, Scene
-from torch_ref.faults.schedule import always, is_fp16
 from torch_ref.models import cnn, mlp, rnn, transformer
 
 
@@ -192,14 +198,6 @@ def _in_bf16(scene: Scene) -> tuple[Patch, ...]:
     return tuple(Patch(functional, name, make) for name in ("linear", "conv2d"))
 
 
-def _has_dropout(experiment: Experiment) -> bool:
-    return any(experiment.dropout_rates)
-
-
-def _accumulates(experiment: Experiment) -> bool:
-    return experiment.accumulation_steps > 1
-
-
 def world_size() -> int:
     """Returns the number of ranks of the launcher; 1 without one."""
     # Asked before the process group exists.
@@ -235,14 +233,14 @@ FAULTS = [
         "accumulation_not_averaged",
         STEP,
         "--accumulation_steps",
-        _accumulates,
+        accumulates,
         _gradients_times(lambda experiment, is_last: experiment.accumulation_steps),
     ),
     Fault(
         "last_part_only",
         STEP,
         "--accumulation_steps",
-        _accumulates,
+        accumulates,
         _gradients_times(lambda experiment, is_last: float(is_last)),
     ),
     Fault(
@@ -267,14 +265,14 @@ FAULTS = [
         "dropout_not_divided",
         STEP,
         "--dropout_rates",
-        _has_dropout,
+        has_dropout,
         _dropout_not_divided,
     ),
     Fault(
         "dropout_mask_reused",
         STEP,
         "--dropout_rates",
-        _has_dropout,
+        has_dropout,
         _dropout_mask_reused,
     ),
     Fault(
@@ -288,7 +286,7 @@ FAULTS = [
         "probabilities_as_logits",
         STEP,
         "--loss=cross_entropy or binary_cross_entropy",
-        lambda e: e.loss in ("cross_entropy", "binary_cross_entropy"),
+        is_cross_entropy,
         _probabilities_as_logits,
     ),
 ]

@@ -5,16 +5,15 @@ from typing import Any
 
 import torch
 
+from jaxnn.experiment.catalogue import ADAM
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch
+from jaxnn.experiment.traits import clips, decays_decoupled, is_adam, is_fp16, is_half
 from torch_ref import engine_readers
 from torch_ref.faults.fault import STEP, Fault, Scene
 from torch_ref.faults.objective import world_size
-from torch_ref.faults.schedule import is_fp16, is_half
 from torch_ref.optimizers import adam_settings
 from torch_ref.precision import DTYPES
-
-ADAM = ("adam", "adamw")
 
 CLIP_EPS = 1e-6
 """DeepSpeed's constant beside the norm that clipping divides by."""
@@ -74,7 +73,7 @@ def _along(direction: Direction):
 def _eps_inside(
     experiment: Experiment, grad: torch.Tensor, state: dict[str, Any]
 ) -> torch.Tensor:
-    if experiment.optimizer in ADAM:
+    if is_adam(experiment):
         first, second = _corrected(experiment, state, int(state["step"]))
         *_, eps = adam_settings(experiment)
         return first / torch.sqrt(second + eps)
@@ -119,10 +118,6 @@ def _decay_without_rate(scene, group, param, start) -> torch.Tensor:
 def _rounded(scene, group, param, start) -> torch.Tensor:
     del group, start
     return param.to(DTYPES[scene.experiment.precision]).float()
-
-
-def _clips(experiment: Experiment) -> bool:
-    return experiment.clip_norm > 0
 
 
 def _clipping(clip: Callable[[torch.Tensor, torch.Tensor, float, float], torch.Tensor]):
@@ -187,21 +182,21 @@ FAULTS = [
         "bias_correction_missing",
         STEP,
         "--optimizer=adam or adamw",
-        lambda e: e.optimizer in ADAM,
+        is_adam,
         _along(_uncorrected),
     ),
     Fault(
         "bias_correction_late",
         STEP,
         "--optimizer=adam or adamw",
-        lambda e: e.optimizer in ADAM,
+        is_adam,
         _along(_corrected_late),
     ),
     Fault(
         "decay_not_times_rate",
         STEP,
         "--optimizer=adamw and --weight_decay",
-        lambda e: e.optimizer == "adamw" and e.weight_decay > 0,
+        decays_decoupled,
         _after_step(_decay_without_rate),
     ),
     # Clipping.
@@ -209,7 +204,7 @@ FAULTS = [
         "clip_without_eps",
         STEP,
         "--clip_norm",
-        _clips,
+        clips,
         _clipping(
             lambda grad, norm, largest, scale: grad / torch.clamp(norm / largest, min=1)
         ),
@@ -218,7 +213,7 @@ FAULTS = [
         "clip_before_unscale",
         STEP,
         "--precision=fp16 and --clip_norm",
-        lambda e: is_fp16(e) and _clips(e),
+        lambda e: is_fp16(e) and clips(e),
         _clipping(
             lambda grad, norm, largest, scale: _clipped(grad, norm * scale, largest)
         ),
@@ -227,7 +222,7 @@ FAULTS = [
         "clip_by_tensor",
         STEP,
         "--clip_norm and a single rank",
-        lambda e: _clips(e) and world_size() == 1,
+        lambda e: clips(e) and world_size() == 1,
         _clipping(
             lambda grad, norm, largest, scale: _clipped(
                 grad, torch.linalg.vector_norm(grad), largest
@@ -238,14 +233,14 @@ FAULTS = [
         "clip_by_value",
         STEP,
         "--clip_norm",
-        _clips,
+        clips,
         _clipping(lambda grad, norm, largest, scale: grad.clamp(-largest, largest)),
     ),
     Fault(
         "clip_normalizes",
         STEP,
         "--clip_norm",
-        _clips,
+        clips,
         _clipping(
             lambda grad, norm, largest, scale: grad / ((norm + CLIP_EPS) / largest)
         ),

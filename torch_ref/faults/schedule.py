@@ -7,37 +7,22 @@ from collections.abc import Callable
 
 import numpy as np
 
+from jaxnn.experiment.catalogue import OPTIMIZERS
 from jaxnn.experiment.data import batches
-from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch
+from jaxnn.experiment.traits import (
+    always,
+    has_moments_from_zero,
+    has_schedule,
+    is_fp16,
+    is_half,
+    scales_dynamically,
+)
 from torch_ref import engine as engines
 from torch_ref import engine_readers
 from torch_ref import train_step as train_steps
 from torch_ref.faults.fault import EVENT, START, STEP, Fault, Scene
 from torch_ref.optimizers import MOMENT_KEYS
-
-STARTS_AT_ZERO = ("momentum", "nesterov", "ema_momentum", "adam", "adamw", "rmsprop")
-"""Optimizers whose moments start at zero; adagrad's start at `--adagrad_initial`."""
-
-
-def always(experiment: Experiment) -> bool:
-    """Returns True: every experiment has what the fault needs."""
-    del experiment
-    return True
-
-
-def is_fp16(experiment: Experiment) -> bool:
-    """Returns True if there is a loss scale."""
-    return experiment.precision == "fp16"
-
-
-def is_half(experiment: Experiment) -> bool:
-    """Returns True if the compute dtype is narrower than the masters'."""
-    return experiment.precision in ("fp16", "bf16")
-
-
-def _has_schedule(experiment: Experiment) -> bool:
-    return experiment.schedule != "constant"
 
 
 def _with_rate(place: Callable[[Scene], int]):
@@ -163,27 +148,31 @@ def _scale_grows_early(scene: Scene) -> tuple[Patch, ...]:
     )
 
 
+_FROM_ZERO = [
+    name for name, facts in OPTIMIZERS.items() if facts.moments and not facts.initial
+]
+
 FAULTS = [
     # Learning rates and counters.
     Fault(
         "learning_rate_early",
         STEP,
         "a --schedule",
-        _has_schedule,
+        has_schedule,
         _with_rate(lambda scene: engine_readers.updates(scene.engine) + 1),
     ),
     Fault(
         "learning_rate_late",
         STEP,
         "a --schedule",
-        _has_schedule,
+        has_schedule,
         _with_rate(lambda scene: engine_readers.updates(scene.engine) - 1),
     ),
     Fault(
         "schedule_counts_skipped",
         STEP,
         "--precision=fp16 and a --schedule",
-        lambda e: is_fp16(e) and _has_schedule(e),
+        lambda e: is_fp16(e) and has_schedule(e),
         _with_rate(lambda scene: scene.step),
     ),
     Fault(
@@ -205,8 +194,8 @@ FAULTS = [
     Fault(
         "moments_reset",
         EVENT,
-        f"--optimizer={', '.join(STARTS_AT_ZERO)}",
-        lambda e: e.optimizer in STARTS_AT_ZERO,
+        f"--optimizer={', '.join(_FROM_ZERO)}",
+        has_moments_from_zero,
         _moments_reset,
     ),
     # Order of the samples.
@@ -229,7 +218,7 @@ FAULTS = [
         "scale_grows_early",
         STEP,
         "--precision=fp16 and a dynamic loss scale",
-        lambda e: is_fp16(e) and not e.static_loss_scale,
+        scales_dynamically,
         _scale_grows_early,
     ),
 ]

@@ -6,24 +6,21 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxnn.experiment.catalogue import (
+    BINARY,
+    IMAGE,
+    LANGUAGE,
+    REGRESSION,
+    SEQUENCE,
+    TABLE,
+    TOKENS,
+)
 from jaxnn.experiment.data.description import Description
 from jaxnn.experiment.data.lazy_rows import Rows, apply, pick
 from jaxnn.experiment.data.preprocessing import HostScaling, Scaling
 from jaxnn.experiment.data.splits import SplitIndices
 
-# Tasks.
-REGRESSION = "regression"
-BINARY = "binary"
-MULTICLASS = "multiclass"
-LANGUAGE = "language"
-
 SPLITS = ("train", "validation", "test")
-
-# Kinds of an example.
-TABLE = "table"
-SEQUENCE = "sequence"
-IMAGE = "image"
-TOKENS = "tokens"
 
 
 class Signature(NamedTuple):

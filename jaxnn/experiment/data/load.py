@@ -4,18 +4,18 @@ import dataclasses
 
 import numpy as np
 
-from jaxnn.experiment.data import preprocessing
-from jaxnn.experiment.data.dataset import (
+from jaxnn.experiment.catalogue import (
     BINARY,
     IMAGE,
-    LANGUAGE,
+    MODELS,
     MULTICLASS,
-    REGRESSION,
     SEQUENCE,
     TABLE,
     TOKENS,
-    Dataset,
+    losses_for,
 )
+from jaxnn.experiment.data import preprocessing
+from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.description import Column, Description
 from jaxnn.experiment.data.sources.csv_file import csv
 from jaxnn.experiment.data.sources.generated import approximation, gates, linear
@@ -33,26 +33,6 @@ from jaxnn.experiment.data.sources.sklearn_tables import (
 from jaxnn.experiment.data.sources.text import text
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
-
-# Task -> losses that suit it.
-LOSSES = {
-    REGRESSION: ("mse",),
-    BINARY: ("binary_cross_entropy", "hinge", "perceptron", "mse"),
-    MULTICLASS: ("cross_entropy", "multiclass_hinge", "perceptron"),
-    LANGUAGE: ("cross_entropy",),
-}
-
-# Model -> kinds of example that it takes. Other models take rows of a table and flatten
-# sequences and images.
-NEEDS = {
-    "cnn": (IMAGE,),
-    "resnet": (IMAGE,),
-    "rnn": (SEQUENCE, TOKENS),
-    "lstm": (SEQUENCE, TOKENS),
-    "gru": (SEQUENCE, TOKENS),
-    "transformer": (TOKENS,),
-    "transformer_encoder": (SEQUENCE, IMAGE),
-}
 
 # Kind of example -> its name in messages, with the data sets that have it.
 KINDS = {
@@ -114,15 +94,16 @@ def _with_positive_class(experiment: Experiment, data: Dataset) -> Dataset:
 
 
 def _check_loss(experiment: Experiment, data: Dataset) -> None:
-    if experiment.loss not in LOSSES[data.task]:
+    losses = losses_for(data.task)
+    if experiment.loss not in losses:
         raise UserError(
             f"--loss: {experiment.loss} does not fit --dataset={experiment.dataset} "
-            f"({data.task}); use {' or '.join(LOSSES[data.task])}"
+            f"({data.task}); use {' or '.join(losses)}"
         )
 
 
 def _check_model(experiment: Experiment, data: Dataset) -> None:
-    needs = NEEDS.get(experiment.model, (TABLE, SEQUENCE, IMAGE))
+    needs = MODELS[experiment.model].examples
     if data.kind not in needs:
         raise UserError(
             f"--model: {experiment.model} needs "

@@ -7,6 +7,7 @@ passes it down; nothing else reads flags.
 
 import dataclasses
 
+from jaxnn.experiment import catalogue
 from jaxnn.experiment.flags.options import option
 
 PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
@@ -122,19 +123,7 @@ class Experiment:
     model: str = option(
         "linear",
         "Network to train.",
-        choices=(
-            "linear",
-            "perceptron",
-            "logistic",
-            "mlp",
-            "cnn",
-            "resnet",
-            "rnn",
-            "lstm",
-            "gru",
-            "transformer",
-            "transformer_encoder",
-        ),
+        choices=tuple(catalogue.MODELS),
     )
     hidden_sizes: tuple[int, ...] = option(
         (),
@@ -145,17 +134,7 @@ class Experiment:
     activation: str = option(
         "relu",
         "Activation of the hidden layers.",
-        choices=(
-            "linear",
-            "step",
-            "relu",
-            "leaky_relu",
-            "sigmoid",
-            "tanh",
-            "softmax",
-            "gelu",
-            "gelu_tanh",
-        ),
+        choices=catalogue.ACTIVATIONS,
     )
     leaky_relu_alpha: float = option(
         0.01, "Slope of leaky_relu for negative inputs.", minimum=0
@@ -210,32 +189,14 @@ class Experiment:
     initializer: str = option(
         "lecun_normal",
         "Initializer of the kernels; biases start at zero except with torch_default.",
-        choices=(
-            "zeros",
-            "normal",
-            "lecun_normal",
-            "lecun_uniform",
-            "glorot_normal",
-            "glorot_uniform",
-            "he_normal",
-            "he_uniform",
-            "orthogonal",
-            "torch_default",
-        ),
+        choices=catalogue.INITIALIZERS,
     )
 
     # Objective.
     loss: str = option(
         "mse",
         "Loss, averaged over the batch; cross-entropies take logits.",
-        choices=(
-            "mse",
-            "binary_cross_entropy",
-            "cross_entropy",
-            "hinge",
-            "multiclass_hinge",
-            "perceptron",
-        ),
+        choices=tuple(catalogue.LOSSES),
     )
     label_smoothing: float = option(
         0.0,
@@ -287,16 +248,7 @@ class Experiment:
     optimizer: str = option(
         "adam",
         "Optimizer.",
-        choices=(
-            "sgd",
-            "momentum",
-            "nesterov",
-            "ema_momentum",
-            "adam",
-            "adamw",
-            "rmsprop",
-            "adagrad",
-        ),
+        choices=tuple(catalogue.OPTIMIZERS),
     )
     learning_rate: float = option(1e-3, "Peak step size, per optimizer step.", above=0)
     momentum: float = option(

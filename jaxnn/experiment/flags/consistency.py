@@ -1,15 +1,9 @@
 """Checks that flags agree with each other; one clear line on the first that do not."""
 
+from jaxnn.experiment.catalogue import MODELS, NONE, REQUIRED, TRANSFORMERS
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import options
 from jaxnn.experiment.flags.config import Experiment
-
-RECURRENT = ("rnn", "lstm", "gru")
-TRANSFORMERS = ("transformer", "transformer_encoder")
-
-# Models that need --hidden_sizes, and models that may have them.
-HIDDEN = ("mlp", *RECURRENT)
-MAY_HIDE = (*HIDDEN, "cnn")
 
 RESNET_DEPTHS = (18, 20, 32, 50)
 
@@ -32,8 +26,9 @@ def check(experiment: Experiment) -> None:
 
 def _network(experiment: Experiment) -> None:
     model = experiment.model
+    facts = MODELS[model]
     layers = len(experiment.hidden_sizes)
-    if model not in MAY_HIDE and layers:
+    if facts.hidden == NONE and layers:
         if model in TRANSFORMERS:
             hint = "use --width and --num_layers"
         else:
@@ -42,7 +37,7 @@ def _network(experiment: Experiment) -> None:
             f"--hidden_sizes: --model={model} has no hidden layers, got {layers}; "
             f"{hint}"
         )
-    if model in HIDDEN and not layers:
+    if facts.hidden == REQUIRED and not layers:
         raise UserError(
             f"--hidden_sizes: --model={model} needs at least one hidden layer, e.g. "
             "--hidden_sizes=64,32"
@@ -66,9 +61,10 @@ def _network(experiment: Experiment) -> None:
             f"--width: {experiment.width} is not divisible by "
             f"--num_heads={experiment.num_heads}"
         )
-    if experiment.normalization != "none" and model not in ("mlp", "cnn"):
+    if experiment.normalization != "none" and not facts.activated:
+        users = " and ".join(name for name in MODELS if MODELS[name].activated)
         raise UserError(
-            f"--normalization: is for --model=mlp and cnn; leave it out for {model}"
+            f"--normalization: is for --model={users}; leave it out for {model}"
         )
 
 

@@ -6,13 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxnn.experiment.data.dataset import (
-    BINARY,
-    LANGUAGE,
-    MULTICLASS,
-    REGRESSION,
-    Dataset,
-)
+from jaxnn.experiment.catalogue import BINARY, LANGUAGE, MULTICLASS, REGRESSION
+from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import baselines, scores
 

@@ -175,7 +175,7 @@ def _gru(a: list[Tensor], c: list[Tensor], state: State) -> State:
     return ((1.0 - z) * n + z * state[0],)
 
 
-# To add a cell: one step above, one row here and one in `parity.oracle.models.MODELS`.
+# To add a cell: one step above and one row here.
 CELLS: dict[str, Cell] = {
     "rnn": Cell(gates=1, states=1, step=_rnn),
     "lstm": Cell(gates=4, states=2, step=_lstm),

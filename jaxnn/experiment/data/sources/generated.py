@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from jaxnn.experiment.catalogue import BINARY, REGRESSION
 from jaxnn.experiment.data import splits
-from jaxnn.experiment.data.dataset import BINARY, REGRESSION, Dataset
+from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 

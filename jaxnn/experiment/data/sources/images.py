@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from jaxnn.experiment.catalogue import MULTICLASS
 from jaxnn.experiment.data import splits
 from jaxnn.experiment.data.cache import cached
-from jaxnn.experiment.data.dataset import MULTICLASS, Dataset
+from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.sources import byte_files, openml
 from jaxnn.experiment.errors import MissingData, UserError
 from jaxnn.experiment.flags.config import Experiment

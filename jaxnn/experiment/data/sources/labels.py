@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn.experiment.data.dataset import BINARY, MULTICLASS, REGRESSION
+from jaxnn.experiment.catalogue import BINARY, MULTICLASS, REGRESSION
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 

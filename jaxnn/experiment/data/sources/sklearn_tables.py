@@ -7,9 +7,10 @@ import importlib.metadata
 
 import numpy as np
 
+from jaxnn.experiment.catalogue import BINARY, MULTICLASS, REGRESSION
 from jaxnn.experiment.data import splits
 from jaxnn.experiment.data.cache import cached
-from jaxnn.experiment.data.dataset import BINARY, MULTICLASS, REGRESSION, Dataset
+from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.sources import features, labels
 from jaxnn.experiment.flags.config import Experiment
 

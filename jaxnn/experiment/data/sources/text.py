@@ -4,8 +4,9 @@ import pathlib
 
 import numpy as np
 
+from jaxnn.experiment.catalogue import LANGUAGE
 from jaxnn.experiment.data import splits
-from jaxnn.experiment.data.dataset import LANGUAGE, Dataset
+from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.description import Description
 from jaxnn.experiment.data.read_file import read_text
 from jaxnn.experiment.errors import UserError

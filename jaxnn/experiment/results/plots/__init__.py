@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxnn.experiment.data.dataset import BINARY, MULTICLASS, REGRESSION, Dataset
+from jaxnn.experiment.catalogue import BINARY, MULTICLASS, REGRESSION
+from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import report

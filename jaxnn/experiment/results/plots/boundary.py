@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from jaxnn.experiment.data.dataset import BINARY, MULTICLASS, TABLE, Dataset
+from jaxnn.experiment.catalogue import BINARY, MULTICLASS, TABLE
+from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.results import report
 from jaxnn.experiment.results.plots import canvas
 

@@ -148,7 +148,8 @@ class TestBadInput:
         )
         assert done.returncode == 2
         assert re.fullmatch(
-            rf"error: cannot write {tmp_path}/plots/\w+\.png: File too large; make room\n",
+            rf"error: cannot write {tmp_path}/plots/\w+\.png: "
+            r"File too large; make room\n",
             done.stderr,
         )
         assert sorted(path.name for path in tmp_path.rglob("*")) == [

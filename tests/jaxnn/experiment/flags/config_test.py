@@ -7,6 +7,7 @@ from absl import flags
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxnn.experiment import catalogue
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import command_line, consistency, options, parsing
 from jaxnn.experiment.flags.config import Experiment
@@ -68,7 +69,8 @@ def experiments(draw):
         for name, field in FIELDS.items()
         if name not in RUN_ONLY and not isinstance(field.default, tuple)
     }
-    layers = draw(st.integers(1, 3)) if fields["model"] in consistency.HIDDEN else 0
+    facts = catalogue.MODELS[fields["model"]]
+    layers = draw(st.integers(1, 3)) if facts.hidden == catalogue.REQUIRED else 0
     rates = draw(
         st.one_of(st.just(()), st.tuples(*[st.floats(0, 1, exclude_max=True)] * layers))
     )
