@@ -23,7 +23,7 @@ def main(values: flags.FlagValues) -> None:
         value = values.get_flag_value(name, None)
         if not value >= least:
             raise UserError(f"--{name}: must be at least {least}, got {value}")
-    run = finished_run.load(values["workdir"].value)
+    run = finished_run.load(values.workdir)
     if run.description.task != LANGUAGE:
         raise UserError(
             f"--workdir: {values['workdir'].value} is a {run.description.task} run; "
@@ -31,16 +31,16 @@ def main(values: flags.FlagValues) -> None:
             "launch/experiments/transformer_text.flags"
         )
     train.configure(run.experiment)
-    prompt = str(values["prompt"].value)
+    prompt = str(values.prompt)
     text = decoding.generate(
         run.forward,
         run.description.vocabulary,
         run.experiment.sequence_length,
         prompt,
-        values["length"].value,
-        values["temperature"].value,
-        values["top_k"].value,
-        values["seed"].value,
+        values.length,
+        values.temperature,
+        values.top_k,
+        values.seed,
     )
     print(prompt + text)
 

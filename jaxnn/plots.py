@@ -2,24 +2,24 @@
 
     python -m jaxnn.plots activations --output=activations.png
 
-activations: every activation and its derivative on [-5, 5]. Exit code 2 on bad input.
+activations: every activation and its derivative on [-5, 5].
 """
 
-import argparse
 import pathlib
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jaxnn.activations import ACTIVATIONS, Activation
 from jaxnn.experiment.errors import UserError
-from jaxnn.experiment.flags.command_line import BAD_INPUT
+from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.flags.command_line import Arguments
 from jaxnn.experiment.results.plots import canvas
 
 COLUMNS = 3
@@ -32,52 +32,27 @@ JUMP = 0.5
 """Change between two neighbouring points that no continuous activation makes."""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Draws what the command line asks for.
-
-    Args:
-      arguments: command line without the program's name.
-
-    Returns:
-      Exit code.
-    """
-    try:
-        values = parse(arguments)
-        path = values.output or pathlib.Path(f"{values.picture}.png")
-        save(PICTURES[values.picture], path)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    return 0
-
-
-# argparse would print the usage and exit by itself.
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are UserErrors of one line."""
-
-    def error(self, message: str):
-        """Raises UserError."""
-        raise UserError(f"{message}; --help says more")
-
-
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Returns the name of the picture and the file to write.
+def main(arguments: Arguments) -> None:
+    """Draws the picture that the command line names.
 
     Raises:
-      UserError: an unknown picture or flag.
+      UserError: no picture, an unknown one, or a file that cannot be written.
     """
-    parser = Parser(
-        prog="python -m jaxnn.plots",
-        allow_abbrev=False,
-        description="Draws a picture that needs no run.",
+    name = " ".join(arguments.names)
+    if name not in PICTURES:
+        raise UserError(f"picture {name!r}: name one of {', '.join(PICTURES)}")
+    save(PICTURES[name], pathlib.Path(arguments.values.output or f"{name}.png"))
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the command's flags."""
+    flags.DEFINE_string(
+        "output",
+        None,
+        "File to write; its ending is the format. Default: the picture's name and "
+        ".png, here.",
+        flag_values=values,
     )
-    parser.add_argument("picture", choices=PICTURES, help="what to draw")
-    parser.add_argument(
-        "--output",
-        type=pathlib.Path,
-        help="file to write; default: the picture's name and .png",
-    )
-    return parser.parse_args(arguments)
 
 
 def save(draw: Callable[[], Figure], path: pathlib.Path) -> None:
@@ -177,4 +152,4 @@ TITLES = {"softmax": "softmax: first of softmax(x, 0, 1)"}
 PICTURES = {"activations": activations}
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command_line.run_on_names(main, __doc__, define_flags)

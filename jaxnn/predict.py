@@ -34,20 +34,20 @@ ROWS = 4096
 
 def main(values: flags.FlagValues) -> None:
     """Run and rows -> predictions, in a file or on stdout."""
-    run = finished_run.load(values["workdir"].value)
-    if not values["data_path"].value:
+    run = finished_run.load(values.workdir)
+    if not values.data_path:
         raise UserError("--data_path: give the CSV file to predict")
     if run.description.task == LANGUAGE:
         raise UserError(
             "--workdir: holds a language model; use python -m jaxnn.generate"
         )
-    output = pathlib.Path(values["output"].value) if values["output"].value else None
-    if output and output.exists() and not values["overwrite"].value:
+    output = pathlib.Path(values.output) if values.output else None
+    if output and output.exists() and not values.overwrite:
         raise UserError(
             f"--output: {output} exists; choose another file or add --overwrite"
         )
     train.configure(run.experiment)
-    inputs = description.encode_rows(run.description, values["data_path"].value)
+    inputs = description.encode_rows(run.description, values.data_path)
     outputs = predict(run.forward, inputs)
     text = to_csv(*table(run.description, outputs))
     if output is None:

@@ -33,11 +33,11 @@ from torch_ref.optimizers import OPTIMIZERS
 
 def main(experiment: Experiment, values: flags.FlagValues) -> None:
     """Converts in one direction or the other."""
-    path = pathlib.Path(values["handoff"].value)
-    if values["read"].value:
-        read(experiment, pathlib.Path(values["read"].value), path)
+    path = pathlib.Path(values.handoff)
+    if values.read:
+        read(experiment, pathlib.Path(values.read), path)
     else:
-        write(experiment, path, pathlib.Path(values["write"].value))
+        write(experiment, path, pathlib.Path(values.write))
 
 
 def read(experiment: Experiment, folder: pathlib.Path, path: pathlib.Path) -> None:

@@ -37,8 +37,8 @@ DEFAULT_PRECISION = "fp16"
 
 def main(experiment: Experiment, values: flags.FlagValues) -> int:
     """Trains once, or runs a list of jobs; returns the largest exit code."""
-    if values["jobs"].value:
-        return run_jobs(pathlib.Path(values["jobs"].value))
+    if values.jobs:
+        return run_jobs(pathlib.Path(values.jobs))
     train_with_fault(experiment, values)
     return 0
 
@@ -49,8 +49,8 @@ def train_with_fault(experiment: Experiment, values: flags.FlagValues) -> None:
     Raises:
       UserError: the fault is unknown or does not apply, or training raises it.
     """
-    name = values["fault"].value
-    first_step = values["first_step"].value
+    name = values.fault
+    first_step = values.first_step
     check(name, experiment)
     fault = contextlib.nullcontext()
     if name:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from jaxnn import plots
 from jaxnn.activations import ACTIVATIONS
+from jaxnn.experiment.flags import command_line
 
 X = np.array([-4.5, -1.25, -0.005, 0.005, 0.75, 4.5])
 
@@ -89,6 +90,14 @@ class TestActivations:
         assert len(np.unique(np.asarray(figure.canvas.buffer_rgba())[..., 0])) > 2
 
 
+def status_of(arguments, monkeypatch):
+    """Exit code of the command."""
+    monkeypatch.setattr("sys.argv", ["plots", *arguments])
+    with pytest.raises(SystemExit) as left:
+        command_line.run_on_names(plots.main, plots.__doc__, plots.define_flags)
+    return left.value.code
+
+
 class TestMain:
     @pytest.fixture(autouse=True)
     def in_a_folder(self, tmp_path, monkeypatch):
@@ -104,8 +113,10 @@ class TestMain:
             (["activations", "--output=a.svg"], "a.svg"),
         ],
     )
-    def test_writes_the_picture_and_says_where(self, tmp_path, capsys, arguments, path):
-        assert plots.main(arguments) == 0
+    def test_writes_the_picture_and_says_where(
+        self, tmp_path, capsys, monkeypatch, arguments, path
+    ):
+        assert status_of(arguments, monkeypatch) == 0
         assert capsys.readouterr() == (f"files: {path}\n", "")
         start = (tmp_path / path).read_bytes()[:8]
         assert start == (b"\x89PNG\r\n\x1a\n" if path.endswith("png") else b"<?xml ve")
@@ -115,7 +126,7 @@ class TestMain:
         [
             ([], ["picture"]),
             (["losses"], ["'losses'", "activations"]),
-            (["activations", "--out=a.png"], ["--out=a.png"]),
+            (["activations", "--out=a.png"], ["--out: unknown flag"]),
             (["activations", "--output=a"], ["--output: a ", "png"]),
             (
                 ["activations", "--output=missing/a.png"],
@@ -123,8 +134,10 @@ class TestMain:
             ),
         ],
     )
-    def test_bad_input_is_one_line_and_2(self, tmp_path, capsys, arguments, parts):
-        assert plots.main(arguments) == 2
+    def test_bad_input_is_one_line_and_2(
+        self, tmp_path, capsys, monkeypatch, arguments, parts
+    ):
+        assert status_of(arguments, monkeypatch) == 2
         out, err = capsys.readouterr()
         assert out == ""
         assert err.startswith("error: ")

@@ -131,7 +131,8 @@ class TestMain:
         ):
             with pytest.raises(
                 UserError,
-                match=r"later begins at step 15 of a resumed run, and .* does not hold the",
+                match=r"later begins at step 15 of a resumed run, and .* does not hold "
+                "the",
             ):
                 compare.main([*map(str, names)], 8.0)
 

@@ -374,7 +374,8 @@ class TestBadInput:
         model = torch_models.build(experiment, load_dataset(experiment).signature)
         with pytest.raises(
             UserError,
-            match=r"^hidden_1\.weight is \(3, 5\) in .*, \(4, 5\) in the experiment's model",
+            match=r"^hidden_1\.weight is \(3, 5\) in .*, "
+            r"\(4, 5\) in the experiment's model",
         ):
             deepspeed_files.check(found, model)
 

@@ -50,7 +50,7 @@ class TestJitter:
 
 
 def rounding(function, dtype):
-    """inputs -> the distance of a function rounded to a dtype from itself in float64."""
+    """inputs -> distance of a function rounded to a dtype from itself in float64."""
 
     def distances(inputs):
         exact = function(inputs["x"].astype(np.float64))

@@ -57,7 +57,7 @@ def parse(
     """
     values = parse_values(argv, _experiment_and(define_more))
     # A ds_config's settings become flags before the experiment is made of them.
-    source = reading if values["ds_config"].value else parsing
+    source = reading if values.ds_config else parsing
     return source.from_flags(values, default_precision), values
 
 

@@ -97,7 +97,7 @@ def start(experiment, signature):
 
 
 def by_jax(experiment, signature, params):
-    """Outputs and gradients of the sum of their sines in a training step, in float64."""
+    """Outputs and gradients of the sum of their sines in training, in float64."""
     model = jaxnn.models.build(experiment, signature)
     masks = jaxnn.dropout.mask_source(7, 3, 0, BATCH)
 

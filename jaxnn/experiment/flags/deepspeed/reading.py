@@ -68,7 +68,7 @@ def from_flags(values: flags.FlagValues, default_precision: str) -> Experiment:
     Raises:
       UserError: as in `parsing.from_flags` and `read`, or a flag contradicts the file.
     """
-    path = str(values["ds_config"].value)
+    path = str(values.ds_config)
     given = {name: values[name].value for name in values if values[name].present}
     draft = read(path, {name: values[name].value for name in values}, given)
     notes = list(draft.notes)
