@@ -151,5 +151,11 @@ SCALARS = {"softmax": _first_of_softmax}
 TITLES = {"softmax": "softmax: first of softmax(x, 0, 1)"}
 PICTURES = {"activations": activations}
 
-if __name__ == "__main__":
+
+def command() -> None:
+    """Runs the program on the command line of the process."""
     command_line.run_on_names(main, __doc__, define_flags)
+
+
+if __name__ == "__main__":
+    command()

@@ -149,5 +149,10 @@ def define_flags(values: flags.FlagValues) -> None:
     )
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """Runs the program on the command line of the process."""
     command_line.run_tool(main, __doc__, define_flags)
+
+
+if __name__ == "__main__":
+    command()

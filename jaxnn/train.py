@@ -308,5 +308,10 @@ def predict(forward: Callable, kept: loop.Kept, inputs: np.ndarray) -> np.ndarra
     return np.asarray(forward(kept.params, kept.batch_stats, inputs), np.float32)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """Runs the program on the command line of the process."""
     command_line.run(main, __doc__, default_precision="fp32")
+
+
+if __name__ == "__main__":
+    command()

@@ -18,7 +18,12 @@ python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
   || fail "needs Python 3.11 or newer as python3 on PATH; found" \
     "$(python3 --version 2>&1 || echo none)"
 
-for made in .venv/.made-for-torch,test "$stamp"; do
+# What the tests need holds what less needs.
+case $extras in
+  "" | torch | test) stamps=(".venv/.made-for-torch,test" "$stamp") ;;
+  *) stamps=("$stamp") ;;
+esac
+for made in "${stamps[@]}"; do
   if [ -x .venv/bin/python ] && [ "$(cat "$made" 2>/dev/null)" = "$wanted" ]; then
     exit 0
   fi

@@ -180,7 +180,12 @@ def define_flags(values: flags.FlagValues) -> None:
     )
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """Runs the program on the command line of the process."""
     command_line.run_on_names(
         start, __doc__, define_flags, crash_status=COULD_NOT_JUDGE
     )
+
+
+if __name__ == "__main__":
+    command()

@@ -258,7 +258,8 @@ def define_flags(values: flags.FlagValues) -> None:
     )
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """Runs the program on the command line of the process."""
     command_line.run(
         main,
         __doc__,
@@ -266,3 +267,7 @@ if __name__ == "__main__":
         define_more=define_flags,
         crash_status=COULD_NOT_JUDGE,
     )
+
+
+if __name__ == "__main__":
+    command()

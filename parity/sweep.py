@@ -208,7 +208,12 @@ def define_flags(values: flags.FlagValues) -> None:
     )
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """Runs the program on the command line of the process."""
     command_line.run_on_names(
         main, __doc__, define_flags, forwards=True, crash_status=COULD_NOT_JUDGE
     )
+
+
+if __name__ == "__main__":
+    command()

@@ -254,7 +254,8 @@ def define_launcher_flags(values: flags.FlagValues) -> None:
     )
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """Runs the program on the command line of the process."""
     command_line.run(
         main,
         __doc__,
@@ -262,3 +263,7 @@ if __name__ == "__main__":
         define_more=define_launcher_flags,
         leave=ranks.leave,
     )
+
+
+if __name__ == "__main__":
+    command()

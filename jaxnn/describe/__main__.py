@@ -147,5 +147,10 @@ def _sizes(items: list[str]) -> tuple[int, ...]:
     return sizes
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """Runs the program on the command line of the process."""
     command_line.run(main, __doc__, default_precision="fp32", define_more=define_more)
+
+
+if __name__ == "__main__":
+    command()

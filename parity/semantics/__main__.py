@@ -45,5 +45,10 @@ def main(experiment: Experiment) -> None:
     print(f"{table.row_count} of {len(SWITCHES)} switches")
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """Runs the program on the command line of the process."""
     command_line.run(main, __doc__, default_precision="fp16")
+
+
+if __name__ == "__main__":
+    command()
