@@ -263,7 +263,7 @@ def accumulate(
 ) -> tuple[layer_outputs.Outputs, jax.Array, Params, Params]:
     """Sums loss and gradients over the microbatches of a rank's rows.
 
-    The judge patches this function to plant and to undo accumulation faults.
+    A patch point: `parity.semantics` replaces it to replay `last_part_only`.
 
     Args:
       microbatch_gradients: (batch_stats, microbatch, number) -> (activations, loss,
