@@ -58,14 +58,10 @@ def gradients(
       step: batches seen before, for the dropout masks.
 
     Raises:
-      UserError: the network has other layers.
+      UserError: the network has other layers, or a loss or an activation without an
+        equation here.
     """
-    if experiment.model not in MODELS or experiment.normalization != "none":
-        raise UserError(
-            f"--model: {experiment.model} with "
-            f"--normalization={experiment.normalization} is beyond layer-wise "
-            f"backpropagation; it knows {', '.join(MODELS)} without normalization"
-        )
+    _require_equations(experiment)
     hidden = [f"hidden_{number}" for number in range(len(experiment.hidden_sizes))]
     layers = [*hidden, "output"]
     weights = [np.asarray(params[f"{layer}/kernel"], np.float64).T for layer in layers]
@@ -79,6 +75,25 @@ def gradients(
         )
         grads = _backward(experiment, layers, weights, passed, delta)
     return {"loss": np.asarray(loss), **grads}
+
+
+def _require_equations(experiment: Experiment) -> None:
+    """Raises UserError on a layer, an activation or a loss without an equation here."""
+    if experiment.model not in MODELS or experiment.normalization != "none":
+        raise UserError(
+            f"--model: {experiment.model} with "
+            f"--normalization={experiment.normalization} is beyond layer-wise "
+            f"backpropagation; it knows {', '.join(MODELS)} without normalization"
+        )
+    for flag, name, known in (
+        ("activation", experiment.activation, ACTIVATIONS),
+        ("loss", experiment.loss, LOSSES),
+    ):
+        if name not in known:
+            raise UserError(
+                f"--{flag}: {name} has no equation of layer-wise backpropagation; it "
+                f"knows {', '.join(known)}"
+            )
 
 
 def _forward(

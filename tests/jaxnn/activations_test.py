@@ -16,18 +16,9 @@ from torch.nn import functional
 
 import jaxnn.activations
 import torch_ref.activations
+from jaxnn.experiment import catalogue
 
-NAMES = [
-    "linear",
-    "step",
-    "relu",
-    "leaky_relu",
-    "sigmoid",
-    "tanh",
-    "softmax",
-    "gelu",
-    "gelu_tanh",
-]
+NAMES = list(catalogue.ACTIVATIONS)
 ELEMENTWISE = [name for name in NAMES if name != "softmax"]
 DTYPES = ["float16", "bfloat16", "float32", "float64"]
 GRID = np.concatenate(

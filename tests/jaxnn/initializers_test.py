@@ -12,19 +12,9 @@ from torch.nn import init
 
 import jaxnn.initializers
 import torch_ref.initializers
+from jaxnn.experiment import catalogue
 
-NAMES = [
-    "zeros",
-    "normal",
-    "lecun_normal",
-    "lecun_uniform",
-    "glorot_normal",
-    "glorot_uniform",
-    "he_normal",
-    "he_uniform",
-    "orthogonal",
-    "torch_default",
-]
+NAMES = list(catalogue.INITIALIZERS)
 SHAPES = {"dense": (200, 120), "conv": (3, 5, 30, 40), "embedding": (300, 50)}
 FANS = {"dense": (200, 120), "conv": (3 * 5 * 30, 3 * 5 * 40), "embedding": (300, 50)}
 CUT = (

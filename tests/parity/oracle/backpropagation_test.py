@@ -15,7 +15,7 @@ import jaxnn.losses
 from jaxnn.experiment.data.dataset import Signature
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
-from parity.oracle import activations, backpropagation, losses, models, step
+from parity.oracle import backpropagation, models, step
 
 SIGNATURE = Signature((5,), 3)
 ROWS = 8
@@ -151,12 +151,12 @@ def assert_equal_but_for_rounding(ours, theirs):
 
 @pytest.mark.parametrize("reference", [by_tape, by_jax, by_torch])
 class TestGradients:
-    @pytest.mark.parametrize("activation", activations.ACTIVATIONS)
+    @pytest.mark.parametrize("activation", backpropagation.ACTIVATIONS)
     def test_of_every_activation(self, reference, activation):
         experiment = PLAIN.replace(activation=activation)
         assert_equal_but_for_rounding(layer_by_layer(experiment), reference(experiment))
 
-    @pytest.mark.parametrize("loss", losses.LOSSES)
+    @pytest.mark.parametrize("loss", backpropagation.LOSSES)
     def test_of_every_loss(self, reference, loss):
         experiment = PLAIN.replace(loss=loss)
         assert_equal_but_for_rounding(layer_by_layer(experiment), reference(experiment))
@@ -218,3 +218,17 @@ def test_refuses_other_layers(flags):
         match=r"--model: .* beyond layer-wise backpropagation; it knows linear, ",
     ):
         layer_by_layer(PLAIN.replace(**flags))
+
+
+@pytest.mark.parametrize(
+    ("flag", "known"), [("activation", "linear, step"), ("loss", "mse")]
+)
+def test_names_what_it_has_equations_for(flag, known):
+    with pytest.raises(UserError, match=rf"^--{flag}: other has no .* knows .*{known}"):
+        backpropagation.gradients(
+            PLAIN.replace(**{flag: "other"}),
+            params_of(PLAIN),
+            INPUTS,
+            TARGETS[PLAIN.loss],
+            0,
+        )
