@@ -19,6 +19,7 @@ from hypothesis.extra.numpy import arrays
 
 import torch_ref.optimizers
 from jaxnn import optimizers
+from jaxnn.experiment import catalogue
 from jaxnn.experiment.files.trace import flatten, unflatten
 from jaxnn.experiment.flags.config import Experiment
 
@@ -183,16 +184,7 @@ RULES = {
     "rmsprop": rmsprop_by_hand,
     "adagrad": adagrad_by_hand,
 }
-KEPT = {
-    "sgd": (),
-    "momentum": ("first",),
-    "nesterov": ("first",),
-    "ema_momentum": ("first",),
-    "adam": ("first", "second"),
-    "adamw": ("first", "second"),
-    "rmsprop": ("second",),
-    "adagrad": ("second",),
-}
+KEPT = {name: facts.moments for name, facts in catalogue.OPTIMIZERS.items()}
 
 
 def torchs(experiment):
