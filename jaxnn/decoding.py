@@ -44,7 +44,7 @@ def generate(
     window = np.zeros(context, np.int32)
     window[: len(tokens)] = tokens
     drawn = draw(window, len(tokens), jax.random.key(seed))
-    return "".join(characters[token] for token in np.asarray(drawn))
+    return "".join(characters[int(token)] for token in np.asarray(drawn))
 
 
 def encode(prompt: str, characters: Sequence[str]) -> list[int]:

@@ -1,12 +1,18 @@
 """Which devices a run trains on."""
 
+from typing import Any
+
 import jax
 
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 
+# jax.Device is a variable, which a type expression cannot name.
+Devices = list[Any]
+"""jax.Device objects."""
 
-def choose_devices(experiment: Experiment) -> list[jax.Device]:
+
+def choose_devices(experiment: Experiment) -> Devices:
     """Returns this process's devices to train on: `--num_devices`, or all of them.
 
     Raises:
@@ -38,7 +44,7 @@ def choose_devices(experiment: Experiment) -> list[jax.Device]:
     return devices[:count]
 
 
-def _all_devices(experiment: Experiment, devices: list[jax.Device]) -> list[jax.Device]:
+def _all_devices(experiment: Experiment, devices: Devices) -> Devices:
     """Returns all devices of this process, one of several that train together."""
     # pmap over several processes spans all of their devices.
     count = jax.device_count()

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxnn import parallel
+from jaxnn.devices import Devices
 from jaxnn.experiment.data import batches, evaluation, samples
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.samples import Samples
@@ -36,7 +37,7 @@ class Work(NamedTuple):
     evaluated_ids: np.ndarray
     test_batches: int
     learning_rates: np.ndarray
-    devices: list[jax.Device]
+    devices: Devices
     plan: list[int]
 
     def first_step(self, number: int) -> int:
@@ -108,7 +109,7 @@ def make_work(
     data: Dataset,
     splits: Sequence[evaluation.EvaluationSplit],
     learning_rates: np.ndarray,
-    devices: list[jax.Device],
+    devices: Devices,
 ) -> tuple[Work, np.ndarray]:
     """Returns the work of a run, and the split index [batches] of evaluated batches."""
     world_size = len(devices) * jax.process_count()

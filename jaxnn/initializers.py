@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.nn import initializers
 
-Function = initializers.Initializer
+Function = Callable[..., Array]
 
 
 class Initializer(NamedTuple):

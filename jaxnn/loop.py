@@ -121,7 +121,10 @@ def train(run: Run, before: Saved) -> Kept | None:
             return None
     if experiment.patience:
         run.log.keep(stopping.best_epoch)
-    best = best or Best(parallel.first(done.state), np.asarray(done.epoch.outputs))
+    if best is None:
+        # A run that has kept no epoch has at least one left.
+        assert done
+        best = Best(parallel.first(done.state), np.asarray(done.epoch.outputs))
     return _kept(run, best)
 
 
@@ -154,9 +157,8 @@ def stop_if_diverged(results: StepResult, names: list[str], first_step: int) -> 
     """
     if results.finite.all():
         return
-    run_log.stop_unless_finite(
-        names, results.finite | results.skipped[:, None], first_step
-    )
+    allowed = np.asarray(results.finite | results.skipped[:, None])
+    run_log.stop_unless_finite(names, allowed, first_step)
     if results.exhausted.any():
         step = int(results.exhausted.argmax())
         tensor = names[int((~results.finite[step]).argmax())]

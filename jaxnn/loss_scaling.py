@@ -7,6 +7,7 @@ torch_ref has no twin of this file: there the scaler is DeepSpeed's own
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxnn.experiment.flags.config import Experiment
@@ -41,7 +42,7 @@ def initial_loss_scale(experiment: Experiment) -> LossScale:
 
 
 def update_loss_scale(
-    state: LossScale, overflow: Array, experiment: Experiment
+    state: LossScale, overflow: Array | np.bool_, experiment: Experiment
 ) -> LossScale:
     """Returns the scale after a step, by the rules of DeepSpeed's two scalers.
 

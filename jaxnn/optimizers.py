@@ -143,13 +143,13 @@ def adagrad(experiment: Experiment) -> Optimizer:
     plain = optax.scale_by_rss(experiment.adagrad_initial)
 
     # optax's own update has eps inside the root (MISMATCHES O2).
-    def update(grads, state, params=None):
+    def update(updates, state, params=None):
         del params
         total = jax.tree.map(
-            lambda s, g: s + jnp.square(g), state.sum_of_squares, grads
+            lambda s, g: s + jnp.square(g), state.sum_of_squares, updates
         )
         direction = jax.tree.map(
-            lambda s, g: g / (jnp.sqrt(s) + experiment.adagrad_eps), total, grads
+            lambda s, g: g / (jnp.sqrt(s) + experiment.adagrad_eps), total, updates
         )
         return direction, optax.ScaleByRssState(total)
 
@@ -172,16 +172,18 @@ def regularized(
       weight_decay: decoupled decay, added to the direction.
     """
 
-    def update(grads, state, params=None):
-        like = grads if params is None else params
+    def update(updates, state, params=None):
+        like = updates if params is None else params
         if experiment.clip_norm:
-            grads = clip(grads, experiment.clip_norm)
-        grads = _with_penalty(experiment, grads, params, experiment.l1, experiment.l2)
+            updates = clip(updates, experiment.clip_norm)
+        updates = _with_penalty(
+            experiment, updates, params, experiment.l1, experiment.l2
+        )
 
         # optax raises a float to an integer power, which a caller's strict dtype
         # promotion would refuse.
         with jax.numpy_dtype_promotion("standard"):
-            direction, state = rule.update(grads, state, params)
+            direction, state = rule.update(updates, state, params)
         direction = _with_penalty(experiment, direction, params, 0, weight_decay)
         chex.assert_trees_all_equal_shapes_and_dtypes(direction, like)
         return direction, state
@@ -237,7 +239,7 @@ def _adam(experiment: Experiment, weight_decay: float) -> Optimizer:
 def _with_penalty(
     experiment: Experiment,
     updates: optax.Updates,
-    params: optax.Params,
+    params: optax.Params | None,
     l1: float,
     l2: float,
 ) -> optax.Updates:

@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 from jax.experimental import multihost_utils
 
+from jaxnn.devices import Devices
 from jaxnn.experiment.data import batches
 from jaxnn.experiment.data.samples import Samples
 from jaxnn.gathering import Resident, gather
@@ -23,9 +24,7 @@ OWN = Samples(0, 0, None)
 """pmap's in_axes of samples of which each device has its own; all share the scaling."""
 
 
-def make_epoch(
-    train_step: Callable, eval_step: Callable, devices: list[jax.Device]
-) -> Callable:
+def make_epoch(train_step: Callable, eval_step: Callable, devices: Devices) -> Callable:
     """Returns epoch(state, ids, evaluated, resident), a whole epoch in one call.
 
     Args:
@@ -53,7 +52,7 @@ def make_epoch(
     )
 
 
-def make_steps(train_step: Callable, devices: list[jax.Device]) -> Callable:
+def make_steps(train_step: Callable, devices: Devices) -> Callable:
     """Returns steps(state, ids, samples, learning_rates) -> (state, StepResult).
 
     The training half of `make_epoch`, with samples [devices, samples, ...] of which
@@ -68,7 +67,7 @@ def make_steps(train_step: Callable, devices: list[jax.Device]) -> Callable:
     )
 
 
-def make_evaluation(eval_step: Callable, devices: list[jax.Device]) -> Callable:
+def make_evaluation(eval_step: Callable, devices: Devices) -> Callable:
     """Returns evaluation(state, ids, samples) -> (sums, outputs).
 
     The other half of `make_epoch`, with samples and `ids` [devices, batches, rows] as
@@ -79,7 +78,7 @@ def make_evaluation(eval_step: Callable, devices: list[jax.Device]) -> Callable:
     )
 
 
-def make_recorded_step(train_step: Callable, devices: list[jax.Device]) -> Callable:
+def make_recorded_step(train_step: Callable, devices: Devices) -> Callable:
     """Returns step(state, ids, samples, learning_rates) -> what `train_step` returns.
 
     A single step, with samples and `ids` [devices, rows] as in `make_steps`.
@@ -91,13 +90,13 @@ def make_recorded_step(train_step: Callable, devices: list[jax.Device]) -> Calla
     return jax.pmap(step, AXIS, in_axes=(0, 0, OWN, None), devices=_named(devices))
 
 
-def put(tree: Any, devices: list[jax.Device]) -> Any:
+def put(tree: Any, devices: Devices) -> Any:
     """Copies NumPy arrays to every device, without a leading axis."""
     return jax.device_put(tree, _sharding(devices))
 
 
 def put_rows(
-    samples: Samples, ids: np.ndarray, devices: list[jax.Device]
+    samples: Samples, ids: np.ndarray, devices: Devices
 ) -> tuple[np.ndarray, Samples]:
     """Copies to each device only the samples of its ids; they are there on return.
 
@@ -139,7 +138,7 @@ def shard(ids: np.ndarray, count: int, microbatches: int = 1) -> np.ndarray:
     )
 
 
-def replicate(tree: Any, devices: list[jax.Device]) -> Any:
+def replicate(tree: Any, devices: Devices) -> Any:
     """Copies a pytree to each device, along a leading [devices] axis."""
     copies = jax.tree.map(
         lambda x: np.broadcast_to(np.asarray(x), (len(devices), *np.shape(x))), tree
@@ -237,11 +236,11 @@ def _evaluation(eval_step: Callable) -> Callable:
     return evaluate
 
 
-def _named(devices: list[jax.Device]) -> list[jax.Device] | None:
+def _named(devices: Devices) -> Devices | None:
     """Returns pmap's `devices`: None where several processes train on all of theirs."""
     return devices if jax.process_count() == 1 else None
 
 
-def _sharding(devices: list[jax.Device], *axes: str) -> jax.sharding.Sharding:
+def _sharding(devices: Devices, *axes: str) -> jax.sharding.Sharding:
     mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))

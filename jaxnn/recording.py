@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxnn import parallel, train_step
+from jaxnn.devices import Devices
 from jaxnn.epochs import Work
 from jaxnn.experiment.data.dataset import Signature
 from jaxnn.experiment.files import trace
@@ -109,7 +110,7 @@ def make_step(
     experiment: Experiment,
     model: nn.Module,
     optimizer: Optimizer,
-    devices: list[jax.Device],
+    devices: Devices,
 ) -> Callable:
     """Returns the training step, with the layers' outputs under `--record=full`."""
     step = functools.partial(
@@ -165,7 +166,7 @@ def step_tensors(
         "optimizer_step": before.updates,
         "loss": result.loss,
         "grads": grads,
-        "grad_norm": trace.grad_norm(jax.tree.leaves(grads), result.skipped),
+        "grad_norm": trace.grad_norm(jax.tree.leaves(grads), bool(result.skipped)),
         "loss_scale": result.loss_scale,
         "skipped": result.skipped,
         "learning_rate": result.learning_rate,

@@ -159,7 +159,9 @@ def configure(experiment: Experiment) -> None:
     jax.config.update("jax_enable_x64", experiment.precision == "fp64")
     # The default on GPUs and TPUs multiplies float32 matrices in fewer bits.
     jax.config.update("jax_default_matmul_precision", "highest")
-    if jax.config.jax_compilation_cache_dir is None:
+    # JAX makes the attributes of its options at import, unseen by type checkers.
+    cache = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    if cache is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     # Cache programs of any size: JAX leaves out what compiles in less than a second.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

@@ -9,12 +9,13 @@ its own.
 import contextlib
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jax.flatten_util import ravel_pytree
@@ -30,6 +31,14 @@ from jaxnn.precision import POLICIES
 
 Params = Any
 """A pytree of arrays: parameters, gradients or running statistics."""
+
+
+class Model(Protocol):
+    """A network that can be run: a flax module, or an object that wraps one."""
+
+    def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
+        """Returns the outputs of `nn.Module.apply`."""
+        ...
 
 
 class Batch(NamedTuple):
@@ -128,7 +137,7 @@ def objective(
     number: jax.Array | int,
     *,
     experiment: Experiment,
-    model: nn.Module,
+    model: Model,
     step: jax.Array | int,
     rank: jax.Array | int,
     world_size: int,
@@ -190,7 +199,7 @@ def objective(
 
 def gradients(
     experiment: Experiment,
-    model: nn.Module,
+    model: Model,
     params: Params,
     batch_stats: Params,
     batch: Batch,
@@ -235,7 +244,9 @@ def gradients(
     )
     differentiate = jax.value_and_grad(share, has_aux=True)
 
-    def microbatch_gradients(batch_stats: Params, microbatch: Batch, number: jax.Array):
+    def microbatch_gradients(
+        batch_stats: Params, microbatch: Batch, number: jax.Array | int
+    ):
         (_, (loss, batch_stats, activations)), grads = differentiate(
             params, batch_stats, microbatch, number
         )
@@ -304,7 +315,7 @@ def update(
     params: Params,
     opt_state: optax.OptState,
     grads: Params,
-    learning_rate: jax.Array,
+    learning_rate: jax.Array | np.floating,
 ) -> tuple[Params, optax.OptState]:
     """Returns (params, opt_state) after one update, all in the master dtype."""
     direction, opt_state = optimizer.transform.update(grads, opt_state, params)
@@ -316,7 +327,7 @@ def update(
 
 def train_step(
     experiment: Experiment,
-    model: nn.Module,
+    model: Model,
     optimizer: Optimizer,
     state: TrainState,
     batch: Batch,
@@ -396,7 +407,7 @@ def train_step(
 
 def eval_step(
     experiment: Experiment,
-    model: nn.Module,
+    model: Model,
     metric: Metric,
     params: Params,
     batch_stats: Params,
@@ -418,7 +429,7 @@ def eval_step(
 
 def forward(
     experiment: Experiment,
-    model: nn.Module,
+    model: Model,
     params: Params,
     batch_stats: Params,
     inputs: jax.Array,

@@ -14,7 +14,7 @@ import pathlib
 import shutil
 import subprocess
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -150,9 +150,7 @@ def to_deepspeed(source: ConversionSource, target: pathlib.Path) -> tuple[int, H
     return epochs, arrays
 
 
-def from_handoff(
-    experiment: Experiment, arrays: Mapping[str, np.ndarray]
-) -> TrainState:
+def from_handoff(experiment: Experiment, arrays: Mapping[str, Any]) -> TrainState:
     """Returns jaxnn's state of a handoff, with structure and dtypes of a fresh one."""
     optimizer = OPTIMIZERS[experiment.optimizer](experiment)
     moments = {
@@ -178,8 +176,10 @@ def to_handoff(experiment: Experiment, state: TrainState) -> Handoff:
     optimizer = OPTIMIZERS[experiment.optimizer](experiment)
     moments = optimizer.moments(state.opt_state)._asdict()
     # An optimizer without a counter of its own has made as many updates as the run.
-    has_counter = "count" in state.opt_state._fields
-    count = state.opt_state.count if has_counter else state.updates
+    opt_state: Any = state.opt_state
+    # A tuple has a method of that name: the fields say whether it is a counter.
+    has_counter = "count" in opt_state._fields
+    count = opt_state.count if has_counter else state.updates
     return handoff.make(
         trace.flatten(state.params),
         trace.flatten(state.batch_stats),

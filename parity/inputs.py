@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxnn.experiment.files.trace import Number
 from parity.noise import Tensors
 
 
@@ -30,7 +31,7 @@ class Inputs(NamedTuple):
     targets: np.ndarray
     step: int
     updates: int
-    scale: np.ndarray
-    divisor: np.ndarray
-    loss_share: np.ndarray
-    learning_rate: np.ndarray
+    scale: Number
+    divisor: Number
+    loss_share: Number
+    learning_rate: Number

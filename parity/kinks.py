@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn import train_step
 from jaxnn.experiment.patches import Patch, put
 from jaxnn.models import rnn
 from jaxnn.models.recurrence import Cell
@@ -31,7 +32,7 @@ class NudgedModel(NamedTuple):
       compute: dtype of the forward pass whose rounding is imitated.
     """
 
-    model: nn.Module
+    model: train_step.Model
     seed: jax.Array
     compute: np.dtype
 

@@ -221,11 +221,12 @@ class Replay:
         samples = len(targets)
         padding = self._experiment.batch_size - samples
 
-        def pad(x: np.ndarray) -> np.ndarray:
+        # jit takes arrays of either kind.
+        def pad(x: np.ndarray) -> Any:
             # Any row will do, since its weight is 0; the last one is surely finite.
             return np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1), mode="edge")
 
-        weights = np.pad(np.ones(samples, np.float32), (0, padding))
+        weights: Any = np.pad(np.ones(samples, np.float32), (0, padding))
         return train_step.Batch(pad(rows), pad(targets), weights)
 
 

@@ -14,7 +14,7 @@ from jaxnn import loss_scaling, precision
 from jaxnn.experiment import schedules
 from jaxnn.experiment.catalogue import OPTIMIZERS
 from jaxnn.experiment.data import batches
-from jaxnn.experiment.files.trace import select
+from jaxnn.experiment.files.trace import Number, select
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.loss_scaling import LossScale
 
@@ -38,8 +38,8 @@ class Expectation(NamedTuple):
 
     quantity: str
     tensor: str
-    recorded: np.ndarray
-    expected: np.ndarray
+    recorded: Number
+    expected: Number
 
     @property
     def name(self) -> str:

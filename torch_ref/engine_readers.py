@@ -53,8 +53,9 @@ def gradients(engine: Any) -> dict[str, torch.Tensor]:
 
     # At ZeRO stage 0 the loss was not scaled (MISMATCHES D1).
     scale = loss_scale(engine) if engine.zero_optimization() else 1.0
+    read: Any = safe_get_full_grad
     return {
-        name: safe_get_full_grad(param).float() / scale
+        name: read(param).float() / scale
         for name, param in engine.module.named_parameters()
     }
 

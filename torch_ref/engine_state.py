@@ -107,7 +107,7 @@ def _recount(engine: Any) -> None:
     in the count it calls pow instead, whose last digits differ
     (csrc/includes/cpu_adam.h, IncrementStep).
     """
-    inner = engine_readers.inner_optimizer(engine)
+    inner: Any = engine_readers.inner_optimizer(engine)
     is_fused = type(inner).__name__ in COUNTED_AS_NUMBER
     if not is_fused or engine.device.type != "cpu":
         return

@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 from jaxnn.experiment.data.cache import cache_folder
 from jaxnn.experiment.errors import UserError
@@ -52,7 +53,8 @@ def drop_unusable_shared_memory(world_size: int) -> None:
     import deepspeed
     from deepspeed.accelerator import get_accelerator
 
-    builder = get_accelerator().create_op_builder("ShareMemCommBuilder")
+    accelerator: Any = get_accelerator()
+    builder = accelerator.create_op_builder("ShareMemCommBuilder")
     try:
         usable = world_size > 1 and builder is not None and bool(builder.load())
     # A missing or broken compiler raises anything, at any depth.
@@ -74,7 +76,8 @@ def fp16_kernels(experiment: Experiment) -> str:
     """
     from deepspeed.accelerator import get_accelerator
 
-    if get_accelerator().is_fp16_supported():
+    accelerator: Any = get_accelerator()
+    if accelerator.is_fp16_supported():
         return "native"
     if experiment.fp16_kernels == "native":
         raise UserError(
@@ -82,7 +85,7 @@ def fp16_kernels(experiment: Experiment) -> str:
             "AMX-FP16); use --precision=fp32, or --fp16_kernels=any to compute FP16 "
             "in software"
         )
-    get_accelerator().is_fp16_supported = lambda: True
+    accelerator.is_fp16_supported = lambda: True
     return "software"
 
 

@@ -70,7 +70,7 @@ def train(run: Run, before: int) -> Kept:
     experiment = run.work.experiment
     stopping = EarlyStopping(experiment.patience, experiment.min_delta)
     best = None
-    epoch = None
+    epoch: Any = None
     for number in range(before, len(run.work.plan)):
         epoch = run.epochs.run(number)
         means = _log_epoch(run, number, epoch)

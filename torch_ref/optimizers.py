@@ -44,10 +44,12 @@ class EmaMomentum(Optimizer):
         for group in self.param_groups:
             for param in group["params"]:
                 if param.grad is not None:
-                    self._update(param, group)
+                    self._update(param, param.grad, group)
 
-    def _update(self, param: torch.nn.Parameter, group: dict[str, Any]) -> None:
-        grad = param.grad.add(param, alpha=group["weight_decay"])
+    def _update(
+        self, param: torch.nn.Parameter, grad: torch.Tensor, group: dict[str, Any]
+    ) -> None:
+        grad = grad.add(param, alpha=group["weight_decay"])
         state = self.state[param]
         average = state.setdefault("momentum_buffer", torch.zeros_like(param))
         average.mul_(group["momentum"]).add_(grad, alpha=1 - group["momentum"])

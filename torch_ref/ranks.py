@@ -4,6 +4,7 @@ import os
 import pathlib
 import sys
 import warnings
+from typing import Any
 
 import torch
 
@@ -40,16 +41,17 @@ def join() -> tuple[int, int, torch.device]:
         import deepspeed
         from deepspeed.accelerator import get_accelerator
 
+        accelerator: Any = get_accelerator()
         # Before DeepSpeed makes its backend, which asks for the op (comm/torch.py,
         # build_shm_op).
         kernels.drop_unusable_shared_memory(world_size)
         try:
             deepspeed.init_distributed(
-                dist_backend=get_accelerator().communication_backend_name()
+                dist_backend=accelerator.communication_backend_name()
             )
         except torch.distributed.DistNetworkError as error:
             raise _unreachable(error) from None
-        device = torch.device(get_accelerator().current_device_name())
+        device = torch.device(accelerator.current_device_name())
     return int(os.environ["RANK"]), world_size, device
 
 

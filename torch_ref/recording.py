@@ -100,7 +100,7 @@ class Recorder:
         activations = {}
         if passes:
             # Padding has negative ids.
-            samples = np.count_nonzero(ids >= 0)
+            samples = int(np.count_nonzero(ids >= 0))
             activations = join_rows(passes, samples, self._world_size)
         # All ranks take part in the reading above, one of them in the writing.
         if self._writer:

@@ -1,7 +1,7 @@
 """A training step in shapes alone: nothing is allocated, nothing is computed."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -87,7 +87,9 @@ def batch(experiment: Experiment, signature: Signature, rows: int) -> Batch:
     dtype = jnp.int32 if signature.num_tokens else jnp.float32
     inputs = jax.ShapeDtypeStruct((rows, *signature.input_shape), dtype)
     weights = jax.ShapeDtypeStruct((rows,), jnp.float32)
-    return Batch(inputs, targets, weights)
+    # Like a Batch that jax.eval_shape returns: shapes in place of arrays.
+    shapes = cast(Any, (inputs, targets, weights))
+    return Batch(*shapes)
 
 
 def make_objective(step: AbstractStep) -> Callable:

@@ -5,7 +5,7 @@ Shapes, parameters, FLOPs, and what is kept for the backward pass.
 
 import collections
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -69,7 +69,8 @@ def trace(step: AbstractStep) -> Traced:
 
     # Calls of its own: under jax.vjp modules are called once more.
     kept = residuals.kept(Calls().trace, objective, *arguments)
-    kept_by_layer = _sums((value.layer, value.aval) for value in kept)
+    # Only what a program is given has no layer, and that is not among them.
+    kept_by_layer = _sums((cast(str, value.layer), value.aval) for value in kept)
     counts = flops.by_layer(forward)
     return Traced(
         _layers(calls, step.state.params, counts, kept_by_layer),

@@ -3,9 +3,12 @@
 Twin of torch_ref/models/rnn.py.
 """
 
+from typing import cast
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax import Array
 
 from jaxnn.dropout import MaskSource, dropout
@@ -108,14 +111,15 @@ class RecurrentLayer(nn.Module):
             self.param("input_bias", bias, (width,)),
             self.param("recurrent_bias", bias, (width,)),
         )
-        x, input_kernel, recurrent_kernel, input_bias, recurrent_bias = (
-            nn.dtypes.promote_dtype(x, *params)
+        x, input_kernel, recurrent_kernel, input_bias, recurrent_bias = promote_dtype(
+            x, *params
         )
 
         # The scan is over the first axis.
         from_input = x.swapaxes(0, 1) @ input_kernel + input_bias[None, None]
         outputs = recur(cell, from_input, recurrent_kernel, recurrent_bias)
-        return outputs.swapaxes(0, 1)
+        # custom_vjp declares the type, which functools.partial hides.
+        return cast(Array, outputs).swapaxes(0, 1)
 
 
 def _by_gate(kernel: Function, gates: int) -> Function:

@@ -182,7 +182,7 @@ class Ensemble:
         """Returns the outcome of one run, as its summary.json would have it."""
         params = trace.flatten(state.params)
         outputs = parallel.unshard(epoch.outputs[None], len(self._data.test_inputs))
-        means = evaluation.means(self._splits, self._owners, epoch.sums)
+        means = evaluation.means(self._splits, self._owners, np.asarray(epoch.sums))
         summary = {
             "train_loss": self._train_loss(epoch.results),
             "test_loss": means["test"][0],

@@ -4,7 +4,7 @@ Measured on JAX runs that start one ulp apart, and on one run in float64.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -74,7 +74,8 @@ def measure(
 
     # An overflow of FP16 does not happen in float64. Without the same skips the two
     # would train for different numbers of updates.
-    exact, losses = train_exactly(experiment, data, starts[0], steps.skipped[0])
+    skipped = np.asarray(steps.skipped[0])
+    exact, losses = train_exactly(experiment, data, starts[0], skipped)
 
     # Of a share of right answers, rounding may flip one.
     answer = 1 / len(data.test_inputs) if data.task in (BINARY, MULTICLASS) else 0.0
@@ -82,7 +83,7 @@ def measure(
         ends,
         exact,
         rounding(ends, still, moved, ulps, answer),
-        push(ends, exact, steps.loss, losses),
+        push(ends, exact, np.asarray(steps.loss), losses),
     )
 
 
@@ -104,7 +105,8 @@ def train_exactly(
         ensemble = Ensemble(experiment.replace(precision="fp64"), data, skipped)
         state, epoch, steps = ensemble.train(ensemble.start([start]))
         ends = ensemble.outcomes(state, epoch)
-        return {name: array[0] for name, array in ends.items()}, steps.loss[0]
+        losses = np.asarray(steps.loss[0])
+        return {name: array[0] for name, array in ends.items()}, losses
 
 
 def start_apart(
@@ -153,9 +155,10 @@ class Ulps(NamedTuple):
     def move(self, state: TrainState, rng: np.random.Generator) -> TrainState:
         """Moves each parameter at random by up to that distance."""
 
-        def moved(array: jax.Array) -> np.ndarray:
+        def moved(array: Any) -> np.ndarray:
             share = rng.uniform(-1, 1, array.shape).astype(FLOAT32)
-            return np.asarray(array) + share * self.of(array)
+            array = np.asarray(array)
+            return array + share * self.of(array)
 
         return state._replace(params=jax.tree.map(moved, state.params))
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxnn.experiment.files.trace import Number
 from parity.noise import norm, ulp
 from parity.quantities import ORDER, QUANTITIES, Quantity
 
@@ -51,8 +52,8 @@ def measure(
     step: int,
     quantity: str,
     tensor: str,
-    recorded: np.ndarray,
-    replayed: np.ndarray,
+    recorded: Number,
+    replayed: Number,
     unit: float,
     storage: np.dtype,
     scale: float = 1.0,
@@ -87,7 +88,7 @@ def measure(
 
 
 def equal(
-    step: int, quantity: str, tensor: str, left: np.ndarray, right: np.ndarray
+    step: int, quantity: str, tensor: str, left: Number, right: Number
 ) -> Measurement:
     """Compares one tensor to the bit; NaN and infinity are never equal to anything."""
     left = np.asarray(left)

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -42,6 +42,14 @@ class RunContext(NamedTuple):
     learning_rates: np.ndarray
 
 
+class Recording(Protocol):
+    """What a `Judge` needs of a trace."""
+
+    def read(self, number: int, /) -> Tensors:
+        """Returns the tensors of one step."""
+        ...
+
+
 class Judge:
     """Judges one recording.
 
@@ -56,7 +64,7 @@ class Judge:
     def __init__(
         self,
         replays: Replays,
-        recording: Reader,
+        recording: Recording,
         initial: Mapping[str, np.ndarray] | None,
         threshold: float,
         rounds: Sequence[int] = THOROUGH,
@@ -129,7 +137,8 @@ class Judge:
             replayed = replay.gradients(inputs, replay.compute)
             step |= _float32(apply("after", switches, replayed, context))
             gradients = select(step, "grads").values()
-            step["grad_norm"] = trace.grad_norm(gradients, bool(step["skipped"]))
+            norm = trace.grad_norm(gradients, bool(step["skipped"]))
+            step["grad_norm"] = np.asarray(norm)
         if acting[UPDATE] and not step["skipped"]:
             step |= _float32(replay.update(inputs, FLOAT32))
         return step

@@ -11,7 +11,7 @@ otherwise. 2: could not judge.
 import json
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from absl import flags
 from rich.console import Console
@@ -65,7 +65,7 @@ def main(values: flags.FlagValues) -> int:
     return 0 if table.is_enough(outcomes) else 1
 
 
-def check_known(flag: str, given: Sequence[str], known: Sequence[str]) -> None:
+def check_known(flag: str, given: Sequence[str], known: Collection[str]) -> None:
     """Raises UserError if a list flag has an unknown entry."""
     unknown = [name for name in given if name not in known]
     if unknown:

@@ -208,22 +208,20 @@ def _gelu_tanh_derivative(error: np.ndarray, z: np.ndarray, alpha: float) -> np.
 
 # Losses (z[L], targets, label smoothing) -> (C, delta[L]).
 
+Cost = tuple[np.floating, np.ndarray]
 
-def _mse(z: np.ndarray, t: np.ndarray, smoothing: float) -> tuple[float, np.ndarray]:
+
+def _mse(z: np.ndarray, t: np.ndarray, smoothing: float) -> Cost:
     return np.mean((z - t) ** 2), 2 * (z - t) / z.size
 
 
-def _binary_cross_entropy(
-    z: np.ndarray, t: np.ndarray, smoothing: float
-) -> tuple[float, np.ndarray]:
+def _binary_cross_entropy(z: np.ndarray, t: np.ndarray, smoothing: float) -> Cost:
     loss = np.mean(t * np.logaddexp(0, -z) + (1 - t) * np.logaddexp(0, z))
     # s(z) - t, without cancellation for a confident, right answer.
     return loss, ((1 - t) * _sigmoid(z) - t * _sigmoid(-z)) / z.size
 
 
-def _cross_entropy(
-    z: np.ndarray, t: np.ndarray, smoothing: float
-) -> tuple[float, np.ndarray]:
+def _cross_entropy(z: np.ndarray, t: np.ndarray, smoothing: float) -> Cost:
     p = _softmax(z)
     q = (1 - smoothing) * _labels(z, t) + smoothing / len(z)
     top = z.max(axis=0)
@@ -232,15 +230,13 @@ def _cross_entropy(
     return loss, (p * q.sum(axis=0) - q) / z.shape[1]
 
 
-def _hinge(z: np.ndarray, t: np.ndarray, smoothing: float) -> tuple[float, np.ndarray]:
+def _hinge(z: np.ndarray, t: np.ndarray, smoothing: float) -> Cost:
     signs = 2 * t - 1
     margins = 1 - signs * z
     return np.mean(np.maximum(margins, 0)), -signs * (margins > 0) / z.size
 
 
-def _multiclass_hinge(
-    z: np.ndarray, t: np.ndarray, smoothing: float
-) -> tuple[float, np.ndarray]:
+def _multiclass_hinge(z: np.ndarray, t: np.ndarray, smoothing: float) -> Cost:
     labels = _labels(z, t)
     margins = (1 + z - (labels * z).sum(axis=0)) * (1 - labels)
     loss = np.sum(np.maximum(margins, 0)) / z.size
@@ -249,9 +245,7 @@ def _multiclass_hinge(
     return loss, (wrong - labels * wrong.sum(axis=0)) / z.size
 
 
-def _perceptron(
-    z: np.ndarray, t: np.ndarray, smoothing: float
-) -> tuple[float, np.ndarray]:
+def _perceptron(z: np.ndarray, t: np.ndarray, smoothing: float) -> Cost:
     # Integer classes have one axis less than the scores, labels as many.
     if t.ndim < z.ndim:
         errors = _labels(z, z.argmax(axis=0)) - _labels(z, t)

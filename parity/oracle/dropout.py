@@ -14,7 +14,8 @@ import numpy as np
 from parity.oracle.operations import where
 from parity.oracle.tensor import Tensor
 
-Key = tuple[np.uint32, np.uint32]
+Word = np.ndarray | np.uint32 | int
+Key = tuple[Word, Word]
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
@@ -72,10 +73,10 @@ def mask(masks: Masks, layer: int, keep: float, shape: tuple[int, ...]) -> np.nd
     # jax.random.uniform in float32: the 23 high bits become the mantissa.
     uniform = ((left ^ right) >> np.uint32(9)) * 2.0**-23
     # Compared with the float32 probability, as jax.random.bernoulli does.
-    return (uniform < np.float32(keep)).reshape(shape)
+    return np.reshape(uniform < np.float32(keep), shape)
 
 
-def threefry(key: Key, high: np.ndarray | int, low: np.ndarray | int) -> Key:
+def threefry(key: Key, high: Word, low: Word) -> Key:
     """Encrypts 64-bit counters with the 20 rounds of Threefry-2x32.
 
     Args:

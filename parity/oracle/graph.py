@@ -68,13 +68,16 @@ class Builder:
         if isinstance(tree, ast.Expr):
             return self.name_of(tree.value)
 
-        targets = tree.targets if isinstance(tree, ast.Assign) else []
-        if len(targets) != 1 or not isinstance(targets[0], ast.Name):
+        if not (
+            isinstance(tree, ast.Assign)
+            and len(tree.targets) == 1
+            and isinstance(tree.targets[0], ast.Name)
+        ):
             raise UserError(
                 f"--graph: cannot read {_one_line(tree)!r}; write formulas such as d = "
                 "b*c, with ; between"
             )
-        name = targets[0].id
+        name = tree.targets[0].id
         if name in self._named or name in self._values or name in FUNCTIONS:
             raise UserError(
                 f"--graph: {name} is defined before {_one_line(tree)!r}; use another "

@@ -94,7 +94,10 @@ def gradients(
     # Every loss is already divided by the samples of the whole batch, so that
     # microbatches add up, however many rows the last one has.
     loss = np.asarray(sum(part.loss for part in done))
-    grads = {f"grads/{name}": sum(part.grads[name] for part in done) for name in params}
+    grads = {
+        f"grads/{name}": np.asarray(sum(part.grads[name] for part in done))
+        for name in params
+    }
     updated_stats = {f"updated_batch_stats/{name}": stats[name] for name in stats}
     return activations | {"loss": loss} | grads | updated_stats
 
@@ -146,7 +149,7 @@ def update(
     grads: Arrays,
     moments: Arrays,
     updates: int,
-    learning_rate: float | np.ndarray,
+    learning_rate: float | np.floating | np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Second half of a step: the optimizer's update.
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxnn.experiment import schedules
 from jaxnn.experiment.data import batches, evaluation
 from jaxnn.experiment.data.dataset import Dataset
+from jaxnn.experiment.data.lazy_rows import Rows
 from jaxnn.experiment.early_stopping import EarlyStopping
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
@@ -244,7 +245,7 @@ def evaluate(
 
 
 def predict(
-    experiment: Experiment, data: Dataset, state: OracleState, inputs: np.ndarray
+    experiment: Experiment, data: Dataset, state: OracleState, inputs: np.ndarray | Rows
 ) -> np.ndarray:
     """Returns [samples, ...] outputs in evaluation mode."""
     # In batches: im2col makes a copy of the images per element of a kernel.

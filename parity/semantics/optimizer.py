@@ -62,8 +62,9 @@ def _adam_uncorrected(experiment: Experiment) -> optax.GradientTransformation:
     *_, eps = settings
     plain = optax.scale_by_adam(*settings)
 
-    def update(grads, state, params=None):
-        _, state = plain.update(grads, state, params)
+    def update(updates, state, params=None):
+        _, state = plain.update(updates, state, params)
+        assert isinstance(state, optax.ScaleByAdamState)
         direction = jax.tree.map(
             lambda m, v: m / (jnp.sqrt(v) + eps), state.mu, state.nu
         )

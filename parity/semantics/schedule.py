@@ -4,7 +4,7 @@ import numpy as np
 
 from jaxnn import loss_scaling, train_step
 from jaxnn.experiment.data import batches
-from jaxnn.experiment.files.trace import flatten
+from jaxnn.experiment.files.trace import Number, flatten
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch
 from jaxnn.experiment.traits import (
@@ -48,9 +48,9 @@ def _one_update_more(
     if context.number == 0:
         moved = _after_zero_gradients(context.experiment, rows)
         rows = [
-            row._replace(
-                expected=_within_rounding(row, moved.get(row.tensor, row.expected))
-            )
+            row._replace(expected=_within_rounding(row, moved[row.tensor]))
+            if row.tensor in moved
+            else row
             for row in rows
         ]
     return _with(rows, "optimizer_step", np.int32(context.updates + 1))
@@ -133,7 +133,7 @@ def _moments_at_zero(
 
 
 def _with(
-    rows: list[Expectation], quantity: str, expected: np.ndarray
+    rows: list[Expectation], quantity: str, expected: Number
 ) -> list[Expectation]:
     return [
         row._replace(expected=np.asarray(expected)) if row.quantity == quantity else row

@@ -51,7 +51,7 @@ def _unscaled_twice(scene: Scene) -> tuple[Patch, ...]:
     )
 
 
-def _loss_times(factor: Callable[[Experiment, torch.Tensor], float]):
+def _loss_times(factor: Callable[[Experiment, torch.Tensor], torch.Tensor | float]):
     """Plants a loss that is multiplied by a factor.
 
     Args:

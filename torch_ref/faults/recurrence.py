@@ -5,6 +5,7 @@ that is read in another place, negated, or with a bias on top.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ def recurrent(change: Callable[[torch.Tensor, str, int], torch.Tensor]):
         the parameter that is used.
     """
 
-    def make_for(layer: nn.RNNBase):
+    def make_for(layer: Any):
         def make(plain):
             def forward(x):
                 held = layer._flat_weights

@@ -32,13 +32,14 @@ class Conv(nn.Conv2d):
     ):
         padding = (size - 1) // 2
         super().__init__(num_inputs, channels, size, stride, padding, bias=use_bias)
+        self._margin = padding
 
     def forward(self, x: Array) -> Array:
         """[batch, height, width, in] -> [batch, height', width', channels].
 
         height' = ceil(height / stride), and likewise the width.
         """
-        return conv(x, self.weight, self.bias, self.stride[0], self.padding[0])
+        return conv(x, self.weight, self.bias, self.stride[0], self._margin)
 
 
 def conv(

@@ -36,6 +36,9 @@ class BatchNorm(nn.BatchNorm1d):
       num_features: channels.
     """
 
+    running_mean: Array
+    running_var: Array
+
     def __init__(self, num_features: int):
         super().__init__(num_features, EPSILON, MOMENTUM)
 

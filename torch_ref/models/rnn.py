@@ -4,6 +4,8 @@ Twin of jaxnn/models/rnn.py. The layers are torch's own, so that its kernels com
 them; one module each, so that our dropout comes between them.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor as Array
 from torch import nn
@@ -79,12 +81,16 @@ def initialize(layer: nn.RNNBase, initializer: Initializer) -> None:
     of_input = bias if initializer == torch_default else initializer.kernel
     with torch.no_grad():
         # Drawn at once, the fans would count all gates as outputs.
-        for gate in layer.weight_ih_l0.split(layer.hidden_size):
+        for gate in layer.get_parameter("weight_ih_l0").split(layer.hidden_size):
             of_input(gate)
-        for gate in layer.weight_hh_l0.split(layer.hidden_size):
+        for gate in layer.get_parameter("weight_hh_l0").split(layer.hidden_size):
             initializer.kernel(gate)
-        bias(layer.bias_ih_l0)
-        bias(layer.bias_hh_l0)
+        bias(layer.get_parameter("bias_ih_l0"))
+        bias(layer.get_parameter("bias_hh_l0"))
 
 
-CELLS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+CELLS: dict[str, Callable[..., nn.RNNBase]] = {
+    "rnn": nn.RNN,
+    "lstm": nn.LSTM,
+    "gru": nn.GRU,
+}

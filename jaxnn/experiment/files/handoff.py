@@ -18,6 +18,7 @@ It is a flat mapping of names to arrays, kept in one safetensors file:
 
 import pathlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def make(
     params: Mapping[str, np.ndarray],
     batch_stats: Mapping[str, np.ndarray],
     moments: Mapping[str, Mapping[str, np.ndarray]],
-    **scalars: float,
+    **scalars: Any,
 ) -> Handoff:
     """Returns the handoff of a training state.
 

@@ -101,12 +101,15 @@ the opposite order.
 import json
 import pathlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
+
+Number: TypeAlias = Any
+"""An array or a NumPy scalar: NumPy's own functions return either for one number."""
 
 VERSION = 2
 

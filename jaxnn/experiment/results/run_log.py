@@ -4,7 +4,7 @@ import importlib.metadata
 import pathlib
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,7 +95,7 @@ class RunLog:
         weights: np.ndarray,
         skipped: np.ndarray,
         learning_rate: float,
-        means: Mapping[str, Sequence[float]],
+        means: Mapping[str, Iterable[float]],
     ) -> None:
         """Writes and shows the metrics of one epoch.
 
