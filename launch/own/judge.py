@@ -80,7 +80,7 @@ def update(params, grads, moments, step, dtype):
 if __name__ == "__main__":
     trace = Reader(pathlib.Path(sys.argv[1]))
     PRECISION = {"fp16": np.float16, "fp32": np.float32}[trace.meta["precision"]]
-    verdict = own.judge(trace, gradients, update, NAME_MAP).as_json()
+    verdict = own.judge_step(trace, gradients, update, NAME_MAP).as_json()
     print(
         json.dumps(
             {key: verdict[key] for key in ("verdict", "max_z", "first_divergence")},

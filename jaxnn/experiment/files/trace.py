@@ -7,7 +7,7 @@ A trace is a folder:
 
 meta.json is an object with these keys, and whatever else the writer adds:
 
-    `version`        version of this format, 2
+    `version`        version of this format, 3; 2 is read as well
     `level`          what is recorded: "losses", "params" or "full"; see below
     `stack`          name of the program or library that trained
     `precision`      precision of the forward pass: "fp32", "fp16", ...
@@ -16,6 +16,8 @@ meta.json is an object with these keys, and whatever else the writer adds:
     `versions`       package -> version
     `order`          order of the tensors; see below
     `first_step`     optional: steps done before the first recorded one; 0 by default
+    `names`          optional: whose names and layouts these are; "flax" by default, or
+                     "torch", which a program of one's own records; see the end
 
 A step file is a flat mapping of names to arrays. Names and layouts are Flax's:
 
@@ -54,6 +56,37 @@ height, width, channels], sequences as [samples, steps, features], FP16 and BF16
 converted exactly to float32. If a layer is called several times, its first call counts.
 Outputs that are not floating-point arrays with one row per sample are left out. A trace
 may lack activations altogether; they are then not judged.
+
+Programs of one's own. `parity.own.record` writes `names` "torch": NAME and LAYER are
+the dotted paths of `named_parameters()` and `named_modules()`, layouts are torch's. A
+tensor that could not be read is absent, and `absent` in meta.json says why; it is never
+filled with zeros. There, too, are `trained`, `frozen` and `ties` ({name: the name that
+holds the same tensor}), `groups` (names of each parameter group), `optimizer` (its
+class), `autocast` (null, "bf16" or "fp16"), `zero_stage` (null without DeepSpeed),
+`accumulation_steps`, `passes` (forward passes of a step, all ranks') and `config` (what
+DeepSpeed was given). A step has, besides the above:
+
+    forward/NAME                  fp16 or bf16 weights that the first forward pass read,
+                                  where they are not the masters themselves
+    buffers/NAME                  buffers before the step, in place of batch_stats
+    updated_buffers/NAME          buffers after it
+    groups/G/KEY                  float64 hyper-parameters of group G before the step:
+                                  lr, weight_decay, betas, eps, momentum, ...
+    passes/P/inputs/ARG           what forward pass P was given, by the name of the
+                                  argument; P counts microbatches, within them ranks
+    passes/P/targets/N            other tensors that its loss was computed from, in the
+                                  order of their first use
+    passes/P/masks/N              bool dropout masks, True: kept, in the order of use
+    passes/P/activations/LAYER    outputs of the modules that return a floating tensor,
+                                  in the order in which they end
+    passes/P/loss                 () float32: what backward was called on, unscaled
+    passes/P/weight               () float32: `grads` is the sum over the passes of
+                                  weight times gradient of loss, `loss` that of weight
+                                  times loss
+
+`grads` lacks the parameters that no pass used. `activations`, `batch/ids` and
+`batch_stats` are left out. An input beyond the recorder's `limit` bytes is recorded as
+passes/P/digests/ARG, the 32 bytes of its SHA-256.
 
 Order. `order` is {"params": [NAME, ...], "activations": [LAYER, ...]}: parameters in
 the order of the model, activations in that of the forward pass. The writer takes both
@@ -111,7 +144,9 @@ from jaxnn.experiment.files import artifacts
 Number: TypeAlias = Any
 """An array or a NumPy scalar: NumPy's own functions return either for one number."""
 
-VERSION = 2
+VERSION = 3
+# Versions that a Reader takes.
+KNOWN_VERSIONS = (2, 3)
 
 # Level -> the first parts of the names that it adds to the levels before it.
 LEVELS = {
@@ -131,8 +166,11 @@ LEVELS = {
         "updated",
         "updated_batch_stats",
         "updated_moments",
+        "buffers",
+        "updated_buffers",
+        "groups",
     ),
-    "full": ("activations", "grads"),
+    "full": ("activations", "grads", "forward", "passes"),
 }
 
 # Required keys of meta.json besides the version -> type of the value.
@@ -240,10 +278,10 @@ class Reader:
             ) from None
 
         # The version comes first: another version may have other keys.
-        if self.meta.get("version") != VERSION:
+        if self.meta.get("version") not in KNOWN_VERSIONS:
             raise UserError(
                 f"{folder}: trace version {self.meta.get('version')}, this program "
-                f"reads {VERSION}; record it again"
+                f"reads {' and '.join(map(str, KNOWN_VERSIONS))}; record it again"
             )
         _check(self.meta, folder / "meta.json")
 

@@ -94,7 +94,7 @@ class TestWriter:
     def test_meta_is_readable_before_the_first_step(self, tmp_path):
         trace.Writer(tmp_path / "trace", "losses", META | {"steps": 50})
         assert json.loads((tmp_path / "trace" / "meta.json").read_text()) == {
-            "version": 2,
+            "version": 3,
             "level": "losses",
             **META,
             "steps": 50,
@@ -198,7 +198,7 @@ class TestReader:
     def test_meta(self, written):
         order = {"params": ["output/kernel", "output/bias"], "activations": ["output"]}
         assert trace.Reader(written).meta == {
-            "version": 2,
+            "version": 3,
             "level": "full",
             **META,
             "order": order,
@@ -227,12 +227,13 @@ class TestReader:
         with pytest.raises(UserError, match=re.escape(str(written))):
             trace.Reader(written)
 
-    @pytest.mark.parametrize("version", [0, 1, 3, "2", None])
+    @pytest.mark.parametrize("version", [0, 1, 4, "2", None])
     def test_another_version_is_refused(self, written, version):
         (written / "meta.json").write_text(json.dumps({"version": version}))
         with pytest.raises(
             UserError,
-            match=f": trace version {version}, this program reads 2; record it again$",
+            match=f": trace version {version}, this program reads 2 and 3; "
+            "record it again$",
         ):
             trace.Reader(written)
 

@@ -77,7 +77,7 @@ def update(params, grads, moments, step, dtype, momentum=0.9):
 
 class TestJudge:
     def test_the_same_step_is_at_parity(self, tmp_path):
-        verdict = own.judge(write(tmp_path / "t"), gradients, update).as_json()
+        verdict = own.judge_step(write(tmp_path / "t"), gradients, update).as_json()
         assert verdict["verdict"] == "parity"
         assert (
             verdict["quantities"]["grads"]["compared"]
@@ -94,7 +94,7 @@ class TestJudge:
         ],
     )
     def test_finds_a_fault_of_a_hundred_thousandth(self, tmp_path, fault, quantity):
-        verdict = own.judge(
+        verdict = own.judge_step(
             write(tmp_path / "t", **{fault: 1.00001}), gradients, update
         ).as_json()
         first = verdict["first_divergence"]
@@ -105,7 +105,7 @@ class TestJudge:
         )
 
     def test_finds_a_state_that_does_not_go_on(self, tmp_path):
-        verdict = own.judge(
+        verdict = own.judge_step(
             write(tmp_path / "t", params=1.5), gradients, update
         ).as_json()
         assert (
@@ -118,19 +118,19 @@ class TestJudge:
             return update(*args, momentum=0.89)
 
         assert (
-            own.judge(write(tmp_path / "t"), gradients, other).as_json()[
+            own.judge_step(write(tmp_path / "t"), gradients, other).as_json()[
                 "first_divergence"
             ]["quantity"]
             == "moments"
         )
 
     def test_without_an_update_the_gradients_alone_are_judged(self, tmp_path):
-        verdict = own.judge(write(tmp_path / "t", updated=2.0), gradients).as_json()
+        verdict = own.judge_step(write(tmp_path / "t", updated=2.0), gradients).as_json()
         assert verdict["quantities"]["updated"]["compared"] == 0
 
     def test_maps_names(self, tmp_path):
         assert (
-            own.judge(
+            own.judge_step(
                 write(tmp_path / "t", "layer.weight"),
                 gradients,
                 update,
@@ -150,11 +150,11 @@ class TestJudge:
         with pytest.raises(
             UserError, match=r"by shape it may be \{'layer\.weight': 'kernel'\}"
         ):
-            own.judge(write(tmp_path / "t", "layer.weight"), renamed)
+            own.judge_step(write(tmp_path / "t", "layer.weight"), renamed)
 
     def test_refuses_an_unknown_precision(self, tmp_path):
         with pytest.raises(UserError, match="precision 'int8' is none of"):
-            own.judge(write(tmp_path / "t", precision="int8"), gradients)
+            own.judge_step(write(tmp_path / "t", precision="int8"), gradients)
 
     def test_refuses_an_empty_trace(self, tmp_path):
         Writer(
@@ -163,4 +163,4 @@ class TestJudge:
             dict(stack="m", precision="fp32", world_size=1, flags=[], versions={}),
         )
         with pytest.raises(UserError, match="no tensor of 0 steps"):
-            own.judge(Reader(tmp_path / "t"), gradients)
+            own.judge_step(Reader(tmp_path / "t"), gradients)

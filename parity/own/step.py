@@ -54,7 +54,7 @@ Update = Callable[
 MOMENT_KINDS = ("moments/first", "moments/second")
 
 
-def judge(
+def judge_step(
     trace: Reader,
     gradients: Gradients,
     update: Update | None = None,
