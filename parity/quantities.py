@@ -45,6 +45,7 @@ QUANTITIES: dict[str, Quantity] = {
     quantity.name: quantity
     for quantity in (
         Quantity("params", RULES, "state before", is_exact=True),
+        Quantity("weights_read", RULES, "weights read", is_exact=True),
         Quantity("batch", RULES, "sample ids", is_exact=True),
         Quantity("optimizer_step", RULES, "updates applied", is_exact=True),
         Quantity("learning_rate", RULES, "learning rate", is_exact=True),

@@ -1,0 +1,168 @@
+"""The forward passes of a recorded step, and loss and gradients of a port over them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files.trace import select
+from parity.noise import FLOAT64, Tensors
+from parity.own.binding import bind
+from parity.own.masks import played_back
+from parity.own.networks import Call, Network
+from parity.own.nudge import nudged
+
+
+class Pass(NamedTuple):
+    """One forward pass of one rank.
+
+    Attributes:
+      inputs: what torch's forward was given, by argument.
+      targets: what the loss took besides, in order.
+      masks: dropout masks, in order.
+      weight: () float32, factor of its gradient in the step's.
+    """
+
+    inputs: dict[str, np.ndarray]
+    targets: list[np.ndarray]
+    masks: list[np.ndarray]
+    weight: np.ndarray
+
+
+def passes_of(step: Mapping[str, np.ndarray], count: int) -> list[Pass]:
+    """Returns the passes of a recorded step.
+
+    Raises:
+      UserError: an input was too large to be recorded.
+    """
+    return [_pass(select(dict(step), f"passes/{number}")) for number in range(count)]
+
+
+def _pass(recorded: Tensors) -> Pass:
+    digests = select(recorded, "digests")
+    if digests:
+        raise UserError(
+            f"cannot judge: the input {next(iter(digests))} was too large to be "
+            "recorded; record again with a higher limit (own.record(..., limit=BYTES))"
+        )
+    return Pass(
+        inputs=select(recorded, "inputs"),
+        targets=_numbered(recorded, "targets"),
+        masks=_numbered(recorded, "masks"),
+        weight=recorded["weight"],
+    )
+
+
+def _numbered(recorded: Tensors, kind: str) -> list[np.ndarray]:
+    found = select(recorded, kind)
+    return [found[number] for number in sorted(found, key=int)]
+
+
+class Objective:
+    """Loss and gradients of a port, compiled once for each dtype.
+
+    Args:
+      network: the port's network.
+      loss: loss(outputs, *inputs), or None where the network returns it.
+      trained: leaves to differentiate by.
+    """
+
+    def __init__(self, network: Network, loss: Callable | None, trained: Sequence[str]):
+        self._network = network
+        self._loss = loss
+        self._trained = list(trained)
+        self._compiled: dict[tuple[bool, bool], Callable] = {}
+
+    def __call__(
+        self,
+        leaves: Mapping[str, np.ndarray],
+        one: Pass,
+        factor: Any,
+        dtype: np.dtype,
+        nudge: tuple[int, np.dtype] | None = None,
+    ) -> tuple[Any, Call, dict[str, Any]]:
+        """Returns loss, forward pass and gradients of one pass.
+
+        Args:
+          leaves: parameters in `dtype`, running statistics.
+          one: the pass.
+          factor: multiplies the loss before the backward pass.
+          dtype: dtype of the floating inputs.
+          nudge: seed, and the dtype whose rounding moves every product.
+        """
+        exact = dtype == FLOAT64
+        key = (exact, nudge is not None)
+        if key not in self._compiled:
+            compute = nudge[1] if nudge else dtype
+            self._compiled[key] = jax.jit(self._differentiated(exact, compute, nudge))
+        trained = {name: leaves[name] for name in self._trained}
+        rest = {name: leaf for name, leaf in leaves.items() if name not in trained}
+        seed = nudge[0] if nudge else 0
+        tensors = cast((one.inputs, one.targets), dtype)
+        return self._compiled[key](trained, rest, *tensors, one.masks, factor, seed)
+
+    def _differentiated(self, exact: bool, compute: np.dtype, nudge: Any) -> Callable:
+        def scaled(trained, rest, inputs, targets, masks, factor):
+            call = self._forward({**trained, **rest}, inputs, masks, exact)
+            loss = self._loss_of(call.outputs, inputs, targets)
+            return loss * factor, (loss, call._replace(outputs=()))
+
+        def gradients(trained, rest, inputs, targets, masks, factor, seed):
+            function = nudged(scaled, seed, compute) if nudge else scaled
+            differentiate = jax.value_and_grad(function, has_aux=True)
+            (_, (loss, call)), grads = differentiate(
+                trained, rest, inputs, targets, masks, factor
+            )
+            return loss, call, grads
+
+        return gradients
+
+    def _forward(self, leaves: Any, inputs: Any, masks: Any, exact: bool) -> Call:
+        with played_back(masks):
+            return self._network(leaves, inputs, exact)
+
+    def _loss_of(self, outputs: Any, inputs: Any, targets: Any) -> jax.Array:
+        if self._loss is None:
+            found = returned_loss(outputs)
+        else:
+            places, keywords = bind(self._loss, "loss", inputs, targets)
+            found = self._loss(outputs, *places, **keywords)
+        if jnp.shape(found) != ():
+            raise UserError(
+                f"loss: it is {jnp.shape(found)}, not one number; take the mean as the "
+                "torch program does"
+            )
+        # DeepSpeed and GradScaler scale a loss that is at least float32.
+        return found.astype(jnp.promote_types(found.dtype, jnp.float32))
+
+
+def returned_loss(outputs: Any) -> Any:
+    """Returns the loss among a network's outputs.
+
+    Raises:
+      UserError: there is none.
+    """
+    if isinstance(outputs, Mapping) and "loss" in outputs:
+        return outputs["loss"]
+    named = getattr(outputs, "loss", None)
+    first = outputs[0] if isinstance(outputs, tuple) and outputs else outputs
+    for found in (named, first):
+        if getattr(found, "shape", None) == ():
+            return found
+    raise UserError(
+        "loss: the model returns none; give loss(outputs, *inputs), which computes it "
+        "from the recorded inputs"
+    )
+
+
+def cast(tree: Any, dtype: np.dtype) -> Any:
+    """Returns a tree whose floating arrays are in `dtype`, others as they are."""
+
+    def one(array: np.ndarray) -> np.ndarray:
+        floating = jnp.issubdtype(array.dtype, jnp.floating)
+        return array.astype(dtype) if floating else array
+
+    return jax.tree.map(one, tree)

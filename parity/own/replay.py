@@ -1,0 +1,202 @@
+"""A recorded step, taken again by somebody's network, loss and optimizer."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+
+from jaxnn.experiment.files.trace import select
+from parity.inputs import Inputs
+from parity.noise import FLOAT32, FLOAT64, Distances, Tensors, norm
+from parity.own.optax_feed import OptaxFeed
+from parity.own.passes import Objective, Pass
+from parity.own.recording import Ported
+
+COMPUTE = {
+    "fp32": FLOAT32,
+    "fp16": np.dtype(np.float16),
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+}
+"""Precision of a trace -> dtype of the weights that the forward pass reads."""
+
+
+class PortReplay:
+    """A `tensors.StepReplay` of one step.
+
+    Args:
+      ported: the recording, by the port's names.
+      number: index of the step.
+      objective: loss and gradients of the port.
+      feed: the port's optimizer as it is before this step; None if it is not judged.
+      modules: modules of the port whose outputs are compared.
+    """
+
+    def __init__(
+        self,
+        ported: Ported,
+        number: int,
+        objective: Objective,
+        feed: OptaxFeed | None,
+        modules: Any = (),
+    ):
+        self._ported = ported
+        self._objective = objective
+        self._feed = feed
+        self._modules = list(modules)
+        self._passes = ported.passes(number)
+        meta = ported.meta
+        self._weights_in = COMPUTE[meta["precision"]]
+        # Under autocast the weights are float32 and the layers round to 16 bits.
+        self.compute = COMPUTE[meta.get("autocast") or meta["precision"]]
+        self.may_skip = meta["precision"] == "fp16" or meta.get("autocast") == "fp16"
+        self.has_update = feed is not None
+
+    def inputs(self, number: int) -> Inputs:
+        """Returns what the step starts from."""
+        step = self._ported.raw(number)
+        leaves = self._ported.leaves(number)
+        read = self._ported.weights_read(number)
+        params = {f"params/{name}": array for name, array in read.items()}
+        grads = self._ported.gradients(number)
+        one = np.float32(1)
+        return Inputs(
+            compute={n: a.astype(self._weights_in) for n, a in params.items()}
+            | {f"state/{name}": leaves[name] for name in self._ported.statistics}
+            | self._tensors(),
+            master={f"params/{name}": leaves[name] for name in self._ported.parameters}
+            | {f"grads/{name}": grads[name] for name in self._ported.parameters},
+            targets=np.zeros(0),
+            step=number,
+            updates=int(step["optimizer_step"]),
+            scale=self._scale(step),
+            divisor=one,
+            loss_share=one,
+            learning_rate=step["learning_rate"],
+        )
+
+    def gradients(self, inputs: Inputs, dtype: np.dtype) -> Tensors:
+        """Returns loss, gradients, activations and statistics, in float64."""
+        return self._gradients(inputs, dtype, None)
+
+    def update(self, inputs: Inputs, dtype: np.dtype) -> Tensors:
+        """Returns the optimizer's tensors, in float64."""
+        assert self._feed, "an update that is not there is not judged"
+        params, grads = (select(inputs.master, kind) for kind in ("params", "grads"))
+        return self._feed.update(params, grads, dtype)
+
+    def gradients_rounding(self, inputs: Inputs) -> Distances:
+        """Returns name -> distance of `gradients` in the compute dtype from float64."""
+        rounded = self.gradients(inputs, self.compute)
+        return _between(rounded, self.gradients(inputs, FLOAT64))
+
+    def update_rounding(self, inputs: Inputs) -> Distances:
+        """Returns name -> distance of `update` in float32 from float64."""
+        rounded = self.update(inputs, FLOAT32)
+        return _between(rounded, self.update(inputs, FLOAT64))
+
+    def nudging(self, inputs: Inputs) -> Callable[[int], Distances]:
+        """Returns seed -> distance of `gradients` from those with moved products."""
+        exact = self.gradients(inputs, FLOAT64)
+
+        def draw(seed: int) -> Distances:
+            moved = self._gradients(inputs, FLOAT64, (seed, self.compute))
+            return _between(moved, exact)
+
+        return draw
+
+    def shapes(self, inputs: Inputs) -> list[dict[str, tuple[int, ...]]]:
+        """Returns {module: shape of its output} of each pass."""
+        leaves = self._leaves(inputs, self._weights_in)
+        found = []
+        for one in self._passes:
+            _, call, _ = self._objective(leaves, one, np.float32(1), self._weights_in)
+            found.append({n: a.shape for n, a in call.activations.items()})
+        return found
+
+    def _gradients(
+        self, inputs: Inputs, dtype: np.dtype, nudge: tuple[int, np.dtype] | None
+    ) -> Tensors:
+        exact = dtype == FLOAT64
+        with jax.enable_x64(exact):
+            total = _Sum(FLOAT64 if exact else FLOAT32)
+            weights_in = FLOAT64 if exact else self._weights_in
+            leaves = self._leaves(inputs, weights_in)
+            for place, one in enumerate(self._passes):
+                moved = _with_inputs(one, inputs.compute, place)
+                factor = np.asarray(inputs.scale * one.weight, total.wide)
+                found = self._objective(leaves, moved, factor, weights_in, nudge)
+                total.add(found, one.weight)
+                # Ranks have their own statistics; rank 0's were recorded.
+                if place % self._ported.meta["world_size"] == 0:
+                    leaves = leaves | total.state
+            return total.tensors(inputs.scale, self._modules, self._ported.trained)
+
+    def _leaves(self, inputs: Inputs, dtype: np.dtype) -> dict[str, Any]:
+        params = select(inputs.compute, "params")
+        state = select(inputs.compute, "state")
+        wide = FLOAT64 if dtype == FLOAT64 else FLOAT32
+        return {name: array.astype(dtype) for name, array in params.items()} | {
+            name: array.astype(wide) for name, array in state.items()
+        }
+
+    def _tensors(self) -> Tensors:
+        """Returns the inputs that rounding moves: what is floating."""
+        return {
+            f"pass/{place}/{name}": array
+            for place, one in enumerate(self._passes)
+            for name, array in one.inputs.items()
+            if array.dtype.kind in "fV"
+        }
+
+    def _scale(self, step: Mapping[str, Any]) -> np.float32:
+        # At ZeRO stage 0 DeepSpeed does not multiply the loss (MISMATCHES D1).
+        if self._ported.meta.get("zero_stage") == 0:
+            return np.float32(1)
+        return np.float32(step["loss_scale"])
+
+
+class _Sum:
+    """Loss, gradients, activations and statistics over the passes of a step."""
+
+    def __init__(self, wide: np.dtype):
+        self.wide = wide
+        self.state: dict[str, Any] = {}
+        self._loss = 0.0
+        self._grads: dict[str, Any] = {}
+        self._outputs: list[dict[str, Any]] = []
+
+    def add(self, found: Any, weight: Any) -> None:
+        """Adds one pass; gradients in their own dtype, as both frameworks do."""
+        loss, call, grads = found
+        self._loss += float(loss) * float(weight)
+        for name, grad in grads.items():
+            held = self._grads.get(name)
+            self._grads[name] = grad if held is None else held + grad
+        self._outputs.append(call.activations)
+        self.state = dict(call.state)
+
+    def tensors(self, scale: Any, modules: Any, trained: Any) -> Tensors:
+        """Returns all of it by the trace's names, in float64."""
+        named = {"activations/" + name: self._joined(name) for name in modules}
+        named["loss"] = np.asarray(self._loss)
+        for name, statistic in self.state.items():
+            named[f"updated_batch_stats/{name}"] = statistic
+        for name in trained:
+            grad = np.asarray(self._grads[name]).astype(self.wide)
+            named[f"grads/{name}"] = grad / np.asarray(scale, self.wide)
+        return {name: np.asarray(array, np.float64) for name, array in named.items()}
+
+    def _joined(self, module: str) -> np.ndarray:
+        arrays = [np.asarray(outputs[module]).ravel() for outputs in self._outputs]
+        return np.concatenate(arrays).astype(np.float64)
+
+
+def _with_inputs(one: Pass, compute: Tensors, place: int) -> Pass:
+    """Returns a pass whose floating inputs are those at hand."""
+    return one._replace(inputs=one.inputs | select(compute, f"pass/{place}"))
+
+
+def _between(left: Tensors, right: Tensors) -> Distances:
+    return {name: norm(left[name] - exact) for name, exact in right.items()}
