@@ -81,11 +81,10 @@ def recorded_outputs(module: torch.nn.Module) -> Iterator[list]:
     outputs: list = []
 
     def hook(name, module, inputs, output):
-        tensors = output if isinstance(output, tuple | list) else [output]
-        values = getattr(output, "values", lambda: tensors)()
-        outputs.append(
-            (name, [running.array(t) for t in values if isinstance(t, torch.Tensor)])
-        )
+        values = output.values() if isinstance(output, dict) else output
+        found = [values] if isinstance(values, torch.Tensor) else values
+        tensors = [running.array(t) for t in found if isinstance(t, torch.Tensor)]
+        outputs.append((name, tensors))
 
     handles = [
         child.register_forward_hook(functools.partial(hook, name))

@@ -30,8 +30,9 @@ def torch_model(seed: int) -> torch.nn.Module:
 
 
 def batch(step: int) -> dict[str, torch.Tensor]:
-    """Returns ids, mask, types and labels, [3, 12]; a row each ends in padding."""
+    """Returns ids, mask, types and labels, [3, 12] each; two rows end in padding."""
     ids = weights.tokens(step, VOCAB)
+    ids[2, 3] = PADDING  # in the midst of a text, where it is not masked
     mask = torch.ones_like(ids)
     mask[0, 7:] = mask[1, 10:] = 0
     labels = ids.clone()

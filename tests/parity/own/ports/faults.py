@@ -57,7 +57,10 @@ def attribute(which: str | type[torch.nn.Module], **values: Any) -> Plant:
     def planted(root: torch.nn.Module) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             for module in matching(root, which):
-                stack.enter_context(mock.patch.multiple(module, **values))
+                for name, value in values.items():
+                    # Not mock.patch: some are properties that cannot be deleted.
+                    stack.callback(setattr, module, name, getattr(module, name))
+                    setattr(module, name, value)
             yield
 
     return planted

@@ -21,6 +21,7 @@ from flax import nnx, traverse_util
 from tests.parity.own.ports.double import StaysDouble
 from tests.parity.own.ports.weights import seeded
 
+QUICK = {"xla_backend_optimization_level": 0}  # of compilation; the steps are small
 Flat = dict[str, np.ndarray]
 TORCH = {
     np.dtype(name): getattr(torch, name) for name in ("float64", "float32", "float16")
@@ -108,7 +109,11 @@ def jax_result(
     inputs = {name: array(t) for name, t in port.batch(step).items()}
     if hasattr(port, "labels"):
         inputs["labels"] = array(port.labels(step))
-    with jax.enable_x64(np.dtype(dtype) == np.float64):
+    # As in a user's program: flax's own norms refuse strict promotion.
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        jax.enable_x64(np.dtype(dtype) == np.float64),
+    ):
         params, stats, given = (
             jax.tree.map(lambda x: _cast(x, dtype), tree)
             for tree in (port.convert(state), _stats(port, module), inputs)
@@ -128,7 +133,8 @@ def _jax_step(
             outputs, new = forward(port.model, params, stats, inputs)
         return port.loss(outputs, **named(port.loss, inputs)), new
 
-    (loss, new), grads = jax.jit(jax.value_and_grad(objective, has_aux=True))(params)
+    differentiated = jax.value_and_grad(objective, has_aux=True)
+    (loss, new), grads = jax.jit(differentiated, compiler_options=QUICK)(params)
     return {"loss": np.asarray(loss, np.float64)} | flat(
         {"grads": grads, "batch_stats": new.get("batch_stats", {})}
     )
