@@ -136,21 +136,17 @@ def function(owner: Any, name: str, replacement: Callable) -> Plant:
 
 
 def detached(which: str) -> Plant:
-    """Makes a linear layer pass no gradient to its weight."""
+    """Makes linear layers pass no gradient to their weight."""
 
-    def change(inputs: torch.Tensor, result: torch.Tensor, layer) -> torch.Tensor:
-        return functional.linear(inputs, layer.weight.detach(), layer.bias)
+    def hook(layer, inputs, result):
+        return functional.linear(inputs[0], layer.weight.detach(), layer.bias)
 
-    def register(root: torch.nn.Module) -> list:
-        return [
-            layer.register_forward_hook(
-                lambda layer, inputs, result: change(inputs[0], result, layer),
-                prepend=True,
-            )
+    return hooked(
+        lambda root: [
+            layer.register_forward_hook(hook, prepend=True)
             for layer in matching(root, which)
         ]
-
-    return hooked(register)
+    )
 
 
 def erf_gelu(inputs: torch.Tensor, result: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,13 @@
 """A residual network for images, whose loss the training script computes."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import linen as nn
+from flax import traverse_util
 from torch.nn import functional
 
 from tests.parity.own.ports import faults, layers, weights
@@ -57,7 +60,8 @@ class TorchResNet(torch.nn.Module):
         return self.fc(self.pool(x).flatten(1))
 
 
-def _torch_conv(before: int, after: int, size: int, stride: int = 1):
+def _torch_conv(before: int, after: int, size: int, stride: int = 1) -> torch.nn.Conv2d:
+    """Returns a convolution padded alike on both sides."""
     return torch.nn.Conv2d(before, after, size, stride, padding=size // 2, bias=False)
 
 
@@ -194,17 +198,12 @@ def _norm(state: dict[str, np.ndarray], name: str) -> dict:
 
 def convert_stats(state: dict[str, np.ndarray]) -> dict:
     """Returns the port's `batch_stats`, of torch's buffers by name."""
-    tree: dict = {}
+    leaves = {}
     for name, array in state.items():
-        path, _, leaf = name.rpartition(".running_")
-        if path:
-            stage, *rest = path.replace("stages.", "stages_").split(".", 1)
-            inner = [rest[0].replace(".", "_")] if rest else []
-            node = tree.setdefault(stage, {})
-            for key in inner:
-                node = node.setdefault(key, {})
-            node[leaf] = array
-    return tree
+        if ".running_" in name:
+            joined = re.sub(r"(stages|downsample)\.(\d)", r"\1_\2", name)
+            leaves[joined.replace(".running_", ".")] = array
+    return traverse_util.unflatten_dict(leaves, sep=".")
 
 
 FAULTS = {
