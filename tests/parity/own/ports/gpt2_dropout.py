@@ -15,7 +15,7 @@ FAULTS = {
     **gpt2.FAULTS,
     "unscaled_dropout": faults.Fault(
         "transformer.drop",
-        "what dropout keeps is not divided by the share that it keeps",
-        faults.output(r".*(drop|dropout)", lambda inputs, output: output * (1 - RATE)),
+        "what the embeddings' dropout keeps is not divided by the share that it keeps",
+        faults.output(r"transformer\.drop", lambda inputs, output: output * (1 - RATE)),
     ),
 }

@@ -21,7 +21,10 @@ from flax import nnx, traverse_util
 from tests.parity.own.ports.double import StaysDouble
 from tests.parity.own.ports.weights import seeded
 
-QUICK = {"xla_backend_optimization_level": 0}  # of compilation; the steps are small
+QUICK = {  # to compile; the steps are small
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+}
 Flat = dict[str, np.ndarray]
 TORCH = {
     np.dtype(name): getattr(torch, name) for name in ("float64", "float32", "float16")
