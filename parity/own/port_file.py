@@ -1,0 +1,39 @@
+"""Reads the names that a judgement takes from a Python file."""
+
+import importlib.util
+import pathlib
+import sys
+from typing import Any
+
+from jaxnn.experiment.errors import UserError
+
+NAMES = ("model", "loss", "optimizer", "convert")
+
+
+def read_port(file: pathlib.Path) -> dict[str, Any]:
+    """Returns {name: what the file defines by it, or None}.
+
+    The file's folder is searched for what it imports, as if Python ran it.
+
+    Raises:
+      UserError: it is not there, fails, or defines no model.
+    """
+    if not file.is_file():
+        raise UserError(f"{file}: no such file; it defines {', '.join(NAMES)}")
+    spec = importlib.util.spec_from_file_location("own_port", file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{file}: not a Python file; its name ends with .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["own_port"] = module
+    sys.path.insert(0, str(file.resolve().parent))
+    # Somebody else's program may raise anything.
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise UserError(f"{file}: it raised {type(error).__name__}: {text}") from error
+    if not hasattr(module, "model"):
+        raise UserError(
+            f"{file}: it defines no `model`; it may define {', '.join(NAMES)}"
+        )
+    return {name: getattr(module, name, None) for name in NAMES}
