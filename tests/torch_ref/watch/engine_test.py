@@ -2,8 +2,9 @@
 in float64 computes, at every ZeRO stage, precision and number of ranks.
 
 The network has what recorders go wrong on: a frozen layer, a branch that odd steps
-leave out, a tie, and a group without decay. `python -m tests.torch_ref.watch.engine_test
-FOLDER` records all cases in turn, as one rank.
+leave out, a tie, and a group without decay.
+
+`python -m tests.torch_ref.watch.engine_test FOLDER` records all cases, as one rank.
 """
 
 import functools
@@ -232,7 +233,7 @@ class Loop:
 
 
 def assert_close(actual, wanted, bound: float) -> None:
-    assert list(actual) == list(wanted)
+    assert list(actual) == sorted(wanted)
     for name, value in wanted.items():
         assert actual[name].shape == value.shape, name
         assert abs(actual[name] - value.numpy()).max() <= bound, name
@@ -329,6 +330,8 @@ class TestAgainstFloat64:
         assert meta["groups"] == [list(DECAYED), ["first.bias", "branch.bias"]]
         assert meta["config"]["zero_optimization"]["stage"] == case.stage
         assert meta["absent"] == {}
+        names = [name for name, _ in Net().named_parameters()]
+        assert meta["order"]["params"] == names
         assert meta["stack"] == "deepspeed"
 
 
