@@ -1,62 +1,99 @@
 """Readers of what DeepSpeed's engine holds, at any ZeRO stage.
 
 They return what the mathematics means, not what DeepSpeed stores: gradients are
-unscaled (MISMATCHES D15), moments are zeros before the first update. Every rank takes
-part.
+unscaled (MISMATCHES D15), moments are what the optimizer starts from before the first
+update. What DeepSpeed does not hold is absent: moments of frozen parameters, gradients
+of parameters that no backward pass has reached where DeepSpeed can tell. Every rank
+takes part.
 """
 
+import contextlib
 import functools
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 
+Tensors = dict[str, torch.Tensor]
+"""{torch name: tensor}."""
 
-def masters(engine: Any) -> dict[str, torch.Tensor]:
-    """Returns {torch name: master parameter}, float32 and whole on every rank."""
+
+class Partition(NamedTuple):
+    """What ZeRO flattens into one tensor.
+
+    Attributes:
+      params: the model's parameters.
+      flat: this rank's share of their masters; the optimizer's state belongs to it.
+    """
+
+    params: list[torch.nn.Parameter]
+    flat: torch.Tensor
+
+
+def masters(engine: Any) -> Tensors:
+    """Returns {torch name: master parameter}, float32 and whole on every rank.
+
+    A parameter without a master, as a frozen one, is its own.
+    """
     from deepspeed.utils import safe_get_full_fp32_param
 
     if engine.zero_optimization():
         read = safe_get_full_fp32_param
     else:
         read = stage_0_tensors(engine).get
-    return _copies(engine, read)
+    found = _copies(engine, read)
+    rest = _named(engine, lambda name, param: name not in found)
+    with _whole(list(rest.values())):
+        found |= {name: _copy(param).float() for name, param in rest.items()}
+    return {name: found[name] for name, _ in engine.module.named_parameters()}
 
 
-def moments(engine: Any, key: str) -> dict[str, torch.Tensor]:
-    """Returns {torch name: moment}, whole on every rank; zeros before the first update.
+def weights(engine: Any) -> Tensors:
+    """Returns {torch name: parameter as a forward pass reads it} in its own dtype."""
+    params = dict(engine.module.named_parameters())
+    with _whole(list(params.values())):
+        return {name: _copy(param) for name, param in params.items()}
+
+
+def moments(engine: Any, key: str, start: float = 0.0) -> Tensors:
+    """Returns {torch name: moment} of trained parameters, whole on every rank.
 
     Args:
       engine: as from `engine.initialize`.
       key: name of the moment in the torch optimizer's state.
+      start: what the optimizer starts from, before its first update.
     """
     from deepspeed.utils import safe_get_full_optimizer_state
 
-    if not any(key in state for state in inner_optimizer(engine).state.values()):
-        return {
-            name: torch.zeros_like(master) for name, master in masters(engine).items()
-        }
-    if engine.zero_optimization():
-        link_states(engine)
-        read = functools.partial(safe_get_full_optimizer_state, optim_state_key=key)
-    else:
-        read = stage_0_tensors(engine, key).get
-    return _copies(engine, read)
+    if not any(inner_optimizer(engine).state.values()):
+        trained = _named(engine, lambda name, param: param.requires_grad)
+        values = masters(engine)
+        return {name: torch.full_like(values[name], start) for name in trained}
+    if not engine.zero_optimization():
+        return _copies(engine, stage_0_tensors(engine, key).get)
+    link_states(engine)
+    held = _params_with(engine, key)
+    read = functools.partial(safe_get_full_optimizer_state, optim_state_key=key)
+    return _copies(engine, lambda param: read(param) if id(param) in held else None)
 
 
-def gradients(engine: Any) -> dict[str, torch.Tensor]:
+def gradients(engine: Any) -> Tensors:
     """Returns {torch name: gradient of the global batch's mean loss} on every rank.
 
     The gradients are float32, unscaled and not clipped. To be called between the last
-    `engine.backward` of a step and its `engine.step`.
+    `engine.backward` of a step and its `engine.step`. ZeRO holds zeros for a parameter
+    that the step did not use.
     """
     from deepspeed.utils import safe_get_full_grad
 
-    # At ZeRO stage 0 the loss was not scaled (MISMATCHES D1).
-    scale = loss_scale(engine) if engine.zero_optimization() else 1.0
+    scale = loss_factor(engine)
     read: Any = safe_get_full_grad
+    trained = _named(engine, lambda name, param: param.requires_grad)
+    found = {name: read(param) for name, param in trained.items()}
     return {
-        name: read(param).float() / scale
-        for name, param in engine.module.named_parameters()
+        name: grad.detach().float() / scale
+        for name, grad in found.items()
+        if grad is not None
     }
 
 
@@ -66,7 +103,24 @@ def loss_scale(engine: Any) -> float:
     At ZeRO stage 0 it divides the gradients of a loss that it has not multiplied
     (MISMATCHES D1).
     """
+    scaler = autocast_scaler(engine)
+    if scaler is not None:
+        return float(scaler.get_scale())
     return float(getattr(engine.optimizer, "loss_scale", None) or 1.0)
+
+
+def loss_factor(engine: Any) -> float:
+    """Returns what really multiplies the loss of the coming backward pass."""
+    # At ZeRO stage 0 only torch's own scaler scales the loss (MISMATCHES D1).
+    if engine.zero_optimization() or autocast_scaler(engine) is not None:
+        return loss_scale(engine)
+    return 1.0
+
+
+def autocast_scaler(engine: Any) -> Any:
+    """Returns torch's GradScaler that "torch_autocast" in fp16 brings, or None."""
+    inside = getattr(engine.optimizer, "torch_autocast_gradscaler", None)
+    return inside or getattr(engine, "torch_autocast_z0_gradscaler", None)
 
 
 def updates(engine: Any) -> int:
@@ -89,31 +143,64 @@ def inner_optimizer(engine: Any) -> torch.optim.Optimizer:
     return getattr(engine.optimizer, "optimizer", engine.optimizer)
 
 
+def group_params(engine: Any) -> list[list[torch.nn.Parameter]]:
+    """Returns the model's parameters of each group of the optimizer."""
+    optimizer = engine.optimizer
+    if not engine.zero_optimization():
+        groups = [group["params"] for group in optimizer.param_groups]
+        return [list(group) for group in getattr(optimizer, "fp16_groups", groups)]
+    numbers = getattr(optimizer, "sub_group_to_group_id", None)
+    found: list[list[torch.nn.Parameter]] = [[] for _ in optimizer.param_groups]
+    for index, partition in enumerate(partitions(engine)):
+        # Stage 3 cuts a group into several.
+        found[numbers[index] if numbers else index] += partition.params
+    return found
+
+
+def partitions(engine: Any) -> list[Partition]:
+    """Returns what ZeRO has cut the parameters into, at stages 1 to 3."""
+    optimizer = engine.optimizer
+    for params, flats in (
+        ("fp16_groups", "fp32_partitioned_groups_flat"),
+        ("bit16_groups", "single_partition_of_fp32_groups"),
+        ("bf16_groups", "fp32_groups_flat_partition"),
+    ):
+        if hasattr(optimizer, flats):
+            pairs = zip(getattr(optimizer, params), getattr(optimizer, flats))
+            return [Partition(list(group), flat) for group, flat in pairs]
+    raise TypeError(f"{type(optimizer).__name__} is no ZeRO optimizer of DeepSpeed's")
+
+
 def stage_0_tensors(
     engine: Any, key: str | None = None
 ) -> dict[torch.nn.Parameter, torch.Tensor]:
     """Returns {parameter: master, or its moment `key`} at ZeRO stage 0.
 
-    DeepSpeed's `safe_get_full_*` cannot read these (MISMATCHES D15).
+    DeepSpeed's `safe_get_full_*` cannot read these (MISMATCHES D15). A parameter that
+    the optimizer holds nothing of is left out.
     """
     optimizer = engine.optimizer
     # FP16_Optimizer calls its groups so under BF16, too.
     groups = getattr(optimizer, "fp16_groups", [list(engine.module.parameters())])
-    state = inner_optimizer(engine).state
-    if not hasattr(optimizer, "fp32_groups_flat"):
+    flats = getattr(optimizer, "fp32_groups_flat", None)
+    if flats is None:
         # One master per parameter (FP16_UnfusedOptimizer), or the parameter itself.
-        held = getattr(optimizer, "fp32_groups", groups)
+        flats = getattr(optimizer, "fp32_groups", groups)
+        pairs = [
+            pair for params, held in zip(groups, flats) for pair in zip(params, held)
+        ]
         return {
-            param: master if key is None else state[master][key]
-            for params, masters in zip(groups, held)
-            for param, master in zip(params, masters)
+            param: value
+            for param, master in pairs
+            if (value := _held(engine, master, key)) is not None
         }
     found = {}
-    for params, flat in zip(groups, optimizer.fp32_groups_flat):
-        values = flat if key is None else state[flat][key]
-        pieces = values.split([param.numel() for param in params])
-        for param, piece in zip(params, pieces):
-            found[param] = piece.view(param.shape)
+    for params, flat in zip(groups, flats):
+        values = _held(engine, flat, key)
+        if values is not None:
+            pieces = values.split([param.numel() for param in params])
+            views = [piece.view(param.shape) for param, piece in zip(params, pieces)]
+            found |= dict(zip(params, views))
     return found
 
 
@@ -128,8 +215,63 @@ def link_states(engine: Any) -> None:
         engine.optimizer._lazy_init_hp_params_optimizer_state()
 
 
-def _copies(engine: Any, read: Any) -> dict[str, torch.Tensor]:
+def _held(engine: Any, master: torch.Tensor, key: str | None) -> torch.Tensor | None:
+    """Returns a master, or its moment if the optimizer has one."""
+    # Not by subscript, which would make an empty state.
+    return master if key is None else state_of(engine, master).get(key)
+
+
+def state_of(engine: Any, master: torch.Tensor) -> dict[str, Any]:
+    """Returns the state that the torch optimizer holds of a master; {} if none."""
+    return inner_optimizer(engine).state.get(master, {})
+
+
+def _params_with(engine: Any, key: str) -> set[int]:
+    """Returns ids of the parameters whose partition has a moment, on every rank alike.
+
+    A rank cannot tell from a parameter alone: it may hold no part of it.
+    """
     return {
-        name: read(param).detach().clone()
-        for name, param in engine.module.named_parameters()
+        id(param)
+        for partition in partitions(engine)
+        if isinstance(state_of(engine, partition.flat).get(key), torch.Tensor)
+        for param in partition.params
     }
+
+
+def _named(engine: Any, wanted: Any) -> dict[str, torch.nn.Parameter]:
+    return {
+        name: param
+        for name, param in engine.module.named_parameters()
+        if wanted(name, param)
+    }
+
+
+def _copies(engine: Any, read: Any) -> Tensors:
+    """Copies what is read of trained parameters, where it is not None."""
+    trained = _named(engine, lambda name, param: param.requires_grad)
+    found = {name: read(param) for name, param in trained.items()}
+    return {name: _copy(value) for name, value in found.items() if value is not None}
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().clone()
+
+
+@contextlib.contextmanager
+def _whole(params: list[torch.nn.Parameter]) -> Iterator[None]:
+    """Gathers those parameters that stage 3 has cut into pieces, for the context."""
+    import deepspeed
+    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+    # Those that are whole stay so: gathering would cut them on its way out.
+    cut = [
+        param
+        for param in params
+        if getattr(param, "ds_status", None) == ZeroParamStatus.NOT_AVAILABLE
+    ]
+    if not cut:
+        yield
+        return
+    with deepspeed.zero.GatheredParameters(cut):
+        yield

@@ -14,6 +14,10 @@ import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from parity.own.record import RecordCallback as RecordCallback
+from parity.own.record import prepare_deepspeed as prepare_deepspeed
+from parity.own.record import record as record
+
 if TYPE_CHECKING:
     from parity.judging.recording import Judgement
     from parity.judging.verdict import Verdict

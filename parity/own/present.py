@@ -14,7 +14,8 @@ from jaxnn.experiment.results import run_log
 from parity.judging.recording import Judgement
 from parity.own import propose
 from parity.own.environment import of_a_port
-from parity.own.judge import Port, judgement
+from parity.own.judge_port import judgement
+from parity.own.port import Port
 from parity.report import page, published_score, terminal
 
 VERDICT = "verdict.json"

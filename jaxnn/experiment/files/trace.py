@@ -63,8 +63,9 @@ tensor that could not be read is absent, and `absent` in meta.json says why; it 
 filled with zeros. There, too, are `trained`, `frozen` and `ties` ({name: the name that
 holds the same tensor}), `groups` (names of each parameter group), `optimizer` (its
 class), `autocast` (null, "bf16" or "fp16"), `zero_stage` (null without DeepSpeed),
-`accumulation_steps`, `passes` (forward passes of a step, all ranks') and `config` (what
-DeepSpeed was given). A step has, besides the above:
+`accumulation_steps`, `passes` (forward passes of a step, all ranks'), `config` (what
+DeepSpeed was given) and `unreachable_dropout` (where dropouts are whose masks could not
+be recorded). A step has, besides the above:
 
     forward/NAME                  fp16 or bf16 weights that the first forward pass read,
                                   where they are not the masters themselves
@@ -72,11 +73,15 @@ DeepSpeed was given). A step has, besides the above:
     updated_buffers/NAME          buffers after it
     groups/G/KEY                  float64 hyper-parameters of group G before the step:
                                   lr, weight_decay, betas, eps, momentum, ...
+    counters/NAME                 () int32: updates that the optimizer has counted for a
+                                  parameter before the step, where that is not
+                                  optimizer_step: torch skips what has no gradient
     passes/P/inputs/ARG           what forward pass P was given, by the name of the
                                   argument; P counts microbatches, within them ranks
     passes/P/targets/N            other tensors that its loss was computed from, in the
                                   order of their first use
-    passes/P/masks/N              bool dropout masks, True: kept, in the order of use
+    passes/P/masks/N              bool dropout masks, True: kept, in the order of use;
+                                  a dropout of rate 0 has none
     passes/P/activations/LAYER    outputs of the modules that return a floating tensor,
                                   in the order in which they end
     passes/P/loss                 () float32: what backward was called on, unscaled
@@ -169,6 +174,7 @@ LEVELS = {
         "buffers",
         "updated_buffers",
         "groups",
+        "counters",
     ),
     "full": ("activations", "grads", "forward", "passes"),
 }
@@ -235,11 +241,37 @@ class Writer:
         # The order goes to meta.json before the step file appears, so that a reader
         # never sees a whole step without it.
         if not self._is_ordered:
-            self._meta["order"] = {kind: list(select(flat, kind)) for kind in ORDERED}
+            self._meta["order"] = {
+                kind: list(select(flat, kind) or select(flat, f"passes/0/{kind}"))
+                for kind in ORDERED
+            }
             self._is_ordered = True
             artifacts.write_text(self._folder / "meta.json", self._meta_as_json())
 
         artifacts.write_arrays(self._folder / _step_file(step), flat)
+
+    @classmethod
+    def resume(cls, folder: pathlib.Path) -> "Writer":
+        """Returns a writer that adds steps to the trace in a folder.
+
+        Raises:
+          UserError: there is no trace, or it is damaged or of another version.
+        """
+        writer = cls.__new__(cls)
+        writer._folder = folder
+        writer._meta = Reader(folder).meta
+        writer._kinds = _kinds(writer._meta["level"])
+        writer._is_ordered = any(writer._meta["order"].values())
+        return writer
+
+    def amend(self, entries: Mapping[str, Any]) -> None:
+        """Replaces entries of meta.json by what later steps have shown.
+
+        Raises:
+          UserError: JSON cannot represent an entry.
+        """
+        self._meta |= entries
+        artifacts.write_text(self._folder / "meta.json", self._meta_as_json())
 
     def _meta_as_json(self) -> str:
         try:

@@ -1,0 +1,96 @@
+"""Judges a recording of anybody's torch program by anybody's JAX port of it."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from jaxnn.experiment.files.trace import grad_norm, select
+from parity.judging.measure import Measurement, measure
+from parity.judging.recording import Judgement
+from parity.judging.rounds import THOROUGH, Rounds
+from parity.judging.tensors import judge_gradients, judge_skipped, judge_update
+from parity.judging.verdict import Verdict, judge_measurements
+from parity.noise import FLOAT32, Tensors
+from parity.own import equalities
+from parity.own.emptiness import refuse_empty
+from parity.own.equalities import LossScaleRules
+from parity.own.optax_feed import OptaxFeed
+from parity.own.port import Port
+from parity.own.replay import PortReplay
+
+
+def judge_port(port: Port, threshold: float) -> tuple[list[Measurement], Verdict]:
+    """Returns the measurements of every step, and the verdict that they amount to.
+
+    Raises:
+      UserError: nothing was learned, or nothing could have been found.
+    """
+    feed = port.feed()
+    rules = LossScaleRules(port.ported.meta)
+    measurements: list[Measurement] = []
+    for number in range(len(port.ported)):
+        measurements += equal_to_the_bit(port, number, rules)
+        measurements += measured(port, number, feed, threshold)
+        if feed and not port.ported.raw(number)["skipped"]:
+            feed.advance(port.ported.leaves(number), port.ported.gradients(number))
+    steps = len(port.ported)
+    verdict = judge_measurements(measurements, steps, threshold, port.order)
+    refuse_empty(measurements, verdict, port.order)
+    return measurements, verdict
+
+
+def equal_to_the_bit(
+    port: Port, number: int, rules: LossScaleRules
+) -> Iterator[Measurement]:
+    """Yields the equalities of one step."""
+    step = port.ported.raw(number)
+    if number:
+        previous = port.ported.raw(number - 1)
+        yield from equalities.state_kept(number, step, previous)
+        yield from equalities.update_counted(number, step, previous)
+    yield from equalities.weights_read(number, step)
+    yield from rules.judge(number, step)
+
+
+def measured(
+    port: Port, number: int, feed: OptaxFeed | None, threshold: float
+) -> Iterator[Measurement]:
+    """Yields the measured tensors of one step."""
+    ported = port.ported
+    replay = PortReplay(ported, number, port.objective, feed, port.modules)
+    inputs = replay.inputs(number)
+    step = ported.read(number) | {"loss_scale": inputs.scale}
+    step |= _activations(port, number)
+    # The norm is that of torch's gradients, which a converter may scale or repeat.
+    step["grad_norm"] = grad_norm(select(step, "grads").values(), bool(step["skipped"]))
+    replayed = replay.gradients(inputs, replay.compute)
+    rounds = Rounds(THOROUGH, threshold)
+    for m in judge_gradients(replay, number, step, inputs, replayed, rounds):
+        yield _norm_of_torch(ported.raw(number), m, threshold)
+    if step["skipped"]:
+        yield from judge_skipped(number, ported.raw(number))
+    elif replay.has_update:
+        yield from judge_update(replay, number, step, inputs, rounds)
+
+
+def _activations(port: Port, number: int) -> Tensors:
+    replay = PortReplay(port.ported, number, port.objective, None)
+    shapes = replay.shapes(replay.inputs(number))
+    found = port.ported.activations(number, shapes, port.pairs)
+    return {f"activations/{name}": array for name, array in found.items()}
+
+
+def _norm_of_torch(raw: Tensors, m: Measurement, threshold: float) -> Measurement:
+    """Measures the recorded norm against that of the recorded gradients."""
+    if m.quantity != "grad_norm":
+        return m
+    norm = np.float64(grad_norm(select(raw, "grads").values(), skipped=False))
+    return measure(
+        m.step, m.quantity, "", raw["grad_norm"], norm, 0.0, FLOAT32, 1.0, threshold
+    )
+
+
+def judgement(port: Port, threshold: float) -> Judgement:
+    """Returns the whole judgement of a port."""
+    measurements, verdict = judge_port(port, threshold)
+    return Judgement(measurements, verdict, port.order)

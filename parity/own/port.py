@@ -1,0 +1,101 @@
+"""A port laid beside a recording: which leaf, which module and which pass is which."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files.trace import Reader
+from parity.own import networks, tree
+from parity.own.layers import Pairs, pair
+from parity.own.optax_feed import OptaxFeed
+from parity.own.passes import Objective
+from parity.own.recording import Ported
+from parity.own.replay import COMPUTE, PortReplay
+from parity.own.state_dict import Converted, convert_with
+
+
+class Port:
+    """A port laid beside a recording: all that a judgement of its steps rests on.
+
+    Args:
+      trace: recording in torch's names.
+      model: flax.linen or flax.nnx module, or apply(params, *inputs).
+      loss: loss(outputs, *inputs); None if the model returns it.
+      optimizer: optax transformation; None if updates are not to be judged.
+      convert: torch's state_dict -> the model's parameter tree.
+
+    Attributes:
+      ported: the recording by the port's names.
+      objective: loss and gradients of the port.
+      optimizer: as given.
+      converted: where each leaf of the port comes from.
+      pairs: modules of both sides.
+
+    Raises:
+      UserError: an argument does not fit the recording.
+    """
+
+    def __init__(
+        self,
+        trace: Reader,
+        model: Any,
+        loss: Callable | None,
+        optimizer: Any,
+        convert: Callable[[Any], Any],
+    ):
+        _check(trace)
+        ties = trace.meta.get("ties", {})
+        self.converted: Converted = convert_with(convert, trace.read(0), ties)
+        self.ported = Ported(trace, self.converted)
+        network = networks.wrap(model, self.converted.structure)
+        self.objective = Objective(network, loss, self.ported.trained)
+        self.optimizer = optimizer
+        self.pairs: Pairs = pair(network, self.converted, self.ported.parameters)
+        replay = PortReplay(self.ported, 0, self.objective, None)
+        shapes = replay.shapes(replay.inputs(0))
+        # In the order in which the port's modules end.
+        recorded = self.ported.activations(0, shapes, self.pairs)
+        self.modules = [name for name in shapes[0] if name in recorded]
+
+    def feed(self) -> OptaxFeed | None:
+        """Returns the optimizer before the first step."""
+        if self.optimizer is None:
+            return None
+        structure = tree.only(self.converted.structure, self.ported.parameters)
+        return OptaxFeed(self.optimizer, structure, self.ported.leaves(0))
+
+    @property
+    def order(self) -> list[str]:
+        """Names of modules and gradients in the order in which a step computes them."""
+        weights = self.converted.weights
+        places = {name: place for place, name in enumerate(weights.sources)}
+
+        def last_place(leaf: str) -> int:
+            return max(places[name] for name in weights.needs[leaf])
+
+        backward = sorted(self.ported.trained, key=last_place, reverse=True)
+        return [*self.modules, *backward]
+
+
+def _check(trace: Reader) -> None:
+    if trace.meta.get("names", "flax") != "torch":
+        raise UserError(
+            "cannot judge: the trace has flax's names; own.judge takes what own.record "
+            "wrote, own.judge_step takes this"
+        )
+    if trace.meta["precision"] not in COMPUTE:
+        raise UserError(
+            f"cannot judge: meta.json: precision {trace.meta['precision']!r} is none "
+            f"of {', '.join(COMPUTE)}"
+        )
+    if not len(trace):
+        raise UserError(
+            "cannot judge: the trace has no whole step; call own.record around the "
+            "training loop"
+        )
+    if trace.meta.get("unreachable_dropout"):
+        where = ", ".join(trace.meta["unreachable_dropout"])
+        raise UserError(
+            f"cannot judge: torch drew dropout masks inside {where}, where they cannot "
+            'be read; set its dropout to 0, or attn_implementation="eager"'
+        )

@@ -1,0 +1,78 @@
+"""Listens to torch's functions: dropouts in a forward pass, targets after it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode, _get_current_function_mode
+
+from torch_ref.watch import arrays, masks
+from torch_ref.watch.passes import Pass
+from torch_ref.watch.targets import Targets
+
+
+class Listener(TorchFunctionMode):
+    """Active in the whole context, because modes must end in the order they began.
+
+    Args:
+      unreachable: called with the name of what drops where no mask can be had.
+    """
+
+    def __init__(self, unreachable: Callable[[str], None]):
+        super().__init__()
+        self._unreachable = unreachable
+        self._pass: Pass | None = None
+        self._targets = Targets(())
+        self._in_forward = False
+
+    def begin(self, current: Pass, known: list[torch.Tensor]) -> None:
+        """A forward pass begins; `known` are its inputs, parameters and buffers."""
+        self._pass, self._targets, self._in_forward = current, Targets(known), True
+        current.targets = self._targets.values
+
+    def end(self, output: Any) -> None:
+        """The forward pass has ended; its loss is computed next."""
+        self._targets.know(arrays.tensors_in(output))
+        self._in_forward = False
+
+    def rest(self) -> None:
+        """Listens to nothing until the next forward pass."""
+        self._pass = None
+
+    def leave(self) -> None:
+        """Ends, if no other mode has begun since."""
+        self.rest()
+        if _get_current_function_mode() is self:
+            self.__exit__(None, None, None)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self._pass is None:
+            return func(*args, **kwargs)
+        if self._in_forward:
+            return self._within(self._pass, func, args, kwargs)
+        # What is computed without gradients, as a metric, does not make the loss.
+        if not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        return self._targets.call(func, args, kwargs)
+
+    def _within(self, current: Pass, func: Any, args: Any, kwargs: Any) -> Any:
+        if func in masks.DROPOUTS and masks.rate(func, args, kwargs) > 0:
+            result, mask = masks.drop(func, args, kwargs)
+            if mask is None:
+                self._unreachable(func.__name__)
+            else:
+                current.masks.append(mask)
+            return result
+        if masks.hidden_rate(func, args, kwargs) > 0:
+            self._unreachable(func.__name__)
+        result = func(*args, **kwargs)
+        self._targets.know(_constants(result))
+        return result
+
+
+def _constants(result: Any) -> list[torch.Tensor]:
+    """What a loss could take for a target: computed, without a gradient."""
+    return [tensor for tensor in arrays.tensors_in(result) if not tensor.requires_grad]

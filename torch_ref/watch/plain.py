@@ -1,0 +1,134 @@
+"""A model under a torch optimizer: alone, under DDP or under Accelerate."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from jaxnn.experiment.errors import UserError
+from torch_ref.precision import at_least_float32
+from torch_ref.watch import moments
+from torch_ref.watch.subject import Subject, Tensors
+
+
+class Plain(Subject):
+    """A model whose parameters are the masters.
+
+    Args:
+      model: the network, or what DDP or Accelerate made of it.
+      optimizer: torch's, or what Accelerate made of it.
+      scheduler: of the learning rate, if there is one; its class is noted.
+      first_step: updates before the first recorded one, for optimizers that do not
+        count.
+
+    Raises:
+      UserError: the model is cut into pieces, which this cannot read.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: Any, scheduler: Any, first_step: int
+    ):
+        self.model = unwrap(model)
+        self.optimizer = torch_optimizer(optimizer)
+        self.counted = first_step
+        self._scheduler = scheduler
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            self.rank = torch.distributed.get_rank()
+            self.world_size = torch.distributed.get_world_size()
+
+    def masters(self) -> Tensors:
+        """As in Subject; float64 stays."""
+        params = self.model.named_parameters()
+        return {n: at_least_float32(p.detach()).clone() for n, p in params}
+
+    def forward_weights(self) -> Tensors:
+        """None: a forward pass reads the masters."""
+        return {}
+
+    def moment(self, key: str) -> Tensors:
+        """As in Subject; what has no state yet is what it starts from."""
+        first = moments.start(self.optimizer, key)
+        found = {}
+        for name, param in self._optimized().items():
+            state = self.optimizer.state.get(param, {})
+            value = state.get(key)
+            if isinstance(value, torch.Tensor):
+                found[name] = value.detach().clone()
+            elif not state:
+                found[name] = torch.full_like(param.detach(), first)
+        return found
+
+    def gradients(self) -> Tensors:
+        """Returns the gradients as they lie in the parameters, float32."""
+        params = self.model.named_parameters()
+        return {
+            name: at_least_float32(param.grad.detach()).clone()
+            for name, param in params
+            if param.grad is not None
+        }
+
+    def has_gradients(self) -> bool:
+        """True if a parameter has a gradient that is not zero."""
+        grads = [param.grad for param in self.model.parameters()]
+        return any(grad is not None and bool(grad.any()) for grad in grads)
+
+    def updates(self) -> int:
+        """As in Subject, by the largest of the optimizer's counters."""
+        return max(self.counters().values(), default=self.counted)
+
+    def counters(self) -> dict[str, int]:
+        """As in Subject."""
+        states = {n: self.optimizer.state.get(p) for n, p in self._optimized().items()}
+        counted = {n: int(s["step"]) for n, s in states.items() if s and "step" in s}
+        # Where others are counted, one without a state has had no update.
+        return dict.fromkeys(states, 0) | counted if counted else {}
+
+    def group_params(self) -> Sequence[Sequence[torch.Tensor]]:
+        """As in Subject."""
+        return [group["params"] for group in self.optimizer.param_groups]
+
+    def meta(self) -> dict[str, Any]:
+        """As in Subject."""
+        scheduler = type(self._scheduler).__name__ if self._scheduler else None
+        return {"zero_stage": None, "config": None, "scheduler": scheduler}
+
+    def _optimized(self) -> dict[str, nn.Parameter]:
+        held = {id(param) for group in self.group_params() for param in group}
+        params = self.model.named_parameters()
+        return {n: p for n, p in params if p.requires_grad and id(p) in held}
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Returns the network inside DDP.
+
+    Raises:
+      UserError: it is cut into pieces by FSDP.
+    """
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
+    cut = any(type(param).__name__ == "DTensor" for param in model.parameters())
+    if cut or "FullyShardedDataParallel" in type(model).__name__:
+        raise UserError(
+            "own.record: FSDP's parameters cannot be read; train under DDP or "
+            "DeepSpeed to record"
+        )
+    return model
+
+
+def torch_optimizer(optimizer: Any) -> torch.optim.Optimizer:
+    """Returns the optimizer inside Accelerate's.
+
+    Raises:
+      UserError: there is none.
+    """
+    inner = getattr(optimizer, "optimizer", None)
+    if isinstance(inner, torch.optim.Optimizer):
+        return torch_optimizer(inner)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise UserError(
+            "own.record: optimizer is not a torch optimizer; give the one that trains "
+            "the model, optimizer=..."
+        )
+    return optimizer
