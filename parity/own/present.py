@@ -1,9 +1,9 @@
-"""Judges a port, prints the table of parity.run, writes verdict.json and report.html."""
+"""Judges a port and says so: a table, verdict.json and report.html."""
 
 import json
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -29,7 +29,7 @@ def judge_and_present(
     model: Any,
     loss: Callable | None,
     optimizer: Any,
-    convert: Callable | None,
+    convert: Callable | Mapping | None,
     threshold: float,
     quiet: bool = False,
 ) -> Judgement:
@@ -40,6 +40,8 @@ def judge_and_present(
         trace = Reader(folder)
         if convert is None:
             convert = propose.converter(trace, model, console)
+        if isinstance(convert, Mapping):
+            convert = propose.from_origins(convert)
         port = Port(trace, model, loss, optimizer, convert)
         say(console, f"{folder}: judging {len(trace)} steps")
         judged = judgement(port, threshold)

@@ -40,6 +40,11 @@ def describe(watcher: Any, passes: int, per_rank: int) -> dict[str, Any]:
         "trained": [name for name, param in params.items() if param.requires_grad],
         "frozen": [name for name, param in params.items() if not param.requires_grad],
         "ties": ties(subject.model),
+        "modules": {
+            name: type(layer).__name__
+            for name, layer in subject.model.named_modules()
+            if any(True for _ in layer.parameters(recurse=False))
+        },
         **subject.meta(),
     }
 

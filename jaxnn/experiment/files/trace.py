@@ -61,7 +61,8 @@ Programs of one's own. `parity.own.record` writes `names` "torch": NAME and LAYE
 the dotted paths of `named_parameters()` and `named_modules()`, layouts are torch's. A
 tensor that could not be read is absent, and `absent` in meta.json says why; it is never
 filled with zeros. There, too, are `trained`, `frozen` and `ties` ({name: the name that
-holds the same tensor}), `groups` (names of each parameter group), `optimizer` (its
+holds the same tensor}), `modules` ({path: class} of the modules with
+parameters of their own), `groups` (names of each parameter group), `optimizer` (its
 class), `autocast` (null, "bf16" or "fp16"), `zero_stage` (null without DeepSpeed),
 `accumulation_steps`, `passes` (forward passes of a step, all ranks'), `config` (what
 DeepSpeed was given) and `unreachable_dropout` (where dropouts are whose masks could not
