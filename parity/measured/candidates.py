@@ -1,0 +1,132 @@
+"""The formulas that a tensor's moments allow, each fitted to its changes."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from parity.measured import corrections
+from parity.measured import form as forms
+from parity.measured.directions import BEFORE, INSIDE, OUTSIDE, Decays, root_scale
+from parity.measured.form import Form, direction
+from parity.measured.history import History
+from parity.measured.update import Update, fit_update
+
+SAME = 30.0
+"""Difference in squared residuals up to which two formulas explain equally well."""
+
+
+class Candidate(NamedTuple):
+    """A formula and its fit.
+
+    Attributes:
+      form: the formula.
+      update: its fit.
+    """
+
+    form: Form
+    update: Update
+
+    @property
+    def is_good(self) -> bool:
+        """True if rounding explains what the formula leaves."""
+        return self.update.quality.is_good
+
+    @property
+    def steady(self) -> int:
+        """How many steps share a learning rate."""
+        return corrections.steady(list(self.update.rates))
+
+
+class Choice(NamedTuple):
+    """The formula that fits best.
+
+    Attributes:
+      best: the likeliest of those that fit equally well.
+      tied: all that fit equally well and are as steady.
+      by_rates: True if only the steadiness of the rates chose among those that fit.
+    """
+
+    best: Candidate
+    tied: list[Candidate]
+    by_rates: bool
+
+
+def evaluate(
+    history: History, form: Form, seen: np.ndarray, has_eps: bool = True
+) -> Candidate:
+    """Fits one formula.
+
+    Args:
+      history: the tensor.
+      form: the formula.
+      seen: [T, N] gradient as the optimizer took it.
+      has_eps: False to hold eps at 0.
+    """
+    scale = None
+    if form.family in forms.WITH_EPS and has_eps:
+        scale = root_scale(history, form.place)
+    return Candidate(form, fit_update(history, direction(form, history, seen), scale))
+
+
+def choose(candidates: Iterable[Candidate]) -> Choice | None:
+    """Returns the best of candidates in order of likelihood; None if none is good."""
+    good = [candidate for candidate in candidates if candidate.is_good]
+    if not good:
+        return None
+    least = min(candidate.update.misfit for candidate in good)
+    close = [one for one in good if one.update.misfit <= least + SAME]
+    first = close[0]
+    most = max(candidate.steady for candidate in close)
+    steps = len(first.update.rates)
+
+    if most > first.steady and most >= max(3, 0.6 * steps):
+        tied = [candidate for candidate in close if candidate.steady == most]
+        return Choice(tied[0], tied, True)
+    tied = [candidate for candidate in close if candidate.steady >= first.steady]
+    return Choice(first, tied, len(tied) < len(close))
+
+
+def of_root(history: History, seen: np.ndarray, family: str) -> list[Candidate]:
+    """RMSprop or Adagrad, eps outside or inside the root."""
+    return [
+        evaluate(history, Form(family, place), seen) for place in (OUTSIDE, INSIDE)
+    ]
+
+
+def of_adam(history: History, seen: np.ndarray, decays: Decays) -> list[Candidate]:
+    """Adam and its kin: every place of eps, every count of the correction."""
+    base = evaluate(history, Form(forms.ADAM, OUTSIDE, 0, decays), seen)
+    shown = not base.is_good or base.update.eps.is_seen
+    others = [
+        evaluate(history, Form(forms.ADAM, OUTSIDE, offset, decays), seen, shown)
+        for offset in corrections.offsets(history.counts)
+        if offset != 0
+    ]
+    kin = [
+        evaluate(history, Form(family, place, 0, decays), seen)
+        for family, place in (
+            (forms.RADAM, BEFORE),
+            (forms.RADAM, OUTSIDE),
+            (forms.NADAM, OUTSIDE),
+            (forms.OPTAX_NADAM, OUTSIDE),
+        )
+    ]
+    outside = [base, *others]
+    return [*outside, *_other_places(history, seen, outside, shown), *kin]
+
+
+def _other_places(
+    history: History, seen: np.ndarray, outside: list[Candidate], shown: bool
+) -> list[Candidate]:
+    """Returns the likeliest counts with eps elsewhere, where eps shows."""
+    if not shown:
+        return []
+    ordered = sorted(outside[1:], key=lambda one: one.update.misfit)
+    likely = [outside[0].form, *(one.form for one in ordered[:2])]
+    return [
+        evaluate(history, form._replace(place=place), seen)
+        for form in likely
+        for place in (INSIDE, BEFORE)
+        if not (place == BEFORE and form.offset is None)
+    ]
