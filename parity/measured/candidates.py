@@ -51,9 +51,14 @@ class Choice(NamedTuple):
     tied: list[Candidate]
     by_rates: bool
 
+    @property
+    def is_good(self) -> bool:
+        """True if the best formula explains the changes."""
+        return self.best.is_good
+
 
 def evaluate(
-    history: History, form: Form, seen: np.ndarray, has_eps: bool = True
+    history: History, form: Form, seen: np.ndarray, eps: float | None = None
 ) -> Candidate:
     """Fits one formula.
 
@@ -61,19 +66,22 @@ def evaluate(
       history: the tensor.
       form: the formula.
       seen: [T, N] gradient as the optimizer took it.
-      has_eps: False to hold eps at 0.
+      eps: held at this; None: fitted where the family has one.
     """
     scale = None
-    if form.family in forms.WITH_EPS and has_eps:
+    if form.family in forms.WITH_EPS and eps is None:
         scale = root_scale(history, form.place)
-    return Candidate(form, fit_update(history, direction(form, history, seen), scale))
+    towards = direction(form, history, seen)
+    return Candidate(form, fit_update(history, towards, scale, eps or 0.0))
 
 
-def choose(candidates: Iterable[Candidate]) -> Choice | None:
-    """Returns the best of candidates in order of likelihood; None if none is good."""
+def choose(candidates: Iterable[Candidate]) -> Choice:
+    """Returns the best of candidates in order of likelihood."""
+    candidates = list(candidates)
     good = [candidate for candidate in candidates if candidate.is_good]
     if not good:
-        return None
+        best = min(candidates, key=lambda one: one.update.quality.rms)
+        return Choice(best, [best], False)
     least = min(candidate.update.misfit for candidate in good)
     close = [one for one in good if one.update.misfit <= least + SAME]
     first = close[0]
@@ -97,36 +105,42 @@ def of_root(history: History, seen: np.ndarray, family: str) -> list[Candidate]:
 def of_adam(history: History, seen: np.ndarray, decays: Decays) -> list[Candidate]:
     """Adam and its kin: every place of eps, every count of the correction."""
     base = evaluate(history, Form(forms.ADAM, OUTSIDE, 0, decays), seen)
-    shown = not base.is_good or base.update.eps.is_seen
+    # Where Adam itself explains all, its rivals need no eps of their own.
+    settled = base.is_good and base.steady == len(base.update.rates)
+    eps = base.update.eps.value if settled else None
     others = [
-        evaluate(history, Form(forms.ADAM, OUTSIDE, offset, decays), seen, shown)
+        evaluate(history, Form(forms.ADAM, OUTSIDE, offset, decays), seen, eps)
         for offset in corrections.offsets(history.counts)
         if offset != 0
     ]
-    kin = [
-        evaluate(history, Form(family, place, 0, decays), seen)
-        for family, place in (
-            (forms.RADAM, BEFORE),
-            (forms.RADAM, OUTSIDE),
-            (forms.NADAM, OUTSIDE),
-            (forms.OPTAX_NADAM, OUTSIDE),
-        )
-    ]
     outside = [base, *others]
-    return [*outside, *_other_places(history, seen, outside, shown), *kin]
+    if settled:
+        likely = [base] if base.update.eps.is_seen else []
+    else:
+        ordered = sorted(others, key=lambda one: one.update.misfit)
+        likely = [base, *ordered[:2]]
+    kin = [
+        evaluate(history, Form(family, place, 0, decays), seen, eps)
+        for family, place in KIN
+    ]
+    return [*outside, *_other_places(history, seen, likely), *kin]
+
+
+KIN = (
+    (forms.RADAM, BEFORE),
+    (forms.RADAM, OUTSIDE),
+    (forms.NADAM, OUTSIDE),
+    (forms.OPTAX_NADAM, OUTSIDE),
+)
+"""Adam's kin, with the places of their eps in torch and optax."""
 
 
 def _other_places(
-    history: History, seen: np.ndarray, outside: list[Candidate], shown: bool
+    history: History, seen: np.ndarray, likely: list[Candidate]
 ) -> list[Candidate]:
-    """Returns the likeliest counts with eps elsewhere, where eps shows."""
-    if not shown:
-        return []
-    ordered = sorted(outside[1:], key=lambda one: one.update.misfit)
-    likely = [outside[0].form, *(one.form for one in ordered[:2])]
     return [
-        evaluate(history, form._replace(place=place), seen)
-        for form in likely
+        evaluate(history, one.form._replace(place=place), seen)
+        for one in likely
         for place in (INSIDE, BEFORE)
-        if not (place == BEFORE and form.offset is None)
+        if not (place == BEFORE and one.form.offset is None)
     ]

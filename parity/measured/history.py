@@ -55,11 +55,11 @@ class History(NamedTuple):
     v: np.ndarray | None = None
     new_v: np.ndarray | None = None
 
-    def at(self, entries: np.ndarray) -> "History":
+    def at(self, entries: np.ndarray | slice) -> "History":
         """Returns the history of some entries.
 
         Args:
-          entries: indices or a mask over N.
+          entries: indices, a slice or a mask over N.
         """
         parts = (None if part is None else part[:, entries] for part in self[1:])
         return History(self.counts, *parts)  # pyright: ignore

@@ -6,11 +6,12 @@ from parity.measured.corrections import Correction
 from parity.measured.fit_types import COUPLED, DECOUPLED, EITHER, Fit, Raw
 from parity.measured.gradient import Gradient
 from parity.measured.history import History
-from parity.measured.least_squares import NO_QUALITY, Quality
 from parity.measured.numbers import UNSEEN, Measured, mean, ratio
 
 CORRECTED = (forms.ADAM, forms.ADAMW, forms.ADAMAX)
 """Families whose correction's count is measured."""
+
+NO_RAW = Raw()
 
 NAMES = {forms.OPTAX_NADAM: forms.NADAM}
 
@@ -20,22 +21,16 @@ def unseen(history: History) -> Gradient:
     return Gradient((UNSEEN,) * len(history.counts), UNSEEN, history.g)
 
 
-def fit_of(
-    choice: Choice | None,
-    gradient: Gradient,
-    raw: Raw = Raw(),  # noqa: B008
-    quality: Quality = NO_QUALITY,
-) -> Fit:
-    """Returns the fit of a chosen formula; "unrecognised" without one.
+def fit_of(choice: Choice, gradient: Gradient, raw: Raw = NO_RAW) -> Fit:
+    """Returns the fit of a chosen formula; "unrecognised" if it is not good.
 
     Args:
       choice: the formula and its rivals.
       gradient: as the optimizer took it.
       raw: coefficients of the moments.
-      quality: of the best formula, should none be good.
     """
-    if choice is None:
-        return Fit("", (), quality=quality)
+    if not choice.is_good:
+        return Fit("", (), quality=choice.best.update.quality)
     form, update = choice.best
     rates = update.rates
     decay, kind = _decay(choice, gradient)

@@ -72,7 +72,7 @@ def _first_alone(history: History, first: First) -> Fit:
     plain = [Form(forms.MOMENTUM, decays=ball), Form(forms.NESTEROV, decays=ball)]
     choice = choose(evaluate(history, form, gradient.seen) for form in plain)
     raw = Raw(gains=first.gains, pull=first.pull)
-    if choice is None:
+    if not choice.is_good:
         return _lion(history, first, raw)
 
     fit = fit_of(choice, gradient, raw)._replace(b1=first.decay)
@@ -106,7 +106,7 @@ def _lion(history: History, first: First, raw: Raw) -> Fit:
     if not mix.is_bounded:
         return Fit("", history.counts, quality=first.quality)
     candidate = evaluate(history, Form(forms.LION, decays=decays), gradient.seen)
-    fit = fit_of(choose([candidate]), gradient, raw, candidate.update.quality)
+    fit = fit_of(choose([candidate]), gradient, raw)
     quality = worse(fit.quality, first.quality)
     return fit._replace(b1=mix, b2=first.decay, quality=quality)
 
@@ -188,8 +188,9 @@ def _momentum_of_root(history: History) -> Fit:
     places = [_accumulated(history, gradient, place) for place in (OUTSIDE, INSIDE)]
     inner = choose(places)
     outer = choose([evaluate(history, Form(forms.MOMENTUM), gradient.seen)])
-    if inner is None or outer is None:
-        return Fit("", history.counts, quality=places[0].update.quality)
+    if not (inner.is_good and outer.is_good):
+        quality = worse(inner.best.update.quality, outer.best.update.quality)
+        return Fit("", history.counts, quality=quality)
 
     gains = tuple(rate.times(-1.0) for rate in inner.best.update.rates)
     kept = [complement(shrink) for shrink in inner.best.update.shrinks]

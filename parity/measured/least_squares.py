@@ -76,9 +76,9 @@ def solve(columns: np.ndarray, y: np.ndarray, sigma: np.ndarray) -> Solution:
     values = np.zeros(scale.shape)
     # The second round removes what squaring the condition number cost the first.
     for _ in range(2):
-        part = np.einsum("...pq,...nq,...n->...p", inverse, unit, left, optimize=True)
-        values = values + part
-        left = left - np.einsum("...np,...p->...n", unit, part)
+        part = inverse @ (np.swapaxes(unit, -1, -2) @ left[..., None])
+        values = values + part[..., 0]
+        left = left - (unit @ part)[..., 0]
     variance = np.einsum("...pp->...p", inverse)
     sigmas = np.where(is_seen, np.sqrt(np.maximum(variance, 0)), np.inf)
     return Solution(values / scale, sigmas / scale, left)

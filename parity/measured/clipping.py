@@ -1,0 +1,51 @@
+"""Clipping by the global norm: the factors times the norms are one number."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from parity.measured.fit_types import Fit
+from parity.measured.history import History
+from parity.measured.numbers import UNSEEN, Measured, agree
+
+PLAIN = 1e-4
+"""A factor nearer to 1 than this is no clipping: an eps may be in its formula."""
+
+
+def clip_norm(fits: Mapping[str, Fit], histories: Mapping[str, History]) -> Measured:
+    """Returns the norm that the gradients of all tensors were clipped to.
+
+    Args:
+      fits: name -> fit.
+      histories: name -> history of all its entries.
+
+    Returns:
+      The norm; unseen if the factors are not those of clipping.
+    """
+    norms = np.sqrt(sum(np.sum(np.square(h.g), axis=1) for h in histories.values()))
+    measured = [f for f in fits.values() if f.is_recognised and f.factors]
+    if not measured or any(fit.is_stale for fit in measured):
+        return UNSEEN
+    for fit in measured:
+        if not all(agree(a, b) for a, b in zip(fit.factors, measured[0].factors)):
+            return UNSEEN
+    return _threshold(measured[0].factors, norms)
+
+
+def _threshold(factors: tuple[Measured, ...], norms: np.ndarray) -> Measured:
+    cut = [f.is_bounded and f.high < 1 - PLAIN for f in factors]
+    plain = [f.holds(1.0) for f in factors]
+    if sum(cut) < 2 or not all(a or b for a, b in zip(cut, plain)):
+        return UNSEEN
+    products = [
+        Measured(f.value * norm, (f.error + 1e-5 * f.value) * norm)
+        for f, norm, is_cut in zip(factors, norms, cut)
+        if is_cut
+    ]
+    first = products[0]
+    below = all(
+        norm <= first.high * (1 + PLAIN) for norm, is_cut in zip(norms, cut) if not is_cut
+    )
+    one = all(agree(first, product) for product in products)
+    varied = any(not agree(f, factors[0]) for f in factors)
+    return first if one and below and varied else UNSEEN
