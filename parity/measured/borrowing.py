@@ -63,7 +63,8 @@ def _quality(fit: Fit, history: History) -> Quality:
     }
     for kind, array in moments.items():
         before, after = recorded[kind]
-        assert before is not None and after is not None
+        assert before is not None
+        assert after is not None
         sigma = rounding.of_moment(np.abs(before), after)
         found = worse(found, quality((after - array) / sigma, 0))
     return found

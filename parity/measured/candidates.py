@@ -9,6 +9,7 @@ from parity.measured import corrections
 from parity.measured import form as forms
 from parity.measured.directions import BEFORE, INSIDE, OUTSIDE, Decays, root_scale
 from parity.measured.form import Form, direction
+from parity.measured.gradient import Gradient
 from parity.measured.history import History
 from parity.measured.update import Update, fit_update
 
@@ -58,21 +59,33 @@ class Choice(NamedTuple):
 
 
 def evaluate(
-    history: History, form: Form, seen: np.ndarray, eps: float | None = None
+    history: History, form: Form, gradient: Gradient, eps: float | None = None
 ) -> Candidate:
     """Fits one formula.
 
     Args:
       history: the tensor.
       form: the formula.
-      seen: [T, N] gradient as the optimizer took it.
+      gradient: as the optimizer took it.
       eps: held at this; None: fitted where the family has one.
     """
     scale = None
     if form.family in forms.WITH_EPS and eps is None:
         scale = root_scale(history, form.place)
-    towards = direction(form, history, seen)
-    return Candidate(form, fit_update(history, towards, scale, eps or 0.0))
+    towards = direction(form, history, gradient.seen)
+    noise = np.zeros_like(history.w)
+    if form.family in forms.TAKES_GRADIENT and gradient.noise.any():
+        moved = direction(form, history, gradient.seen + gradient.noise)
+        noise = _noise(history, towards(0.0), moved(0.0))
+    return Candidate(form, fit_update(history, towards, noise, scale, eps or 0.0))
+
+
+def _noise(history: History, towards: np.ndarray, moved: np.ndarray) -> np.ndarray:
+    """[T, N] what the rounding of the gradient does to the parameters."""
+    change = np.median(np.abs(history.new_w - history.w), axis=1)
+    size = np.median(np.abs(towards), axis=1)
+    rate = np.divide(change, size, out=np.zeros_like(size), where=size > 0)
+    return rate[:, None] * np.abs(moved - towards)
 
 
 def choose(candidates: Iterable[Candidate]) -> Choice:
@@ -95,21 +108,21 @@ def choose(candidates: Iterable[Candidate]) -> Choice:
     return Choice(first, tied, len(tied) < len(close))
 
 
-def of_root(history: History, seen: np.ndarray, family: str) -> list[Candidate]:
+def of_root(history: History, gradient: Gradient, family: str) -> list[Candidate]:
     """RMSprop or Adagrad, eps outside or inside the root."""
     return [
-        evaluate(history, Form(family, place), seen) for place in (OUTSIDE, INSIDE)
+        evaluate(history, Form(family, place), gradient) for place in (OUTSIDE, INSIDE)
     ]
 
 
-def of_adam(history: History, seen: np.ndarray, decays: Decays) -> list[Candidate]:
+def of_adam(history: History, gradient: Gradient, decays: Decays) -> list[Candidate]:
     """Adam and its kin: every place of eps, every count of the correction."""
-    base = evaluate(history, Form(forms.ADAM, OUTSIDE, 0, decays), seen)
+    base = evaluate(history, Form(forms.ADAM, OUTSIDE, 0, decays), gradient)
     # Where Adam itself explains all, its rivals need no eps of their own.
     settled = base.is_good and base.steady == len(base.update.rates)
     eps = base.update.eps.value if settled else None
     others = [
-        evaluate(history, Form(forms.ADAM, OUTSIDE, offset, decays), seen, eps)
+        evaluate(history, Form(forms.ADAM, OUTSIDE, offset, decays), gradient, eps)
         for offset in corrections.offsets(history.counts)
         if offset != 0
     ]
@@ -120,10 +133,10 @@ def of_adam(history: History, seen: np.ndarray, decays: Decays) -> list[Candidat
         ordered = sorted(others, key=lambda one: one.update.misfit)
         likely = [base, *ordered[:2]]
     kin = [
-        evaluate(history, Form(family, place, 0, decays), seen, eps)
+        evaluate(history, Form(family, place, 0, decays), gradient, eps)
         for family, place in KIN
     ]
-    return [*outside, *_other_places(history, seen, likely), *kin]
+    return [*outside, *_other_places(history, gradient, likely), *kin]
 
 
 KIN = (
@@ -136,10 +149,10 @@ KIN = (
 
 
 def _other_places(
-    history: History, seen: np.ndarray, likely: list[Candidate]
+    history: History, gradient: Gradient, likely: list[Candidate]
 ) -> list[Candidate]:
     return [
-        evaluate(history, one.form._replace(place=place), seen)
+        evaluate(history, one.form._replace(place=place), gradient)
         for one in likely
         for place in (INSIDE, BEFORE)
         if not (place == BEFORE and one.form.offset is None)

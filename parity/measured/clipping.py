@@ -43,9 +43,8 @@ def _threshold(factors: tuple[Measured, ...], norms: np.ndarray) -> Measured:
         if is_cut
     ]
     first = products[0]
-    below = all(
-        norm <= first.high * (1 + PLAIN) for norm, is_cut in zip(norms, cut) if not is_cut
-    )
+    highest = first.high * (1 + PLAIN)
+    below = all(is_cut or norm <= highest for norm, is_cut in zip(norms, cut))
     one = all(agree(first, product) for product in products)
     varied = any(not agree(f, factors[0]) for f in factors)
     return first if one and below and varied else UNSEEN

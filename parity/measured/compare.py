@@ -5,13 +5,13 @@ Something is said only where the intervals of both measurements are apart.
 
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+
 from parity.measured import form as forms
 from parity.measured.compare_steps import factor_findings, rate_findings
 from parity.measured.difference import Difference, Finding, gathered
 from parity.measured.fit_types import EITHER, RATE_INSIDE, Fit
-from parity.measured.numbers import Measured, agree
-
-import numpy as np
+from parity.measured.numbers import UNSEEN, Measured, agree
 
 SAME_FAMILY = (forms.ADAM, forms.ADAMW)
 """They differ in the kind of decay, which is said by itself."""
@@ -66,10 +66,9 @@ def _unrecognised(recorded: Fit, own: Fit) -> Iterator[Finding]:
     # Too small a tensor says nothing at all.
     if recorded.quality.freedom <= 0:
         return
-    residual = recorded.quality.rms
-    size = f" (off by {residual:.2g} roundings)" if np.isfinite(residual) else ""
-    text = f"no known formula gives the recorded update{size}; yours is {own.family}"
-    yield Finding("unrecognised", text, residual, own.quality.rms)
+    rms = recorded.quality.rms
+    text = f"no known formula gives the recorded update; yours is {own.family}"
+    yield Finding("unrecognised", text, Measured(rms, rms), UNSEEN)
 
 
 def _are_kin(recorded: Fit, own: Fit) -> bool:
@@ -82,7 +81,7 @@ def _are_kin(recorded: Fit, own: Fit) -> bool:
 def _numbers(recorded: Fit, own: Fit) -> Iterator[Finding]:
     if recorded.still and not own.still:
         part = f"{recorded.still} of {recorded.size} entries never move, yours do"
-        yield Finding("still", part, recorded.still, 0)
+        yield Finding("still", part)
     yield from _betas(recorded, own)
     yield from _eps(recorded, own)
     yield from _decay(recorded, own)
@@ -100,38 +99,32 @@ def _betas(recorded: Fit, own: Fit) -> Iterator[Finding]:
         ("second moment", recorded.b2, own.b2),
     ):
         if not agree(a, b):
-            text = f"{kind} decays by {_digits(a, b)}, under your optimizer by "
-            yield Finding(f"{kind} decay", text + _digits(b, a), a.value, b.value)
+            text = f"{kind} decays by {{a}}, under your optimizer by {{b}}"
+            yield Finding(f"{kind} decay", text, a, b)
     a, b = recorded.complement, own.complement
     if agree(recorded.b2, own.b2) and not agree(a, b):
         yield _complement(a, b)
-
-
-def _digits(a: Measured, b: Measured) -> str:
-    """Returns a with the digits that tell it from b."""
-    text = f"{a.value:.4g}"
-    return text if text != f"{b.value:.4g}" else f"{a.value:.8g}"
 
 
 def _complement(a: Measured, b: Measured) -> Finding:
     for one, other, whose in ((a, b, "betas are"), (b, a, "your betas are")):
         beta = round(1 - other.value, 6)
         if one.holds(1 - float(np.float32(beta))) and other.holds(1 - beta):
-            text = f"{whose} float32: squared gradients count {a.value:.8g}, yours "
-            return Finding("float32 betas", f"{text}{b.value:.8g}", a.value, b.value)
-    text = f"squared gradients count {a.value:.8g}, yours {b.value:.8g}"
-    return Finding("second moment gain", text, a.value, b.value)
+            text = f"{whose} float32: 1 - b2 is {{a}}, under your optimizer {{b}}"
+            return Finding("float32 betas", text, a, b)
+    text = "squared gradients are multiplied by {a}, under your optimizer by {b}"
+    return Finding("second moment gain", text, a, b)
 
 
 def _eps(recorded: Fit, own: Fit) -> Iterator[Finding]:
     a, b = recorded.eps, own.eps
     places = (recorded.eps_place, own.eps_place)
     if all(places) and places[0] != places[1]:
-        text = f"eps {a.text()} is {_place(places[0])}, yours ({b.text()}) "
-        yield Finding("eps place", text + _place(places[1]), a.value, b.value)
+        mine, other = _place(places[0]), _place(places[1])
+        text = f"eps {{a}} stands {mine}, yours ({{b}}) {other}"
+        yield Finding("eps place", text, a, b)
     elif recorded.form.place == own.form.place and not agree(a, b):
-        text = f"eps is {a.text()}, yours {b.text()}"
-        yield Finding("eps", text, a.value, b.value)
+        yield Finding("eps", "eps is {a}, yours {b}", a, b)
 
 
 def _place(place: str) -> str:
@@ -142,21 +135,20 @@ def _decay(recorded: Fit, own: Fit) -> Iterator[Finding]:
     a, b = recorded.decay, own.decay
     kinds = {recorded.decay_kind, own.decay_kind}
     if not agree(a, b):
-        yield Finding("decay", _decay_text(recorded, own), a.value, b.value)
+        yield Finding("decay", _decay_text(recorded, own), a, b)
     elif len(kinds) == 2 and not kinds & {"", EITHER}:
-        text = f"decay {a.text()} is {recorded.decay_kind}, yours {own.decay_kind}"
-        yield Finding("decay kind", text, a.value, b.value)
+        text = f"decay {{a}} is {recorded.decay_kind}, yours {own.decay_kind}"
+        yield Finding("decay kind", text, a, b)
 
 
 def _decay_text(recorded: Fit, own: Fit) -> str:
     a, b = recorded.decay, own.decay
     kinds = (recorded.decay_kind, own.decay_kind)
     if not b.is_seen:
-        return f"{kinds[0]} decay is {a.text()}, your optimizer has none ({b.text()})"
+        return f"{kinds[0]} decay is {{a}}, your optimizer's {{b}}: it has none"
     if not a.is_seen:
-        return f"no decay ({a.text()}), your optimizer's is {b.text()}, {kinds[1]}"
-    one, other = _digits(a, b), _digits(b, a)
-    return f"decay is {one}, {kinds[0]}, your optimizer's {other}, {kinds[1]}"
+        return f"decay is {{a}}: there is none, your optimizer's is {{b}}, {kinds[1]}"
+    return f"decay is {{a}}, {kinds[0]}, your optimizer's {{b}}, {kinds[1]}"
 
 
 def _forms_differ(recorded: Fit, own: Fit) -> bool:
@@ -176,5 +168,4 @@ def _form(recorded: Fit, own: Fit) -> Finding:
 def _dampening(recorded: Fit, own: Fit) -> Iterator[Finding]:
     a, b = recorded.dampening, own.dampening
     if not agree(a, b):
-        text = f"dampening is {_digits(a, b)}, yours {_digits(b, a)}"
-        yield Finding("dampening", text, a.value, b.value)
+        yield Finding("dampening", "dampening is {a}, yours {b}", a, b)

@@ -6,7 +6,7 @@ import numpy as np
 
 from parity.measured import corrections
 from parity.measured import form as forms
-from parity.measured.difference import Finding, factor_text, steps_text
+from parity.measured.difference import Finding, steps_text
 from parity.measured.fit_types import Fit
 from parity.measured.numbers import UNSEEN, Measured, agree, ratio
 
@@ -24,7 +24,7 @@ def factor_findings(recorded: Fit, own: Fit) -> Iterator[Finding]:
     if zero:
         counts = [count for count, *_ in zero]
         text = f"the optimizer was fed zero gradients at {steps_text(counts)}"
-        yield Finding("zero gradients", text, 0.0, zero[0][2].value)
+        yield Finding("zero gradients", text)
     rest = [pair for pair in apart if pair not in zero]
     if rest and recorded.clip_norm.is_seen and not own.clip_norm.is_seen:
         yield _clipped(recorded, rest)
@@ -46,30 +46,25 @@ def _factors(fit: Fit, other: Fit) -> Sequence[Measured]:
 
 def _clipped(recorded: Fit, apart: Pairs) -> Finding:
     values = [a.value for _, a, _ in apart]
-    counts = [count for count, *_ in apart]
-    norm = recorded.clip_norm.value
-    text = (
-        f"gradients were clipped to a global norm of {norm:.4g} at "
-        f"{steps_text(counts)} (factors {min(values):.3g} to {max(values):.3g}), "
-        "yours were not"
-    )
-    return Finding("clipping", text, norm)
+    span = f"factors {min(values):.3g} to {max(values):.3g}"
+    text = f"gradients were clipped to a global norm of {{a}} ({span}), yours were not"
+    return Finding("clipping", text, recorded.clip_norm)
 
 
 def _scaled(apart: Pairs, everywhere: bool) -> Iterator[Finding]:
     shares = [ratio(a, b) for _, a, b in apart]
     alike = all(agree(share, shares[0]) for share in shares)
-    value = _sharpest(shares)
+    share = min(shares, key=lambda share: share.error)
     if everywhere and alike and len(apart) > 1:
         text = (
-            f"gradients were multiplied by {factor_text(value)} at every step before "
-            "the optimizer saw them, against yours"
+            "gradients were multiplied by {a} at every step before the optimizer saw "
+            "them, against yours"
         )
-        yield Finding("gradient factor", text, value, 1.0)
+        yield Finding("gradient factor", text, share)
     elif alike:
         counts = [count for count, *_ in apart]
-        text = f"the gradient at {steps_text(counts)} was {factor_text(value)} of yours"
-        yield Finding("gradient factor", text, value, 1.0)
+        text = f"the gradient at {steps_text(counts)} was {{a}} of yours"
+        yield Finding("gradient factor", text, share)
     else:
         yield _varied("gradient factor", "the gradient was", apart, shares)
 
@@ -81,7 +76,7 @@ def _varied(kind: str, start: str, apart: Pairs, shares: list[Measured]) -> Find
         f"{start} {min(values):.3g} to {max(values):.3g} of yours at "
         f"{steps_text(counts)}"
     )
-    return Finding(kind, text, min(values), 1.0)
+    return Finding(kind, text)
 
 
 def rate_findings(recorded: Fit, own: Fit) -> Iterator[Finding]:
@@ -106,23 +101,21 @@ def _rates(recorded: Fit, apart: Pairs, everywhere: bool) -> Iterator[Finding]:
     where = "every step" if everywhere and len(apart) > 1 else steps_text(counts)
     shares = [ratio(a, b) for _, a, b in apart]
     alike = all(agree(share, shares[0]) for share in shares)
-    value = _sharpest(shares)
+    share = min(shares, key=lambda share: share.error)
     if recorded.family == forms.SGD:
         if not alike:
             yield _varied("rate or gradient factor", "the update was", apart, shares)
             return
         text = (
-            f"updates are {factor_text(value)} of yours at {where}: by the rate or by "
-            "a factor on the gradients, which SGD does not tell apart"
+            f"updates are {{a}} of yours at {where}: by the rate or by a factor on the "
+            "gradients, which SGD does not tell apart"
         )
-        yield Finding("rate or gradient factor", text, value, 1.0)
+        yield Finding("rate or gradient factor", text, share)
     elif alike and _one(apart):
-        a, b = apart[0][1].value, apart[0][2].value
-        text = f"rate is {_short(a, b)} where yours is {_short(b, a)} at {where}"
-        yield Finding("rate", text, a, b)
+        text = f"rate is {{a}} where yours is {{b}} at {where}"
+        yield Finding("rate", text, *apart[0][1:])
     elif alike:
-        text = f"rate is {factor_text(value)} of yours at {where}"
-        yield Finding("rate", text, value, 1.0)
+        yield Finding("rate", f"rate is {{a}} of yours at {where}", share)
     else:
         yield _varied("rate", "the rate was", apart, shares)
 
@@ -133,19 +126,11 @@ def _one(apart: Pairs) -> bool:
     return all(agree(one, a) and agree(other, b) for _, one, other in apart)
 
 
-def _short(a: float, b: float) -> str:
-    text = f"{a:.4g}"
-    return text if text != f"{b:.4g}" else f"{a:.8g}"
-
-
-def _sharpest(shares: Sequence[Measured]) -> float:
-    return min(shares, key=lambda share: share.error).value
-
-
 def _offset(recorded: Fit, own: Fit) -> int | None:
     """Returns the count's offset in the recording, by the other's rates if need be."""
     a, b = recorded.correction, own.correction
-    assert a is not None and b is not None
+    assert a is not None
+    assert b is not None
     tried = [b.offset, a.offset, *corrections.offsets(recorded.counts)]
     for offset in tried:
         pairs = _pairs(recorded, _under(recorded, offset), own, own.rates)
@@ -184,8 +169,7 @@ def _count(recorded: Fit, offset: int | None, own: int | None) -> Finding:
             f"(bias-correction count {first + offset} at the first step, "
             f"yours {first + own})"
         )
-    numbers = (float("nan") if x is None else float(x) for x in (offset, own))
-    return Finding("bias-correction count", text, *numbers)
+    return Finding("bias-correction count", text)
 
 
 def _pairs(

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from parity.measured.numbers import UNSEEN, Measured, agree
+
 SHOWN = 3
 """Tensors that a sentence names; the others are counted."""
 
@@ -14,15 +16,28 @@ class Finding(NamedTuple):
 
     Attributes:
       kind: what differs, as "eps" or "rate".
-      text: sentence without the tensors; the same on tensors that are alike.
+      text: sentence without the tensors, with {a} and {b} for the figures.
       recorded: the recording's figure.
       own: the other's figure.
     """
 
     kind: str
     text: str
-    recorded: float = float("nan")
-    own: float = float("nan")
+    recorded: Measured = UNSEEN
+    own: Measured = UNSEEN
+
+    def is_like(self, other: "Finding") -> bool:
+        """Returns True if one sentence can say both."""
+        same = self.kind == other.kind and self.text == other.text
+        alike = agree(self.recorded, other.recorded) and agree(self.own, other.own)
+        return same and alike
+
+    def sentence(self) -> str:
+        """Returns the text with its figures."""
+        a, b = figures(self.recorded, self.own)
+        if not self.own.is_bounded and self.recorded.is_seen:
+            a = factor_text(self.recorded.value)
+        return self.text.format(a=a, b=b)
 
 
 class Difference(NamedTuple):
@@ -50,19 +65,33 @@ def gathered(findings: Sequence[tuple[str, Finding]], total: int) -> list[Differ
       findings: (tensor, finding).
       total: number of tensors that were compared.
     """
-    groups: dict[tuple[str, str], list[tuple[str, Finding]]] = {}
+    groups: list[list[tuple[str, Finding]]] = []
     for name, finding in findings:
-        groups.setdefault((finding.kind, finding.text), []).append((name, finding))
+        like = [group for group in groups if finding.is_like(group[0][1])]
+        if like:
+            like[0].append((name, finding))
+        else:
+            groups.append([(name, finding)])
+    return [_difference(group, total) for group in groups]
 
-    differences = []
-    for (kind, text), members in groups.items():
-        names = tuple(name for name, _ in members)
-        first = members[0][1]
-        sentence = f"{text} ({_tensors(names, total)})"
-        differences.append(
-            Difference(kind, sentence, names, first.recorded, first.own)
-        )
-    return differences
+
+def _difference(members: list[tuple[str, Finding]], total: int) -> Difference:
+    names = tuple(name for name, _ in members)
+    found = [finding for _, finding in members]
+    # The sharpest figures of all tensors alike.
+    recorded = min((one.recorded for one in found), key=lambda number: number.error)
+    own = min((one.own for one in found), key=lambda number: number.error)
+    sharpest = found[0]._replace(recorded=recorded, own=own)
+    sentence = f"{sharpest.sentence()} ({_tensors(names, total)})"
+    return Difference(found[0].kind, sentence, names, recorded.value, own.value)
+
+
+def figures(a: Measured, b: Measured) -> tuple[str, str]:
+    """Returns both numbers, with the digits that tell them apart."""
+    texts = a.text(), b.text()
+    if texts[0] == texts[1] and a.is_seen:
+        return f"{a.value:.8g}", f"{b.value:.8g}"
+    return texts
 
 
 def factor_text(factor: float) -> str:

@@ -87,7 +87,8 @@ def adam(history: History, place: str, decays: Decays, offset: int | None) -> Di
 
 def adamax(history: History, decays: Decays, offset: int | None) -> np.ndarray:
     """[T, N] m^ / u (Kingma & Ba 2015, Algorithm 2)."""
-    assert history.new_m is not None and history.new_v is not None
+    assert history.new_m is not None
+    assert history.new_v is not None
     first = corrections.factors(decays.first, history.counts, offset)
     numerator = history.new_m / first[:, None]
     u = history.new_v
@@ -129,9 +130,7 @@ def radam(history: History, place: str, decays: Decays) -> Direction:
     ready = length > 5
     shorter = np.where(ready, length, 6.0)
     numerator = (shorter - 4) * (shorter - 2) * longest
-    rectifier = np.sqrt(
-        numerator / ((longest - 4) * (longest - 2) * shorter)
-    )
+    rectifier = np.sqrt(numerator / ((longest - 4) * (longest - 2) * shorter))
     first = corrections.factors(decays.first, history.counts, 0)
     mean = history.new_m / first[:, None]
     second = corrections.factors(decays.second, history.counts, 0)

@@ -18,6 +18,7 @@ class First(NamedTuple):
       gains: c_t, one a step.
       pull: e, what L2 adds; bounded by 0 +- error if it is not seen.
       increments: [T, N] c_t g + e w.
+      noise: [T, N] rounding of the increments.
       quality: how well the line reproduces m'.
     """
 
@@ -25,6 +26,7 @@ class First(NamedTuple):
     gains: tuple[Measured, ...]
     pull: Measured
     increments: np.ndarray
+    noise: np.ndarray
     quality: Quality
 
 
@@ -38,7 +40,12 @@ def fit_first(history: History) -> First:
     increments = gains[:, None] * history.g
     if pull.is_seen:
         increments = increments + pull.value * history.w
-    return First(fitted.decays[0], fitted.gains, pull, increments, fitted.quality)
+    noise = np.zeros_like(increments)
+    if pull.is_seen:
+        noise = rounding.of_sum(gains[:, None] * history.g, pull.value * history.w)
+    return First(
+        fitted.decays[0], fitted.gains, pull, increments, noise, fitted.quality
+    )
 
 
 class _Line(NamedTuple):
@@ -48,9 +55,13 @@ class _Line(NamedTuple):
 
 
 def _fit(history: History, shared: list) -> _Line:
-    assert history.m is not None and history.new_m is not None
+    assert history.m is not None
+    assert history.new_m is not None
     sigma = rounding.of_moment(history.m, history.new_m)
     solution = solve_shared(shared, [history.g], history.new_m, sigma)
+    if len(shared) > 1:
+        sigma = np.hypot(sigma, _cancelled(history, solution))
+        solution = solve_shared(shared, [history.g], history.new_m, sigma)
     found = quality(solution.residuals, solution.values.size)
     count, steps = len(shared), len(history.counts)
     numbers = [
@@ -58,6 +69,11 @@ def _fit(history: History, shared: list) -> _Line:
         for i in range(count + steps)
     ]
     return _Line(numbers[:count], tuple(numbers[count:]), found)
+
+
+def _cancelled(history: History, solution: Solution) -> np.ndarray:
+    pull, gains = solution.values[1], solution.values[2:]
+    return rounding.of_sum(gains[:, None] * history.g, pull * history.w)
 
 
 def solve_shared(

@@ -29,6 +29,17 @@ WITH_EPS = (RMSPROP, ADAGRAD, ADAM, NADAM, OPTAX_NADAM, RADAM)
 """Families whose updates divide by sqrt(v) + eps."""
 
 
+TAKES_GRADIENT = (
+    NESTEROV,
+    RMSPROP,
+    RMSPROP_MOMENTUM,
+    ADAGRAD,
+    NADAM,
+    OPTAX_NADAM,
+)
+"""Families whose update takes the gradient itself, with what L2 added to it."""
+
+
 class Form(NamedTuple):
     """A formula.
 

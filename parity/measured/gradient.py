@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from parity.measured import rounding
 from parity.measured.first_moment import First
 from parity.measured.fit_types import AVERAGE, DAMPENED, HEAVY_BALL
 from parity.measured.history import History
-from parity.measured.numbers import UNSEEN, Measured, agree, ratio
+from parity.measured.numbers import SIGMAS, UNSEEN, Measured, agree, ratio
 from parity.measured.second_moment import Second
 
 ONE = Measured(1.0, 0.0)
@@ -20,6 +21,7 @@ class Gradient(NamedTuple):
       factors: s_t, one a step.
       pull: l, coupled decay.
       seen: [T, N] the gradient itself.
+      noise: [T, N] its rounding where L2 may cancel it.
       form: of the momentum; "" if none or unknown.
       dampening: of the momentum.
     """
@@ -27,6 +29,7 @@ class Gradient(NamedTuple):
     factors: tuple[Measured, ...]
     pull: Measured
     seen: np.ndarray
+    noise: np.ndarray
     form: str = ""
     dampening: Measured = UNSEEN
 
@@ -36,25 +39,28 @@ def of_average(first: First) -> Gradient:
     share = complement(first.decay)
     factors = tuple(ratio(gain, share) for gain in first.gains)
     pull = ratio(first.pull, share)
-    return Gradient(factors, pull, first.increments / share.value, AVERAGE)
+    seen, noise = first.increments / share.value, first.noise / share.value
+    return Gradient(factors, pull, seen, noise, AVERAGE)
 
 
 def of_second(history: History, second: Second) -> Gradient:
     """Returns the gradient behind a second moment alone."""
-    share = complement(second.decay)
-    summed = not share.is_seen
-    shares = [gain if summed else ratio(gain, share) for gain in second.gains]
-    factors = tuple(_root(part) for part in shares)
-    # Of what is not to be told from the gradient itself.
-    plain = all(part.holds(1.0) for part in factors)
-    values = np.array([1.0 if plain else part.value for part in factors])
+    # What is not to be told from 1 or 0 is taken as such.
+    values = np.array([_snapped(factor) for factor in second.factors])
+    if all(factor.holds(1.0) for factor in second.factors):
+        values = np.ones(len(values))
     seen = values[:, None] * history.g
-    if not second.pull.is_seen:
-        return Gradient(factors, second.pull, seen)
-    # The squares' cross term has the factor of the gradient in it.
-    factor = float(np.median(values))
-    pull = second.pull.times(factor)
-    return Gradient(factors, pull, seen + pull.value * history.w)
+    noise = np.zeros_like(seen)
+    if second.pull.is_seen:
+        pulled = second.pull.value * history.w
+        unsure = second.pull.error / SIGMAS * np.abs(history.w)
+        noise = rounding.of_sum(seen, pulled) + unsure
+        seen = seen + pulled
+    return Gradient(second.factors, second.pull, seen, noise)
+
+
+def _snapped(factor: Measured) -> float:
+    return factor.value if factor.is_seen else 0.0
 
 
 def of_momentum(history: History, first: First) -> Gradient:
@@ -71,13 +77,14 @@ def of_momentum(history: History, first: First) -> Gradient:
     )
     if dampened:
         damp = Measured(1 - rest[0].value, rest[0].error)
-        return Gradient((ONE,) * len(gains), first.pull, seen, DAMPENED, damp)
+        ones = (ONE,) * len(gains)
+        return Gradient(ones, first.pull, seen, first.noise, DAMPENED, damp)
     form = _form(gains, share)
     if form == AVERAGE:
         return of_average(first)
     if form == HEAVY_BALL:
-        return Gradient(gains, first.pull, seen, HEAVY_BALL)
-    return Gradient((UNSEEN,) * len(gains), UNSEEN, seen)
+        return Gradient(gains, first.pull, seen, first.noise, HEAVY_BALL)
+    return Gradient((UNSEEN,) * len(gains), UNSEEN, seen, first.noise)
 
 
 def complement(decay: Measured) -> Measured:
@@ -104,12 +111,3 @@ def _are_one_power(factors) -> bool:
         return False
     nearest = 2.0 ** np.round(np.log2(factors[0].value))
     return all(factor.holds(nearest) for factor in factors)
-
-
-def _root(square: Measured) -> Measured:
-    if not square.is_bounded:
-        return UNSEEN
-    value = np.sqrt(max(square.value, 0.0))
-    if not square.is_seen:
-        return Measured(float(value), float(np.sqrt(max(square.high, 0.0))))
-    return Measured(float(value), square.error / (2 * float(value)))

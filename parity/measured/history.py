@@ -7,6 +7,8 @@ import numpy as np
 
 Arrays = Mapping[str, np.ndarray]
 
+NONE: Arrays = {}
+
 ENTRIES = 1024
 """Entries of a tensor that are measured, evenly spaced over it."""
 
@@ -28,8 +30,8 @@ class Step(NamedTuple):
     params: Arrays
     grads: Arrays
     updated: Arrays
-    moments: Arrays = {}
-    updated_moments: Arrays = {}
+    moments: Arrays = NONE
+    updated_moments: Arrays = NONE
 
 
 class History(NamedTuple):

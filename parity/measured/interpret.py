@@ -1,5 +1,7 @@
 """From coefficients to what they mean: rates, decay, factors, correction."""
 
+import numpy as np
+
 from parity.measured import form as forms
 from parity.measured.candidates import Choice
 from parity.measured.corrections import Correction
@@ -18,7 +20,8 @@ NAMES = {forms.OPTAX_NADAM: forms.NADAM}
 
 def unseen(history: History) -> Gradient:
     """Returns the gradient of a tensor without moments: its factor is not seen."""
-    return Gradient((UNSEEN,) * len(history.counts), UNSEEN, history.g)
+    unknown = (UNSEEN,) * len(history.counts)
+    return Gradient(unknown, UNSEEN, history.g, np.zeros_like(history.g))
 
 
 def fit_of(choice: Choice, gradient: Gradient, raw: Raw = NO_RAW) -> Fit:
@@ -63,12 +66,14 @@ def _decay(choice: Choice, gradient: Gradient) -> tuple[Measured, str]:
     update = choice.best.update
     parts = [ratio(d, rate) for d, rate in zip(update.shrinks, update.rates)]
     decoupled = mean(parts)
-    if choice.best.form.family == forms.SGD:
+    form = choice.best.form.family
+    if form == forms.SGD:
         return decoupled, EITHER if decoupled.is_seen else ""
     if gradient.pull.is_seen:
         return gradient.pull, COUPLED
     if decoupled.is_seen:
-        return decoupled, DECOUPLED
+        is_open = form in forms.TAKES_GRADIENT and gradient.pull.holds(decoupled.value)
+        return decoupled, EITHER if is_open else DECOUPLED
     return _larger(gradient.pull, decoupled), ""
 
 

@@ -24,14 +24,15 @@ from parity.measured.gradient import (
     of_second,
 )
 from parity.measured.history import History
+from parity.measured.infinity_norm import fit_maximum
 from parity.measured.interpret import fit_of, unseen
 from parity.measured.least_squares import worse
 from parity.measured.numbers import UNSEEN, Measured, agree, mean, ratio
 from parity.measured.second_moment import (
-    MAXIMUM,
     Second,
-    fit_maximum,
     fit_squares,
+    fit_squares_alone,
+    is_sum,
 )
 from parity.measured.update import Update, fit_update
 
@@ -58,7 +59,7 @@ def _fit(history: History) -> Fit:
 
 def _sgd(history: History) -> Fit:
     """w' - w = -R g - D w."""
-    choice = choose([evaluate(history, Form(forms.SGD), history.g)])
+    choice = choose([evaluate(history, Form(forms.SGD), unseen(history))])
     return fit_of(choice, unseen(history))
 
 
@@ -70,7 +71,7 @@ def _first_alone(history: History, first: First) -> Fit:
     gradient = of_momentum(history, first)
     ball = Decays(b, 0.0)
     plain = [Form(forms.MOMENTUM, decays=ball), Form(forms.NESTEROV, decays=ball)]
-    choice = choose(evaluate(history, form, gradient.seen) for form in plain)
+    choice = choose(evaluate(history, form, gradient) for form in plain)
     raw = Raw(gains=first.gains, pull=first.pull)
     if not choice.is_good:
         return _lion(history, first, raw)
@@ -105,7 +106,7 @@ def _lion(history: History, first: First, raw: Raw) -> Fit:
     decays = Decays(mix.value, first.decay.value)
     if not mix.is_bounded:
         return Fit("", history.counts, quality=first.quality)
-    candidate = evaluate(history, Form(forms.LION, decays=decays), gradient.seen)
+    candidate = evaluate(history, Form(forms.LION, decays=decays), gradient)
     fit = fit_of(choose([candidate]), gradient, raw)
     quality = worse(fit.quality, first.quality)
     return fit._replace(b1=mix, b2=first.decay, quality=quality)
@@ -113,20 +114,33 @@ def _lion(history: History, first: First, raw: Raw) -> Fit:
 
 def _second_alone(history: History) -> Fit:
     """RMSprop or Adagrad."""
-    second = fit_squares(history, None)
+    second = fit_squares_alone(history)
     if not second.quality.is_good:
         return Fit("", history.counts, quality=second.quality)
     gradient = of_second(history, second)
-    family = forms.RMSPROP if complement(second.decay).is_seen else forms.ADAGRAD
-    choice = choose(of_root(history, gradient.seen, family))
+    family = forms.ADAGRAD if is_sum(second.decay.value) else forms.RMSPROP
+    choice = choose(of_root(history, gradient, family))
     fit = fit_of(choice, gradient, Raw(squares=second.gains))
-    return _with_second(fit, second)
+    fit = _with_second(fit, second)
+    return fit._replace(rates=_widened(fit.rates, _blur(second)))
+
+
+def _blur(second: Second) -> float:
+    """Returns the relative error of the gradient in the direction."""
+    if all(factor.holds(1.0) for factor in second.factors):
+        return 0.0
+    seen = [factor for factor in second.factors if factor.is_seen]
+    return max((factor.error / abs(factor.value) for factor in seen), default=0.0)
+
+
+def _widened(rates: tuple[Measured, ...], relative: float) -> tuple[Measured, ...]:
+    return tuple(rate.widened(abs(rate.value) * relative) for rate in rates)
 
 
 def _both(history: History, first: First) -> Fit:
     """Adam and its kin."""
     gradient = of_average(first)
-    second = fit_squares(history, first.increments)
+    second = fit_squares(history, first.increments, first.noise)
     if not second.quality.is_good:
         return _maximum(history, first, gradient)
 
@@ -140,23 +154,19 @@ def _both(history: History, first: First) -> Fit:
         return Fit("", history.counts, quality=first.quality)
 
     decays = Decays(first.decay.value, 1 - gain.value)
-    choice = choose(of_adam(history, gradient.seen, decays))
+    choice = choose(of_adam(history, gradient, decays))
     raw = Raw(first.gains, first.pull, second.gains)
     fit = fit_of(choice, gradient, raw)
     fit = _with_second(fit, second)._replace(b1=first.decay, complement=gain)
     fit = fit._replace(quality=worse(fit.quality, first.quality))
-    return fit._replace(rates=_blurred(fit, gain, share), momentum_form=AVERAGE)
+    # What the errors of both decays do to the corrections.
+    blur = share.error / share.value + gain.error / gain.value / 2
+    return fit._replace(rates=_widened(fit.rates, blur), momentum_form=AVERAGE)
 
 
 def _product(a: Measured, b: Measured) -> Measured:
     error = abs(a.value) * b.error + abs(b.value) * a.error
     return Measured(a.value * b.value, error)
-
-
-def _blurred(fit: Fit, gain: Measured, share: Measured) -> tuple[Measured, ...]:
-    """Widens rates by what the errors of both decays do to the corrections."""
-    relative = share.error / share.value + gain.error / gain.value / 2
-    return tuple(rate.widened(abs(rate.value) * relative) for rate in fit.rates)
 
 
 def _maximum(history: History, first: First, gradient: Gradient) -> Fit:
@@ -170,24 +180,24 @@ def _maximum(history: History, first: First, gradient: Gradient) -> Fit:
     decays = Decays(first.decay.value, second.decay.value)
     offsets = (0, 1, None, 2)
     choice = choose(
-        evaluate(history, Form(forms.ADAMAX, "", offset, decays), gradient.seen)
+        evaluate(history, Form(forms.ADAMAX, "", offset, decays), gradient)
         for offset in offsets
     )
     fit = fit_of(choice, gradient, Raw(first.gains, first.pull))
-    fit = _with_second(fit, second)._replace(b1=first.decay, eps=second.eps)
-    quality = worse(fit.quality, first.quality)
+    quality = worse(worse(fit.quality, first.quality), second.quality)
+    fit = fit._replace(b1=first.decay, b2=second.decay, eps=second.eps)
     return fit._replace(quality=quality, momentum_form=AVERAGE)
 
 
 def _momentum_of_root(history: History) -> Fit:
     """RMSprop with momentum: m' = b m + g / (sqrt(v') + eps)."""
-    second = fit_squares(history, None)
+    second = fit_squares_alone(history)
     if not second.quality.is_good:
         return Fit("", history.counts, quality=second.quality)
     gradient = of_second(history, second)
     places = [_accumulated(history, gradient, place) for place in (OUTSIDE, INSIDE)]
     inner = choose(places)
-    outer = choose([evaluate(history, Form(forms.MOMENTUM), gradient.seen)])
+    outer = choose([evaluate(history, Form(forms.MOMENTUM), gradient)])
     if not (inner.is_good and outer.is_good):
         quality = worse(inner.best.update.quality, outer.best.update.quality)
         return Fit("", history.counts, quality=quality)
@@ -208,7 +218,9 @@ def _momentum_of_root(history: History) -> Fit:
     if _is_inside(best.update, ""):
         rates = tuple(Measured(abs(gain.value), gain.error) for gain in gains)
         return fit._replace(rates=rates, momentum_form=RATE_INSIDE)
-    plain = all(gain.holds(1.0) for gain in gains)
+    # The gradient in the direction has the errors of its factors.
+    blur = _blur(second)
+    plain = all(gain.widened(blur).holds(1.0) for gain in gains if gain.is_bounded)
     return fit if plain else Fit("", history.counts, quality=fit.quality)
 
 
@@ -219,20 +231,18 @@ def _place(choice: Choice) -> str:
 
 def _accumulated(history: History, gradient: Gradient, place: str) -> Candidate:
     """Fits m' - m = h d(eps) - (1 - b) m, as an update of m in place of w."""
-    assert history.m is not None and history.new_m is not None
+    assert history.m is not None
+    assert history.new_m is not None
     buffer = history._replace(w=history.m, new_w=history.new_m)
     ones = np.ones(len(gradient.seen))
     direction = divided(history, gradient.seen, place, ones)
-    update = fit_update(buffer, direction, root_scale(history, place))
+    moved = divided(history, gradient.seen + gradient.noise, place, ones)
+    noise = np.abs(moved(0.0) - direction(0.0))
+    update = fit_update(buffer, direction, noise, root_scale(history, place))
     return Candidate(Form(forms.RMSPROP_MOMENTUM, place), update)
 
 
 def _with_second(fit: Fit, second: Second) -> Fit:
-    if not fit.is_recognised:
-        return fit._replace(quality=worse(fit.quality, second.quality))
-    kept = second.kind == MAXIMUM
-    return fit._replace(
-        b2=second.decay,
-        complement=UNSEEN if kept else complement(second.decay),
-        quality=worse(fit.quality, second.quality),
-    )
+    quality = worse(fit.quality, second.quality)
+    share = complement(second.decay)
+    return fit._replace(b2=second.decay, complement=share, quality=quality)

@@ -95,9 +95,7 @@ def quality(residuals: np.ndarray, unknowns: int) -> Quality:
 
 def worse(a: Quality, b: Quality) -> Quality:
     """Returns the larger residuals of two qualities."""
-    return Quality(
-        max(a.rms, b.rms), max(a.worst, b.worst), min(a.freedom, b.freedom)
-    )
+    return Quality(max(a.rms, b.rms), max(a.worst, b.worst), min(a.freedom, b.freedom))
 
 
 def _inverse(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -122,6 +122,4 @@ def _second(fit: Fit, history: History, seen, increments, of_steps) -> np.ndarra
     squares = of_steps(fit.raw.squares)
     if fit.raw.gains and fit.family != forms.RMSPROP_MOMENTUM:
         return fit.b2.value * history.v + squares * np.square(increments)
-    factors = of_steps(_factors(fit))
-    pure = np.divide(seen, factors, out=np.zeros_like(seen), where=factors != 0)
-    return fit.b2.value * history.v + squares * np.square(pure)
+    return fit.b2.value * history.v + squares * np.square(seen)

@@ -23,6 +23,11 @@ def of_params(history: History) -> np.ndarray:
     return np.hypot(ulp * np.sqrt(2 / 12), 2 * HALF_ULP * moved) + TINY
 
 
+def of_sum(*parts: np.ndarray) -> np.ndarray:
+    """[T, N] rounding of a sum's parts: large beside a sum in which they cancel."""
+    return HALF_ULP * np.sum([np.abs(part) for part in parts], axis=0)
+
+
 def of_moment(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """[T, N] rounding of b m + c g: of both products and of their sum."""
     return HALF_ULP * (np.abs(before) + 2 * np.abs(after)) + TINY

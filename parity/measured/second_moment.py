@@ -1,4 +1,4 @@
-"""v' = b v + c_t (g + l w)^2, or the larger of b v and |g|: the second moment."""
+"""v' = b v + c (s_t g + l w)^2: the second moment, an average or a sum of squares."""
 
 from typing import NamedTuple
 
@@ -7,110 +7,149 @@ import numpy as np
 from parity.measured import rounding
 from parity.measured.first_moment import solve_shared
 from parity.measured.history import History
-from parity.measured.least_squares import NO_QUALITY, Quality, quality
-from parity.measured.numbers import UNSEEN, Measured, mean, ratio
+from parity.measured.least_squares import Quality, Solution, quality
+from parity.measured.numbers import SIGMAS, UNSEEN, Measured
 
-SQUARES = "squares"
-MAXIMUM = "maximum"
+ROUNDS = 8
 
 
 class Second(NamedTuple):
     """A second moment.
 
     Attributes:
-      kind: SQUARES or MAXIMUM.
       decay: b; 1 is Adagrad's sum.
-      gains: c_t, one a step.
-      pull: l, what L2 adds to the gradient, in units of the recorded gradient.
-      eps: what is added to |g| under MAXIMUM.
+      gains: of the squared gradient, one a step; with s_t and l below, c.
+      factors: s_t, one a step; empty if the gradient was known.
+      pull: l, coupled decay.
       quality: how well the formula reproduces v'.
     """
 
-    kind: str
     decay: Measured
     gains: tuple[Measured, ...]
+    factors: tuple[Measured, ...]
     pull: Measured
-    eps: Measured
     quality: Quality
 
 
-def fit_squares(history: History, seen: np.ndarray | None) -> Second:
-    """Fits an average or a sum of squares.
+def fit_squares(history: History, seen: np.ndarray, noise: np.ndarray) -> Second:
+    """Fits squares of a gradient that is known up to a factor.
 
     Args:
       history: with a second moment.
-      seen: [T, N] gradient as the first moment took it, up to a factor; None: unknown.
+      seen: [T, N] gradient as the first moment took it.
+      noise: [T, N] its rounding.
     """
-    if seen is not None:
-        return _fit(history, [np.square(seen)])
-    g, w = history.g, history.w
-    with_pull = _fit(history, [g * g, 2 * g * w, w * w])
-    if with_pull.pull.is_seen:
-        return with_pull
-    return _fit(history, [g * g])._replace(pull=with_pull.pull)
-
-
-def _fit(history: History, columns: list[np.ndarray]) -> Second:
-    assert history.v is not None and history.new_v is not None
-    sigma = rounding.of_moment(np.abs(history.v), history.new_v)
-    solution = solve_shared([history.v], columns, history.new_v, sigma)
+    solution = _linear(history, [np.square(seen)])
+    gains = solution.values[1:, None]
+    solution = _linear(history, [np.square(seen)], 2 * gains * seen * noise)
     found = quality(solution.residuals, solution.values.size)
+    numbers = _measured(solution, found)
+    return Second(numbers[0], tuple(numbers[1:]), (), UNSEEN, found)
+
+
+def fit_squares_alone(history: History) -> Second:
+    """Fits squares of s_t g + l w, whose s_t and l are unknown."""
+    g, w = history.g, history.w
+    with_pull = _linear(history, [g * g, 2 * g * w, w * w])
+    plain = _linear(history, [g * g])
+    starts = [_start(plain, len(g)), _start(with_pull, len(g))]
+    fits = [_refined(history, start, pulled) for start, pulled in zip(starts, (0, 1))]
+    if fits[0].quality.is_good:
+        # Of a decay that is not seen, the second fit gives the bound.
+        return fits[0]._replace(pull=fits[1].pull)
+    return fits[1]
+
+
+class _State(NamedTuple):
+    b: float
+    pull: float
+    factors: np.ndarray
+
+
+def _linear(
+    history: History, columns: list[np.ndarray], noise: np.ndarray | float = 0.0
+) -> Solution:
+    assert history.v is not None
+    assert history.new_v is not None
+    sigma = rounding.of_moment(np.abs(history.v), history.new_v)
+    sigma = np.hypot(sigma, noise)
+    return solve_shared([history.v], columns, history.new_v, sigma)
+
+
+def _measured(solution: Solution, found: Quality) -> list[Measured]:
     stretch = found.rms if found.freedom > 0 else 1.0
-    steps = len(history.counts)
-
-    def of_column(column: int) -> list[Measured]:
-        first = 1 + column * steps
-        return [
-            solution.measured(first + i, stretch=stretch) for i in range(steps)
-        ]
-
-    decay = solution.measured(0, stretch=stretch)
-    gains = of_column(0)
-    pull = UNSEEN
-    if len(columns) > 1:
-        pull = mean([ratio(b, a) for a, b in zip(gains, of_column(1))])
-    return Second(SQUARES, decay, tuple(gains), pull, UNSEEN, found)
+    return [solution.measured(i, stretch=stretch) for i in range(solution.values.size)]
 
 
-def fit_maximum(history: History, seen: np.ndarray) -> Second:
-    """Fits v' = max(b v, |g| + eps), Adamax's infinity norm.
-
-    Kingma & Ba 2015, Algorithm 2; eps as in torch/optim/adamax.py.
-
-    Args:
-      history: with a second moment.
-      seen: [T, N] gradient with its right factor.
-    """
-    assert history.v is not None and history.new_v is not None
-    size = np.abs(seen)
-    eps = _added(history.new_v - size, history.new_v)
-    is_kept = (history.v > 0) & (history.new_v > (size + eps.high) * (1 + 1e-4))
-    if not is_kept.any():
-        return Second(MAXIMUM, UNSEEN, (), UNSEEN, eps, NO_QUALITY)
-
-    shrunk = history.new_v[is_kept] / history.v[is_kept]
-    b = float(np.median(shrunk))
-    decay = Measured(b, 4 * rounding.HALF_ULP)
-    expected = np.maximum(b * history.v, size + max(eps.value, 0.0))
-    sigma = rounding.of_moment(history.v, history.new_v)
-    sigma = sigma + 0.25 * eps.error
-    return Second(
-        MAXIMUM,
-        decay,
-        (),
-        UNSEEN,
-        eps,
-        quality((history.new_v - expected) / sigma, 2),
-    )
+def _gain(b: float) -> float:
+    """Returns c: 1 for a sum, 1 - b for an average."""
+    return 1.0 if is_sum(b) else 1 - b
 
 
-def _added(excess: np.ndarray, size: np.ndarray) -> Measured:
-    """Returns what v' holds beyond |g|, where it follows |g|."""
-    # Entries that kept b v exceed |g| by anything: the smallest excess is eps.
-    noise = 8 * rounding.HALF_ULP * size
-    upper = float(np.min(np.where(size > 0, excess + noise, np.inf)))
-    follows = excess <= upper + noise
-    weights = 1 / np.square(noise[follows] + rounding.TINY)
-    value = float(np.sum(weights * excess[follows]) / np.sum(weights))
-    error = float(np.min(noise[follows])) + rounding.TINY
-    return Measured(value, error)
+def is_sum(b: float) -> bool:
+    """Returns True if b is 1 but for rounding."""
+    return abs(1 - b) < 1e-6
+
+
+def _start(solution: Solution, steps: int) -> _State:
+    """Returns b, l and s_t by the coefficients of g^2, 2 g w and w^2."""
+    b = float(solution.values[0])
+    parts = solution.values[1:].reshape(-1, steps) / _gain(b)
+    if len(parts) == 1:
+        hidden = SIGMAS * np.minimum(solution.sigmas[1:], 1e30) / _gain(b)
+        squares = np.where(parts[0] > hidden, parts[0], 0.0)
+        return _State(b, 0.0, np.sqrt(squares))
+    squares, crosses, pulls = parts
+    pull = float(np.sqrt(np.median(np.maximum(pulls, 0))))
+    if np.median(crosses) < 0:
+        pull = -pull
+    by_square = np.sqrt(np.maximum(squares, 0))
+    by_cross = crosses / pull if pull else by_square
+    sigmas = np.minimum(solution.sigmas[1:], 1e30)
+    errors = sigmas.reshape(-1, steps) / _gain(b)
+    # Whichever of g^2 and 2 g w tells s_t more sharply.
+    sharper = errors[0] * abs(pull) < errors[1] * 2 * np.abs(by_square)
+    return _State(b, pull, np.where(sharper, by_square, by_cross))
+
+
+def _refined(history: History, state: _State, pulled: int) -> Second:
+    """Gauss-Newton in b, l and s_t."""
+    assert history.v is not None
+    assert history.new_v is not None
+    g, w, v = history.g, history.w, history.v
+    # At s_t = 0 the square has no slope by s_t.
+    is_flat = (state.factors == 0) & (pulled == 0)
+    g = np.where(is_flat[:, None], 0.0, g)
+    sigma = rounding.of_moment(np.abs(v), history.new_v)
+    solution = None
+    for _ in range(ROUNDS):
+        gain = _gain(state.b)
+        seen = state.factors[:, None] * g + state.pull * w
+        rest = history.new_v - state.b * v - gain * np.square(seen)
+        noise = rounding.of_sum(state.factors[:, None] * g, state.pull * w)
+        blurred = np.hypot(sigma, 2 * gain * seen * noise)
+        by_b = v if gain == 1.0 else v - np.square(seen)
+        shared = [by_b, 2 * gain * seen * w][: 1 + pulled]
+        solution = solve_shared(shared, [2 * gain * seen * g], rest, blurred)
+        change = solution.values
+        state = _State(
+            state.b + float(change[0]),
+            state.pull + (float(change[1]) if pulled else 0.0),
+            state.factors + change[1 + pulled :],
+        )
+    assert solution is not None
+    return _packed(state, solution, pulled)
+
+
+def _packed(state: _State, solution: Solution, pulled: int) -> Second:
+    found = quality(solution.residuals, solution.values.size)
+    values = [state.b, *[state.pull] * pulled, *state.factors]
+    errors = [
+        0.0 if value == 0 else number.error + 2.0**-24 * abs(value)
+        for number, value in zip(_measured(solution, found), values)
+    ]
+    numbers = [Measured(float(x), float(e)) for x, e in zip(values, errors)]
+    gain = Measured(_gain(state.b), 0.0)
+    factors = tuple(numbers[1 + pulled :])
+    pull = numbers[1] if pulled else UNSEEN
+    return Second(numbers[0], (gain,) * len(factors), factors, pull, found)

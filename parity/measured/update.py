@@ -43,6 +43,7 @@ class Update(NamedTuple):
 def fit_update(
     history: History,
     direction: Direction,
+    noise: np.ndarray,
     scale: float | None = None,
     fixed: float = 0.0,
 ) -> Update:
@@ -51,10 +52,11 @@ def fit_update(
     Args:
       history: the tensor.
       direction: eps -> direction.
+      noise: [T, N] rounding of the parameters beyond that of the update itself.
       scale: typical size of what eps is added to; None: eps is `fixed`.
       fixed: eps that is not fitted.
     """
-    sigma = rounding.of_params(history)
+    sigma = np.hypot(rounding.of_params(history), noise)
     if scale is None:
         return _with_fixed(history, direction, sigma, fixed)
     eps = _coarse(history, direction, sigma, scale)
@@ -101,14 +103,15 @@ def _refined(
         if not curvature > 0:
             return _packed(solution, Measured(eps, np.inf), moves)
         change = float(np.sum(slope * solution.residuals)) / curvature
-        previous, eps = eps, max(eps + change, eps / 10)
+        previous, eps = eps, float(max(eps + change, eps / 10))
         if abs(eps - previous) <= 1e-9 * eps:
             break
     solution, slope, moves = _slope(history, direction, sigma, scale, eps)
     found = quality(solution.residuals, solution.values.size)
     deviation = 1 / np.sqrt(np.sum(np.square(slope)))
-    error = SIGMAS * float(deviation) * max(1.0, min(found.rms, 1e9))
-    return _packed(solution, Measured(eps, error + 2.0**-22 * eps), moves)
+    stretch = max(1.0, min(found.rms, 1e9))
+    error = float(SIGMAS * deviation * stretch)
+    return _packed(solution, Measured(float(eps), error + 2.0**-22 * eps), moves)
 
 
 def _slope(
