@@ -6,6 +6,7 @@ import numpy as np
 
 from parity.measured import corrections
 from parity.measured import form as forms
+from parity.measured.clipping import threshold
 from parity.measured.difference import Finding, steps_text
 from parity.measured.fit_types import Fit
 from parity.measured.numbers import UNSEEN, Measured, agree, ratio
@@ -92,7 +93,9 @@ def rate_findings(recorded: Fit, own: Fit) -> Iterator[Finding]:
             rates = _under(recorded, offset)
     pairs = _pairs(recorded, rates, own, own.rates)
     apart = _apart(pairs)
-    if apart:
+    if recorded.family == forms.SGD and apart:
+        yield from _of_sgd(recorded, pairs, apart)
+    elif apart:
         yield from _rates(recorded, apart, len(apart) == len(pairs))
 
 
@@ -102,22 +105,41 @@ def _rates(recorded: Fit, apart: Pairs, everywhere: bool) -> Iterator[Finding]:
     shares = [ratio(a, b) for _, a, b in apart]
     alike = all(agree(share, shares[0]) for share in shares)
     share = min(shares, key=lambda share: share.error)
-    if recorded.family == forms.SGD:
-        if not alike:
-            yield _varied("rate or gradient factor", "the update was", apart, shares)
-            return
-        text = (
-            f"updates are {{a}} of yours at {where}: by the rate or by a factor on the "
-            "gradients, which SGD does not tell apart"
-        )
-        yield Finding("rate or gradient factor", text, share)
-    elif alike and _one(apart):
+    if alike and _one(apart):
         text = f"rate is {{a}} where yours is {{b}} at {where}"
         yield Finding("rate", text, *apart[0][1:])
     elif alike:
         yield Finding("rate", f"rate is {{a}} of yours at {where}", share)
     else:
         yield _varied("rate", "the rate was", apart, shares)
+
+
+SGD_KIND = "rate or gradient factor"
+
+
+def _of_sgd(recorded: Fit, pairs: Pairs, apart: Pairs) -> Iterator[Finding]:
+    """Says what SGD shows: the product of rate and gradient factor."""
+    counts = [count for count, *_ in apart]
+    where = "every step" if 1 < len(apart) == len(pairs) else steps_text(counts)
+    if set(counts) <= set(recorded.zero_steps):
+        yield Finding("zero gradients", f"nothing was subtracted at {where}")
+        return
+    shares = [ratio(a, b) for _, a, b in apart]
+    norms = dict(zip(recorded.counts, recorded.norms))
+    norm = threshold(
+        [ratio(a, b) for _, a, b in pairs], [norms[count] for count, *_ in pairs]
+    )
+    if norm.is_seen:
+        text = "gradients were clipped to a global norm of {a}, yours were not"
+        yield Finding("clipping", text, norm)
+    elif all(agree(share, shares[0]) for share in shares):
+        text = (
+            f"updates are {{a}} of yours at {where}: by the rate or by a factor on the "
+            "gradients, which SGD does not tell apart"
+        )
+        yield Finding(SGD_KIND, text, min(shares, key=lambda share: share.error))
+    else:
+        yield _varied(SGD_KIND, "the update was", apart, shares)
 
 
 def _one(apart: Pairs) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from parity.measured.borrowing import borrowed
-from parity.measured.clipping import clip_norm
+from parity.measured.clipping import clip_norm, global_norms
 from parity.measured.fit_types import Fit
 from parity.measured.form import SGD, STILL
 from parity.measured.history import History, Step, of_tensor, sampled, still
@@ -33,8 +33,12 @@ def measure(steps: Sequence[Step]) -> dict[str, Fit]:
     histories = {name: of_tensor(steps, name) for name in steps[0].params}
     fits = {name: measure_tensor(one, name) for name, one in histories.items()}
     fits = {name: borrowed(fit, histories[name], fits) for name, fit in fits.items()}
-    norm = clip_norm(fits, histories)
-    return {name: fit._replace(clip_norm=norm) for name, fit in fits.items()}
+    norms = global_norms(histories)
+    norm = clip_norm(fits, norms)
+    return {
+        name: fit._replace(norms=norms[len(norms) - len(fit.counts) :], clip_norm=norm)
+        for name, fit in fits.items()
+    }
 
 
 def measure_tensor(history: History, name: str = "") -> Fit:

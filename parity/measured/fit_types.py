@@ -55,6 +55,7 @@ class Fit(NamedTuple):
       decay: coefficient of weight decay.
       decay_kind: coupled (L2), decoupled or either; "" if no decay is seen.
       factors: what multiplied the gradient before the optimizer, one a step.
+      norms: global norms of the recorded gradients, one a step.
       clip_norm: norm that the gradients were clipped to, over all tensors.
       correction: of the moments; None in families without one.
       momentum_form: average, heavy ball, dampened or rate inside; "" if none or
@@ -83,6 +84,7 @@ class Fit(NamedTuple):
     decay: Measured = UNSEEN
     decay_kind: str = ""
     factors: tuple[Measured, ...] = ()
+    norms: tuple[float, ...] = ()
     clip_norm: Measured = UNSEEN
     correction: Correction | None = None
     momentum_form: str = ""

@@ -47,8 +47,11 @@ def of_second(history: History, second: Second) -> Gradient:
     """Returns the gradient behind a second moment alone."""
     # What is not to be told from 1 or 0 is taken as such.
     values = np.array([_snapped(factor) for factor in second.factors])
+    sharpest = min(second.factors, key=lambda factor: factor.error or np.inf)
     if all(factor.holds(1.0) for factor in second.factors):
         values = np.ones(len(values))
+    elif all(factor.holds(sharpest.value) for factor in second.factors):
+        values = np.full(len(values), sharpest.value)
     seen = values[:, None] * history.g
     noise = np.zeros_like(seen)
     if second.pull.is_seen:

@@ -56,7 +56,10 @@ def fit_squares_alone(history: History) -> Second:
     fits = [_refined(history, start, pulled) for start, pulled in zip(starts, (0, 1))]
     if fits[0].quality.is_good:
         # Of a decay that is not seen, the second fit gives the bound.
-        return fits[0]._replace(pull=fits[1].pull)
+        bound = fits[1].pull
+        if not bound.is_bounded:
+            return fits[0]
+        return fits[0]._replace(pull=Measured(0.0, abs(bound.value) + bound.error))
     return fits[1]
 
 
@@ -64,6 +67,8 @@ class _State(NamedTuple):
     b: float
     pull: float
     factors: np.ndarray
+    bounds: np.ndarray
+    """Of the factors that are held at 0; 0 elsewhere."""
 
 
 def _linear(
@@ -97,8 +102,9 @@ def _start(solution: Solution, steps: int) -> _State:
     parts = solution.values[1:].reshape(-1, steps) / _gain(b)
     if len(parts) == 1:
         hidden = SIGMAS * np.minimum(solution.sigmas[1:], 1e30) / _gain(b)
-        squares = np.where(parts[0] > hidden, parts[0], 0.0)
-        return _State(b, 0.0, np.sqrt(squares))
+        is_hidden = parts[0] <= hidden
+        bounds = np.sqrt(np.where(is_hidden, np.abs(parts[0]) + hidden, 0.0))
+        return _State(b, 0.0, np.sqrt(np.where(is_hidden, 0.0, parts[0])), bounds)
     squares, crosses, pulls = parts
     pull = float(np.sqrt(np.median(np.maximum(pulls, 0))))
     if np.median(crosses) < 0:
@@ -109,7 +115,8 @@ def _start(solution: Solution, steps: int) -> _State:
     errors = sigmas.reshape(-1, steps) / _gain(b)
     # Whichever of g^2 and 2 g w tells s_t more sharply.
     sharper = errors[0] * abs(pull) < errors[1] * 2 * np.abs(by_square)
-    return _State(b, pull, np.where(sharper, by_square, by_cross))
+    factors = np.where(sharper, by_square, by_cross)
+    return _State(b, pull, factors, np.zeros(steps))
 
 
 def _refined(history: History, state: _State, pulled: int) -> Second:
@@ -118,7 +125,7 @@ def _refined(history: History, state: _State, pulled: int) -> Second:
     assert history.new_v is not None
     g, w, v = history.g, history.w, history.v
     # At s_t = 0 the square has no slope by s_t.
-    is_flat = (state.factors == 0) & (pulled == 0)
+    is_flat = state.bounds > 0
     g = np.where(is_flat[:, None], 0.0, g)
     sigma = rounding.of_moment(np.abs(v), history.new_v)
     solution = None
@@ -135,7 +142,8 @@ def _refined(history: History, state: _State, pulled: int) -> Second:
         state = _State(
             state.b + float(change[0]),
             state.pull + (float(change[1]) if pulled else 0.0),
-            state.factors + change[1 + pulled :],
+            np.where(is_flat, 0.0, state.factors + change[1 + pulled :]),
+            state.bounds,
         )
     assert solution is not None
     return _packed(state, solution, pulled)
@@ -144,9 +152,10 @@ def _refined(history: History, state: _State, pulled: int) -> Second:
 def _packed(state: _State, solution: Solution, pulled: int) -> Second:
     found = quality(solution.residuals, solution.values.size)
     values = [state.b, *[state.pull] * pulled, *state.factors]
+    bounds = [0.0, *[0.0] * pulled, *state.bounds]
     errors = [
-        0.0 if value == 0 else number.error + 2.0**-24 * abs(value)
-        for number, value in zip(_measured(solution, found), values)
+        bound or number.error + 2.0**-24 * abs(value)
+        for number, value, bound in zip(_measured(solution, found), values, bounds)
     ]
     numbers = [Measured(float(x), float(e)) for x, e in zip(values, errors)]
     gain = Measured(_gain(state.b), 0.0)
