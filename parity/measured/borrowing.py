@@ -28,8 +28,7 @@ def borrowed(fit: Fit, history: History, fits: Mapping[str, Fit]) -> Fit:
     """
     if fit.is_recognised:
         return fit
-    lenders = [one for one in fits.values() if one.is_recognised and not one.is_stale]
-    lenders = [one for one in lenders if one.family != STILL]
+    lenders = [one for one in fits.values() if _can_lend(one)]
     largest = sorted(lenders, key=lambda one: -one.size)[:LENDERS]
     for lender in largest:
         for lent in (lender, _undecayed(lender)):
@@ -43,6 +42,11 @@ def borrowed(fit: Fit, history: History, fits: Mapping[str, Fit]) -> Fit:
                     borrowed_from=lender.name,
                 )
     return fit
+
+
+def _can_lend(fit: Fit) -> bool:
+    usable = fit.is_recognised and fit.family != STILL
+    return usable and not fit.is_stale and not fit.is_rebuilt
 
 
 def _undecayed(fit: Fit) -> Fit:

@@ -59,7 +59,11 @@ class Choice(NamedTuple):
 
 
 def evaluate(
-    history: History, form: Form, gradient: Gradient, eps: float | None = None
+    history: History,
+    form: Form,
+    gradient: Gradient,
+    eps: float | None = None,
+    moved: History | None = None,
 ) -> Candidate:
     """Fits one formula.
 
@@ -68,20 +72,22 @@ def evaluate(
       form: the formula.
       gradient: as the optimizer took it.
       eps: held at this; None: fitted where the family has one.
+      moved: the tensor with moments off by their rounding, if they are not exact.
     """
     scale = None
     if form.family in forms.WITH_EPS and eps is None:
         scale = root_scale(history, form.place)
     towards = direction(form, history, gradient.seen)
     noise = np.zeros_like(history.w)
-    if form.family in forms.TAKES_GRADIENT and gradient.noise.any():
-        moved = direction(form, history, gradient.seen + gradient.noise)
-        noise = _noise(history, towards(0.0), moved(0.0))
+    off = moved or history
+    if moved or (form.family in forms.TAKES_GRADIENT and gradient.noise.any()):
+        other = direction(form, off, gradient.seen + gradient.noise)
+        noise = noise_of(history, towards(0.0), other(0.0))
     return Candidate(form, fit_update(history, towards, noise, scale, eps or 0.0))
 
 
-def _noise(history: History, towards: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """[T, N] what the rounding of the gradient does to the parameters."""
+def noise_of(history: History, towards: np.ndarray, moved: np.ndarray) -> np.ndarray:
+    """[T, N] what a moved direction does to the parameters, at their own rate."""
     change = np.median(np.abs(history.new_w - history.w), axis=1)
     size = np.median(np.abs(towards), axis=1)
     rate = np.divide(change, size, out=np.zeros_like(size), where=size > 0)
@@ -115,14 +121,30 @@ def of_root(history: History, gradient: Gradient, family: str) -> list[Candidate
     ]
 
 
-def of_adam(history: History, gradient: Gradient, decays: Decays) -> list[Candidate]:
-    """Adam and its kin: every place of eps, every count of the correction."""
-    base = evaluate(history, Form(forms.ADAM, OUTSIDE, 0, decays), gradient)
+def of_adam(
+    history: History,
+    gradient: Gradient,
+    decays: Decays,
+    moved: History | None = None,
+) -> list[Candidate]:
+    """Adam and its kin: every place of eps, every count of the correction.
+
+    Args:
+      history: the tensor.
+      gradient: as the optimizer took it.
+      decays: of the moments.
+      moved: the tensor with moments off by their rounding, if they are not exact.
+    """
+    base = evaluate(
+        history, Form(forms.ADAM, OUTSIDE, 0, decays), gradient, moved=moved
+    )
     # Where Adam itself explains all, its rivals need no eps of their own.
     settled = base.is_good and base.steady == len(base.update.rates)
     eps = base.update.eps.value if settled else None
     others = [
-        evaluate(history, Form(forms.ADAM, OUTSIDE, offset, decays), gradient, eps)
+        evaluate(
+            history, Form(forms.ADAM, OUTSIDE, offset, decays), gradient, eps, moved
+        )
         for offset in corrections.offsets(history.counts)
         if offset != 0
     ]
@@ -133,10 +155,10 @@ def of_adam(history: History, gradient: Gradient, decays: Decays) -> list[Candid
         ordered = sorted(others, key=lambda one: one.update.misfit)
         likely = [base, *ordered[:2]]
     kin = [
-        evaluate(history, Form(family, place, 0, decays), gradient, eps)
+        evaluate(history, Form(family, place, 0, decays), gradient, eps, moved)
         for family, place in KIN
     ]
-    return [*outside, *_other_places(history, gradient, likely), *kin]
+    return [*outside, *_other_places(history, gradient, likely, moved), *kin]
 
 
 KIN = (
@@ -149,10 +171,13 @@ KIN = (
 
 
 def _other_places(
-    history: History, gradient: Gradient, likely: list[Candidate]
+    history: History,
+    gradient: Gradient,
+    likely: list[Candidate],
+    moved: History | None,
 ) -> list[Candidate]:
     return [
-        evaluate(history, one.form._replace(place=place), gradient)
+        evaluate(history, one.form._replace(place=place), gradient, moved=moved)
         for one in likely
         for place in (INSIDE, BEFORE)
         if not (place == BEFORE and one.form.offset is None)

@@ -63,6 +63,7 @@ class Fit(NamedTuple):
       dampening: 1 - the gradient's factor from the second update on.
       zero_steps: counts of steps that were fed zero gradients.
       is_stale: the update follows the gradient of the step before.
+      is_rebuilt: the moments were not recorded, but rebuilt from the gradients.
       still: entries that never move though they have a gradient.
       size: entries of the tensor.
       borrowed_from: tensor whose numbers hold here as well; "" if measured here.
@@ -91,6 +92,7 @@ class Fit(NamedTuple):
     dampening: Measured = UNSEEN
     zero_steps: tuple[int, ...] = ()
     is_stale: bool = False
+    is_rebuilt: bool = False
     still: int = 0
     size: int = 0
     borrowed_from: str = ""

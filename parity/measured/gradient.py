@@ -70,7 +70,7 @@ def of_momentum(history: History, first: First) -> Gradient:
     """Returns the gradient behind a momentum, and the momentum's form."""
     share = complement(first.decay)
     gains, seen = first.gains, first.increments
-    rest = gains[1:]
+    rest = list(gains[1:])
     dampened = (
         history.counts[0] == 0
         and len(rest) > 1

@@ -28,6 +28,7 @@ from parity.measured.infinity_norm import fit_maximum
 from parity.measured.interpret import fit_of, unseen
 from parity.measured.least_squares import worse
 from parity.measured.numbers import UNSEEN, Measured, agree, mean, ratio
+from parity.measured.rebuilt import can_rebuild
 from parity.measured.second_moment import (
     Second,
     fit_squares,
@@ -35,6 +36,7 @@ from parity.measured.second_moment import (
     is_sum,
 )
 from parity.measured.update import Update, fit_update
+from parity.measured.without_moments import fit_rebuilt
 
 
 def fit_moving(history: History) -> Fit:
@@ -60,7 +62,10 @@ def _fit(history: History) -> Fit:
 def _sgd(history: History) -> Fit:
     """w' - w = -R g - D w."""
     choice = choose([evaluate(history, Form(forms.SGD), unseen(history))])
-    return fit_of(choice, unseen(history))
+    plain = fit_of(choice, unseen(history))
+    if plain.is_recognised or not can_rebuild(history):
+        return plain
+    return fit_rebuilt(history) or plain
 
 
 def _first_alone(history: History, first: First) -> Fit:

@@ -37,10 +37,12 @@ def predict(fit: Fit, step: Step, previous: Step | None = None) -> Prediction:
       Parameter and moments after the step, in the tensor's shape.
 
     Raises:
-      ValueError: the fit is not recognised, or is of other steps.
+      ValueError: the fit is not recognised, without recorded moments or of other steps.
     """
     if not fit.is_recognised or fit.form.family == forms.UNRECOGNISED:
         raise ValueError(f"{fit.name}: {fit.family}, there is no formula to apply")
+    if fit.is_rebuilt:
+        raise ValueError(f"{fit.name}: the moments before a step were not recorded")
     if step.count not in fit.counts:
         raise ValueError(f"{fit.name}: step {step.count} was not measured")
     history = of_tensor([step], fit.name)

@@ -63,6 +63,11 @@ def fit_update(
     return _refined(history, direction, sigma, scale, eps)
 
 
+def residuals(history: History, direction: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """[T, N] what a direction leaves of the changes, in units of sigma."""
+    return _solve(history, direction, sigma).residuals
+
+
 def _with_fixed(
     history: History, direction: Direction, sigma: np.ndarray, eps: float
 ) -> Update:
