@@ -20,6 +20,8 @@ class Explanation(NamedTuple):
       explains: everything passes with them.
       cost: the lower the better, see `diagnose.cost`. Of several that explain, summed
         over the following steps too.
+      is_measured: found by measuring the recording, not by replaying it; then it is
+        true as it stands, even where it does not explain the whole.
     """
 
     switches: tuple[Switch, ...]
@@ -27,6 +29,7 @@ class Explanation(NamedTuple):
     after: float
     explains: bool
     cost: float
+    is_measured: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,6 +72,8 @@ def sentence(explanations: Sequence[Explanation]) -> str:
     if not explanations:
         return "no known difference applies to what failed"
     best, *others = explanations
+    if best.is_measured:
+        return _measured(best)
     if not best.explains:
         nearest = ", ".join(f"{e.label} ({_change(e)})" for e in explanations)
         return f"no known difference explains it; nearest: {nearest}"
@@ -78,6 +83,12 @@ def sentence(explanations: Sequence[Explanation]) -> str:
         f"explained by {best.label} (z {_change(best)}): {best.text} "
         f"[{best.reference}]{more}"
     )
+
+
+def _measured(best: Explanation) -> str:
+    verb = "explained by" if best.explains else "part of it is"
+    rest = "" if best.explains else "; no known difference explains the rest"
+    return f"{verb} {best.label}: {best.text} [{best.reference}]{rest}"
 
 
 def _change(explanation: Explanation) -> str:

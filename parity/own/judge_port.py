@@ -14,8 +14,10 @@ from parity.noise import FLOAT32, Tensors
 from parity.own import equalities
 from parity.own.emptiness import refuse_empty
 from parity.own.equalities import LossScaleRules
+from parity.own.explain import explain
 from parity.own.optax_feed import OptaxFeed
 from parity.own.port import Port
+from parity.own.recorded_step import recorded_step
 from parity.own.replay import PortReplay
 
 
@@ -59,10 +61,7 @@ def measured(
     ported = port.ported
     replay = PortReplay(ported, number, port.objective, feed, port.modules)
     inputs = replay.inputs(number)
-    step = ported.read(number) | {"loss_scale": inputs.scale}
-    step |= _activations(port, number)
-    # The norm is that of torch's gradients, which a converter may scale or repeat.
-    step["grad_norm"] = grad_norm(select(step, "grads").values(), bool(step["skipped"]))
+    step = recorded_step(port, number, inputs.scale)
     replayed = replay.gradients(inputs, replay.compute)
     rounds = Rounds(THOROUGH, threshold)
     for m in judge_gradients(replay, number, step, inputs, replayed, rounds):
@@ -71,13 +70,6 @@ def measured(
         yield from judge_skipped(number, ported.raw(number))
     elif replay.has_update:
         yield from judge_update(replay, number, step, inputs, rounds)
-
-
-def _activations(port: Port, number: int) -> Tensors:
-    replay = PortReplay(port.ported, number, port.objective, None)
-    shapes = replay.shapes(replay.inputs(number))
-    found = port.ported.activations(number, shapes, port.pairs)
-    return {f"activations/{name}": array for name, array in found.items()}
 
 
 def _norm_of_torch(raw: Tensors, m: Measurement, threshold: float) -> Measurement:
@@ -93,4 +85,7 @@ def _norm_of_torch(raw: Tensors, m: Measurement, threshold: float) -> Measuremen
 def judgement(port: Port, threshold: float) -> Judgement:
     """Returns the whole judgement of a port."""
     measurements, verdict = judge_port(port, threshold)
-    return Judgement(measurements, verdict, port.order)
+    if verdict.is_parity:
+        return Judgement(measurements, verdict, port.order)
+    explanations = explain(port, measurements, verdict, threshold)
+    return Judgement(measurements, verdict, port.order, explanations)

@@ -6,7 +6,7 @@ dtype is lifted.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
@@ -39,16 +39,52 @@ class Call(NamedTuple):
     state: dict[str, jax.Array]
 
 
+class Change(NamedTuple):
+    """Something else to compute in a port's layers.
+
+    Attributes:
+      kind: class of the layers whose attribute is changed; "" for none.
+      name: name of the attribute.
+      value: its value.
+      patches: functions to replace.
+    """
+
+    kind: str = ""
+    name: str = ""
+    value: Any = None
+    patches: tuple[Patch, ...] = ()
+
+    def of(self, layer: Any) -> dict[str, Any]:
+        """Returns {attribute: value} to set on a layer."""
+        return {self.name: self.value} if type(layer).__name__ == self.kind else {}
+
+
+NO_CHANGE = Change()
+Attributes = dict[tuple[str, str], set[float]]
+"""{(class of layers, name of an attribute): its values}."""
+
+
 class Network(Protocol):
     """A network whose parameters are given with each call."""
 
-    def __call__(self, leaves: Leaves, inputs: Mapping[str, Any], exact: bool) -> Call:
+    def attributes(self, names: Sequence[str]) -> Attributes:
+        """Returns what the layers that were called last hold by these names."""
+        ...
+
+    def __call__(
+        self,
+        leaves: Leaves,
+        inputs: Mapping[str, Any],
+        exact: bool,
+        change: Change = NO_CHANGE,
+    ) -> Call:
         """Runs one forward pass in training mode.
 
         Args:
           leaves: parameters and running statistics.
           inputs: recorded inputs by name.
           exact: lift the dtypes that layers were built with.
+          change: what to compute otherwise.
         """
         ...
 
@@ -88,14 +124,21 @@ class LinenNetwork:
         collections = {name.split("/")[0] for name in structure.names}
         self._is_bare = "params" not in collections
         self._mutable = [] if self._is_bare else sorted(collections - {"params"})
+        self._seen: dict[str, Any] = {}
 
-    def __call__(self, leaves: Leaves, inputs: Mapping[str, Any], exact: bool) -> Call:
+    def __call__(
+        self,
+        leaves: Leaves,
+        inputs: Mapping[str, Any],
+        exact: bool,
+        change: Change = NO_CHANGE,
+    ) -> Call:
         """See `Network`."""
         tree = self._structure.unflatten(leaves)
         variables = {"params": tree} if self._is_bare else tree
         places, keywords = bind(type(self._module).__call__, "model", inputs)
         activations: dict[str, jax.Array] = {}
-        with nn.intercept_methods(_noting(activations, exact)):
+        with nn.intercept_methods(self._noting(activations, exact, change)):
             outputs = self._module.apply(
                 variables,
                 *places,
@@ -109,40 +152,47 @@ class LinenNetwork:
             state = flat(changed)
         return Call(outputs, activations, state)
 
+    def _noting(
+        self, activations: dict[str, jax.Array], exact: bool, change: Change
+    ) -> Callable:
+        """Returns an interceptor that notes the outputs of modules."""
+
+        def note(call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
+            layer = context.module
+            self._seen["/".join(layer.path)] = layer
+            values = change.of(layer)
+            if exact and getattr(layer, "dtype", None) is not None:
+                values["dtype"] = None
+            with _changed(layer, values):
+                output = call(*args, **kwargs)
+            path = "/".join(layer.path)
+            if path and context.method_name == "__call__":
+                keep(activations, path, output)
+            return output
+
+        return note
+
+    def attributes(self, names: Sequence[str]) -> Attributes:
+        """See `Network`."""
+        return _attributes(self._seen.values(), names)
+
     def module_of(self, leaf: str) -> str:
         """See `Network`."""
         path = leaf.split("/")[:-1]
         return "/".join(path if self._is_bare else path[1:])
 
 
-def _noting(activations: dict[str, jax.Array], exact: bool) -> Callable:
-    """Returns an interceptor that notes the outputs of linen modules."""
-
-    def note(call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
-        layer = context.module
-        with _lifted(layer) if exact else contextlib.nullcontext():
-            output = call(*args, **kwargs)
-        path = "/".join(layer.path)
-        if path and context.method_name == "__call__":
-            keep(activations, path, output)
-        return output
-
-    return note
-
-
 @contextlib.contextmanager
-def _lifted(layer: Any):
-    """Lets a bound layer compute in the dtype of what it is given."""
-    held = getattr(layer, "dtype", None)
-    if held is None:
-        yield
-        return
-    # linen modules are frozen dataclasses; this one is bound to a single call.
-    object.__setattr__(layer, "dtype", None)
+def _changed(layer: Any, values: Mapping[str, Any]) -> Iterator[None]:
+    """Holds attributes of a bound linen layer, a frozen dataclass, at other values."""
+    held = {name: getattr(layer, name) for name in values if hasattr(layer, name)}
+    for name in held:
+        object.__setattr__(layer, name, values[name])
     try:
         yield
     finally:
-        object.__setattr__(layer, "dtype", held)
+        for name, value in held.items():
+            object.__setattr__(layer, name, value)
 
 
 class NnxNetwork:
@@ -160,7 +210,13 @@ class NnxNetwork:
                 f"{', '.join(list(self._paths)[:6])}, ..."
             )
 
-    def __call__(self, leaves: Leaves, inputs: Mapping[str, Any], exact: bool) -> Call:
+    def __call__(
+        self,
+        leaves: Leaves,
+        inputs: Mapping[str, Any],
+        exact: bool,
+        change: Change = NO_CHANGE,
+    ) -> Call:
         """See `Network`."""
         state = self._state | {
             self._paths[name]: self._state[self._paths[name]].replace(leaf)
@@ -169,8 +225,8 @@ class NnxNetwork:
         module = nnx.merge(self._graph, nnx.from_flat_state(list(state.items())))
         module.train()
         layers = {id(layer): path for path, layer in nnx.iter_modules(module)}
-        if exact:
-            _lift(module)
+        for _, layer in nnx.iter_modules(module):
+            _set(layer, change.of(layer) | ({"dtype": None} if exact else {}))
 
         places, keywords = bind(self._kind.__call__, "model", inputs)
         activations: dict[str, jax.Array] = {}
@@ -180,17 +236,31 @@ class NnxNetwork:
         changed = {"/".join(map(str, path)): v[...] for path, v in after.items()}
         return Call(outputs, activations, changed)
 
+    def attributes(self, names: Sequence[str]) -> Attributes:
+        """See `Network`."""
+        module = nnx.merge(self._graph, nnx.from_flat_state(list(self._state.items())))
+        return _attributes((layer for _, layer in nnx.iter_modules(module)), names)
+
     def module_of(self, leaf: str) -> str:
         """See `Network`."""
         return "/".join(leaf.split("/")[:-1])
 
 
-def _lift(module: nnx.Module) -> None:
-    """Lets the layers of a merged copy compute in the dtype of what they are given."""
-    layer: Any
-    for _, layer in nnx.iter_modules(module):
-        if getattr(layer, "dtype", None) is not None:
-            layer.dtype = None
+def _set(layer: Any, values: Mapping[str, Any]) -> None:
+    """Sets attributes that a layer of a merged copy has."""
+    for name, value in values.items():
+        if getattr(layer, name, None) is not None:
+            setattr(layer, name, value)
+
+
+def _attributes(layers: Iterable[Any], names: Sequence[str]) -> Attributes:
+    found: Attributes = {}
+    for layer in layers:
+        for name in names:
+            value = getattr(layer, name, None)
+            if isinstance(value, float):
+                found.setdefault((type(layer).__name__, name), set()).add(value)
+    return found
 
 
 @contextlib.contextmanager
@@ -228,12 +298,21 @@ class FunctionNetwork:
         self._apply = apply
         self._structure = structure
 
-    def __call__(self, leaves: Leaves, inputs: Mapping[str, Any], exact: bool) -> Call:
+    def __call__(
+        self,
+        leaves: Leaves,
+        inputs: Mapping[str, Any],
+        exact: bool,
+        change: Change = NO_CHANGE,
+    ) -> Call:
         """See `Network`."""
         places, keywords = bind(self._apply, "model", inputs)
         tree = self._structure.unflatten(leaves)
-        # By place after the parameters, whatever their names.
         return Call(self._apply(tree, *places, **keywords), {}, {})
+
+    def attributes(self, names: Sequence[str]) -> Attributes:
+        """See `Network`; a function's layers cannot be seen."""
+        return {}
 
     def module_of(self, leaf: str) -> str:
         """See `Network`."""

@@ -1,5 +1,6 @@
 """The forward passes of a recorded step, and loss and gradients of a port over them."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,10 +10,11 @@ import numpy as np
 
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files.trace import select
+from jaxnn.experiment.patches import put
 from parity.noise import FLOAT64, Tensors
 from parity.own.binding import bind
 from parity.own.masks import played_back
-from parity.own.networks import Call, Network
+from parity.own.networks import NO_CHANGE, Call, Change, Network
 from parity.own.nudge import nudged
 
 
@@ -68,13 +70,25 @@ class Objective:
       network: the port's network.
       loss: loss(outputs, *inputs), or None where the network returns it.
       trained: leaves to differentiate by.
+      change: what to compute otherwise.
     """
 
-    def __init__(self, network: Network, loss: Callable | None, trained: Sequence[str]):
+    def __init__(
+        self,
+        network: Network,
+        loss: Callable | None,
+        trained: Sequence[str],
+        change: Change = NO_CHANGE,
+    ):
         self._network = network
+        self._change = change
         self._loss = loss
         self._trained = list(trained)
         self._compiled: dict[tuple[bool, bool], Callable] = {}
+
+    def under(self, change: Change) -> "Objective":
+        """Returns the same of a network that computes something else."""
+        return Objective(self._network, self._loss, self._trained, change)
 
     def __call__(
         self,
@@ -121,8 +135,9 @@ class Objective:
         return gradients
 
     def _forward(self, leaves: Any, inputs: Any, masks: Any, exact: bool) -> Call:
-        with played_back(masks):
-            return self._network(leaves, inputs, exact)
+        with played_back(masks), contextlib.ExitStack() as undo:
+            put(undo, self._change.patches)
+            return self._network(leaves, inputs, exact, self._change)
 
     def _loss_of(self, outputs: Any, inputs: Any, targets: Any) -> jax.Array:
         if self._loss is None:

@@ -1,5 +1,6 @@
 """A port laid beside a recording: which leaf, which module and which pass is which."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,9 @@ class Port:
       optimizer: as given.
       converted: where each leaf of the port comes from.
       pairs: modules of both sides.
+      network: the model behind one call.
+      modules: modules of the port whose outputs are compared, in the order they end.
+      shapes: index of a step -> {module: shape of its output} of each pass.
 
     Raises:
       UserError: an argument does not fit the recording.
@@ -47,7 +51,7 @@ class Port:
         ties = trace.meta.get("ties", {})
         self.converted: Converted = convert_with(convert, trace.read(0), ties)
         self.ported = Ported(trace, self.converted)
-        network = networks.wrap(model, self.converted.structure)
+        self.network = network = networks.wrap(model, self.converted.structure)
         self.objective = Objective(network, loss, self.ported.trained)
         self.optimizer = optimizer
         self.pairs: Pairs = pair(network, self.converted, self.ported.parameters)
@@ -56,6 +60,11 @@ class Port:
         # In the order in which the port's modules end.
         recorded = self.ported.activations(0, shapes, self.pairs)
         self.modules = [name for name in shapes[0] if name in recorded]
+        self.shapes = functools.cache(self._shapes)
+
+    def _shapes(self, number: int) -> list[dict[str, tuple[int, ...]]]:
+        replay = PortReplay(self.ported, number, self.objective, None)
+        return replay.shapes(replay.inputs(number))
 
     def feed(self) -> OptaxFeed | None:
         """Returns the optimizer before the first step."""

@@ -51,6 +51,9 @@ def _why(explanations: Sequence[Explanation] | None) -> str:
     heading = element("h2", "Why")
     if not explanations:
         return heading + element("p", "No known difference applies to this step.")
+    measured = [e for e in explanations if e.is_measured]
+    if measured:
+        return heading + element("ol", *map(_measured_cause, measured))
     explaining = [e for e in explanations if e.explains]
     if not explaining:
         head = element("p", "No known difference explains it. The nearest:")
@@ -61,6 +64,13 @@ def _why(explanations: Sequence[Explanation] | None) -> str:
     )
     causes = [_cause(verb, e) for verb, e in zip(verbs, explaining)]
     return heading + element("ol", *causes)
+
+
+def _measured_cause(explanation: Explanation) -> str:
+    verb = "Explained by" if explanation.explains else "Part of it is"
+    name = element("code", escape(explanation.label))
+    text = escape(explanation.text)
+    return element("li", f"{verb} {name}: {text}.", _reference(explanation.reference))
 
 
 def _cause(verb: str, explanation: Explanation) -> str:

@@ -1,0 +1,38 @@
+"""Explanations that no switch on a replay stands behind: they were measured."""
+
+from collections.abc import Sequence
+
+from parity.judging.explanation import Explanation
+from parity.judging.measure import Measurement
+from parity.semantics.switch import Switch
+
+
+def cause(
+    names: Sequence[str],
+    text: str,
+    reference: str,
+    part: str,
+    failed: Sequence[Measurement],
+    explains: bool,
+) -> Explanation:
+    """Returns an explanation.
+
+    Args:
+      names: short names of what was found.
+      text: what the recording stack did, with figures.
+      reference: where it is documented, or how it was found.
+      part: part of the step that it is about.
+      failed: measurements that it is about.
+      explains: nothing is left to explain.
+    """
+    described = Switch(
+        " + ".join(names), (part,), text, reference, applies=lambda experiment: True
+    )
+    return Explanation(
+        switches=(described,),
+        before=max((m.z for m in failed), default=0.0),
+        after=0.0,
+        explains=explains,
+        cost=0.0,
+        is_measured=True,
+    )

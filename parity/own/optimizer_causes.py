@@ -1,0 +1,171 @@
+"""What the recorded optimizer did, beside what the port's optimizer does."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from jaxnn.experiment.files.trace import select
+from parity.judging.explanation import Explanation
+from parity.judging.measure import Measurement
+from parity.measured import compare, fit, history
+from parity.measured.difference import Difference
+from parity.noise import FLOAT32
+from parity.own.cause import cause
+from parity.own.equalities import LossScaleRules
+from parity.own.port import Port
+from parity.quantities import RULES, UPDATE
+
+MEASURED = "measured from the recorded tensors"
+OF_UPDATES = ("rate", "eps", "eps place", "decay", "bias-correction count")
+"""Kinds of differences that leave the moments as they are."""
+SHARED = 1e-4
+"""Relative difference that float32 betas make in what was fitted beside them."""
+
+
+def explain(port: Port, failed: Sequence[Measurement]) -> list[Explanation]:
+    """Returns one explanation of all differences that were measured; perhaps none.
+
+    Args:
+      port: the port and its recording.
+      failed: measurements that failed.
+    """
+    feed = port.feed()
+    recorded_steps = [_recorded(port, number) for number in _learned(port)]
+    if feed is None or len(recorded_steps) < 2:
+        return []
+    recorded = fit.measure(recorded_steps)
+    own = fit.measure(list(_own(port, recorded_steps)))
+    found = _of_what_failed(compare.differences(recorded, own), failed)
+    if not found:
+        return []
+    wrong = {_leaf(m) for m in failed if m.definition.part == UPDATE}
+    told = {name for difference in found for name in difference.tensors}
+    known = all(recorded[leaf].is_recognised for leaf in wrong if leaf in recorded)
+    names = [known_name(port, difference) for difference in found]
+    references = dict.fromkeys(REFERENCES.get(name, MEASURED) for name in names)
+    return [
+        cause(
+            names=list(dict.fromkeys(names)),
+            text="; ".join(difference.sentence for difference in found),
+            reference="; ".join(references),
+            part=UPDATE,
+            failed=failed,
+            explains=known and wrong <= told and _names_a_cause(found),
+        )
+    ]
+
+
+def _of_what_failed(
+    found: Sequence[Difference], failed: Sequence[Measurement]
+) -> list[Difference]:
+    """Returns the differences that bear on what failed.
+
+    Rates, eps and decay do not touch the moments. And other betas alone make rates and
+    eps look other in their fifth digit.
+    """
+    kinds = {difference.kind for difference in found}
+    if not any(m.quantity == "updated" for m in failed):
+        return [d for d in found if d.kind not in OF_UPDATES]
+    if "float32 betas" not in kinds:
+        return list(found)
+    return [
+        d
+        for d in found
+        if d.kind not in OF_UPDATES
+        or not np.isclose(d.recorded, d.own, rtol=SHARED, atol=0)
+    ]
+
+
+def first_pass_before_masters(first: Measurement) -> Explanation:
+    """Returns the explanation of a first pass that read other weights (D2)."""
+    text = (
+        "an update of zero gradients before training moved the masters, and the first "
+        "forward pass read the weights from before it"
+    )
+    reference = REFERENCES["init_step_counted"]
+    return cause(["init_step_counted"], text, reference, RULES, [first], True)
+
+
+def known_name(port: Port, difference: Difference) -> str:
+    """Returns the catalogue's name of a difference, or its kind."""
+    meta = port.ported.meta
+    is_fp16_without_zero = meta.get("zero_stage") == 0 and meta["precision"] == "fp16"
+    kind = difference.kind
+    if kind == "gradient factor" and is_fp16_without_zero:
+        scale = float(port.ported.raw(0)["loss_scale"])
+        if np.isclose(difference.recorded * scale, 1, rtol=1e-3):
+            return "loss_not_scaled"
+    is_half = kind == "gradient factor" and np.isclose(
+        difference.recorded, 0.5, rtol=1e-3
+    )
+    if is_half and _grows_somewhere(port):
+        return "growth_step_halved"
+    if kind == "bias-correction count" and meta.get("zero_stage") == 0:
+        return "bias_correction_late"
+    return kind.replace(" ", "_")
+
+
+REFERENCES = {
+    "loss_not_scaled": "MISMATCHES D1; DeepSpeed pull request 8393",
+    "bias_correction_late": "MISMATCHES D2",
+    "init_step_counted": "MISMATCHES D2; DeepSpeed runtime/fp16/fused_optimizer.py",
+    "growth_step_halved": "MISMATCHES D3; DeepSpeed runtime/fp16/loss_scaler.py",
+    "float32_betas": "MISMATCHES D6",
+}
+"""Known difference -> where it is documented."""
+
+
+def _names_a_cause(found: Sequence[Difference]) -> bool:
+    return not any(difference.kind == "unrecognised" for difference in found)
+
+
+def _grows_somewhere(port: Port) -> bool:
+    rules = LossScaleRules(port.ported.meta)
+    for number in range(len(port.ported)):
+        step = port.ported.raw(number)
+        if rules.grows(step):
+            return True
+        list(rules.judge(number, step))
+    return False
+
+
+def _learned(port: Port) -> list[int]:
+    steps = range(len(port.ported))
+    return [number for number in steps if not port.ported.raw(number)["skipped"]]
+
+
+def _recorded(port: Port, number: int) -> history.Step:
+    step = port.ported.read(number)
+    leaves = set(port.ported.trained)
+    return history.Step(
+        count=number,
+        params=_of(leaves, select(step, "params")),
+        grads=_of(leaves, select(step, "grads")),
+        updated=_of(leaves, select(step, "updated")),
+        moments=select(step, "moments"),
+        updated_moments=select(step, "updated_moments"),
+    )
+
+
+def _own(port: Port, steps: Sequence[history.Step]) -> Iterator[history.Step]:
+    """Yields what the port's optimizer makes of the same parameters and gradients."""
+    feed = port.feed()
+    assert feed, "called with an optimizer"
+    before: Mapping[str, np.ndarray] = {}
+    for step in steps:
+        leaves = port.ported.leaves(step.count)
+        grads = port.ported.gradients(step.count)
+        outputs = feed.update(leaves, grads, FLOAT32)
+        after = select(outputs, "updated_moments")
+        updated = _of(set(step.params), select(outputs, "updated"))
+        yield step._replace(updated=updated, moments=before, updated_moments=after)
+        feed.advance(leaves, grads)
+        before = after
+
+
+def _of(leaves: set[str], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: array for name, array in arrays.items() if name in leaves}
+
+
+def _leaf(m: Measurement) -> str:
+    return m.tensor.removeprefix("first/").removeprefix("second/")
