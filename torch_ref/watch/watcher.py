@@ -208,7 +208,9 @@ class Watcher:
     def _counters(self) -> dict[str, np.ndarray]:
         most = self.subject.updates()
         counters = self.subject.counters().items()
-        return {name: np.int32(n) for name, n in counters if n != most}
+        return {
+            n: np.asarray(count, np.int32) for n, count in counters if count != most
+        }
 
     def _forget(self) -> None:
         """Begins a step."""

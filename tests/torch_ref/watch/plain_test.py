@@ -216,9 +216,9 @@ class TestPasses:
 class TestScaler:
     """torch's GradScaler, whose second step meets an infinity."""
 
-    @pytest.fixture(scope="class")
-    def trace(self, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("scaler") / "t"
+    @pytest.fixture
+    def trace(self, tmp_path):
+        folder = tmp_path / "t"
         net = nn.Linear(3, 2)
         optimizer = adam(net)
         scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
@@ -315,13 +315,15 @@ class TestContext:
         net = Net()
         optimizer = adam(net)
         original = torch.autograd.backward
-        with (
-            pytest.raises(RuntimeError, match="of the loop"),
-            watch.record(net, tmp_path / "t", 9, optimizer=optimizer),
-        ):
-            train(net, optimizer, 1)
-            net(X)
-            raise RuntimeError("of the loop")
+
+        def break_off():
+            with watch.record(net, tmp_path / "t", 9, optimizer=optimizer):
+                train(net, optimizer, 1)
+                net(X)
+                raise RuntimeError("of the loop")
+
+        with pytest.raises(RuntimeError, match="of the loop"):
+            break_off()
         assert len(Reader(tmp_path / "t")) == 1
         assert torch.autograd.backward is original
         assert torch.overrides._get_current_function_mode() is None
