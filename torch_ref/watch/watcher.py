@@ -15,7 +15,7 @@ from jaxnn.experiment.files import trace
 from torch_ref.watch import inputs, masks, moments, sharing
 from torch_ref.watch.arrays import all_wide, exact, tensors_in
 from torch_ref.watch.folder import Folder
-from torch_ref.watch.listener import Listener
+from torch_ref.watch.listener import Listener, unheard
 from torch_ref.watch.meta import autocast_of, describe
 from torch_ref.watch.passes import Pass, layers_of
 from torch_ref.watch.subject import Subject, Tensors
@@ -111,6 +111,7 @@ class Watcher:
         """True if backward was called since the last step."""
         return any(forward.loss is not None for forward in self._forwards)
 
+    @unheard
     def note_gradients(self, grads: Tensors, loss_scale: float) -> None:
         """Keeps the gradients that the last backward pass has left.
 
@@ -126,6 +127,7 @@ class Watcher:
         self._forwards = []
         self._touched.clear()
 
+    @unheard
     def before_step(self) -> None:
         """Reads what the optimizer is about to use."""
         self._listener.rest()
@@ -140,6 +142,7 @@ class Watcher:
             "counters": self._counters(),
         }
 
+    @unheard
     def after_step(self, skipped: bool) -> None:
         """Reads what the step has made, and writes it; after the last one, ends."""
         before = self._before or {}
@@ -221,6 +224,7 @@ class Watcher:
         self._loss_scale = 1.0
         self._touched.clear()
 
+    @unheard
     def _begin(self, model: nn.Module, args: Any, kwargs: Any) -> None:
         """Forward pre-hook of the model."""
         trains = torch.is_grad_enabled() and model.training
@@ -234,6 +238,7 @@ class Watcher:
         known = [*tensors_in((args, kwargs)), *model.parameters(), *model.buffers()]
         self._listener.begin(self._open, known)
 
+    @unheard
     def _end(self, model: nn.Module, args: Any, output: Any) -> None:
         """Forward hook of the model."""
         if self._open is None or self._in_backward:
@@ -243,6 +248,7 @@ class Watcher:
         self._forwards.append(self._open)
         self._open = None
 
+    @unheard
     def _note(self, name: str, layer: nn.Module, args: Any, output: Any) -> None:
         """Forward hook of a layer."""
         if self._open is None or self._in_backward:
