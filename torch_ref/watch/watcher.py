@@ -132,7 +132,6 @@ class Watcher:
         """Reads what the optimizer is about to use."""
         self._listener.rest()
         if self._before is None:
-            self._absent["passes"] = "no forward pass of the model itself was seen"
             self._before = self._state()
         subject = self.subject
         self._before |= {
@@ -159,6 +158,8 @@ class Watcher:
 
     def _write(self, tensors: dict[str, Any], skipped: bool) -> None:
         ended = [forward for forward in self._forwards if forward.loss is not None]
+        if not ended:
+            self._absent["passes"] = "no forward pass of the model itself was seen"
         mine = [forward.tensors() for forward in ended]
         unread = {
             n: why for forward in ended for n, why in forward.inputs.unread.items()

@@ -182,6 +182,40 @@ class TestPasses:
             optimizer.step()
         assert Reader(tmp_path / "t").meta["passes"] == 1
 
+    def test_one_loss_of_two_passes_is_told(self, tmp_path):
+        net = nn.Linear(3, 2)
+        optimizer = torch.optim.SGD(net.parameters(), 0.5)
+        with watch.record(net, tmp_path / "t", 1, optimizer=optimizer):
+            (net(X) - net(-X)).pow(2).sum().backward()
+            optimizer.step()
+        assert (
+            "from 2 forward passes" in Reader(tmp_path / "t").meta["absent"]["passes"]
+        )
+
+    def test_a_step_without_a_pass_is_told(self, tmp_path):
+        """The layers were called past the model."""
+        net = Net()
+        optimizer = adam(net)
+        with watch.record(net, tmp_path / "t", 1, optimizer=optimizer):
+            net.first(X).sum().backward()
+            optimizer.step()
+        trace = Reader(tmp_path / "t")
+        assert "no forward pass" in trace.meta["absent"]["passes"]
+        assert "updated/first.weight" in trace.read(0)
+
+    def test_another_models_training_is_none(self, tmp_path):
+        """As of a discriminator between a generator's forward pass and backward."""
+        net, other = nn.Linear(3, 2), nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(net.parameters(), 0.5)
+        with watch.record(net, tmp_path / "t", 1, optimizer=optimizer):
+            output = net(X)
+            other(output.detach()).sum().backward()
+            output.sum().backward()
+            optimizer.step()
+        tensors = Reader(tmp_path / "t").read(0)
+        assert tensors["loss"] == np.float32(output.detach().double().sum())
+        np.testing.assert_array_equal(tensors["grads/bias"], [4.0, 4.0])
+
     @pytest.mark.parametrize("reentrant", [False, True])
     def test_checkpointed_layers_count_once(self, tmp_path, reentrant):
         class Checkpointed(Net):

@@ -27,6 +27,8 @@ def main(folder: pathlib.Path) -> None:
     torch_style(folder / "torch_style")
     offload(folder / "offload")
     ddp(folder / "ddp")
+    # Last: DeepSpeed gives every later engine of the process a scaler as well.
+    autocast_fp16(folder / "autocast_fp16")
     ranks.shut_down()
 
 
@@ -62,6 +64,19 @@ def autocast(folder: pathlib.Path) -> None:
     )
     with watch.record(engine, folder, 1):
         train(engine, 1)
+
+
+def autocast_fp16(folder: pathlib.Path) -> None:
+    """torch's own scaler, which DeepSpeed brings along."""
+    for stage in (0, 1, 3):
+        engine = engine_of(
+            nn.Linear(3, 2),
+            zero_optimization={"stage": stage},
+            torch_autocast={"enabled": True, "dtype": "float16"},
+        )
+        with watch.record(engine, folder / str(stage), 2):
+            train(engine, 1, factor=2.0**-8)
+            train(engine, 1)
 
 
 def first_overflow(folder: pathlib.Path) -> None:
@@ -142,6 +157,22 @@ class TestDeepSpeed:
         output = trace.read(0)["passes/0/activations/0"]
         assert output.dtype == np.float32
         assert not (output.view(np.uint32) & 0xFFFF).any()
+
+    @pytest.mark.parametrize("stage", [0, 1, 3])
+    def test_autocast_in_fp16_is_unscaled(self, folder, stage):
+        """Of a loss so small that 2^16 of it are no overflow; in full it is one."""
+        trace = Reader(folder / "autocast_fp16" / str(stage))
+        tensors = trace.read(0)
+        loss, bias = gradient(tensors)
+        assert tensors["loss_scale"] == 2.0**16
+        # A few roundings to FP16.
+        np.testing.assert_allclose(tensors["loss"] * 2**8, loss, 8 * 2.0**-11)
+        np.testing.assert_allclose(tensors["grads/bias"] * 2**8, bias, 0, 8 * 2.0**-11)
+        assert not tensors["skipped"]
+        assert (
+            bool(trace.read(1)["skipped"])
+            != np.isfinite(trace.read(1)["grads/bias"]).all()
+        )
 
     @pytest.mark.parametrize("stage", range(4))
     def test_overflow_from_the_first_step_on(self, folder, stage):
