@@ -1,5 +1,6 @@
 """Dropout masks: drawn a second time from the same random state, on ones."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,13 +21,15 @@ DROPOUTS: tuple[Function, ...] = (
 )
 """Each takes (input, p, train or training, ...)."""
 
-UNREACHABLE: dict[Function, tuple[str, int]] = {
-    functional.scaled_dot_product_attention: ("dropout_p", 4),
-    functional.multi_head_attention_forward: ("dropout_p", 11),
-    functional.alpha_dropout: ("p", 1),
-    functional.feature_alpha_dropout: ("p", 1),
+UNREACHABLE: dict[Function, str] = {
+    functional.scaled_dot_product_attention: "dropout_p",
+    functional.multi_head_attention_forward: "dropout_p",
+    functional.alpha_dropout: "p",
+    functional.feature_alpha_dropout: "p",
 }
-"""Function that drops inside -> name and place of its rate."""
+"""Function that drops inside -> name of its rate."""
+PLACES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+"""Arguments of scaled_dot_product_attention, which tells no signature."""
 
 
 def rate(func: Function, args: Any, kwargs: Mapping[str, Any]) -> float:
@@ -57,11 +60,13 @@ def hidden_rate(func: Function, args: Any, kwargs: Mapping[str, Any]) -> float:
     """Returns with what probability a call drops where no mask can be had."""
     if func not in UNREACHABLE:
         return 0.0
-    if kwargs.get("training", True) is False:
-        return 0.0
-    name, place = UNREACHABLE[func]
-    default = args[place] if len(args) > place else 0.0
-    return float(kwargs.get(name, default))
+    if func is functional.scaled_dot_product_attention:
+        given = dict(zip(PLACES, args)) | dict(kwargs)
+        return float(given.get("dropout_p", 0.0))
+    bound = inspect.signature(func).bind(*args, **kwargs)
+    bound.apply_defaults()
+    training = bound.arguments["training"]
+    return float(bound.arguments[UNREACHABLE[func]]) if training else 0.0
 
 
 def drops_inside(module: nn.Module) -> bool:

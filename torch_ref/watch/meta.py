@@ -1,5 +1,6 @@
 """What meta.json says of a recorded training."""
 
+import contextlib
 import importlib.metadata
 from typing import Any
 
@@ -74,5 +75,9 @@ def ties(model: nn.Module) -> dict[str, str]:
 
 
 def _installed(packages: tuple[str, ...]) -> list[str]:
-    known = importlib.metadata.packages_distributions()
-    return [name for name in packages if name in known]
+    found = []
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            importlib.metadata.version(name)
+            found.append(name)
+    return found

@@ -74,7 +74,7 @@ class Subject:
         """Returns the hyper-parameters of each group: numbers and pairs, float64."""
         # DeepSpeed's Adam holds its kind of decay outside the groups.
         mode = getattr(self.optimizer, "adam_w_mode", None)
-        common = {} if mode is None else {"adam_w_mode": np.float64(mode)}
+        common = {} if mode is None else {"adam_w_mode": np.asarray(mode, np.float64)}
         return [_numbers(group) | common for group in self.optimizer.param_groups]
 
     def buffers(self) -> Tensors:

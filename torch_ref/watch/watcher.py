@@ -15,7 +15,7 @@ from jaxnn.experiment.files import trace
 from torch_ref.watch import inputs, masks, moments, sharing
 from torch_ref.watch.arrays import all_wide, exact, tensors_in
 from torch_ref.watch.folder import Folder
-from torch_ref.watch.listener import Listener
+from torch_ref.watch.listener import Listener, unheard
 from torch_ref.watch.meta import autocast_of, describe
 from torch_ref.watch.passes import Pass, layers_of
 from torch_ref.watch.subject import Subject, Tensors
@@ -111,6 +111,7 @@ class Watcher:
         """True if backward was called since the last step."""
         return any(forward.loss is not None for forward in self._forwards)
 
+    @unheard
     def note_gradients(self, grads: Tensors, loss_scale: float) -> None:
         """Keeps the gradients that the last backward pass has left.
 
@@ -126,11 +127,11 @@ class Watcher:
         self._forwards = []
         self._touched.clear()
 
+    @unheard
     def before_step(self) -> None:
         """Reads what the optimizer is about to use."""
         self._listener.rest()
         if self._before is None:
-            self._absent["passes"] = "no forward pass of the model itself was seen"
             self._before = self._state()
         subject = self.subject
         self._before |= {
@@ -140,6 +141,7 @@ class Watcher:
             "counters": self._counters(),
         }
 
+    @unheard
     def after_step(self, skipped: bool) -> None:
         """Reads what the step has made, and writes it; after the last one, ends."""
         before = self._before or {}
@@ -156,6 +158,8 @@ class Watcher:
 
     def _write(self, tensors: dict[str, Any], skipped: bool) -> None:
         ended = [forward for forward in self._forwards if forward.loss is not None]
+        if not ended:
+            self._absent["passes"] = "no forward pass of the model itself was seen"
         mine = [forward.tensors() for forward in ended]
         unread = {
             n: why for forward in ended for n, why in forward.inputs.unread.items()
@@ -208,7 +212,9 @@ class Watcher:
     def _counters(self) -> dict[str, np.ndarray]:
         most = self.subject.updates()
         counters = self.subject.counters().items()
-        return {name: np.int32(n) for name, n in counters if n != most}
+        return {
+            n: np.asarray(count, np.int32) for n, count in counters if count != most
+        }
 
     def _forget(self) -> None:
         """Begins a step."""
@@ -219,6 +225,7 @@ class Watcher:
         self._loss_scale = 1.0
         self._touched.clear()
 
+    @unheard
     def _begin(self, model: nn.Module, args: Any, kwargs: Any) -> None:
         """Forward pre-hook of the model."""
         trains = torch.is_grad_enabled() and model.training
@@ -232,6 +239,7 @@ class Watcher:
         known = [*tensors_in((args, kwargs)), *model.parameters(), *model.buffers()]
         self._listener.begin(self._open, known)
 
+    @unheard
     def _end(self, model: nn.Module, args: Any, output: Any) -> None:
         """Forward hook of the model."""
         if self._open is None or self._in_backward:
@@ -241,6 +249,7 @@ class Watcher:
         self._forwards.append(self._open)
         self._open = None
 
+    @unheard
     def _note(self, name: str, layer: nn.Module, args: Any, output: Any) -> None:
         """Forward hook of a layer."""
         if self._open is None or self._in_backward:

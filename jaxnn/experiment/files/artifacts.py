@@ -27,6 +27,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import ml_dtypes  # noqa: F401  it teaches NumPy the bfloat16 of `read_arrays`
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file

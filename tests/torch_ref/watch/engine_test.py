@@ -190,6 +190,7 @@ class Loop:
             kind: {name: torch.zeros_like(self.params[name]) for name in TRAINED}
             for kind in ("first", "second")
         }
+        self.missing = dict(self.moments["first"])
         self.counts = dict.fromkeys(TRAINED, 0)
         self.read = self._rounded()
         if case.is_mixed_stage_0:
@@ -208,11 +209,13 @@ class Loop:
         return loss.item(), dict(zip(used, grads))
 
     def step(self, step: int, grads: dict[str, torch.Tensor]) -> None:
-        """AdamW; DeepSpeed takes a missing gradient for zeros, torch leaves it out."""
+        """AdamW. For a gradient that is missing DeepSpeed takes zeros, and at stage 3,
+        which keeps its buffers, the one of the last step that had one."""
         divisor = SCALE if (self.case.stage, self.case.precision) == (0, "fp16") else 1
-        full = {name: torch.zeros_like(self.params[name]) for name in TRAINED}
         used = {name: grad / divisor for name, grad in grads.items()}
-        self.update(full | used, RATES[step])
+        self.update(self.missing | used, RATES[step])
+        if self.case.stage == 3:
+            self.missing |= used
         self.read = self._rounded()
 
     def update(self, grads: dict[str, torch.Tensor], rate: float = RATES[0]) -> None:

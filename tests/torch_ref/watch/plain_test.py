@@ -182,6 +182,40 @@ class TestPasses:
             optimizer.step()
         assert Reader(tmp_path / "t").meta["passes"] == 1
 
+    def test_one_loss_of_two_passes_is_told(self, tmp_path):
+        net = nn.Linear(3, 2)
+        optimizer = torch.optim.SGD(net.parameters(), 0.5)
+        with watch.record(net, tmp_path / "t", 1, optimizer=optimizer):
+            (net(X) - net(-X)).pow(2).sum().backward()
+            optimizer.step()
+        assert (
+            "from 2 forward passes" in Reader(tmp_path / "t").meta["absent"]["passes"]
+        )
+
+    def test_a_step_without_a_pass_is_told(self, tmp_path):
+        """The layers were called past the model."""
+        net = Net()
+        optimizer = adam(net)
+        with watch.record(net, tmp_path / "t", 1, optimizer=optimizer):
+            net.first(X).sum().backward()
+            optimizer.step()
+        trace = Reader(tmp_path / "t")
+        assert "no forward pass" in trace.meta["absent"]["passes"]
+        assert "updated/first.weight" in trace.read(0)
+
+    def test_another_models_training_is_none(self, tmp_path):
+        """As of a discriminator between a generator's forward pass and backward."""
+        net, other = nn.Linear(3, 2), nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(net.parameters(), 0.5)
+        with watch.record(net, tmp_path / "t", 1, optimizer=optimizer):
+            output = net(X)
+            other(output.detach()).sum().backward()
+            output.sum().backward()
+            optimizer.step()
+        tensors = Reader(tmp_path / "t").read(0)
+        assert tensors["loss"] == np.float32(output.detach().double().sum())
+        np.testing.assert_array_equal(tensors["grads/bias"], [4.0, 4.0])
+
     @pytest.mark.parametrize("reentrant", [False, True])
     def test_checkpointed_layers_count_once(self, tmp_path, reentrant):
         class Checkpointed(Net):
@@ -216,9 +250,9 @@ class TestPasses:
 class TestScaler:
     """torch's GradScaler, whose second step meets an infinity."""
 
-    @pytest.fixture(scope="class")
-    def trace(self, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("scaler") / "t"
+    @pytest.fixture
+    def trace(self, tmp_path):
+        folder = tmp_path / "t"
         net = nn.Linear(3, 2)
         optimizer = adam(net)
         scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
@@ -315,13 +349,15 @@ class TestContext:
         net = Net()
         optimizer = adam(net)
         original = torch.autograd.backward
-        with (
-            pytest.raises(RuntimeError, match="of the loop"),
-            watch.record(net, tmp_path / "t", 9, optimizer=optimizer),
-        ):
-            train(net, optimizer, 1)
-            net(X)
-            raise RuntimeError("of the loop")
+
+        def break_off():
+            with watch.record(net, tmp_path / "t", 9, optimizer=optimizer):
+                train(net, optimizer, 1)
+                net(X)
+                raise RuntimeError("of the loop")
+
+        with pytest.raises(RuntimeError, match="of the loop"):
+            break_off()
         assert len(Reader(tmp_path / "t")) == 1
         assert torch.autograd.backward is original
         assert torch.overrides._get_current_function_mode() is None

@@ -124,6 +124,28 @@ class TestWriter:
             }
             writer.write(0, {"params": dict.fromkeys(names[::-1], np.zeros(1))})
 
+    def test_order_of_a_program_of_ones_own(self, tmp_path):
+        """Its layers are those of the first pass."""
+        writer = trace.Writer(tmp_path / "trace", "full", META)
+        layers = {"b": np.zeros(1), "a": np.zeros(1)}
+        passes = {"0": {"activations": layers}, "1": {"activations": {}}}
+        writer.write(0, {"passes": passes})
+        reader = trace.Reader(tmp_path / "trace")
+        assert reader.meta["order"] == {"params": [], "activations": ["b", "a"]}
+
+    def test_resumes_a_trace(self, written):
+        before = trace.Reader(written).meta
+        writer = trace.Writer.resume(written)
+        writer.write(2, {"params": {"other": np.zeros(1)}})
+        assert len(trace.Reader(written)) == 3
+        assert trace.Reader(written).meta == before
+        writer.amend({"absent": {"x": "why"}})
+        assert trace.Reader(written).meta == before | {"absent": {"x": "why"}}
+
+    def test_resumes_nothing(self, tmp_path):
+        with pytest.raises(UserError, match="no readable trace"):
+            trace.Writer.resume(tmp_path)
+
     def test_refuses_a_folder_that_holds_one(self, written):
         with pytest.raises(FileExistsError):
             trace.Writer(written, "full", META)
