@@ -77,7 +77,9 @@ def _varied(kind: str, start: str, apart: Pairs, shares: list[Measured]) -> Find
         f"{start} {min(values):.3g} to {max(values):.3g} of yours at "
         f"{steps_text(counts)}"
     )
-    return Finding(kind, text)
+    # The share that is farthest from one stands for all.
+    farthest = max(shares, key=lambda share: abs(share.value - 1))
+    return Finding(kind, text, farthest)
 
 
 def rate_findings(recorded: Fit, own: Fit) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
 from parity.measured import compare, fit, history
 from parity.measured.difference import Difference
+from parity.measured.fit_types import Fit
 from parity.noise import FLOAT32
 from parity.own.cause import cause
 from parity.own.equalities import LossScaleRules
@@ -41,7 +42,7 @@ def explain(port: Port, failed: Sequence[Measurement]) -> list[Explanation]:
     wrong = {_leaf(m) for m in failed if m.definition.part == UPDATE}
     told = {name for difference in found for name in difference.tensors}
     known = all(recorded[leaf].is_recognised for leaf in wrong if leaf in recorded)
-    names = [known_name(port, difference) for difference in found]
+    names = [known_name(port, difference, recorded) for difference in found]
     references = dict.fromkeys(REFERENCES.get(name, MEASURED) for name in names)
     return [
         cause(
@@ -60,20 +61,19 @@ def _of_what_failed(
 ) -> list[Difference]:
     """Returns the differences that bear on what failed.
 
-    Rates, eps and decay do not touch the moments. And other betas alone make rates and
-    eps look other in their fifth digit.
+    Rates, eps and decay do not touch the moments. And betas or a count of the bias
+    correction that are others make rates and eps look other in their fifth digit.
     """
-    kinds = {difference.kind for difference in found}
     if not any(m.quantity == "updated" for m in failed):
         return [d for d in found if d.kind not in OF_UPDATES]
-    if "float32 betas" not in kinds:
-        return list(found)
-    return [
-        d
-        for d in found
-        if d.kind not in OF_UPDATES
-        or not np.isclose(d.recorded, d.own, rtol=SHARED, atol=0)
-    ]
+    shared = [d for d in found if d.kind in OF_UPDATES and _is_tiny(d)]
+    return [d for d in found if d not in shared or len(shared) == len(found)]
+
+
+def _is_tiny(difference: Difference) -> bool:
+    """Returns True if two figures, or a share of one's own, are nearly equal."""
+    own = 1.0 if np.isnan(difference.own) else difference.own
+    return bool(np.isclose(difference.recorded, own, rtol=SHARED, atol=0))
 
 
 def first_pass_before_masters(first: Measurement) -> Explanation:
@@ -86,15 +86,12 @@ def first_pass_before_masters(first: Measurement) -> Explanation:
     return cause(["init_step_counted"], text, reference, RULES, [first], True)
 
 
-def known_name(port: Port, difference: Difference) -> str:
+def known_name(port: Port, difference: Difference, recorded: Mapping[str, Fit]) -> str:
     """Returns the catalogue's name of a difference, or its kind."""
     meta = port.ported.meta
-    is_fp16_without_zero = meta.get("zero_stage") == 0 and meta["precision"] == "fp16"
     kind = difference.kind
-    if kind == "gradient factor" and is_fp16_without_zero:
-        scale = float(port.ported.raw(0)["loss_scale"])
-        if np.isclose(difference.recorded * scale, 1, rtol=1e-3):
-            return "loss_not_scaled"
+    if kind == "gradient factor" and _are_divided_by_the_scale(port, recorded):
+        return "loss_not_scaled"
     is_half = kind == "gradient factor" and np.isclose(
         difference.recorded, 0.5, rtol=1e-3
     )
@@ -113,6 +110,16 @@ REFERENCES = {
     "float32_betas": "MISMATCHES D6",
 }
 """Known difference -> where it is documented."""
+
+
+def _are_divided_by_the_scale(port: Port, recorded: Mapping[str, Fit]) -> bool:
+    """Returns True if the optimizer saw gradients over a scale that was not there."""
+    meta = port.ported.meta
+    if meta.get("zero_stage") != 0 or meta["precision"] != "fp16":
+        return False
+    scale = float(port.ported.raw(0)["loss_scale"])
+    seen = [f.value for one in recorded.values() for f in one.factors if f.is_seen]
+    return bool(seen) and np.allclose(np.array(seen) * scale, 1, rtol=1e-2)
 
 
 def _names_a_cause(found: Sequence[Difference]) -> bool:
