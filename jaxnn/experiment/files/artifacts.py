@@ -2,6 +2,7 @@
 
 A workdir holds
 
+    model.py                 copy of the file of `--model=FILE.py:NAME`
     experiment.flags         every flag's value; `--flagfile=` it to run again
     metrics.csv              one row per epoch
     summary.json             final metrics, counts, times and versions
@@ -31,11 +32,13 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from jaxnn.experiment.catalogue import is_own, split_own
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import options
 from jaxnn.experiment.flags.config import Experiment
 
 FLAGS = "experiment.flags"
+MODEL = "model.py"
 METRICS = "metrics.csv"
 SUMMARY = "summary.json"
 PARAMS = "params.safetensors"
@@ -47,6 +50,7 @@ DS_CONFIG = "ds_config.json"
 # What makes a folder "hold a run", and what --overwrite removes.
 CONTENTS = (
     FLAGS,
+    MODEL,
     METRICS,
     SUMMARY,
     PARAMS,
@@ -106,6 +110,7 @@ def create_workdir(
             else:
                 path.unlink()
         workdir.mkdir(parents=True, exist_ok=True)
+        copy_model(experiment, workdir)
         write_text(workdir / FLAGS, options.to_flagfile(experiment))
     except OSError as error:
         raise UserError(
@@ -132,12 +137,40 @@ def _reopen_workdir(workdir: pathlib.Path, experiment: Experiment) -> pathlib.Pa
                 f"{flag}: {now[flag]} now, {before.get(flag)} in the run to resume; "
                 "they must be equal"
             )
+    if as_trained(experiment, workdir) != experiment:
+        path, _ = split_own(experiment.model)
+        raise UserError(
+            f"--model: {path} has changed since the run began; put {workdir / MODEL}, "
+            "its copy, back in its place"
+        )
     if experiment.record != "off" and (workdir / "trace").exists():
         raise UserError(
             f"--record: {workdir}/trace holds a trace already; move it away or leave "
             "--record out"
         )
     return workdir
+
+
+def copy_model(experiment: Experiment, workdir: pathlib.Path) -> None:
+    """Copies the file of `--model=FILE.py:NAME` into a run directory."""
+    if is_own(experiment.model):
+        shutil.copyfile(split_own(experiment.model)[0], workdir / MODEL)
+
+
+def as_trained(experiment: Experiment, workdir: pathlib.Path) -> Experiment:
+    """Returns the experiment of a run, with the file of its network as it was then.
+
+    Args:
+      experiment: of the run's `experiment.flags`.
+      workdir: folder of the run, whose copy is taken if the file has changed.
+    """
+    copy = workdir / MODEL
+    if not is_own(experiment.model) or not copy.is_file():
+        return experiment
+    path, name = split_own(experiment.model)
+    if path.is_file() and path.read_bytes() == copy.read_bytes():
+        return experiment
+    return experiment.replace(model=f"{copy.absolute()}:{name}")
 
 
 def _flag_values(flagfile: str) -> dict[str, str]:

@@ -60,6 +60,7 @@ class WeightMap:
     Attributes:
       sources: name -> shape, in the order of the flat index.
       targets: name -> its entries.
+      origins: target -> the sources that it is made of.
       unused: sources of which no target holds every entry -> how many none holds.
       repeated: target -> an earlier one that holds the same entry: tied weights.
     """
@@ -70,7 +71,7 @@ class WeightMap:
         self.sources = {name: tuple(shape) for name, shape in sources.items()}
         self.targets = dict(targets)
         self._slices = _slices(self.sources)
-        self._needs = {name: self._origins(part) for name, part in targets.items()}
+        self.origins = {name: self._owners(part) for name, part in targets.items()}
         self.unused = self._find_unused()
         self.repeated = self._find_repeated()
 
@@ -109,7 +110,7 @@ class WeightMap:
         flat = self._joined(arrays)
         return {
             name: _converted(flat, self.targets[name], kind)
-            for name, needs in self._needs.items()
+            for name, needs in self.origins.items()
             if needs <= arrays.keys()
         }
 
@@ -135,7 +136,7 @@ class WeightMap:
             if known[where].all()
         }
 
-    def _origins(self, part: Entries) -> set[str]:
+    def _owners(self, part: Entries) -> set[str]:
         """Returns the names of the sources that a target is made of."""
         starts = [where.start for where in self._slices.values()]
         indices = np.unique(part.source[part.source >= 0])
