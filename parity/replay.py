@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import models, precision, train_step
-from jaxnn.experiment.catalogue import is_own
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.files import trace
 from jaxnn.experiment.flags.config import Experiment
@@ -47,7 +46,6 @@ class Replay:
     Attributes:
       compute: dtype of the forward and backward pass.
       may_skip: an overflow skips the step (FP16).
-      is_own: the network is one's own, whose layers need not all have a twin.
     """
 
     def __init__(
@@ -62,7 +60,6 @@ class Replay:
         self._data = data
         self._switches = switches
         self.compute = np.dtype(precision.POLICIES[experiment.precision].compute)
-        self.is_own = is_own(experiment.model)
         self.may_skip = experiment.precision == "fp16"
         # Registries are patched too, so model and optimizer are built under the
         # switches as well.

@@ -73,10 +73,9 @@ class OwnMap:
 
     def shapes(self, kind: str) -> dict[str, tuple[int, ...]]:
         """Returns {flax name: shape} of PARAMS or STATS."""
-        shapes = {
-            name: part.source.shape for name, part in self._weights.targets.items()
-        }
-        return trace.select(shapes, kind)
+        sources = {name: part.source for name, part in self._weights.targets.items()}
+        chosen = trace.select(sources, kind)
+        return {name: source.shape for name, source in chosen.items()}
 
     def to_flax(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns arrays by flax's names and in its layouts."""

@@ -40,12 +40,10 @@ class StepReplay(Protocol):
     Attributes:
       compute: dtype of the forward and backward pass.
       may_skip: an overflow skips the step (FP16).
-      is_own: the network is one's own, whose layers need not all have a twin.
     """
 
     compute: np.dtype
     may_skip: bool
-    is_own: bool
 
     def gradients(self, inputs: Inputs, dtype: np.dtype) -> Tensors:
         """Returns the forward and backward pass's tensors, computed in `dtype`."""
@@ -86,7 +84,7 @@ def judge_gradients(
       replayed: tensors of the replay, float64.
       rounds: how many draws of noise to measure with.
     """
-    judged = _judged_names(step, replayed, replay)
+    judged = _judged_names(step, replayed)
     noise = Noise(
         lambda moved: replay.gradients_rounding(inputs._replace(compute=moved)),
         inputs.compute,
@@ -112,22 +110,14 @@ def judge_gradients(
     return [decision, *rounds.run(units, compare), *norm]
 
 
-def _judged_names(step: Tensors, replayed: Tensors, replay: StepReplay) -> list[str]:
-    """Names to compare; a trace may do without activations.
-
-    Args:
-      step: recorded tensors by name.
-      replayed: tensors of the replay.
-      replay: the replay of the step.
-    """
-    if replay.is_own:
-        return [name for name in replayed if name in step or not _is_output(name)]
-    has_activations = any(_is_output(name) for name in step)
-    return [name for name in replayed if has_activations or not _is_output(name)]
-
-
-def _is_output(name: str) -> bool:
-    return name.startswith("activations/")
+def _judged_names(step: Tensors, replayed: Tensors) -> list[str]:
+    """Names to compare; a trace may do without activations."""
+    has_activations = any(name.startswith("activations/") for name in step)
+    return [
+        name
+        for name in replayed
+        if has_activations or not name.startswith("activations/")
+    ]
 
 
 def _is_lost_to_overflow(

@@ -86,12 +86,13 @@ def _mask(layer: _DropoutNd, context: Context) -> None:
 
     def forward(x: Array) -> Array:
         number = next(context.numbers)
+        masks = context.masks if layer.training else None
         # Masks are drawn in flax's layout.
-        rows = x.movedim(1, -1) if x.dim() == IMAGES else x
-        rows = dropout(rows, layer.p, number, context.masks if layer.training else None)
-        return rows.movedim(-1, 1) if x.dim() == IMAGES else rows
+        if x.dim() == IMAGES:
+            return dropout(x.movedim(1, -1), layer.p, number, masks).movedim(-1, 1)
+        return dropout(x, layer.p, number, masks)
 
-    layer.forward = forward
+    setattr(layer, "forward", forward)  # noqa: B010, a layer's type forbids it
 
 
 @torch.no_grad()
