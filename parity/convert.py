@@ -69,7 +69,7 @@ def main(values: flags.FlagValues) -> None:
         flagfile = options.to_flagfile(source.experiment)
         metrics = handoff.metrics_until(source.workdir, epochs)
         artifacts.write_text(partial / artifacts.FLAGS, flagfile)
-        artifacts.copy_model(source.experiment, partial)
+        artifacts.write_model(artifacts.read_model(source.experiment), partial)
         artifacts.write_text(partial / artifacts.METRICS, metrics)
         (partial / HANDOFF).unlink()
         os.rename(partial, target)

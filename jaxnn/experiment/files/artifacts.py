@@ -103,6 +103,8 @@ def create_workdir(
             "folder, add --overwrite to replace it or --resume to continue it"
         )
     try:
+        # Before anything is removed, which may be this very file.
+        model = read_model(experiment)
         for path in held:
             # rmtree refuses symbolic links; `trace` may be one, to a larger disk.
             if path.is_dir() and not path.is_symlink():
@@ -110,7 +112,7 @@ def create_workdir(
             else:
                 path.unlink()
         workdir.mkdir(parents=True, exist_ok=True)
-        copy_model(experiment, workdir)
+        write_model(model, workdir)
         write_text(workdir / FLAGS, options.to_flagfile(experiment))
     except OSError as error:
         raise UserError(
@@ -151,10 +153,17 @@ def _reopen_workdir(workdir: pathlib.Path, experiment: Experiment) -> pathlib.Pa
     return workdir
 
 
-def copy_model(experiment: Experiment, workdir: pathlib.Path) -> None:
-    """Copies the file of `--model=FILE.py:NAME` into a run directory."""
-    if is_own(experiment.model):
-        shutil.copyfile(split_own(experiment.model)[0], workdir / MODEL)
+def read_model(experiment: Experiment) -> str:
+    """Returns the text of the file of `--model=FILE.py:NAME`, else an empty one."""
+    return (
+        split_own(experiment.model)[0].read_text() if is_own(experiment.model) else ""
+    )
+
+
+def write_model(text: str, workdir: pathlib.Path) -> None:
+    """Writes the copy of what `read_model` returned into a run directory."""
+    if text:
+        write_text(workdir / MODEL, text)
 
 
 def as_trained(experiment: Experiment, workdir: pathlib.Path) -> Experiment:
@@ -168,7 +177,7 @@ def as_trained(experiment: Experiment, workdir: pathlib.Path) -> Experiment:
     if not is_own(experiment.model) or not copy.is_file():
         return experiment
     path, name = split_own(experiment.model)
-    if path.is_file() and path.read_bytes() == copy.read_bytes():
+    if path.is_file() and path.read_text() == copy.read_text():
         return experiment
     return experiment.replace(model=f"{copy.absolute()}:{name}")
 

@@ -125,7 +125,9 @@ class TestJudge:
         )
 
     def test_without_an_update_the_gradients_alone_are_judged(self, tmp_path):
-        verdict = own.judge_step(write(tmp_path / "t", updated=2.0), gradients).as_json()
+        verdict = own.judge_step(
+            write(tmp_path / "t", updated=2.0), gradients
+        ).as_json()
         assert verdict["quantities"]["updated"]["compared"] == 0
 
     def test_maps_names(self, tmp_path):
