@@ -72,6 +72,7 @@ class WeightMap:
         self.targets = dict(targets)
         self._slices = _slices(self.sources)
         self.origins = {name: self._owners(part) for name, part in targets.items()}
+        self._uses = self._count_uses()
         self.unused = self._find_unused()
         self.repeated = self._find_repeated()
 
@@ -139,19 +140,28 @@ class WeightMap:
     def _owners(self, part: Entries) -> set[str]:
         """Returns the names of the sources that a target is made of."""
         starts = [where.start for where in self._slices.values()]
-        indices = np.unique(part.source[part.source >= 0])
+        indices = part.source[part.source >= 0]
         owners = np.searchsorted(starts, indices, side="right") - 1
-        names = list(self._slices)
-        return {names[owner] for owner in np.unique(owners)}
+        counts = np.bincount(owners, minlength=len(starts))
+        return {name for name, count in zip(self._slices, counts) if count}
+
+    def _count_uses(self) -> np.ndarray:
+        """Returns how many entries of targets are that of each source, [total]."""
+        uses = np.zeros(_total(self.sources), np.int32)
+        for part in self.targets.values():
+            np.add.at(uses, part.source[part.source >= 0], 1)
+        return uses
 
     def _find_unused(self) -> dict[str, int]:
-        used = np.zeros(_total(self.sources), bool)
-        for part in self.targets.values():
-            used[part.source[part.source >= 0]] = True
-        free = {name: int((~used[part]).sum()) for name, part in self._slices.items()}
+        free = {
+            name: int((self._uses[part] == 0).sum())
+            for name, part in self._slices.items()
+        }
         return {name: count for name, count in free.items() if count}
 
     def _find_repeated(self) -> dict[str, str]:
+        if (self._uses <= 1).all():
+            return {}
         names = list(self.targets)
         holders = np.full(_total(self.sources), -1)
         repeated = {}
