@@ -54,7 +54,7 @@ def flax_stats_names(model: nn.Module) -> dict[str, str]:
     own = own_params.map_of(model)
     if own:
         return own.names(own_params.STATS)
-    return _names(model, (name for name, _ in _stats(model)))
+    return _names(model, _stats(model))
 
 
 def layer_names(model: nn.Module) -> dict[str, str]:
