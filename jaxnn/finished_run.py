@@ -49,6 +49,7 @@ def load(workdir: str) -> FinishedRun:
         )
     flagfile = f"--flagfile={folder / artifacts.FLAGS}"
     experiment, _ = command_line.parse(["trained", flagfile], default_precision="fp32")
+    experiment = artifacts.as_trained(experiment, folder)
     path = folder / artifacts.DATA
     described = description.from_json(_read(path), str(path))
 
@@ -72,10 +73,12 @@ def _read_batch_stats(folder: pathlib.Path) -> train_step.Params:
 
 
 def _signature(described: Description, params: train_step.Params) -> Signature:
-    # The head of every network is called `output`; its bias says how many outputs.
+    # The head of each of our networks is called `output`; its bias says how many
+    # outputs where the description is too old to do so.
+    num_outputs = described.num_outputs or len(params["output"]["bias"])
     return Signature(
         described.input_shape,
-        len(params["output"]["bias"]),
+        num_outputs,
         len(described.vocabulary),
         described.task == LANGUAGE,
     )

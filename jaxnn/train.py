@@ -28,7 +28,7 @@ from jaxnn import (
 from jaxnn.checkpoint import Reported, Saved
 from jaxnn.devices import choose_devices
 from jaxnn.experiment import schedules
-from jaxnn.experiment.catalogue import LANGUAGE, MODELS
+from jaxnn.experiment.catalogue import LANGUAGE, facts_on
 from jaxnn.experiment.data import batches, evaluation
 from jaxnn.experiment.data.cache import cache_folder
 from jaxnn.experiment.data.dataset import Dataset, Signature
@@ -153,7 +153,7 @@ def configure(experiment: Experiment) -> None:
     """Sets what JAX holds process-wide: XLA's flags, float64, precision, caches."""
     flags = os.environ.get("XLA_FLAGS", "")
     # Before a device is touched: XLA reads its flags once.
-    is_linear = MODELS[experiment.model].family == "linear"
+    is_linear = facts_on(experiment.model).family == "linear"
     if is_linear and "xla_backend_extra_options" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {SMALL_LOOPS}".strip()
     jax.config.update("jax_enable_x64", experiment.precision == "fp64")

@@ -69,6 +69,7 @@ def main(values: flags.FlagValues) -> None:
         flagfile = options.to_flagfile(source.experiment)
         metrics = handoff.metrics_until(source.workdir, epochs)
         artifacts.write_text(partial / artifacts.FLAGS, flagfile)
+        artifacts.write_model(artifacts.read_model(source.experiment), partial)
         artifacts.write_text(partial / artifacts.METRICS, metrics)
         (partial / HANDOFF).unlink()
         os.rename(partial, target)
@@ -103,6 +104,7 @@ def open_source(name: str) -> ConversionSource:
             "workdir of a run"
         )
     experiment, _ = command_line.parse(["convert", f"--flagfile={flagfile}"], "fp32")
+    experiment = artifacts.as_trained(experiment, workdir)
     deepspeed = folder if is_checkpoint else _latest(workdir)
     train.configure(experiment)
     return ConversionSource(workdir, deepspeed, experiment, load_dataset(experiment))
@@ -244,6 +246,7 @@ def _run_torch(
     command = [
         *launcher,
         f"--flagfile={source.workdir / artifacts.FLAGS}",
+        f"--model={source.experiment.model}",
         f"--handoff={target / HANDOFF}",
         *more,
     ]

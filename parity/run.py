@@ -17,6 +17,8 @@ from absl import flags
 from rich.console import Console
 
 from jaxnn import train
+from jaxnn.experiment import own_model
+from jaxnn.experiment.catalogue import is_own
 from jaxnn.experiment.data import batches
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.load import load_dataset
@@ -41,6 +43,7 @@ VERDICT = "verdict.json"
 PAGE = "report.html"
 CONTENTS = (
     artifacts.FLAGS,
+    artifacts.MODEL,
     INITIAL_PARAMS,
     "jax",
     "torch",
@@ -58,6 +61,9 @@ PACKAGES = ("jax", "flax", "optax", "torch", "deepspeed", "numpy")
 def main(experiment: Experiment, values: flags.FlagValues) -> int:
     """Flags -> initial parameters -> both stacks -> verdict; returns the exit code."""
     refuse_resumed_and_distributed(experiment)
+    if is_own(experiment.model):
+        # torch's half is loaded in another process; that it is there is known now.
+        own_model.load(experiment.model, own_model.TORCH)
     # As many devices in both stacks, whatever is here.
     experiment = experiment.replace(num_devices=max(experiment.num_devices, 1))
     train.configure(experiment)

@@ -6,7 +6,7 @@ What counts as a layer, and as its output, stands in jaxnn/experiment/files/trac
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,12 +19,16 @@ Outputs = dict[str, torch.Tensor]
 
 
 @contextlib.contextmanager
-def capture(model: nn.Module, rows: int) -> Iterator[list[Outputs]]:
+def capture(
+    model: nn.Module, rows: int, names: Mapping[str, str] | None = None
+) -> Iterator[list[Outputs]]:
     """Collects what layers return within the context, in the order in which they end.
 
     Args:
       model: network whose layers are watched.
       rows: rows of the batch; outputs with another leading dimension are left out.
+      names: torch name -> flax name of the layers that count; None: all of them, by
+        torch's names.
 
     Yields:
       The outputs of each forward pass, one per microbatch.
@@ -36,14 +40,16 @@ def capture(model: nn.Module, rows: int) -> Iterator[list[Outputs]]:
 
     # The network itself has an empty name; layers without parameters do not count.
     layers = {
-        name.replace(".", "/"): layer
+        name: layer
         for name, layer in model.named_modules()
         if name and any(True for _ in layer.parameters())
     }
+    if names is None:
+        names = {name: name.replace(".", "/") for name in layers}
     hooks = [model.register_forward_pre_hook(begin)]
-    for name, layer in layers.items():
-        note = functools.partial(_note, passes, name, rows)
-        hooks.append(layer.register_forward_hook(note))
+    for name in layers.keys() & names.keys():
+        note = functools.partial(_note, passes, names[name], rows)
+        hooks.append(layers[name].register_forward_hook(note))
     try:
         yield passes
     finally:
@@ -60,9 +66,12 @@ def _note(
     output: Any,
 ) -> None:
     """Forward hook of one layer."""
-    del layer, args
+    del args
     # Recurrent layers return outputs and state.
     first = output[0] if isinstance(output, tuple) else output
+    # Our layers derive from torch's and have flax's layouts; one's own may be torch's.
+    if type(layer) in CHANNELS_FIRST and first.dim() > 2:
+        first = first.movedim(1, -1)
     # A shared layer counts at its first call.
     if _has_rows(first, rows) and name not in passes[-1]:
         # A copy, because a later layer may work in place.
@@ -75,3 +84,13 @@ def _has_rows(output: Any, rows: int) -> bool:
         and output.is_floating_point()
         and output.shape[:1] == (rows,)
     )
+
+
+CHANNELS_FIRST = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.GroupNorm,
+)
+"""Layers of torch that return [batch, channels, ...]."""

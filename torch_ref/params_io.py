@@ -3,7 +3,7 @@
 Every transpose between the stacks is here. Names map mechanically: `hidden_0.weight` of
 a Linear is `hidden_0/kernel`, transposed to [in, out]; `norm_0.running_var`, a buffer,
 is `norm_0/var` of the running statistics. The maps are total: an entry without a
-partner is an error that names it.
+partner is an error that names it. own_params.py has those of a network of one's own.
 
 jaxnn has no twin of this file: its names and layouts are the canonical ones.
 """
@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from jaxnn.experiment.errors import UserError
+from torch_ref import own_params
 from torch_ref.precision import at_least_float32
 
 
@@ -38,6 +39,9 @@ def flax_names(model: nn.Module) -> dict[str, str]:
     Raises:
       UserError: a parameter has no name in flax.
     """
+    own = own_params.map_of(model)
+    if own:
+        return own.names(own_params.PARAMS)
     return _names(model, (name for name, _ in model.named_parameters()))
 
 
@@ -47,7 +51,19 @@ def flax_stats_names(model: nn.Module) -> dict[str, str]:
     Raises:
       UserError: a buffer has no name in flax.
     """
-    return _names(model, (name for name, _ in _stats(model)))
+    own = own_params.map_of(model)
+    if own:
+        return own.names(own_params.STATS)
+    return _names(model, _stats(model))
+
+
+def layer_names(model: nn.Module) -> dict[str, str]:
+    """Returns {torch name: flax name} of the layers that both networks have."""
+    own = own_params.map_of(model)
+    if own:
+        return own.layers()
+    names = (name for name, _ in model.named_modules())
+    return {name: name.replace(".", "/") for name in names}
 
 
 def to_flax(
@@ -62,6 +78,9 @@ def to_flax(
     Returns:
       {flax name: array}; float16 and bfloat16 come out as float32.
     """
+    own = own_params.map_of(model)
+    if own:
+        return own.to_flax({name: _in_flax(tensors[name], _SAME) for name in tensors})
     names = _names(model, tensors)
     return {
         names[name]: _in_flax(tensor, _leaf(model, name))
@@ -75,7 +94,7 @@ def stats_to_flax(model: nn.Module) -> dict[str, np.ndarray]:
     Returns:
       {flax name: array}, empty without batch normalization.
     """
-    return to_flax(model, dict(_stats(model)))
+    return to_flax(model, _stats(model))
 
 
 def load(model: nn.Module, arrays: Mapping[str, np.ndarray], source: str) -> None:
@@ -89,7 +108,8 @@ def load(model: nn.Module, arrays: Mapping[str, np.ndarray], source: str) -> Non
     Raises:
       UserError: an entry is missing, unused, or of another shape.
     """
-    _fill(model, dict(model.named_parameters()), arrays, source)
+    tensors = dict(model.named_parameters())
+    _fill(model, own_params.PARAMS, tensors, arrays, source)
 
 
 def load_stats(model: nn.Module, arrays: Mapping[str, np.ndarray], source: str) -> None:
@@ -97,16 +117,28 @@ def load_stats(model: nn.Module, arrays: Mapping[str, np.ndarray], source: str) 
 
     Arguments and errors are those of `load`.
     """
-    _fill(model, dict(_stats(model)), arrays, source)
+    _fill(model, own_params.STATS, _stats(model), arrays, source)
 
 
-def _stats(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
+def _stats(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Returns the running statistics by torch's names."""
     # torch's count of batches is used only with a momentum of None; flax has none.
-    return (
-        (name, buffer)
+    buffers = {
+        name: buffer
         for name, buffer in model.named_buffers()
         if not name.endswith("num_batches_tracked")
-    )
+    }
+    # One's own network may have buffers of any purpose.
+    own = own_params.map_of(model)
+    if own:
+        return {name: buffers[name] for name in own.names(own_params.STATS)}
+    if own_params.is_own(model):
+        return {name: buffers[name] for name in buffers if _is_normed(model, name)}
+    return buffers
+
+
+def _is_normed(model: nn.Module, name: str) -> bool:
+    return isinstance(model.get_submodule(name.rpartition(".")[0]), _BatchNorm)
 
 
 def _names(model: nn.Module, torch_names: Iterable[str]) -> dict[str, str]:
@@ -125,10 +157,22 @@ def _leaf(model: nn.Module, torch_name: str) -> Leaf:
     for kind in layer.__mro__:
         if leaf in LEAVES.get(kind, {}):
             return LEAVES[kind][leaf]
+    if own_params.is_own(model):
+        return _own_leaf(torch_name, layer)
     raise UserError(
         f"--model: {torch_name} of {layer.__name__} has no name in Flax; add it to "
         "torch_ref/params_io.py"
     )
+
+
+def _own_leaf(torch_name: str, layer: type[nn.Module]) -> Leaf:
+    """Returns what a tensor of a class of one's own is in flax: the same."""
+    if layer.__module__.startswith("torch."):
+        raise UserError(
+            f"--model: {torch_name} of {layer.__name__} has no usual name in flax; "
+            f"write convert(state_dict) in the file of the network"
+        )
+    return Leaf(torch_name.rpartition(".")[2])
 
 
 def _in_flax(tensor: torch.Tensor, leaf: Leaf) -> np.ndarray:
@@ -141,28 +185,53 @@ def _in_flax(tensor: torch.Tensor, leaf: Leaf) -> np.ndarray:
 
 def _fill(
     model: nn.Module,
+    kind: str,
     tensors: Mapping[str, torch.Tensor],
     arrays: Mapping[str, np.ndarray],
     source: str,
 ) -> None:
-    names = _names(model, tensors)
-    for name in sorted(set(names.values()) ^ arrays.keys()):
+    own = own_params.map_of(model)
+    if own:
+        _check(arrays, own.shapes(kind), source)
+        targets, arrays = tensors, own.to_torch(arrays, kind)
+    else:
+        targets = _views(model, tensors)
+        shapes = {name: tuple(view.shape) for name, view in targets.items()}
+        _check(arrays, shapes, source)
+    for name, array in arrays.items():
+        targets[name].data.copy_(torch.from_numpy(np.array(array)))
+
+
+def _views(
+    model: nn.Module, tensors: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Returns tensors by flax's names; copying into one fills the tensor itself."""
+    views = {}
+    for torch_name, name in _names(model, tensors).items():
+        axes = _leaf(model, torch_name).axes
+        tensor = tensors[torch_name].data
+        views[name] = tensor.permute(axes) if axes else tensor
+    return views
+
+
+def _check(
+    arrays: Mapping[str, np.ndarray],
+    shapes: Mapping[str, tuple[int, ...]],
+    source: str,
+) -> None:
+    """Raises UserError unless there is an array of each name and shape, and no more."""
+    for name in sorted(shapes.keys() ^ arrays.keys()):
         fault = "not the model's" if name in arrays else "missing"
         raise UserError(f"--init_params: {name} is {fault} in {source}")
-    for torch_name, name in names.items():
-        value = torch.from_numpy(np.array(arrays[name]))
-        axes = _leaf(model, torch_name).axes
-        # A permuted view, so that copying into it fills the tensor itself.
-        tensor = tensors[torch_name].data
-        target = tensor.permute(axes) if axes else tensor
-        if value.shape != target.shape:
+    for name, shape in shapes.items():
+        if np.shape(arrays[name]) != shape:
             raise UserError(
-                f"--init_params: {name} is {tuple(value.shape)} in {source}, "
-                f"{tuple(target.shape)} in the model"
+                f"--init_params: {name} is {np.shape(arrays[name])} in {source}, "
+                f"{shape} in the model"
             )
-        target.copy_(value)
 
 
+_SAME = Leaf("")
 _MATRIX = (1, 0)
 _RECURRENT = {
     "weight_ih_l0": Leaf("input_kernel", _MATRIX),
@@ -173,6 +242,7 @@ _RECURRENT = {
 
 LEAVES: dict[type[nn.Module], dict[str, Leaf]] = {
     nn.Linear: {"weight": Leaf("kernel", _MATRIX), "bias": Leaf("bias")},
+    nn.Conv1d: {"weight": Leaf("kernel", (2, 1, 0)), "bias": Leaf("bias")},
     # [out, in, height, width] -> [height, width, in, out].
     nn.Conv2d: {"weight": Leaf("kernel", (2, 3, 1, 0)), "bias": Leaf("bias")},
     _BatchNorm: {
@@ -182,6 +252,8 @@ LEAVES: dict[type[nn.Module], dict[str, Leaf]] = {
         "running_var": Leaf("var"),
     },
     nn.LayerNorm: {"weight": Leaf("scale"), "bias": Leaf("bias")},
+    nn.GroupNorm: {"weight": Leaf("scale"), "bias": Leaf("bias")},
+    nn.RMSNorm: {"weight": Leaf("scale")},
     nn.Embedding: {"weight": Leaf("embedding")},
     nn.RNNBase: _RECURRENT,
 }

@@ -117,7 +117,8 @@ class Recorder:
         if self._experiment.record != "full":
             return contextlib.nullcontext([])
         rows = len(batch.weights) // self._experiment.accumulation_steps
-        return layer_outputs.capture(engine.module, rows)
+        names = params_io.layer_names(engine.module)
+        return layer_outputs.capture(engine.module, rows, names)
 
     def _state(self, engine: Any) -> dict[str, Any]:
         model = engine.module

@@ -4,6 +4,7 @@ A name listed here is implemented in both stacks and in the judge's float64 orac
 README says how to add one.
 """
 
+import pathlib
 from typing import NamedTuple
 
 # Tasks: what a network learns.
@@ -76,6 +77,9 @@ MODELS = {
     "transformer_encoder": Model("transformer", (SEQUENCE, IMAGE), normalizes="layer"),
 }
 
+OWN = Model("own", (TABLE, SEQUENCE, IMAGE, TOKENS), hidden=OPTIONAL, activated=True)
+"""What may be true of a network of one's own, `--model=FILE.py:NAME`."""
+
 ACTIVATIONS = (
     "linear",
     "step",
@@ -121,6 +125,22 @@ OPTIMIZERS = {
     "rmsprop": Optimizer(("second",)),
     "adagrad": Optimizer(("second",), initial="adagrad_initial"),
 }
+
+
+def is_own(model: str) -> bool:
+    """Returns whether `--model` names a class in a file."""
+    return ".py:" in model
+
+
+def split_own(model: str) -> tuple[pathlib.Path, str]:
+    """Returns file and class of `--model=FILE.py:NAME`."""
+    path, _, name = model.rpartition(":")
+    return pathlib.Path(path), name
+
+
+def facts_on(model: str) -> Model:
+    """Returns the facts on a network of the catalogue or of one's own."""
+    return OWN if is_own(model) else MODELS[model]
 
 
 def models_of(family: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ experiment has the trait.
 import itertools
 from collections.abc import Callable
 
-from jaxnn.experiment.catalogue import ADAM, MODELS, OPTIMIZERS
+from jaxnn.experiment.catalogue import ADAM, OPTIMIZERS, facts_on
 from jaxnn.experiment.flags.config import Experiment
 
 Trait = Callable[[Experiment], bool]
@@ -45,7 +45,7 @@ def normalizes(kind: str) -> Trait:
         kind
         in (
             experiment.normalization,
-            MODELS[experiment.model].normalizes,
+            facts_on(experiment.model).normalizes,
         )
     )
 
@@ -53,19 +53,19 @@ def normalizes(kind: str) -> Trait:
 def activates(activation: str) -> Trait:
     """Hidden layers have the activation of this name by --activation."""
     return lambda experiment: (
-        experiment.activation == activation and MODELS[experiment.model].activated
+        experiment.activation == activation and facts_on(experiment.model).activated
     )
 
 
 def has_gelu(experiment: Experiment) -> bool:
     """A layer has the exact GELU, as every transformer does."""
-    is_transformer = MODELS[experiment.model].family == "transformer"
+    is_transformer = facts_on(experiment.model).family == "transformer"
     return is_transformer or activates("gelu")(experiment)
 
 
 def has_square_kernel(experiment: Experiment) -> bool:
     """A dense kernel has as many rows as columns."""
-    model = MODELS[experiment.model]
+    model = facts_on(experiment.model)
     if model.family == "transformer":
         return True
     pairs = itertools.pairwise(experiment.hidden_sizes)

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import flax.linen as nn
 
 from jaxnn import activations
-from jaxnn.experiment.catalogue import MODELS
+from jaxnn.experiment.catalogue import MODELS, is_own
 from jaxnn.experiment.data.dataset import Signature
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.initializers import INITIALIZERS
+from jaxnn.models import own
 from jaxnn.models.cnn import CNN
 from jaxnn.models.linear import Linear
 from jaxnn.models.mlp import MLP
@@ -24,6 +25,8 @@ def build(experiment: Experiment, signature: Signature) -> nn.Module:
       experiment: model flags.
       signature: shapes of the inputs and outputs of the data.
     """
+    if is_own(experiment.model):
+        return own.build(experiment, signature, _activation(experiment))
     make = FAMILIES[MODELS[experiment.model].family]
     return make(experiment, signature)
 

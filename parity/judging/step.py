@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from jaxnn.experiment.catalogue import is_own
 from jaxnn.experiment.files import trace
 from jaxnn.experiment.files.trace import Reader, select
 from jaxnn.experiment.flags.config import Experiment
@@ -114,6 +115,8 @@ class Judge:
             return judge_update(replay, number, step, inputs, rounds)
         replayed = replay.gradients(inputs, replay.compute)
         replayed = apply("after", switches, replayed, context)
+        if is_own(self._replays.experiment.model):
+            replayed = _recorded_layers(replayed, step)
         return judge_gradients(replay, number, step, inputs, replayed, rounds)
 
     def enacted(self, number: int, switches: Switches) -> Tensors:
@@ -214,6 +217,18 @@ def order(recording: Reader) -> list[str]:
     """Returns layers and gradients in the order in which a step computes them."""
     names = recording.meta["order"]
     return [*names["activations"], *reversed(names["params"])]
+
+
+def _recorded_layers(replayed: Tensors, step: Tensors) -> Tensors:
+    """Leaves out layers that the recording lacks.
+
+    In a network of one's own not every layer of one library has a twin in the other.
+    """
+    return {
+        name: array
+        for name, array in replayed.items()
+        if name in step or not name.startswith("activations/")
+    }
 
 
 def _float32(tensors: Tensors) -> Tensors:

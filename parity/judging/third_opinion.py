@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnn.experiment.catalogue import is_own
 from jaxnn.experiment.data.dataset import Signature
 from jaxnn.experiment.files.trace import select
 from jaxnn.experiment.flags.config import Experiment
@@ -57,12 +58,13 @@ def vote(
       failed: the measurement.
 
     Returns:
-      None for what is no tensor of the computation, or depends on the number of ranks,
-      of which the oracle has one.
+      None for what is no tensor of the computation, depends on the number of ranks, of
+      which the oracle has one, or is of a network of one's own, which it does not know.
     """
     quantity = QUANTITIES[failed.quantity]
     per_rank_statistics = experiment.num_devices > 1 and not experiment.sync_batch_norm
-    if not quantity.kind or (per_rank_statistics and quantity.part != UPDATE):
+    is_unknown = per_rank_statistics or is_own(experiment.model)
+    if not quantity.kind or (is_unknown and quantity.part != UPDATE):
         return None
     name = "/".join(filter(None, (quantity.kind, failed.tensor)))
     if quantity.part == UPDATE:

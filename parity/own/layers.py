@@ -59,7 +59,7 @@ def pair(network: Network, converted: Converted, trained: Iterable[str]) -> Pair
     feeding: dict[str, set[str]] = {}
     for leaf in trained:
         module = network.module_of(leaf)
-        owners = {name.rpartition(".")[0] for name in weights.needs[leaf]}
+        owners = {name.rpartition(".")[0] for name in weights.origins[leaf]}
         feeding.setdefault(module, set()).update(owners)
     fed = _inverse(feeding)
     torch_of = {
@@ -82,5 +82,5 @@ def _transposes_kernels(converted: Converted) -> bool:
     weights = converted.weights
     return any(
         part.source.ndim >= 4 and len(needs) == 1
-        for part, needs in zip(weights.targets.values(), weights.needs.values())
+        for part, needs in zip(weights.targets.values(), weights.origins.values())
     )

@@ -80,7 +80,7 @@ class Port:
         places = {name: place for place, name in enumerate(weights.sources)}
 
         def last_place(leaf: str) -> int:
-            return max(places[name] for name in weights.needs[leaf])
+            return max(places[name] for name in weights.origins[leaf])
 
         backward = sorted(self.ported.trained, key=last_place, reverse=True)
         return [*self.modules, *backward]

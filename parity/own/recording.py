@@ -55,7 +55,7 @@ class Ported:
         first = trace.read(0)
         held = select(first, "params").keys()
         frozen = set(trace.meta.get("frozen", ()))
-        needs = converted.weights.needs
+        needs = converted.weights.origins
         self.parameters = [leaf for leaf, names in needs.items() if names & held]
         self.trained = [leaf for leaf in self.parameters if not needs[leaf] <= frozen]
         self.statistics = [leaf for leaf in needs if leaf not in self.parameters]
@@ -91,7 +91,7 @@ class Ported:
         if lacking:
             raise UserError(
                 f"cannot judge: step {number} of the recording lacks what {lacking[0]} "
-                f"is made of: {', '.join(self._converted.weights.needs[lacking[0]])}"
+                f"is made of: {', '.join(self._converted.weights.origins[lacking[0]])}"
             )
         return {name: array.astype(FLOAT32) for name, array in converted.items()}
 

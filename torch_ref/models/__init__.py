@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 from torch import nn
 
-from jaxnn.experiment.catalogue import MODELS
+from jaxnn.experiment.catalogue import MODELS, is_own
 from jaxnn.experiment.data.dataset import Signature
 from jaxnn.experiment.flags.config import Experiment
 from torch_ref import activations
 from torch_ref.initializers import INITIALIZERS
-from torch_ref.models import rnn
+from torch_ref.models import own, rnn
 from torch_ref.models.cnn import CNN
 from torch_ref.models.linear import Linear
 from torch_ref.models.mlp import MLP
@@ -26,6 +26,8 @@ def build(experiment: Experiment, signature: Signature) -> nn.Module:
       experiment: model flags.
       signature: shapes of the inputs and outputs of the data.
     """
+    if is_own(experiment.model):
+        return own.build(experiment, signature, _activation(experiment))
     make = FAMILIES[MODELS[experiment.model].family]
     model = make(experiment, signature)
     initializer = INITIALIZERS[experiment.initializer]

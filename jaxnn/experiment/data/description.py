@@ -48,6 +48,7 @@ class Description(NamedTuple):
       input_shape: shape of one example.
       scaling: as in `Dataset`.
       vocabulary: texts of the token ids, in order; empty: the inputs are not tokens.
+      num_outputs: outputs of a network; 0: written before this was stored.
     """
 
     task: str
@@ -58,6 +59,7 @@ class Description(NamedTuple):
     input_shape: tuple[int, ...] = ()
     scaling: Scaling | HostScaling | None = None
     vocabulary: tuple[str, ...] = ()
+    num_outputs: int = 0
 
 
 def to_json(description: Description) -> str:

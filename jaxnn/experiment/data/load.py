@@ -7,11 +7,11 @@ import numpy as np
 from jaxnn.experiment.catalogue import (
     BINARY,
     IMAGE,
-    MODELS,
     MULTICLASS,
     SEQUENCE,
     TABLE,
     TOKENS,
+    facts_on,
     losses_for,
 )
 from jaxnn.experiment.data import preprocessing
@@ -103,7 +103,7 @@ def _check_loss(experiment: Experiment, data: Dataset) -> None:
 
 
 def _check_model(experiment: Experiment, data: Dataset) -> None:
-    needs = MODELS[experiment.model].examples
+    needs = facts_on(experiment.model).examples
     if data.kind not in needs:
         raise UserError(
             f"--model: {experiment.model} needs "
@@ -156,6 +156,7 @@ def _description(data: Dataset) -> Description:
         class_names=data.class_names,
         scaling=data.scaling,
         input_shape=data.train_inputs.shape[1:],
+        num_outputs=data.signature.num_outputs,
     )
 
 

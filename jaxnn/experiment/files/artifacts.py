@@ -2,6 +2,7 @@
 
 A workdir holds
 
+    model.py                 copy of the file of `--model=FILE.py:NAME`
     experiment.flags         every flag's value; `--flagfile=` it to run again
     metrics.csv              one row per epoch
     summary.json             final metrics, counts, times and versions
@@ -32,11 +33,13 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from jaxnn.experiment.catalogue import is_own, split_own
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import options
 from jaxnn.experiment.flags.config import Experiment
 
 FLAGS = "experiment.flags"
+MODEL = "model.py"
 METRICS = "metrics.csv"
 SUMMARY = "summary.json"
 PARAMS = "params.safetensors"
@@ -48,6 +51,7 @@ DS_CONFIG = "ds_config.json"
 # What makes a folder "hold a run", and what --overwrite removes.
 CONTENTS = (
     FLAGS,
+    MODEL,
     METRICS,
     SUMMARY,
     PARAMS,
@@ -100,6 +104,8 @@ def create_workdir(
             "folder, add --overwrite to replace it or --resume to continue it"
         )
     try:
+        # Before anything is removed, which may be this very file.
+        model = read_model(experiment)
         for path in held:
             # rmtree refuses symbolic links; `trace` may be one, to a larger disk.
             if path.is_dir() and not path.is_symlink():
@@ -107,6 +113,7 @@ def create_workdir(
             else:
                 path.unlink()
         workdir.mkdir(parents=True, exist_ok=True)
+        write_model(model, workdir)
         write_text(workdir / FLAGS, options.to_flagfile(experiment))
     except OSError as error:
         raise UserError(
@@ -133,12 +140,47 @@ def _reopen_workdir(workdir: pathlib.Path, experiment: Experiment) -> pathlib.Pa
                 f"{flag}: {now[flag]} now, {before.get(flag)} in the run to resume; "
                 "they must be equal"
             )
+    if as_trained(experiment, workdir) != experiment:
+        path, _ = split_own(experiment.model)
+        raise UserError(
+            f"--model: {path} has changed since the run began; put {workdir / MODEL}, "
+            "its copy, back in its place"
+        )
     if experiment.record != "off" and (workdir / "trace").exists():
         raise UserError(
             f"--record: {workdir}/trace holds a trace already; move it away or leave "
             "--record out"
         )
     return workdir
+
+
+def read_model(experiment: Experiment) -> str:
+    """Returns the text of the file of `--model=FILE.py:NAME`, else an empty one."""
+    return (
+        split_own(experiment.model)[0].read_text() if is_own(experiment.model) else ""
+    )
+
+
+def write_model(text: str, workdir: pathlib.Path) -> None:
+    """Writes the copy of what `read_model` returned into a run directory."""
+    if text:
+        write_text(workdir / MODEL, text)
+
+
+def as_trained(experiment: Experiment, workdir: pathlib.Path) -> Experiment:
+    """Returns the experiment of a run, with the file of its network as it was then.
+
+    Args:
+      experiment: of the run's `experiment.flags`.
+      workdir: folder of the run, whose copy is taken if the file has changed.
+    """
+    copy = workdir / MODEL
+    if not is_own(experiment.model) or not copy.is_file():
+        return experiment
+    path, name = split_own(experiment.model)
+    if path.is_file() and path.read_text() == copy.read_text():
+        return experiment
+    return experiment.replace(model=f"{copy.absolute()}:{name}")
 
 
 def _flag_values(flagfile: str) -> dict[str, str]:

@@ -60,9 +60,9 @@ class WeightMap:
     Attributes:
       sources: name -> shape, in the order of the flat index.
       targets: name -> its entries.
+      origins: target -> the sources that it is made of.
       unused: sources of which no target holds every entry -> how many none holds.
       repeated: target -> an earlier one that holds the same entry: tied weights.
-      needs: target -> names of the sources that it is made of.
     """
 
     def __init__(
@@ -71,7 +71,8 @@ class WeightMap:
         self.sources = {name: tuple(shape) for name, shape in sources.items()}
         self.targets = dict(targets)
         self._slices = _slices(self.sources)
-        self.needs = {name: self._origins(part) for name, part in targets.items()}
+        self.origins = {name: self._owners(part) for name, part in targets.items()}
+        self._uses = self._count_uses()
         self.unused = self._find_unused()
         self.repeated = self._find_repeated()
 
@@ -110,7 +111,7 @@ class WeightMap:
         flat = self._joined(arrays)
         return {
             name: _converted(flat, self.targets[name], kind)
-            for name, needs in self.needs.items()
+            for name, needs in self.origins.items()
             if needs <= arrays.keys()
         }
 
@@ -136,22 +137,31 @@ class WeightMap:
             if known[where].all()
         }
 
-    def _origins(self, part: Entries) -> set[str]:
+    def _owners(self, part: Entries) -> set[str]:
         """Returns the names of the sources that a target is made of."""
         starts = [where.start for where in self._slices.values()]
-        indices = np.unique(part.source[part.source >= 0])
+        indices = part.source[part.source >= 0]
         owners = np.searchsorted(starts, indices, side="right") - 1
-        names = list(self._slices)
-        return {names[owner] for owner in np.unique(owners)}
+        counts = np.bincount(owners, minlength=len(starts))
+        return {name for name, count in zip(self._slices, counts) if count}
+
+    def _count_uses(self) -> np.ndarray:
+        """Returns how many entries of targets are that of each source, [total]."""
+        uses = np.zeros(_total(self.sources), np.int32)
+        for part in self.targets.values():
+            np.add.at(uses, part.source[part.source >= 0], 1)
+        return uses
 
     def _find_unused(self) -> dict[str, int]:
-        used = np.zeros(_total(self.sources), bool)
-        for part in self.targets.values():
-            used[part.source[part.source >= 0]] = True
-        free = {name: int((~used[part]).sum()) for name, part in self._slices.items()}
+        free = {
+            name: int((self._uses[part] == 0).sum())
+            for name, part in self._slices.items()
+        }
         return {name: count for name, count in free.items() if count}
 
     def _find_repeated(self) -> dict[str, str]:
+        if (self._uses <= 1).all():
+            return {}
         names = list(self.targets)
         holders = np.full(_total(self.sources), -1)
         repeated = {}

@@ -122,8 +122,12 @@ class Experiment:
     # Model.
     model: str = option(
         "linear",
-        "Network to train.",
+        "Network to train. FILE.py:NAME is one of your own: FILE has a flax.linen "
+        "class NAME, a torch class TorchNAME, and optionally convert(state_dict), "
+        "which moves torch's parameters to flax's names and layouts; both stacks "
+        "import all of FILE. See jaxnn/experiment/own_model.py.",
         choices=tuple(catalogue.MODELS),
+        or_own=True,
     )
     hidden_sizes: tuple[int, ...] = option(
         (),

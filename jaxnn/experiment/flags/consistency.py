@@ -1,6 +1,13 @@
 """Checks that flags agree with each other; one clear line on the first that do not."""
 
-from jaxnn.experiment.catalogue import MODELS, NONE, REQUIRED, TRANSFORMERS
+from jaxnn.experiment.catalogue import (
+    MODELS,
+    NONE,
+    REQUIRED,
+    TRANSFORMERS,
+    facts_on,
+    is_own,
+)
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import options
 from jaxnn.experiment.flags.config import Experiment
@@ -26,7 +33,7 @@ def check(experiment: Experiment) -> None:
 
 def _network(experiment: Experiment) -> None:
     model = experiment.model
-    facts = MODELS[model]
+    facts = facts_on(model)
     layers = len(experiment.hidden_sizes)
     if facts.hidden == NONE and layers:
         if model in TRANSFORMERS:
@@ -74,7 +81,9 @@ def _dropout(experiment: Experiment) -> None:
     rates = len(experiment.dropout_rates)
     if model in TRANSFORMERS and rates > 1:
         raise UserError(f"--dropout_rates: --model={model} takes one rate, got {rates}")
-    if model not in TRANSFORMERS and rates not in (0, layers):
+    if model in TRANSFORMERS or is_own(model):
+        return
+    if rates not in (0, layers):
         raise UserError(
             f"--dropout_rates: {rates} rates for {layers} hidden layers; give one for "
             "each, or none"

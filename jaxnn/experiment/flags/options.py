@@ -7,6 +7,7 @@ from typing import Any
 
 from absl import flags
 
+from jaxnn.experiment.catalogue import is_own
 from jaxnn.experiment.errors import UserError
 
 
@@ -15,6 +16,7 @@ def option(
     help: str,
     *,
     choices: Sequence[str] = (),
+    or_own: bool = False,
     minimum: float | None = None,
     above: float | None = None,
     below: float | None = None,
@@ -27,6 +29,7 @@ def option(
         flag.
       help: help text, with units.
       choices: allowed strings; empty: any string.
+      or_own: FILE.py:NAME is allowed beside the choices.
       minimum: smallest allowed value, inclusive.
       above: lower bound, exclusive.
       below: upper bound, exclusive.
@@ -36,6 +39,7 @@ def option(
     metadata = dict(
         help=help,
         choices=tuple(choices),
+        or_own=or_own,
         minimum=minimum,
         above=above,
         below=below,
@@ -52,14 +56,19 @@ def define_flags(fields: Sequence[dataclasses.Field], values: flags.FlagValues) 
             # DEFINE_list takes the default as a list of strings.
             default = list(map(str, default))
 
-        # An empty choice means "not given" (--precision); it is not listed.
-        choices = [choice for choice in field.metadata["choices"] if choice]
         text = field.metadata["help"]
-        if choices:
-            text += f" One of: {', '.join(choices)}."
+        if any(field.metadata["choices"]):
+            text += f" One of: {_listed(field)}."
 
         define = _DEFINERS[type(field.default)]
         define(field.name, default, text, flag_values=values)
+
+
+def _listed(field: dataclasses.Field) -> str:
+    """Returns the choices as text."""
+    # An empty choice means "not given" (--precision).
+    choices = [choice for choice in field.metadata["choices"] if choice]
+    return ", ".join(choices + ["FILE.py:NAME"] * field.metadata["or_own"])
 
 
 # No DEFINE_enum: `check_ranges` reports unknown values, in the same words for flags and
@@ -130,9 +139,9 @@ def _convert(field: dataclasses.Field, value: Any) -> Any:
 def _check_value(field: dataclasses.Field, value: Any) -> None:
     rules = field.metadata
     flag = f"--{field.name}"
-    if any(rules["choices"]) and value not in rules["choices"]:
-        known = ", ".join(filter(None, rules["choices"]))
-        raise UserError(f"{flag}: unknown value {value!r}; known: {known}")
+    allowed = value in rules["choices"] or (rules["or_own"] and is_own(value))
+    if any(rules["choices"]) and not allowed:
+        raise UserError(f"{flag}: unknown value {value!r}; known: {_listed(field)}")
     # NaN passes every comparison below.
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{flag}: must be a finite number, got {value}")

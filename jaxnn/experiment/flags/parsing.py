@@ -4,6 +4,7 @@ import dataclasses
 
 from absl import flags
 
+from jaxnn.experiment.catalogue import is_own, split_own
 from jaxnn.experiment.flags import consistency, options
 from jaxnn.experiment.flags.config import Experiment
 
@@ -25,6 +26,17 @@ def from_flags(values: flags.FlagValues, default_precision: str) -> Experiment:
     """
     fields = options.read_flags(dataclasses.fields(Experiment), values)
     experiment = Experiment(**fields)
-    experiment = experiment.replace(precision=experiment.precision or default_precision)
+    experiment = experiment.replace(
+        precision=experiment.precision or default_precision,
+        model=_absolute(experiment.model),
+    )
     consistency.check(experiment)
     return experiment
+
+
+def _absolute(model: str) -> str:
+    """Returns `--model` such that it names the same file from any folder."""
+    if not is_own(model):
+        return model
+    path, name = split_own(model)
+    return f"{path.absolute()}:{name}"

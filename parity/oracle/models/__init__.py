@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxnn.experiment.catalogue import MODELS
+from jaxnn.experiment.catalogue import MODELS, is_own
 from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 from parity.oracle.models import cnn, dense, resnet, rnn, transformer
 from parity.oracle.scope import Scope
@@ -29,6 +30,11 @@ def forward(
       signature: shapes of the inputs and outputs.
       inputs: [batch, ...] numbers or integer tokens.
     """
+    if is_own(experiment.model):
+        raise UserError(
+            "--model: the oracle knows the networks of the catalogue, not one of your "
+            "own"
+        )
     # Tokens stay a NumPy array: they index an embedding and have no gradient.
     x = inputs if signature.num_tokens else lift(inputs)
     network = FAMILIES[MODELS[experiment.model].family]

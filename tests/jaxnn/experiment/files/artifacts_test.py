@@ -14,6 +14,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
+from tests import own_nets
 
 NOT_FINITE = [
     float("nan"),
@@ -338,6 +339,7 @@ class TestRequireFinite:
 def test_the_contract_names_every_file():
     assert set(artifacts.CONTENTS) == {
         "experiment.flags",
+        "model.py",
         "metrics.csv",
         "summary.json",
         "params.safetensors",
@@ -349,3 +351,38 @@ def test_the_contract_names_every_file():
         "plots",
         "checkpoints",
     }
+
+
+class TestOwnModel:
+    @pytest.fixture
+    def run(self, tmp_path):
+        """(experiment of a run, its folder) with a network of one's own."""
+        experiment = own_nets.experiment(tmp_path, "first", workdir=f"{tmp_path}/run")
+        return experiment, artifacts.create_workdir(experiment, "jax")
+
+    def test_its_file_is_kept(self, run):
+        experiment, workdir = run
+        assert (workdir / artifacts.MODEL).read_text() == "first"
+        assert artifacts.as_trained(experiment, workdir) == experiment
+        again = experiment.replace(resume=True)
+        assert artifacts.create_workdir(again, "jax") == workdir
+
+    def test_the_copy_itself_can_be_trained_again(self, run):
+        experiment, workdir = run
+        model = f"{workdir / artifacts.MODEL}:Net"
+        artifacts.create_workdir(experiment.replace(model=model, overwrite=True), "jax")
+        assert (workdir / artifacts.MODEL).read_text() == "first"
+
+    def test_a_changed_file_is_noticed(self, run):
+        experiment, workdir = run
+        own_nets.experiment(workdir.parent, "second")
+        trained = artifacts.as_trained(experiment, workdir)
+        assert trained.model == f"{workdir / artifacts.MODEL}:Net"
+        with pytest.raises(UserError, match=r"net\.py has changed since the run began"):
+            artifacts.create_workdir(experiment.replace(resume=True), "jax")
+
+    def test_a_missing_file_is_that_of_the_run(self, run):
+        experiment, workdir = run
+        (workdir.parent / "net.py").unlink()
+        trained = artifacts.as_trained(experiment, workdir)
+        assert trained.model == f"{workdir / artifacts.MODEL}:Net"
