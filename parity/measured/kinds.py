@@ -132,8 +132,6 @@ def _second_alone(history: History) -> Fit:
 
 def _blur(second: Second) -> float:
     """Returns the relative error of the gradient in the direction."""
-    if all(factor.holds(1.0) for factor in second.factors):
-        return 0.0
     seen = [factor for factor in second.factors if factor.is_seen]
     return max((factor.error / abs(factor.value) for factor in seen), default=0.0)
 
