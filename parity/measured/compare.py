@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from parity.measured import form as forms
-from parity.measured.compare_steps import factor_findings, rate_findings
+from parity.measured.compare_steps import counts_agree, factor_findings, rate_findings
 from parity.measured.difference import Difference, Finding, gathered
 from parity.measured.fit_types import EITHER, RATE_INSIDE, Fit
 from parity.measured.numbers import UNSEEN, Measured, agree
@@ -83,7 +83,8 @@ def _numbers(recorded: Fit, own: Fit) -> Iterator[Finding]:
         part = f"{recorded.still} of {recorded.size} entries never move, yours do"
         yield Finding("still", part)
     yield from _betas(recorded, own)
-    yield from _eps(recorded, own)
+    if counts_agree(recorded, own):
+        yield from _eps(recorded, own)
     yield from _decay(recorded, own)
     if _forms_differ(recorded, own):
         yield _form(recorded, own)

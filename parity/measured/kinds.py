@@ -40,12 +40,18 @@ from parity.measured.without_moments import fit_rebuilt
 
 
 def fit_moving(history: History) -> Fit:
-    """Fits a tensor by its own gradients, else by those of the step before."""
+    """Fits a tensor by its gradients, by those of the step before, or by all of them.
+
+    Args:
+      history: the entries that move.
+    """
     fit = _fit(history)
     if fit.is_recognised or len(history.counts) < 4:
         return fit
     late = _fit(history.delayed())
-    return late._replace(is_stale=True) if late.is_recognised else fit
+    if late.is_recognised:
+        return late._replace(is_stale=True)
+    return (fit_rebuilt(history) if can_rebuild(history) else None) or fit
 
 
 def _fit(history: History) -> Fit:
@@ -62,10 +68,7 @@ def _fit(history: History) -> Fit:
 def _sgd(history: History) -> Fit:
     """w' - w = -R g - D w."""
     choice = choose([evaluate(history, Form(forms.SGD), unseen(history))])
-    plain = fit_of(choice, unseen(history))
-    if plain.is_recognised or not can_rebuild(history):
-        return plain
-    return fit_rebuilt(history) or plain
+    return fit_of(choice, unseen(history))
 
 
 def _first_alone(history: History, first: First) -> Fit:

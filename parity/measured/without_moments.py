@@ -32,6 +32,9 @@ STARTS = (0.5, 0.9, 0.99, 0.999)
 TRIED = 3
 """Starts that are followed, the best first."""
 
+LONGEST = 40
+"""Evaluations of a search."""
+
 
 def fit_rebuilt(history: History) -> Fit | None:
     """Returns the first family that fits; None if none does.
@@ -81,7 +84,7 @@ def _decays(history: History, family: str) -> list[Measured] | None:
     for start in starts[:TRIED]:
         # As far as float64 goes: residuals begin at 10^7 roundings.
         found = optimize.least_squares(
-            misfits, start, x_scale="jac", ftol=1e-15, xtol=1e-15, gtol=1e-15
+            misfits, start, x_scale="jac", ftol=1e-12, xtol=1e-12, max_nfev=LONGEST
         )
         fits = quality(found.fun, found.x.size + 2 * len(history.counts))
         if fits.is_good:
