@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from parity.measured import corrections, lion, rounding
 from parity.measured import form as forms
-from parity.measured import lion
 from parity.measured.candidates import (
     Candidate,
     Choice,
@@ -26,7 +26,7 @@ from parity.measured.gradient import (
 from parity.measured.history import History
 from parity.measured.infinity_norm import fit_maximum
 from parity.measured.interpret import fit_of, unseen
-from parity.measured.least_squares import worse
+from parity.measured.least_squares import solve, worse
 from parity.measured.numbers import UNSEEN, Measured, agree, mean, ratio
 from parity.measured.rebuilt import can_rebuild
 from parity.measured.second_moment import (
@@ -167,7 +167,13 @@ def _both(history: History, first: First) -> Fit:
     fit = fit._replace(quality=worse(fit.quality, first.quality))
     # What the errors of both decays do to the corrections.
     blur = share.error / share.value + gain.error / gain.value / 2
-    return fit._replace(rates=_widened(fit.rates, blur), momentum_form=AVERAGE)
+    blurs = blur + corrections.blur(decays, history.counts)
+    rates = [
+        rate.widened(abs(rate.value) * float(error))
+        for rate, error in zip(fit.rates, blurs)
+    ]
+    eps = fit.eps.widened(abs(fit.eps.value) * float(blurs.max()))
+    return fit._replace(rates=tuple(rates), eps=eps, momentum_form=AVERAGE)
 
 
 def _product(a: Measured, b: Measured) -> Measured:
@@ -208,8 +214,8 @@ def _momentum_of_root(history: History) -> Fit:
         quality = worse(inner.best.update.quality, outer.best.update.quality)
         return Fit("", history.counts, quality=quality)
 
-    gains = tuple(rate.times(-1.0) for rate in inner.best.update.rates)
     kept = [complement(shrink) for shrink in inner.best.update.shrinks]
+    gains = _gains(history, gradient, inner.best, mean(kept).value)
     form = Form(forms.RMSPROP_MOMENTUM, inner.best.form.place)
     best = outer.best._replace(form=form)
     raw = Raw(gains=gains, squares=second.gains)
@@ -228,6 +234,20 @@ def _momentum_of_root(history: History) -> Fit:
     blur = _blur(second)
     plain = all(gain.widened(blur).holds(1.0) for gain in gains if gain.is_bounded)
     return fit if plain else Fit("", history.counts, quality=fit.quality)
+
+
+def _gains(
+    history: History, gradient: Gradient, inner: Candidate, kept: float
+) -> tuple[Measured, ...]:
+    """Returns what multiplies the direction in the momentum, whose decay is known."""
+    assert history.m is not None
+    assert history.new_m is not None
+    ones = np.ones(len(gradient.seen))
+    towards = divided(history, gradient.seen, inner.form.place, ones)
+    column = towards(inner.update.eps.value)[..., None]
+    sigma = rounding.of_moment(history.m, history.new_m)
+    solution = solve(column, history.new_m - kept * history.m, sigma)
+    return tuple(solution.measured(step, 0) for step in range(len(ones)))
 
 
 def _place(choice: Choice) -> str:

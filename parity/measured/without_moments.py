@@ -32,7 +32,7 @@ STARTS = (0.5, 0.9, 0.99, 0.999)
 TRIED = 3
 """Starts that are followed, the best first."""
 
-LONGEST = 40
+LONGEST = 25
 """Evaluations of a search."""
 
 

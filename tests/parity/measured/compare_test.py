@@ -123,9 +123,7 @@ class TestOptax:
         """MISMATCHES O1."""
         recording = record(lambda p: optim.RMSprop(p, 0.01, alpha=0.9, eps=1e-3))
         rmsprop = optax.rmsprop(0.01, decay=0.9, eps=1e-4)
-        theirs = in_optax(
-            rmsprop, recording, lambda state: named(second=state[0].nu)
-        )
+        theirs = in_optax(rmsprop, recording, lambda state: named(second=state[0].nu))
         found = the_only(differences(measure(recording), measure(theirs)))
         assert found.kind == "eps place"
         assert found.sentence.startswith(

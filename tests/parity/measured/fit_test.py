@@ -268,7 +268,7 @@ class TestRandomSettings:
         decay=st.floats(0.01, 0.5),
         decoupled=st.booleans(),
     )
-    @settings(deadline=None, max_examples=8, derandomize=True)
+    @settings(deadline=None, max_examples=5, derandomize=True)
     def test_adam(self, rate, b1, b2, eps, decay, decoupled):
         kind = optim.AdamW if decoupled else optim.Adam
 
@@ -287,7 +287,7 @@ class TestRandomSettings:
         decay=st.floats(0.001, 0.5),
         nesterov=st.booleans(),
     )
-    @settings(deadline=None, max_examples=8, derandomize=True)
+    @settings(deadline=None, max_examples=5, derandomize=True)
     def test_momentum(self, rate, b1, decay, nesterov):
         def make(params):
             return optim.SGD(
