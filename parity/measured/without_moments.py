@@ -56,6 +56,13 @@ def fit_rebuilt(history: History) -> Fit | None:
     return None
 
 
+def fit_like(history: History, lender: Fit) -> Fit:
+    """Fits the family and the decays that another tensor was rebuilt with."""
+    decays = [one for one in (lender.b1, lender.b2) if one.is_bounded]
+    family = forms.ADAM if lender.family == forms.ADAMW else lender.family
+    return _fit(history, family, decays)
+
+
 def _decays(history: History, family: str) -> list[Measured] | None:
     """Searches the decays of a family; None if it does not fit."""
     recipe = RECIPES[family]
