@@ -158,6 +158,10 @@ class TestGradients:
         assert "which SGD does not tell apart" in found.sentence
         assert found.recorded == pytest.approx(2.0**-16, rel=1e-3)
 
+    def test_a_factor_does_not_change_the_decay_of_sgd(self):
+        found = the_only(compared(CLEAN["sgd decay"], hook=programs.unscaled_twice))
+        assert found.kind == "rate or gradient factor"
+
     def test_clipping_under_sgd(self):
         found = the_only(compared(CLEAN["sgd"], hook=programs.clipped))
         assert found.kind == "clipping"
