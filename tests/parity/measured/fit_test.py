@@ -199,6 +199,19 @@ def adam(params):
     return optim.Adam(params, 0.01, weight_decay=0.01)
 
 
+def uncorrected(recording):
+    """Adam's steps at rate 0.01 without bias correction."""
+    steps = []
+    for step in recording:
+        updated = {}
+        for name, w in step.params.items():
+            m, v = (step.updated_moments[f"{k}/{name}"] for k in ("first", "second"))
+            root = np.sqrt(v) + np.float32(1e-8)
+            updated[name] = w - np.float32(0.01) * (m / root)
+        steps.append(step._replace(updated=updated))
+    return steps
+
+
 class TestGradients:
     def test_clipping(self):
         for fit in measure(record(adam, programs.clipped)).values():
@@ -233,12 +246,18 @@ class TestGradients:
             assert fit.correction.offset == 1
             assert fit.correction.is_measured
 
-    def test_moments_that_are_not_corrected(self):
-        """A recorded count of 10^6 where none is due: nothing is corrected."""
+    def test_a_count_that_was_restarted(self):
+        """The record says 10^6 updates, the optimizer began anew."""
         recording = record(lambda p: optim.Adam(p, 0.01))
         far = [step._replace(count=step.count + 10**6) for step in recording]
         for fit in measure(far).values():
             assert fit.correction.offset == -(10**6)
+
+    def test_moments_that_are_not_corrected(self):
+        for fit in measure(uncorrected(record(optim.Adam))).values():
+            assert fit.family == "adam"
+            assert fit.correction.offset is None
+            assert fit.correction.is_measured
 
     def test_frozen_tensors_and_entries(self):
         def frozen(number, params, optimizer):
