@@ -7,10 +7,12 @@ import numpy as np
 from parity.measured import rounding
 from parity.measured.fit_types import DECOUPLED, EITHER, Fit, Raw
 from parity.measured.form import STILL
-from parity.measured.history import History
+from parity.measured.history import History, sampled
 from parity.measured.least_squares import Quality, quality, worse
 from parity.measured.numbers import UNSEEN, Measured
 from parity.measured.predict import predict_history
+from parity.measured.rebuilt import can_rebuild
+from parity.measured.without_moments import fit_like
 
 LENDERS = 3
 """Larger tensors whose numbers are tried."""
@@ -28,6 +30,8 @@ def borrowed(fit: Fit, history: History, fits: Mapping[str, Fit]) -> Fit:
     """
     if fit.is_recognised:
         return fit
+    if can_rebuild(history):
+        return _rebuilt(fit, history, fits)
     lenders = [one for one in fits.values() if _can_lend(one)]
     largest = sorted(lenders, key=lambda one: -one.size)[:LENDERS]
     for lender in largest:
@@ -41,6 +45,16 @@ def borrowed(fit: Fit, history: History, fits: Mapping[str, Fit]) -> Fit:
                     still=0,
                     borrowed_from=lender.name,
                 )
+    return fit
+
+
+def _rebuilt(fit: Fit, history: History, fits: Mapping[str, Fit]) -> Fit:
+    lenders = [one for one in fits.values() if one.is_rebuilt]
+    for lender in sorted(lenders, key=lambda one: -one.size)[:LENDERS]:
+        like = fit_like(sampled(history), lender)
+        if like.is_recognised and any(rate.is_seen for rate in like.rates):
+            known = dict(name=fit.name, counts=history.counts, size=fit.size)
+            return like._replace(**known, borrowed_from=lender.name)
     return fit
 
 

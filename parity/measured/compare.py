@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from parity.measured import form as forms
-from parity.measured.compare_steps import factor_findings, rate_findings
+from parity.measured.compare_steps import counts_agree, factor_findings, rate_findings
 from parity.measured.difference import Difference, Finding, gathered
 from parity.measured.fit_types import EITHER, RATE_INSIDE, Fit
 from parity.measured.numbers import UNSEEN, Measured, agree
@@ -63,11 +63,11 @@ def _still(recorded: Fit, own: Fit) -> Iterator[Finding]:
 
 
 def _unrecognised(recorded: Fit, own: Fit) -> Iterator[Finding]:
-    # Too small a tensor says nothing at all.
-    if recorded.quality.freedom <= 0:
+    # Too small a tensor, or an update that rounding hides, says nothing at all.
+    if recorded.quality.freedom <= 0 or recorded.quality.is_good:
         return
     rms = recorded.quality.rms
-    text = f"no known formula gives the recorded update; yours is {own.family}"
+    text = f"the recorded update was not explained, yours is {own.family}"
     yield Finding("unrecognised", text, Measured(rms, rms), UNSEEN)
 
 
@@ -83,8 +83,10 @@ def _numbers(recorded: Fit, own: Fit) -> Iterator[Finding]:
         part = f"{recorded.still} of {recorded.size} entries never move, yours do"
         yield Finding("still", part)
     yield from _betas(recorded, own)
-    yield from _eps(recorded, own)
-    yield from _decay(recorded, own)
+    if counts_agree(recorded, own):
+        yield from _eps(recorded, own)
+    if not _is_same_shrinking(recorded, own):
+        yield from _decay(recorded, own)
     if _forms_differ(recorded, own):
         yield _form(recorded, own)
         return
@@ -139,6 +141,16 @@ def _decay(recorded: Fit, own: Fit) -> Iterator[Finding]:
     elif len(kinds) == 2 and not kinds & {"", EITHER}:
         text = f"decay {{a}} is {recorded.decay_kind}, yours {own.decay_kind}"
         yield Finding("decay kind", text, a, b)
+
+
+def _is_same_shrinking(recorded: Fit, own: Fit) -> bool:
+    """Returns True if SGD's weights shrink alike, whatever the gradient's factor.
+
+    Its decay is known by the rate alone, which that factor hides.
+    """
+    pairs = list(zip(recorded.raw.shrinks, own.raw.shrinks))
+    is_sgd = recorded.family == forms.SGD == own.family
+    return is_sgd and all(agree(a, b) for a, b in pairs)
 
 
 def _decay_text(recorded: Fit, own: Fit) -> str:

@@ -101,6 +101,14 @@ def rate_findings(recorded: Fit, own: Fit) -> Iterator[Finding]:
         yield from _rates(recorded, apart, len(apart) == len(pairs))
 
 
+def counts_agree(recorded: Fit, own: Fit) -> bool:
+    """Returns True if both bias corrections count alike, so that their eps compare."""
+    if recorded.correction is None or own.correction is None:
+        return True
+    offset = _offset(recorded, own)
+    return recorded.correction.offset == own.correction.offset == offset
+
+
 def _rates(recorded: Fit, apart: Pairs, everywhere: bool) -> Iterator[Finding]:
     counts = [count for count, *_ in apart]
     where = "every step" if everywhere and len(apart) > 1 else steps_text(counts)

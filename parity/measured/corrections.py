@@ -31,6 +31,12 @@ def factors(decay: float, counts: tuple[int, ...], offset: int | None) -> np.nda
     return 1 - decay ** np.maximum(number, 1)
 
 
+def blur(decays: tuple[float, float], counts: tuple[int, ...]) -> np.ndarray:
+    """[T] relative error of sqrt(1 - b2^t) / (1 - b1^t), powers taken in float32."""
+    first, second = (factors(decay, counts, 0) for decay in decays)
+    return 2.0**-23 * (1 / first + 0.5 / second)
+
+
 def offsets(counts: tuple[int, ...]) -> list[int | None]:
     """Returns the offsets that are tried, the likeliest first."""
     first = counts[0]

@@ -128,7 +128,7 @@ def radam(history: History, place: str, decays: Decays) -> Direction:
     longest = 2 / (1 - decays.second) - 1
     length = longest - 2 * number * power / (1 - power)
     ready = length > 5
-    shorter = np.where(ready, length, 6.0)
+    shorter, longest = np.where(ready, length, 6.0), max(longest, 6.0)
     numerator = (shorter - 4) * (shorter - 2) * longest
     rectifier = np.sqrt(numerator / ((longest - 4) * (longest - 2) * shorter))
     first = corrections.factors(decays.first, history.counts, 0)

@@ -47,22 +47,19 @@ def measure_tensor(history: History, name: str = "") -> Fit:
     size = history.w.shape[1]
     if fixed.all():
         return Fit(name, history.counts, STILL, still=size, size=size)
-    moving = history.at(~fixed)
-    fit = fit_moving(sampled(moving))
+    # Rounding may keep entries in place: only if it does not explain them are the
+    # others fitted alone.
+    fit = fit_moving(sampled(history))
+    frozen = fixed.any() and not fit.is_recognised
+    if frozen:
+        fit = fit_moving(sampled(history.at(~fixed)))
     # A rate that rounding hides lets every formula through.
     if not (fit.is_recognised and any(rate.is_seen for rate in fit.rates)):
         return Fit(name, history.counts, quality=fit.quality, size=size)
     first = int(fit.is_stale)
     fit = fit._replace(name=name, counts=history.counts[first:], size=size)
-    return fit._replace(zero_steps=_zero_steps(fit), still=_truly(fixed, history))
-
-
-def _truly(fixed: np.ndarray, history: History) -> int:
-    """Returns how many entries stay although others of their size move."""
-    moved = np.abs(history.new_w - history.w)[:, ~fixed]
-    typical = float(np.median(moved))
-    ulp = np.spacing(np.abs(history.w[0, fixed]).astype(np.float32))
-    return int(np.sum(typical > 4 * ulp))
+    kept = int(fixed.sum()) if frozen else 0
+    return fit._replace(zero_steps=_zero_steps(fit), still=kept)
 
 
 def _zero_steps(fit: Fit) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """The gradient as the optimizer took it, by what it added to the moments."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,14 +46,7 @@ def of_average(first: First) -> Gradient:
 
 def of_second(history: History, second: Second) -> Gradient:
     """Returns the gradient behind a second moment alone."""
-    # What is not to be told from 1 or 0 is taken as such.
-    values = np.array([_snapped(factor) for factor in second.factors])
-    sharpest = min(second.factors, key=lambda factor: factor.error or np.inf)
-    if all(factor.holds(1.0) for factor in second.factors):
-        values = np.ones(len(values))
-    elif all(factor.holds(sharpest.value) for factor in second.factors):
-        values = np.full(len(values), sharpest.value)
-    seen = values[:, None] * history.g
+    seen = pooled(second.factors)[:, None] * history.g
     noise = np.zeros_like(seen)
     if second.pull.is_seen:
         pulled = second.pull.value * history.w
@@ -62,8 +56,15 @@ def of_second(history: History, second: Second) -> Gradient:
     return Gradient(second.factors, second.pull, seen, noise)
 
 
-def _snapped(factor: Measured) -> float:
-    return factor.value if factor.is_seen else 0.0
+def pooled(factors: Sequence[Measured]) -> np.ndarray:
+    """Returns the sharpest factor for all steps if they agree with it, else each one.
+
+    Where L2 all but cancels the gradient, the ratio of both must be sharp.
+    """
+    sharpest = min(factors, key=lambda factor: factor.error)
+    if sharpest.is_seen and all(factor.holds(sharpest.value) for factor in factors):
+        return np.full(len(factors), sharpest.value)
+    return np.array([factor.value if factor.is_seen else 0.0 for factor in factors])
 
 
 def of_momentum(history: History, first: First) -> Gradient:

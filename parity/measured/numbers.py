@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-SIGMAS = 4.0
+SIGMAS = 6.0
 """Standard deviations in the half-width of an interval."""
 
 

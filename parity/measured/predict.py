@@ -8,9 +8,8 @@ from parity.measured import form as forms
 from parity.measured.directions import divided
 from parity.measured.fit_types import AVERAGE, COUPLED, Fit
 from parity.measured.form import direction
-from parity.measured.gradient import ONE
+from parity.measured.gradient import pooled
 from parity.measured.history import Arrays, History, Step, of_tensor
-from parity.measured.numbers import Measured
 
 
 class Prediction(NamedTuple):
@@ -64,7 +63,7 @@ def predict_history(
     def of_steps(numbers) -> np.ndarray:
         return np.array([numbers[place].value for place in places])[:, None]
 
-    seen, increments = _gradient(fit, history, of_steps)
+    seen, increments = _gradient(fit, history, places, of_steps)
     moments: dict[str, np.ndarray] = {}
     if history.v is not None:
         moments["second"] = _second(fit, history, seen, increments, of_steps)
@@ -82,13 +81,15 @@ def _eps(fit: Fit) -> float:
     return max(fit.eps.value, 0.0) if np.isfinite(fit.eps.value) else 0.0
 
 
-def _gradient(fit: Fit, history: History, of_steps) -> tuple[np.ndarray, np.ndarray]:
+def _gradient(
+    fit: Fit, history: History, places: list[int], of_steps
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns the gradient as the optimizer took it, and what the moment gains."""
     g, w = history.g, history.w
     if fit.family == forms.SGD:
         return g, g
     if not fit.raw.gains or fit.family == forms.RMSPROP_MOMENTUM:
-        seen = of_steps(_factors(fit)) * g
+        seen = pooled(fit.factors)[places][:, None] * g
         is_pulled = fit.decay_kind == COUPLED
         return (seen + fit.decay.value * w if is_pulled else seen), g
     increments = of_steps(fit.raw.gains) * g
@@ -96,12 +97,6 @@ def _gradient(fit: Fit, history: History, of_steps) -> tuple[np.ndarray, np.ndar
         increments = increments + fit.raw.pull.value * w
     share = 1 - _first_decay(fit) if fit.momentum_form == AVERAGE else 1.0
     return increments / share, increments
-
-
-def _factors(fit: Fit) -> tuple[Measured, ...]:
-    """Returns the factors; exactly 1 where they are not told from it."""
-    plain = all(factor.holds(1.0) for factor in fit.factors)
-    return (ONE,) * len(fit.factors) if plain else fit.factors
 
 
 def _first_decay(fit: Fit) -> float:

@@ -113,7 +113,10 @@ def _refined(
             break
     solution, slope, moves = _slope(history, direction, sigma, scale, eps)
     found = quality(solution.residuals, solution.values.size)
-    deviation = 1 / np.sqrt(np.sum(np.square(slope)))
+    curvature = float(np.sum(np.square(slope)))
+    if not curvature > 0:
+        return _packed(solution, Measured(eps, np.inf), moves)
+    deviation = 1 / np.sqrt(curvature)
     stretch = max(1.0, min(found.rms, 1e9))
     error = float(SIGMAS * deviation * stretch)
     return _packed(solution, Measured(float(eps), error + 2.0**-22 * eps), moves)

@@ -29,6 +29,12 @@ RECIPES = {
 STARTS = (0.5, 0.9, 0.99, 0.999)
 """Decays that the search starts from."""
 
+TRIED = 3
+"""Starts that are followed, the best first."""
+
+LONGEST = 25
+"""Evaluations of a search."""
+
 
 def fit_rebuilt(history: History) -> Fit | None:
     """Returns the first family that fits; None if none does.
@@ -48,6 +54,13 @@ def fit_rebuilt(history: History) -> Fit | None:
         if fit.is_recognised:
             return fit
     return None
+
+
+def fit_like(history: History, lender: Fit) -> Fit:
+    """Fits the family and the decays that another tensor was rebuilt with."""
+    decays = [one for one in (lender.b1, lender.b2) if one.is_bounded]
+    family = forms.ADAM if lender.family == forms.ADAMW else lender.family
+    return _fit(history, family, decays)
 
 
 def _decays(history: History, family: str) -> list[Measured] | None:
@@ -74,12 +87,16 @@ def _decays(history: History, family: str) -> list[Measured] | None:
         np.append(np.log(1 - np.array(decays)), [1e-4] * has_eps)
         for decays in itertools.product(STARTS, repeat=recipe.decays)
     ]
-    best = min(starts, key=lambda start: float(np.sum(np.square(misfits(start)))))
-    found = optimize.least_squares(misfits, best, x_scale="jac", max_nfev=60)
-    fits = quality(found.fun, found.x.size + 2 * len(history.counts))
-    if not fits.is_good:
-        return None
-    return rebuilt.measured(found.x, found.jac, fits.rms, recipe.decays)
+    starts.sort(key=lambda start: float(np.sum(np.square(misfits(start)))))
+    for start in starts[:TRIED]:
+        # As far as float64 goes: residuals begin at 10^7 roundings.
+        found = optimize.least_squares(
+            misfits, start, x_scale="jac", ftol=1e-12, xtol=1e-12, max_nfev=LONGEST
+        )
+        fits = quality(found.fun, found.x.size + 2 * len(history.counts))
+        if fits.is_good:
+            return rebuilt.measured(found.x, found.jac, fits.rms, recipe.decays)
+    return None
 
 
 def _form(family: str, decays: np.ndarray) -> Form:

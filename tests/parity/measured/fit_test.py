@@ -199,6 +199,19 @@ def adam(params):
     return optim.Adam(params, 0.01, weight_decay=0.01)
 
 
+def uncorrected(recording):
+    """Adam's steps at rate 0.01 without bias correction."""
+    steps = []
+    for step in recording:
+        updated = {}
+        for name, w in step.params.items():
+            m, v = (step.updated_moments[f"{k}/{name}"] for k in ("first", "second"))
+            root = np.sqrt(v) + np.float32(1e-8)
+            updated[name] = w - np.float32(0.01) * (m / root)
+        steps.append(step._replace(updated=updated))
+    return steps
+
+
 class TestGradients:
     def test_clipping(self):
         for fit in measure(record(adam, programs.clipped)).values():
@@ -206,10 +219,12 @@ class TestGradients:
             assert min(factor.value for factor in fit.factors) < 0.7
 
     def test_a_factor_of_every_step(self):
-        for fit in measure(record(adam, programs.unscaled_twice)).values():
-            for factor in fit.factors:
-                close(factor, 2.0**-16)
+        fits = measure(record(adam, programs.unscaled_twice))
+        for fit in fits.values():
+            assert all(factor.holds(2.0**-16) for factor in fit.factors)
             assert not fit.clip_norm.is_bounded
+        for factor in fits["0.weight"].factors:
+            close(factor, 2.0**-16)
 
     def test_a_halved_step(self):
         for fit in measure(record(adam, programs.halved_at_3)).values():
@@ -231,12 +246,18 @@ class TestGradients:
             assert fit.correction.offset == 1
             assert fit.correction.is_measured
 
-    def test_moments_that_are_not_corrected(self):
-        """A recorded count of 10^6 where none is due: nothing is corrected."""
+    def test_a_count_that_was_restarted(self):
+        """The record says 10^6 updates, the optimizer began anew."""
         recording = record(lambda p: optim.Adam(p, 0.01))
         far = [step._replace(count=step.count + 10**6) for step in recording]
         for fit in measure(far).values():
             assert fit.correction.offset == -(10**6)
+
+    def test_moments_that_are_not_corrected(self):
+        for fit in measure(uncorrected(record(optim.Adam))).values():
+            assert fit.family == "adam"
+            assert fit.correction.offset is None
+            assert fit.correction.is_measured
 
     def test_frozen_tensors_and_entries(self):
         def frozen(number, params, optimizer):
@@ -266,7 +287,7 @@ class TestRandomSettings:
         decay=st.floats(0.01, 0.5),
         decoupled=st.booleans(),
     )
-    @settings(deadline=None, max_examples=15, derandomize=True)
+    @settings(deadline=None, max_examples=5, derandomize=True)
     def test_adam(self, rate, b1, b2, eps, decay, decoupled):
         kind = optim.AdamW if decoupled else optim.Adam
 
@@ -285,7 +306,7 @@ class TestRandomSettings:
         decay=st.floats(0.001, 0.5),
         nesterov=st.booleans(),
     )
-    @settings(deadline=None, max_examples=15, derandomize=True)
+    @settings(deadline=None, max_examples=5, derandomize=True)
     def test_momentum(self, rate, b1, decay, nesterov):
         def make(params):
             return optim.SGD(
@@ -304,7 +325,7 @@ class TestWithoutMoments:
     def test_settings_are_recovered(self, name):
         makes = {
             "momentum": lambda p: optim.SGD(p, 0.1, momentum=0.8),
-            "nesterov": lambda p: optim.SGD(p, 0.1, momentum=0.8, nesterov=True),
+            "nesterov": lambda p: optim.SGD(p, 0.1, momentum=0.9, nesterov=True),
         }
         make, family, values = TORCH[name]
         recording = programs.without_moments(record(makes.get(name, make)))
