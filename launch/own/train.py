@@ -1,0 +1,62 @@
+"""A DeepSpeed training script of one's own; two lines were added to record it.
+
+    deepspeed --num_accelerators=1 launch/own/train.py --trace=runs/own
+    python -m parity.own runs/own launch/own/port.py
+"""
+
+import argparse
+
+import deepspeed
+import torch
+from torch import nn
+
+from parity import own  # added
+
+flags = argparse.ArgumentParser()
+flags.add_argument("--trace", default="runs/own")
+flags.add_argument("--stage", type=int, default=1)
+flags.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
+flags.add_argument("--accumulation", type=int, default=1)
+flags.add_argument("--local_rank", type=int, default=0)
+FLAGS = flags.parse_args()
+
+
+class Autoencoder(nn.Module):
+    """x -> W^T h + c of h = tanh(W x), refined in every other step; W is tied."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Linear(12, 8, bias=False)
+        self.norm = nn.LayerNorm(8)
+        self.refine = nn.Linear(8, 8)
+        self.shift = nn.Parameter(torch.zeros(12))
+
+    def forward(self, x, refined):
+        h = torch.tanh(self.encoder(x))
+        if refined:
+            h = h + torch.tanh(self.refine(self.norm(h)))
+        return nn.functional.linear(h, self.encoder.weight.T) + self.shift
+
+
+torch.manual_seed(0)
+model = Autoencoder()
+matrices = [p for p in model.parameters() if p.ndim == 2]
+others = [p for p in model.parameters() if p.ndim == 1]
+groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others}]
+config = {
+    "train_micro_batch_size_per_gpu": 8,
+    "gradient_accumulation_steps": FLAGS.accumulation,
+    "optimizer": {"type": "AdamW", "params": {"lr": 0.01}},
+    "zero_optimization": {"stage": FLAGS.stage},
+    "gradient_clipping": 1.0,
+    FLAGS.precision: {"enabled": True},
+}
+engine, *_ = deepspeed.initialize(model=model, model_parameters=groups, config=config)
+dtype = next(model.parameters()).dtype
+with own.record(engine, FLAGS.trace, steps=8):  # added
+    for step in range(8 * FLAGS.accumulation):
+        x = torch.randn(8, 12, dtype=dtype)
+        refined = engine.global_steps % 2 == 0
+        loss = nn.functional.mse_loss(engine(x, refined).float(), x.float())
+        engine.backward(loss)
+        engine.step()
