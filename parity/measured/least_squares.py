@@ -100,6 +100,8 @@ def worse(a: Quality, b: Quality) -> Quality:
 
 def _inverse(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the pseudo-inverse, and which coefficients it determines."""
+    # Columns that are not finite determine nothing.
+    gram = np.where(np.isfinite(gram).all(axis=(-2, -1), keepdims=True), gram, 0.0)
     eigenvalues, vectors = np.linalg.eigh(gram)
     is_kept = eigenvalues > HIDDEN
     reciprocal = np.where(is_kept, 1 / np.where(is_kept, eigenvalues, 1.0), 0.0)

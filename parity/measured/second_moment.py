@@ -103,8 +103,10 @@ def _start(solution: Solution, steps: int) -> _State:
     if len(parts) == 1:
         hidden = SIGMAS * np.minimum(solution.sigmas[1:], 1e30) / _gain(b)
         is_hidden = parts[0] <= hidden
-        bounds = np.sqrt(np.where(is_hidden, np.abs(parts[0]) + hidden, 0.0))
-        return _State(b, 0.0, np.sqrt(np.where(is_hidden, 0.0, parts[0])), bounds)
+        # A b above 1, a bad fit, turns the sign of everything.
+        squares = np.where(is_hidden, 0.0, np.maximum(parts[0], 0))
+        bounds = np.where(is_hidden, np.abs(parts[0]) + np.abs(hidden), 0.0)
+        return _State(b, 0.0, np.sqrt(squares), np.sqrt(bounds))
     squares, crosses, pulls = parts
     pull = float(np.sqrt(np.median(np.maximum(pulls, 0))))
     if np.median(crosses) < 0:

@@ -36,3 +36,19 @@ def cause(
         cost=0.0,
         is_measured=True,
     )
+
+
+def joined(found: Sequence[Explanation], is_whole: bool) -> Explanation:
+    """Returns several explanations as one.
+
+    Args:
+      found: at least one; each is true of its part.
+      is_whole: they leave nothing to explain.
+    """
+    first, *others = found
+    switches = first.switches + tuple(s for other in others for s in other.switches)
+    return first._replace(
+        switches=switches,
+        before=max(one.before for one in found),
+        explains=is_whole and all(one.explains for one in found),
+    )

@@ -8,9 +8,10 @@ at no coarser noise than without it.
 from collections.abc import Sequence
 
 from parity.judging.explanation import Explanation
-from parity.judging.measure import Measurement, first_failed
+from parity.judging.measure import Measurement
 from parity.judging.verdict import Verdict
 from parity.own import gradient_factor, optimizer_causes
+from parity.own.cause import joined
 from parity.own.layer_trials import trials
 from parity.own.port import Port
 from parity.quantities import GRADIENTS, RULES, UPDATE
@@ -48,16 +49,18 @@ def explain(
 
 
 def _of_rules(port: Port, failed: Sequence[Measurement]) -> list[Explanation]:
-    """A broken rule may be the trace of an optimizer that did something else."""
-    learned = [m for m in failed if m.definition.part == UPDATE]
+    """Returns what explains weights that a first pass read (D2), and the rest with it.
+
+    Other broken rules are said as they are: they need no cause.
+    """
     rules = [m for m in failed if m.definition.part == RULES]
-    first = first_failed(rules, 0, ())
-    assert first, "called for a broken rule"
-    if first.quantity == "weights_read" and first.step == 0:
-        stage = port.ported.meta.get("zero_stage")
-        if stage == 0 and all(m.step == 0 for m in rules):
-            return [
-                optimizer_causes.first_pass_before_masters(first),
-                *(optimizer_causes.explain(port, learned) if learned else []),
-            ]
-    return []
+    others = [m for m in failed if m not in rules]
+    of_first_pass = all(m.quantity == "weights_read" and m.step == 0 for m in rules)
+    if not of_first_pass or port.ported.meta.get("zero_stage") != 0:
+        return []
+    found = [optimizer_causes.read_before_masters(rules)]
+    if others:
+        found += optimizer_causes.explain(port, others)
+    of_updates = all(m.definition.part == UPDATE for m in others)
+    is_whole = not others or (of_updates and len(found) == 2)
+    return [joined(found, is_whole)]

@@ -76,14 +76,14 @@ def _is_tiny(difference: Difference) -> bool:
     return bool(np.isclose(difference.recorded, own, rtol=SHARED, atol=0))
 
 
-def first_pass_before_masters(first: Measurement) -> Explanation:
+def read_before_masters(failed: Sequence[Measurement]) -> Explanation:
     """Returns the explanation of a first pass that read other weights (D2)."""
     text = (
         "an update of zero gradients before training moved the masters, and the first "
         "forward pass read the weights from before it"
     )
     reference = REFERENCES["init_step_counted"]
-    return cause(["init_step_counted"], text, reference, RULES, [first], True)
+    return cause(["init_step_counted"], text, reference, RULES, failed, True)
 
 
 def known_name(port: Port, difference: Difference, recorded: Mapping[str, Fit]) -> str:

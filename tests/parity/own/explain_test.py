@@ -1,0 +1,275 @@
+"""What a divergence from a port is said to come from: recordings of a small network
+that PyTorch trained in another way than the port says."""
+
+import contextlib
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+import torch
+
+from jaxnn.experiment.files.trace import Reader
+from parity import own
+from parity.judging.explanation import sentence
+from parity.own.environment import of_a_port
+from parity.own.judge_port import judgement
+from parity.own.port import Port
+
+STEPS, ROWS, FEATURES, HIDDEN, CLASSES = 5, 16, 6, 12, 3
+RATE = 0.01
+
+
+class TorchNet(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = torch.nn.Linear(FEATURES, HIDDEN)
+        self.norm = torch.nn.LayerNorm(HIDDEN)
+        self.gelu = torch.nn.GELU()
+        self.out = torch.nn.Linear(HIDDEN, CLASSES)
+
+    def forward(self, x):
+        return self.out(self.gelu(self.norm(self.hidden(x))))
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        hidden = nn.Dense(HIDDEN, name="hidden")(x)
+        normal = nn.LayerNorm(epsilon=1e-5, name="norm")(hidden)
+        return nn.Dense(CLASSES, name="out")(nn.gelu(normal, approximate=False))
+
+
+def loss(outputs, labels):
+    return optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean()
+
+
+def convert(state):
+    return {
+        "hidden": _dense(state, "hidden"),
+        "norm": {"scale": state["norm.weight"], "bias": state["norm.bias"]},
+        "out": _dense(state, "out"),
+    }
+
+
+def _dense(state, name):
+    return {"kernel": state[f"{name}.weight"].T, "bias": state[f"{name}.bias"]}
+
+
+def adamw(params, **changes):
+    given = dict(lr=RATE, betas=(0.9, 0.999), eps=1e-3, weight_decay=0.1) | changes
+    return torch.optim.AdamW(params, **given)
+
+
+OWN = optax.adamw(RATE, 0.9, 0.999, eps=1e-3, weight_decay=0.1)
+
+
+def record(folder, optimizer=adamw, between=None, plant=None, factor=1.0):
+    """Records a training; `between` runs after the backward pass."""
+    torch.manual_seed(0)
+    net = TorchNet()
+    # No bias of zero, no scale of one: they would hide decay.
+    with torch.no_grad():
+        for param in net.parameters():
+            param.add_(0.3 * torch.randn_like(param))
+    if plant:
+        plant(net)
+    made = optimizer(net.parameters())
+    with own.record(net, folder, steps=STEPS, optimizer=made):
+        for step in range(STEPS):
+            x, labels = torch.randn(ROWS, FEATURES), torch.randint(CLASSES, (ROWS,))
+            made.zero_grad()
+            cost = torch.nn.functional.cross_entropy(net(x), labels)
+            (cost * factor).backward()
+            if between:
+                between(net, made, step)
+            made.step()
+    return folder
+
+
+def judged(folder, optimizer=OWN):
+    with of_a_port():
+        port = Port(Reader(folder), Net(), loss, optimizer, convert)
+        return judgement(port, 8.0)
+
+
+def clip(net, made, step):
+    torch.nn.utils.clip_grad_norm_(net.parameters(), 0.05)
+
+
+def halve_the_third(net, made, step):
+    for param in net.parameters():
+        param.grad.mul_(0.5 if step == 2 else 1)
+
+
+def double_the_rate(net, made, step):
+    made.param_groups[0]["lr"] = RATE * (2 if step >= 2 else 1)
+
+
+def l2(params):
+    return torch.optim.Adam(params, lr=RATE, eps=1e-3, weight_decay=0.1)
+
+
+def sgd(params):
+    return torch.optim.SGD(params, lr=RATE, momentum=0.9)
+
+
+OPTIMIZERS = {
+    "second_moment_decay": dict(optimizer=lambda p: adamw(p, betas=(0.9, 0.99))),
+    "first_moment_decay": dict(optimizer=lambda p: adamw(p, betas=(0.8, 0.999))),
+    "eps": dict(optimizer=lambda p: adamw(p, eps=1e-4)),
+    "decay": dict(optimizer=lambda p: adamw(p, weight_decay=0.5)),
+    "decay_kind": dict(optimizer=l2),
+    "rate": dict(between=double_the_rate),
+    "clipping": dict(between=clip),
+    "gradient_factor": dict(between=halve_the_third),
+}
+
+
+class TestOptimizers:
+    def test_nothing_is_said_of_a_clean_run(self, tmp_path):
+        found = judged(record(tmp_path / "t"))
+        assert found.verdict.is_parity
+        assert found.explanations is None
+
+    @pytest.mark.parametrize("name", OPTIMIZERS)
+    def test_what_was_planted_is_named(self, tmp_path, name):
+        found = judged(record(tmp_path / "t", **OPTIMIZERS[name]))
+        (best,) = found.explanations
+        assert best.label == name
+        assert best.explains
+
+    def test_momentum(self, tmp_path):
+        found = judged(record(tmp_path / "t", sgd), optax.sgd(RATE, momentum=0.8))
+        (best,) = found.explanations
+        assert best.label == "first_moment_decay"
+        assert "0.9" in best.text
+        assert "0.8" in best.text
+
+    def test_both_figures_and_the_tensors_are_told(self, tmp_path):
+        def masked(params):
+            params = list(params)
+            biases = [p for p in params if p.ndim == 1]
+            matrices = [p for p in params if p.ndim == 2]
+            groups = [{"params": matrices}, {"params": biases, "weight_decay": 0.0}]
+            return torch.optim.AdamW(groups, lr=RATE, eps=1e-3, weight_decay=0.1)
+
+        found = judged(record(tmp_path / "t", masked))
+        (best,) = found.explanations
+        assert best.label == "decay"
+        assert "hidden/bias" in best.text
+        assert "kernel" not in best.text
+
+
+class TestGradients:
+    def test_a_factor_on_the_loss(self, tmp_path):
+        found = judged(record(tmp_path / "t", factor=0.25))
+        (best,) = found.explanations
+        assert best.label == "gradient_factor"
+        assert "0.25" in best.text
+        assert best.explains
+
+    def test_a_path_without_a_gradient(self, tmp_path):
+        def plant(net):
+            net.hidden.register_forward_hook(lambda layer, args, out: out.detach())
+
+        found = judged(record(tmp_path / "t", plant=plant))
+        (best,) = found.explanations
+        # Its two tensors have no gradient at all, which is a gradient of zero.
+        assert best.label == "zero_gradients"
+        assert "hidden/kernel" in best.text
+
+
+class TestLayers:
+    def test_epsilon_of_a_norm(self, tmp_path):
+        def plant(net):
+            net.norm.eps = 1e-3
+
+        found = judged(record(tmp_path / "t", plant=plant))
+        assert found.verdict.first_divergence.tensor == "norm"
+        (best,) = found.explanations
+        assert best.label == "norm_epsilon"
+        assert "0.001" in best.text
+
+    def test_form_of_gelu(self, tmp_path):
+        def plant(net):
+            net.gelu.approximate = "tanh"
+
+        found = judged(record(tmp_path / "t", plant=plant))
+        assert found.verdict.first_divergence.tensor == "out"
+        (best,) = found.explanations
+        assert best.label == "gelu_form"
+        assert "tanh" in best.text
+
+
+def scaled_output(name, factor):
+    def plant(net):
+        layer = net.get_submodule(name)
+        layer.register_forward_hook(lambda layer, args, out: out * factor)
+
+    return plant
+
+
+def shifted_output(name, shift):
+    def plant(net):
+        layer = net.get_submodule(name)
+        layer.register_forward_hook(lambda layer, args, out: out + shift)
+
+    return plant
+
+
+UNKNOWN = [
+    (plant, name, size)
+    for plant in (scaled_output, shifted_output)
+    for name in ("hidden", "norm", "gelu", "out")
+    for size in (1e-4, 1e-2, 1.0)
+]
+
+
+class TestUnknown:
+    """Differences that nothing here holds: no name is better than a wrong one."""
+
+    @pytest.mark.parametrize(("plant", "name", "size"), UNKNOWN)
+    def test_of_layers(self, tmp_path, plant, name, size):
+        value = 1 + size if plant is scaled_output else size
+        found = judged(record(tmp_path / "t", plant=plant(name, value)))
+        if found.verdict.is_parity:
+            # A constant added to all logits changes nothing.
+            assert (plant, name) in [
+                (shifted_output, "out"),
+                (shifted_output, "hidden"),
+            ]
+            return
+        assert not [e.label for e in found.explanations or () if e.explains]
+
+    @pytest.mark.parametrize("size", [1e-3, 1e-1])
+    def test_of_updates(self, tmp_path, size):
+        class Noisy(torch.optim.AdamW):
+            def step(self, closure=None):
+                super().step(closure)
+                with torch.no_grad():
+                    for param in self.param_groups[0]["params"]:
+                        noise = torch.randn_like(param)
+                        param.mul_(1 + size * RATE * noise)
+
+        def noisy(params):
+            return Noisy(params, lr=RATE, eps=1e-3, weight_decay=0.1)
+
+        found = judged(record(tmp_path / "t", noisy))
+        assert not [e.label for e in found.explanations or () if e.explains]
+
+
+def test_the_sentence_says_what_is_left(tmp_path):
+    with contextlib.suppress(ValueError):
+        found = judged(record(tmp_path / "t", OPTIMIZERS["eps"]["optimizer"]))
+        assert sentence(found.explanations).startswith("explained by eps: ")
+
+
+def test_a_network_in_half_precision_needs_no_other_port():
+    """The port of these tests computes in the dtype of what it is given."""
+    params = Net().init(jax.random.key(0), jnp.ones((2, FEATURES)))
+    with of_a_port():
+        half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+        out = Net().apply(half, jnp.ones((2, FEATURES), jnp.bfloat16))
+    assert out.dtype == jnp.bfloat16
