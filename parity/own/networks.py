@@ -7,6 +7,7 @@ dtype is lifted.
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
@@ -218,11 +219,7 @@ class NnxNetwork:
         change: Change = NO_CHANGE,
     ) -> Call:
         """See `Network`."""
-        state = self._state | {
-            self._paths[name]: self._state[self._paths[name]].replace(leaf)
-            for name, leaf in leaves.items()
-        }
-        module = nnx.merge(self._graph, nnx.from_flat_state(list(state.items())))
+        module = self._copy({self._paths[name]: leaf for name, leaf in leaves.items()})
         module.train()
         layers = {id(layer): path for path, layer in nnx.iter_modules(module)}
         for _, layer in nnx.iter_modules(module):
@@ -238,8 +235,16 @@ class NnxNetwork:
 
     def attributes(self, names: Sequence[str]) -> Attributes:
         """See `Network`."""
-        module = nnx.merge(self._graph, nnx.from_flat_state(list(self._state.items())))
-        return _attributes((layer for _, layer in nnx.iter_modules(module)), names)
+        return _attributes((layer for _, layer in nnx.iter_modules(self._copy())), names)
+
+    def _copy(self, values: Mapping[Any, Any] = MappingProxyType({})) -> nnx.Module:
+        """Returns a module of its own variables, some with other values."""
+        # A trace may only change variables that were made in it, as keys are.
+        state = [
+            (path, variable.replace(values.get(path, variable[...])))
+            for path, variable in self._state.items()
+        ]
+        return nnx.merge(self._graph, nnx.from_flat_state(state))
 
     def module_of(self, leaf: str) -> str:
         """See `Network`."""
