@@ -74,7 +74,9 @@ def _apply(
         program = getattr(inner, "jaxpr", inner)
         consts = getattr(inner, "consts", ())
         return _run(program, consts, inputs, keys, compute)
-    functions, params = primitive.get_bind_params(equation.params)
+    params = primitive.get_bind_params(equation.params)
+    # Some versions of JAX return the functions apart, to be given before the inputs.
+    functions, params = params if isinstance(params, tuple) else ((), params)
     outputs = primitive.bind(*functions, *inputs, **params)
     outputs = outputs if primitive.multiple_results else [outputs]
     if primitive.name in PRODUCTS:
