@@ -235,7 +235,9 @@ class NnxNetwork:
 
     def attributes(self, names: Sequence[str]) -> Attributes:
         """See `Network`."""
-        return _attributes((layer for _, layer in nnx.iter_modules(self._copy())), names)
+        return _attributes(
+            (layer for _, layer in nnx.iter_modules(self._copy())), names
+        )
 
     def _copy(self, values: Mapping[Any, Any] = MappingProxyType({})) -> nnx.Module:
         """Returns a module of its own variables, some with other values."""
