@@ -88,9 +88,8 @@ def _require_sources(converted: Converted, step: Tensors) -> None:
 def _in_collections(shapes: Mapping[str, Any]) -> Shapes:
     """Returns leaves by their names among flax's variables."""
     has_collections = any(name.startswith(PREFIX) for name in shapes)
-    named = {
-        name if has_collections else PREFIX + name: s for name, s in shapes.items()
-    }
+    prefix = "" if has_collections else PREFIX
+    named = {prefix + name: shape for name, shape in shapes.items()}
     return {name: s for name, s in named.items() if name.startswith(JUDGED)}
 
 

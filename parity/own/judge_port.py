@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files.trace import grad_norm, select
 from parity.judging.measure import Measurement, measure
 from parity.judging.recording import Judgement
@@ -63,6 +64,7 @@ def measured(
     inputs = replay.inputs(number)
     step = recorded_step(port, number, inputs.scale)
     replayed = replay.gradients(inputs, replay.compute)
+    _refuse_broken(number, step, replayed)
     rounds = Rounds(THOROUGH, threshold)
     for m in judge_gradients(replay, number, step, inputs, replayed, rounds):
         yield _norm_of_torch(ported.raw(number), m, threshold)
@@ -70,6 +72,17 @@ def measured(
         yield from judge_skipped(number, ported.raw(number))
     elif replay.has_update:
         yield from judge_update(replay, number, step, inputs, rounds)
+
+
+def _refuse_broken(number: int, step: Tensors, replayed: Tensors) -> None:
+    """A loss that is no number on either side says nothing about the port."""
+    losses = (step["loss"], replayed["loss"])
+    if not step["skipped"] and not any(np.isfinite(loss) for loss in losses):
+        raise UserError(
+            f"cannot judge: the loss of step {number} is {float(step['loss'])} in the "
+            "recording and in the port: the training itself broke down; record fewer "
+            "steps or mend it"
+        )
 
 
 def _norm_of_torch(raw: Tensors, m: Measurement, threshold: float) -> Measurement:

@@ -6,6 +6,7 @@ dtype is lifted.
 """
 
 import contextlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -22,6 +23,7 @@ from parity.own.tree import Structure
 
 Leaves = Mapping[str, Any]
 """{name of a leaf: array}."""
+Activations = OrderedDict[str, jax.Array]
 KEY_NAMES = ("params", "dropout")
 """Streams of random keys that flax modules ask for."""
 
@@ -31,12 +33,13 @@ class Call(NamedTuple):
 
     Attributes:
       outputs: what the network returned.
-      activations: {path of a module: its first output}, in the order they end.
+      activations: {path of a module: its first output}, in the order they end; jit
+        sorts the keys of any other dict.
       state: {leaf: new value} of what the pass changed: running statistics.
     """
 
     outputs: Any
-    activations: dict[str, jax.Array]
+    activations: Activations
     state: dict[str, jax.Array]
 
 
@@ -138,7 +141,7 @@ class LinenNetwork:
         tree = self._structure.unflatten(leaves)
         variables = {"params": tree} if self._is_bare else tree
         places, keywords = bind(type(self._module).__call__, "model", inputs)
-        activations: dict[str, jax.Array] = {}
+        activations: Activations = OrderedDict()
         with nn.intercept_methods(self._noting(activations, exact, change)):
             outputs = self._module.apply(
                 variables,
@@ -154,7 +157,7 @@ class LinenNetwork:
         return Call(outputs, activations, state)
 
     def _noting(
-        self, activations: dict[str, jax.Array], exact: bool, change: Change
+        self, activations: Activations, exact: bool, change: Change
     ) -> Callable:
         """Returns an interceptor that notes the outputs of modules."""
 
@@ -226,7 +229,7 @@ class NnxNetwork:
             _set(layer, change.of(layer) | ({"dtype": None} if exact else {}))
 
         places, keywords = bind(self._kind.__call__, "model", inputs)
-        activations: dict[str, jax.Array] = {}
+        activations: Activations = OrderedDict()
         with _watched_classes(module, layers, activations):
             outputs = module(*places, **keywords)
         after = dict(nnx.to_flat_state(nnx.state(module, nnx.BatchStat)))
@@ -235,9 +238,8 @@ class NnxNetwork:
 
     def attributes(self, names: Sequence[str]) -> Attributes:
         """See `Network`."""
-        return _attributes(
-            (layer for _, layer in nnx.iter_modules(self._copy())), names
-        )
+        layers = (layer for _, layer in nnx.iter_modules(self._copy()))
+        return _attributes(layers, names)
 
     def _copy(self, values: Mapping[Any, Any] = MappingProxyType({})) -> nnx.Module:
         """Returns a module of its own variables, some with other values."""
@@ -274,8 +276,8 @@ def _attributes(layers: Iterable[Any], names: Sequence[str]) -> Attributes:
 def _watched_classes(
     module: nnx.Module,
     layers: Mapping[int, tuple[Any, ...]],
-    activations: dict[str, jax.Array],
-):
+    activations: Activations,
+) -> Iterator[None]:
     """Notes the outputs of nnx layers; Python looks `__call__` up in their classes."""
 
     def make(plain: Callable) -> Callable:
@@ -315,7 +317,7 @@ class FunctionNetwork:
         """See `Network`."""
         places, keywords = bind(self._apply, "model", inputs)
         tree = self._structure.unflatten(leaves)
-        return Call(self._apply(tree, *places, **keywords), {}, {})
+        return Call(self._apply(tree, *places, **keywords), OrderedDict(), {})
 
     def attributes(self, names: Sequence[str]) -> Attributes:
         """See `Network`; a function's layers cannot be seen."""
@@ -326,7 +328,7 @@ class FunctionNetwork:
         return "/".join(leaf.split("/")[:-1])
 
 
-def keep(activations: dict[str, jax.Array], path: str, output: Any) -> None:
+def keep(activations: Activations, path: str, output: Any) -> None:
     """Keeps the first output of a layer's first call, if it is a floating array."""
     first = output[0] if isinstance(output, tuple | list) and output else output
     if path in activations or not isinstance(first, jax.Array):

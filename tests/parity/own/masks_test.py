@@ -53,12 +53,12 @@ class TestPlayedBack:
         assert jax.random.bernoulli is before
 
     def test_refuses_more_draws_than_masks(self):
-        with pytest.raises(UserError, match="drew 0 masks .* the port draws more"):  # noqa: SIM117
+        with pytest.raises(UserError, match=r"drew 0 masks .* the port draws more"):  # noqa: SIM117
             with played_back([]):
                 function(X)
 
     def test_refuses_fewer_draws_than_masks(self):
-        with pytest.raises(UserError, match="drew 2 masks .* the port 1; call"):  # noqa: SIM117
+        with pytest.raises(UserError, match=r"drew 2 masks .* the port 1; call"):  # noqa: SIM117
             with played_back([KEPT, KEPT]):
                 function(X)
 
