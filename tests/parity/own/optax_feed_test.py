@@ -163,9 +163,7 @@ class TestOptaxFeed:
 
         broken = optax.GradientTransformation(lambda params: (), fail)
         feed = OptaxFeed(broken, STRUCTURE, PARAMS)
-        with pytest.raises(
-            UserError, match=r"^optimizer: it raised ValueError: two li"
-        ):
+        with pytest.raises(UserError, match=r"^optimizer: .*ValueError: two lines"):
             feed.update(PARAMS, GRADS[0], FLOAT32)
 
 

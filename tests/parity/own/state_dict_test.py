@@ -58,9 +58,8 @@ class TestConvertWith:
         converted = convert_with(
             lambda s: {"head": s["head.weight"], "embed": s["layer.weight"]}, STEP, TIES
         )
-        assert converted.weights.needs == dict.fromkeys(
-            ("head", "embed"), {"layer.weight"}
-        )
+        needs = converted.weights.needs
+        assert needs["head"] == needs["embed"] == {"layer.weight"}
         assert converted.weights.repeated
 
     def test_whole_numbers_are_what_was_recorded(self):
