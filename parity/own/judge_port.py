@@ -21,6 +21,8 @@ from parity.own.port import Port
 from parity.own.recorded_step import recorded_step
 from parity.own.replay import PortReplay
 
+BROKE_DOWN = "the training itself broke down; record fewer steps or mend it"
+
 
 def judge_port(port: Port, threshold: float) -> tuple[list[Measurement], Verdict]:
     """Returns the measurements of every step, and the verdict that they amount to.
@@ -60,11 +62,12 @@ def measured(
 ) -> Iterator[Measurement]:
     """Yields the measured tensors of one step."""
     ported = port.ported
+    _refuse_broken_state(number, ported.raw(number))
     replay = PortReplay(ported, number, port.objective, feed, port.modules)
     inputs = replay.inputs(number)
     step = recorded_step(port, number, inputs.scale)
     replayed = replay.gradients(inputs, replay.compute)
-    _refuse_broken(number, step, replayed)
+    _refuse_broken_loss(number, step, replayed)
     rounds = Rounds(THOROUGH, threshold)
     for m in judge_gradients(replay, number, step, inputs, replayed, rounds):
         yield _norm_of_torch(ported.raw(number), m, threshold)
@@ -74,14 +77,23 @@ def measured(
         yield from judge_update(replay, number, step, inputs, rounds)
 
 
-def _refuse_broken(number: int, step: Tensors, replayed: Tensors) -> None:
+def _refuse_broken_state(number: int, raw: Tensors) -> None:
+    """Nothing can be computed from weights that are no numbers."""
+    for name, array in select(raw, "params").items():
+        if not np.isfinite(array).all():
+            raise UserError(
+                f"cannot judge: step {number} of the recording begins with "
+                f"params/{name} that is not finite: {BROKE_DOWN}"
+            )
+
+
+def _refuse_broken_loss(number: int, step: Tensors, replayed: Tensors) -> None:
     """A loss that is no number on either side says nothing about the port."""
     losses = (step["loss"], replayed["loss"])
     if not step["skipped"] and not any(np.isfinite(loss) for loss in losses):
         raise UserError(
             f"cannot judge: the loss of step {number} is {float(step['loss'])} in the "
-            "recording and in the port: the training itself broke down; record fewer "
-            "steps or mend it"
+            f"recording and in the port: {BROKE_DOWN}"
         )
 
 

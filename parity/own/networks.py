@@ -105,8 +105,11 @@ def wrap(model: Any, structure: Structure) -> Network:
       structure: structure of its parameter tree.
 
     Raises:
-      UserError: it is none of the three, or lacks a leaf of the tree.
+      UserError: it is none of the three, or a class of them, or lacks a leaf of the tree.
     """
+    if isinstance(model, type):
+        name = model.__name__
+        raise UserError(f"model: {name} is a class; give {name}(...), one of it")
     if isinstance(model, nn.Module):
         return LinenNetwork(model, structure)
     if isinstance(model, nnx.Module):

@@ -147,7 +147,9 @@ class Objective:
             found = returned_loss(outputs)
         else:
             places, keywords = bind(self._loss, "loss", inputs, targets)
-            found = self._loss(outputs, *places, **keywords)
+            found = jnp.asarray(self._loss(outputs, *places, **keywords))
+        if not jnp.issubdtype(found.dtype, jnp.floating):
+            raise UserError(f"loss: it is {found.dtype}, which has no gradient")
         if jnp.shape(found) != ():
             raise UserError(
                 f"loss: it is {jnp.shape(found)}, not one number; take the mean as the "
