@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files.trace import grad_norm, select
 from parity.judging.measure import Measurement, measure
 from parity.judging.recording import Judgement
@@ -19,6 +20,8 @@ from parity.own.optax_feed import OptaxFeed
 from parity.own.port import Port
 from parity.own.recorded_step import recorded_step
 from parity.own.replay import PortReplay
+
+BROKE_DOWN = "the training itself broke down; record fewer steps or mend it"
 
 
 def judge_port(port: Port, threshold: float) -> tuple[list[Measurement], Verdict]:
@@ -59,10 +62,12 @@ def measured(
 ) -> Iterator[Measurement]:
     """Yields the measured tensors of one step."""
     ported = port.ported
+    _refuse_broken_state(number, ported.raw(number))
     replay = PortReplay(ported, number, port.objective, feed, port.modules)
     inputs = replay.inputs(number)
     step = recorded_step(port, number, inputs.scale)
     replayed = replay.gradients(inputs, replay.compute)
+    _refuse_broken_loss(number, step, replayed)
     rounds = Rounds(THOROUGH, threshold)
     for m in judge_gradients(replay, number, step, inputs, replayed, rounds):
         yield _norm_of_torch(ported.raw(number), m, threshold)
@@ -70,6 +75,26 @@ def measured(
         yield from judge_skipped(number, ported.raw(number))
     elif replay.has_update:
         yield from judge_update(replay, number, step, inputs, rounds)
+
+
+def _refuse_broken_state(number: int, raw: Tensors) -> None:
+    """Nothing can be computed from weights that are no numbers."""
+    for name, array in select(raw, "params").items():
+        if not np.isfinite(array).all():
+            raise UserError(
+                f"cannot judge: step {number} of the recording begins with "
+                f"params/{name} that is not finite: {BROKE_DOWN}"
+            )
+
+
+def _refuse_broken_loss(number: int, step: Tensors, replayed: Tensors) -> None:
+    """A loss that is no number on either side says nothing about the port."""
+    losses = (step["loss"], replayed["loss"])
+    if not step["skipped"] and not any(np.isfinite(loss) for loss in losses):
+        raise UserError(
+            f"cannot judge: the loss of step {number} is {float(step['loss'])} in the "
+            f"recording and in the port: {BROKE_DOWN}"
+        )
 
 
 def _norm_of_torch(raw: Tensors, m: Measurement, threshold: float) -> Measurement:

@@ -6,7 +6,9 @@ dtype is lifted.
 """
 
 import contextlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
@@ -21,6 +23,7 @@ from parity.own.tree import Structure
 
 Leaves = Mapping[str, Any]
 """{name of a leaf: array}."""
+Activations = OrderedDict[str, jax.Array]
 KEY_NAMES = ("params", "dropout")
 """Streams of random keys that flax modules ask for."""
 
@@ -30,12 +33,13 @@ class Call(NamedTuple):
 
     Attributes:
       outputs: what the network returned.
-      activations: {path of a module: its first output}, in the order they end.
+      activations: {path of a module: its first output}, in the order they end; jit
+        sorts the keys of any other dict.
       state: {leaf: new value} of what the pass changed: running statistics.
     """
 
     outputs: Any
-    activations: dict[str, jax.Array]
+    activations: Activations
     state: dict[str, jax.Array]
 
 
@@ -101,8 +105,11 @@ def wrap(model: Any, structure: Structure) -> Network:
       structure: structure of its parameter tree.
 
     Raises:
-      UserError: it is none of the three, or lacks a leaf of the tree.
+      UserError: it is none of the three, or a class of them, or lacks a leaf of the tree.
     """
+    if isinstance(model, type):
+        name = model.__name__
+        raise UserError(f"model: {name} is a class; give {name}(...), one of it")
     if isinstance(model, nn.Module):
         return LinenNetwork(model, structure)
     if isinstance(model, nnx.Module):
@@ -137,7 +144,7 @@ class LinenNetwork:
         tree = self._structure.unflatten(leaves)
         variables = {"params": tree} if self._is_bare else tree
         places, keywords = bind(type(self._module).__call__, "model", inputs)
-        activations: dict[str, jax.Array] = {}
+        activations: Activations = OrderedDict()
         with nn.intercept_methods(self._noting(activations, exact, change)):
             outputs = self._module.apply(
                 variables,
@@ -153,7 +160,7 @@ class LinenNetwork:
         return Call(outputs, activations, state)
 
     def _noting(
-        self, activations: dict[str, jax.Array], exact: bool, change: Change
+        self, activations: Activations, exact: bool, change: Change
     ) -> Callable:
         """Returns an interceptor that notes the outputs of modules."""
 
@@ -218,18 +225,14 @@ class NnxNetwork:
         change: Change = NO_CHANGE,
     ) -> Call:
         """See `Network`."""
-        state = self._state | {
-            self._paths[name]: self._state[self._paths[name]].replace(leaf)
-            for name, leaf in leaves.items()
-        }
-        module = nnx.merge(self._graph, nnx.from_flat_state(list(state.items())))
+        module = self._copy({self._paths[name]: leaf for name, leaf in leaves.items()})
         module.train()
         layers = {id(layer): path for path, layer in nnx.iter_modules(module)}
         for _, layer in nnx.iter_modules(module):
             _set(layer, change.of(layer) | ({"dtype": None} if exact else {}))
 
         places, keywords = bind(self._kind.__call__, "model", inputs)
-        activations: dict[str, jax.Array] = {}
+        activations: Activations = OrderedDict()
         with _watched_classes(module, layers, activations):
             outputs = module(*places, **keywords)
         after = dict(nnx.to_flat_state(nnx.state(module, nnx.BatchStat)))
@@ -238,8 +241,17 @@ class NnxNetwork:
 
     def attributes(self, names: Sequence[str]) -> Attributes:
         """See `Network`."""
-        module = nnx.merge(self._graph, nnx.from_flat_state(list(self._state.items())))
-        return _attributes((layer for _, layer in nnx.iter_modules(module)), names)
+        layers = (layer for _, layer in nnx.iter_modules(self._copy()))
+        return _attributes(layers, names)
+
+    def _copy(self, values: Mapping[Any, Any] = MappingProxyType({})) -> nnx.Module:
+        """Returns a module of its own variables, some with other values."""
+        # A trace may only change variables that were made in it, as keys are.
+        state = [
+            (path, variable.replace(values.get(path, variable[...])))
+            for path, variable in self._state.items()
+        ]
+        return nnx.merge(self._graph, nnx.from_flat_state(state))
 
     def module_of(self, leaf: str) -> str:
         """See `Network`."""
@@ -267,8 +279,8 @@ def _attributes(layers: Iterable[Any], names: Sequence[str]) -> Attributes:
 def _watched_classes(
     module: nnx.Module,
     layers: Mapping[int, tuple[Any, ...]],
-    activations: dict[str, jax.Array],
-):
+    activations: Activations,
+) -> Iterator[None]:
     """Notes the outputs of nnx layers; Python looks `__call__` up in their classes."""
 
     def make(plain: Callable) -> Callable:
@@ -308,7 +320,7 @@ class FunctionNetwork:
         """See `Network`."""
         places, keywords = bind(self._apply, "model", inputs)
         tree = self._structure.unflatten(leaves)
-        return Call(self._apply(tree, *places, **keywords), {}, {})
+        return Call(self._apply(tree, *places, **keywords), OrderedDict(), {})
 
     def attributes(self, names: Sequence[str]) -> Attributes:
         """See `Network`; a function's layers cannot be seen."""
@@ -319,7 +331,7 @@ class FunctionNetwork:
         return "/".join(leaf.split("/")[:-1])
 
 
-def keep(activations: dict[str, jax.Array], path: str, output: Any) -> None:
+def keep(activations: Activations, path: str, output: Any) -> None:
     """Keeps the first output of a layer's first call, if it is a floating array."""
     first = output[0] if isinstance(output, tuple | list) and output else output
     if path in activations or not isinstance(first, jax.Array):

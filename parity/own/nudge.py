@@ -43,7 +43,8 @@ def nudged(function: Callable, seed: Any, compute: np.dtype) -> Callable:
 
 
 def _keys(seed: Any) -> Iterator[jax.Array]:
-    key = jax.random.key(seed)
+    # JAX's default would be written out for every product: five times the compilation.
+    key = jax.random.key(seed, impl="unsafe_rbg")
     return (jax.random.fold_in(key, number) for number in itertools.count())
 
 
@@ -74,7 +75,9 @@ def _apply(
         program = getattr(inner, "jaxpr", inner)
         consts = getattr(inner, "consts", ())
         return _run(program, consts, inputs, keys, compute)
-    functions, params = primitive.get_bind_params(equation.params)
+    params = primitive.get_bind_params(equation.params)
+    # Some versions of JAX return the functions apart, to be given before the inputs.
+    functions, params = params if isinstance(params, tuple) else ((), params)
     outputs = primitive.bind(*functions, *inputs, **params)
     outputs = outputs if primitive.multiple_results else [outputs]
     if primitive.name in PRODUCTS:

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from jaxnn.experiment.errors import UserError
 from parity.noise import FLOAT32, FLOAT64
+from parity.own.foreign import in_one_line
 from parity.own.tree import Structure
 
 FIELDS = {
@@ -52,7 +54,8 @@ class OptaxFeed:
         for dtype in FORMATS:
             with jax.enable_x64(dtype == FLOAT64):
                 tree = structure.unflatten(_cast(leaves, dtype))
-                self._states[dtype] = self._in(dtype, optimizer.init(tree))
+                with in_one_line("optimizer"):
+                    self._states[dtype] = self._in(dtype, optimizer.init(tree))
 
     def update(self, params: Flat, grads: Flat, dtype: np.dtype) -> dict[str, Any]:
         """Returns {"updated/LEAF", "updated_moments/KIND/LEAF"} of one step, float64.
@@ -80,8 +83,9 @@ class OptaxFeed:
             return self._structure.flatten(updated), self._in(dtype, state)
 
     def _update(self, params: Any, grads: Any, state: Any) -> tuple[Any, Any]:
-        updates, state = self._optimizer.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
+        with in_one_line("optimizer"):
+            updates, state = self._optimizer.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
 
     def _moments(self, state: Any) -> dict[str, dict[str, Any]]:
         """Returns {kind: {leaf: moment}}; a masked part of an optimizer holds some."""
@@ -95,14 +99,13 @@ class OptaxFeed:
     @staticmethod
     def _in(dtype: np.dtype, state: Any) -> Any:
         """Returns a state whose floats are in a format; its own may be float32."""
-        return jax.tree.map(
-            lambda leaf: (
-                leaf.astype(dtype)
-                if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating)
-                else leaf
-            ),
-            state,
-        )
+
+        def one(leaf: Any) -> Any:
+            array = jnp.asarray(leaf)
+            floating = jnp.issubdtype(array.dtype, jnp.floating)
+            return array.astype(dtype) if floating else array
+
+        return jax.tree.map(one, state)
 
 
 def _fields(state: Any) -> Iterator[tuple[str, Any]]:

@@ -13,6 +13,7 @@ from jaxnn.experiment.files.trace import select
 from jaxnn.experiment.patches import put
 from parity.noise import FLOAT64, Tensors
 from parity.own.binding import bind
+from parity.own.foreign import in_one_line
 from parity.own.masks import played_back
 from parity.own.networks import NO_CHANGE, Call, Change, Network
 from parity.own.nudge import nudged
@@ -120,8 +121,10 @@ class Objective:
 
     def _differentiated(self, exact: bool, compute: np.dtype, nudge: Any) -> Callable:
         def scaled(trained, rest, inputs, targets, masks, factor):
-            call = self._forward({**trained, **rest}, inputs, masks, exact)
-            loss = self._loss_of(call.outputs, inputs, targets)
+            with in_one_line("model"):
+                call = self._forward({**trained, **rest}, inputs, masks, exact)
+            with in_one_line("loss"):
+                loss = self._loss_of(call.outputs, inputs, targets)
             return loss * factor, (loss, call._replace(outputs=()))
 
         def gradients(trained, rest, inputs, targets, masks, factor, seed):
@@ -144,7 +147,9 @@ class Objective:
             found = returned_loss(outputs)
         else:
             places, keywords = bind(self._loss, "loss", inputs, targets)
-            found = self._loss(outputs, *places, **keywords)
+            found = jnp.asarray(self._loss(outputs, *places, **keywords))
+        if not jnp.issubdtype(found.dtype, jnp.floating):
+            raise UserError(f"loss: it is {found.dtype}, which has no gradient")
         if jnp.shape(found) != ():
             raise UserError(
                 f"loss: it is {jnp.shape(found)}, not one number; take the mean as the "

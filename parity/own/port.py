@@ -7,6 +7,7 @@ from typing import Any
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files.trace import Reader
 from parity.own import networks, tree
+from parity.own.agreement import require_agreement
 from parity.own.layers import Pairs, pair
 from parity.own.optax_feed import OptaxFeed
 from parity.own.passes import Objective
@@ -47,11 +48,12 @@ class Port:
         optimizer: Any,
         convert: Callable[[Any], Any],
     ):
-        _check(trace)
+        require_readable(trace)
         ties = trace.meta.get("ties", {})
         self.converted: Converted = convert_with(convert, trace.read(0), ties)
         self.ported = Ported(trace, self.converted)
         self.network = network = networks.wrap(model, self.converted.structure)
+        require_agreement(model, self.converted, trace.read(0))
         self.objective = Objective(network, loss, self.ported.trained)
         self.optimizer = optimizer
         self.pairs: Pairs = pair(network, self.converted, self.ported.parameters)
@@ -74,6 +76,11 @@ class Port:
         return OptaxFeed(self.optimizer, structure, self.ported.leaves(0))
 
     @property
+    def has_activations(self) -> bool:
+        """True if outputs of torch's modules were recorded."""
+        return any("/activations/" in name for name in self.ported.raw(0))
+
+    @property
     def order(self) -> list[str]:
         """Names of modules and gradients in the order in which a step computes them."""
         weights = self.converted.weights
@@ -86,7 +93,8 @@ class Port:
         return [*self.modules, *backward]
 
 
-def _check(trace: Reader) -> None:
+def require_readable(trace: Reader) -> None:
+    """Raises UserError unless a port can be laid beside a recording."""
     if trace.meta.get("names", "flax") != "torch":
         raise UserError(
             "cannot judge: the trace has flax's names; own.judge takes what own.record "

@@ -26,10 +26,10 @@ def read_port(file: pathlib.Path) -> dict[str, Any]:
     module = importlib.util.module_from_spec(spec)
     sys.modules["own_port"] = module
     sys.path.insert(0, str(file.resolve().parent))
-    # Somebody else's program may raise anything.
+    # Somebody else's program may raise anything; an exit with 0 is no parity.
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
         raise UserError(f"{file}: it raised {type(error).__name__}: {text}") from error
     if not hasattr(module, "model"):

@@ -15,7 +15,7 @@ from parity.judging.recording import Judgement
 from parity.own import propose
 from parity.own.environment import of_a_port
 from parity.own.judge_port import judgement
-from parity.own.port import Port
+from parity.own.port import Port, require_readable
 from parity.report import page, published_score, terminal
 
 VERDICT = "verdict.json"
@@ -38,6 +38,7 @@ def judge_and_present(
     start = time.perf_counter()
     with of_a_port():
         trace = Reader(folder)
+        require_readable(trace)
         if convert is None:
             convert = propose.converter(trace, model, console)
         if isinstance(convert, Mapping):
@@ -61,7 +62,9 @@ def notes(port: Port) -> list[str]:
     found = []
     for kind, why in port.ported.meta.get("absent", {}).items():
         found.append(f"{kind} is not in the recording: {why}")
-    if not port.modules:
+    if not port.has_activations:
+        found.append("activations are not in the recording, so they were not compared")
+    elif not port.modules:
         found.append(
             "no module of the port holds what a module of torch holds, so activations "
             "were not compared"

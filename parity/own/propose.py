@@ -151,6 +151,7 @@ def leaf_shapes(model: Any, step: Mapping[str, np.ndarray]) -> dict[str, Any]:
     places, keywords = bind(type(model).__call__, "model", inputs)
     keys = {name: jax.random.key(0) for name in ("params", "dropout")}
     variables = jax.eval_shape(lambda: model.init(keys, *places, **keywords))
+    variables = nn.meta.unbox(variables)
     bare = set(variables) == {"params"}
     return _shapes(variables["params"] if bare else variables)
 
