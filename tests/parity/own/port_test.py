@@ -2,6 +2,7 @@
 
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -24,6 +25,18 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x):
         x = nn.relu(layers.LayerNorm(nnx_mlp.EPSILON, name="norm")(dense("hidden")(x)))
+        return dense("out")(x)
+
+
+class RoundingMLP(nn.Module):
+    """The perceptron, but what the norm is given keeps a bit or two."""
+
+    @nn.compact
+    def __call__(self, x):
+        large = jnp.asarray(2.0**23, x.dtype)
+        # XLA would see that nothing is added.
+        sums = jax.lax.optimization_barrier(dense("hidden")(x) + large)
+        x = nn.relu(layers.LayerNorm(nnx_mlp.EPSILON, name="norm")(sums - large))
         return dense("out")(x)
 
 
@@ -175,6 +188,19 @@ class TestModelAndLoss:
     def test_a_loss_of_whole_numbers(self, mlp_trace):
         text = refusal(mlp_trace, loss=lambda outputs, labels: labels.sum())
         assert text.startswith("loss: it is int32")
+
+    def test_a_layer_that_loses_its_digits(self, mlp_trace):
+        text = refusal(mlp_trace, model=RoundingMLP())
+        assert text.startswith("could not judge: step 0 loses its digits at norm: ")
+
+    def test_dropout_that_the_port_lacks(self, tmp_path):
+        trace = Reader(recorded.record("nnx_mlp", tmp_path / "t", steps=1))
+        text = refusal(trace)
+        assert text.startswith("dropout: torch drew 1 masks in a forward pass, the po")
+
+    def test_dropout_that_torch_lacks(self, mlp_trace):
+        text = refusal(mlp_trace, model=nnx_mlp.model)
+        assert text.startswith("dropout: torch drew 0 masks in a forward pass, the po")
 
     def test_what_is_no_model(self, mlp_trace):
         assert "model: a str is no flax.linen" in refusal(mlp_trace, model="MLP")
