@@ -105,7 +105,7 @@ def wrap(model: Any, structure: Structure) -> Network:
       structure: structure of its parameter tree.
 
     Raises:
-      UserError: it is none of the three, or a class of them, or lacks a leaf of the tree.
+      UserError: it is none of the three, a class of them, or lacks a leaf.
     """
     if isinstance(model, type):
         name = model.__name__

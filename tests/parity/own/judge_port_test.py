@@ -86,4 +86,4 @@ class TestJudgePort:
         assert (first.quantity, first.tensor) == (quantity, tensor or first.tensor)
         failed = {n for n, q in verdict.quantities.items() if q.worst.z > THRESHOLD}
         assert not failed & {"updated", "moments"}, "the optimizer is innocent"
-        assert tensor or failed == {quantity}
+        assert tensor is not None or failed == {quantity}
