@@ -77,7 +77,7 @@ def _hint(leaf: str) -> str:
 def _require_sources(converted: Converted, step: Tensors) -> None:
     """Refuses a converter that forgets a parameter that torch trains."""
     weights = converted.weights
-    used = set().union(*weights.needs.values())
+    used = set().union(*weights.origins.values())
     for name, gradient in select(step, "grads").items():
         if name in weights.sources and name not in used and gradient.any():
             raise UserError(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
 from parity.judging.verdict import Verdict
-from parity.own import gradient_factor, optimizer_causes
+from parity.own import gradient_factor, optimizer_causes, unused
 from parity.own.cause import joined
 from parity.own.layer_trials import trials
 from parity.own.port import Port
@@ -37,18 +37,27 @@ def explain(
     part = first.definition.part
     failed = [m for m in measurements if m.z > threshold]
     if part == UPDATE:
-        return optimizer_causes.explain(port, failed)
+        return _of_updates(port, failed, threshold)
     if part == GRADIENTS:
         of_step = [m for m in failed if m.step == first.step]
         return gradient_factor.explain(port, first.step, of_step) or list(
             trials(port, first.step, measurements, threshold)
         )
     if part == RULES:
-        return _of_rules(port, failed)
+        return _of_rules(port, failed, threshold)
     return []
 
 
-def _of_rules(port: Port, failed: Sequence[Measurement]) -> list[Explanation]:
+def _of_updates(
+    port: Port, failed: Sequence[Measurement], threshold: float
+) -> list[Explanation]:
+    found = unused.explain(port, failed, threshold)
+    return found or optimizer_causes.explain(port, failed)
+
+
+def _of_rules(
+    port: Port, failed: Sequence[Measurement], threshold: float
+) -> list[Explanation]:
     """Returns what explains weights that a first pass read (D2), and the rest with it.
 
     Other broken rules are said as they are: they need no cause.
@@ -60,7 +69,7 @@ def _of_rules(port: Port, failed: Sequence[Measurement]) -> list[Explanation]:
         return []
     found = [optimizer_causes.read_before_masters(rules)]
     if others:
-        found += optimizer_causes.explain(port, others)
+        found += _of_updates(port, others, threshold)
     of_updates = all(m.definition.part == UPDATE for m in others)
     is_whole = not others or (of_updates and len(found) == 2)
     return [joined(found, is_whole)]

@@ -27,6 +27,7 @@ class Port:
       convert: torch's state_dict -> the model's parameter tree.
 
     Attributes:
+      trace: as given.
       ported: the recording by the port's names.
       objective: loss and gradients of the port.
       optimizer: as given.
@@ -49,6 +50,7 @@ class Port:
         convert: Callable[[Any], Any],
     ):
         require_readable(trace)
+        self.trace = trace
         ties = trace.meta.get("ties", {})
         self.converted: Converted = convert_with(convert, trace.read(0), ties)
         self.ported = Ported(trace, self.converted)

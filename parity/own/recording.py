@@ -112,6 +112,12 @@ class Ported:
         leaves = self.leaves(number)
         return {n: found.get(n, np.zeros_like(leaf)) for n, leaf in leaves.items()}
 
+    def unused(self, number: int) -> list[str]:
+        """Returns the trained leaves that no pass of a step has used."""
+        used = select(self.raw(number), "grads").keys()
+        origins = self._converted.weights.origins
+        return [leaf for leaf in self.trained if not origins[leaf] & used]
+
     def passes(self, number: int) -> list[Pass]:
         """Returns the forward passes of a step."""
         return passes_of(self.raw(number), self._pass_count(number))

@@ -58,7 +58,7 @@ class TestConvertWith:
         converted = convert_with(
             lambda s: {"head": s["head.weight"], "embed": s["layer.weight"]}, STEP, TIES
         )
-        needs = converted.weights.needs
+        needs = converted.weights.origins
         assert needs["head"] == needs["embed"] == {"layer.weight"}
         assert converted.weights.repeated
 
