@@ -8,8 +8,11 @@ import optax
 
 
 class Autoencoder(nn.Module):
+    """Outputs [batch, 12] of x, [batch, 12]."""
+
     @nn.compact
     def __call__(self, x, refined):
+        """`refined` comes from the recording, by its name."""
         kernel = self.param("encoder", nn.initializers.lecun_normal(), (12, 8))
         norm = nn.LayerNorm(epsilon=1e-5, name="norm")
         refine = nn.Dense(8, name="refine")
@@ -20,11 +23,13 @@ class Autoencoder(nn.Module):
 
 
 def loss(outputs, x):
+    """Returns the mean squared error, in float32 at least."""
     wide = jnp.promote_types(outputs.dtype, jnp.float32)
     return jnp.mean((outputs.astype(wide) - x.astype(wide)) ** 2)
 
 
 def convert(state):
+    """Returns the parameters above, of torch's state_dict."""
     return {
         "encoder": state["encoder.weight"].T,
         "norm": {"scale": state["norm.weight"], "bias": state["norm.bias"]},
@@ -34,6 +39,7 @@ def convert(state):
 
 
 def is_matrix(params):
+    """Returns what decays."""
     return jax.tree.map(lambda leaf: leaf.ndim == 2, params)
 
 

@@ -1,7 +1,7 @@
 """A DeepSpeed training script of one's own; two lines were added to record it.
 
-    deepspeed --num_accelerators=1 launch/own/train.py --trace=runs/own
-    python -m parity.own runs/own launch/own/port.py
+deepspeed --num_accelerators=1 launch/own/train.py --trace=runs/own
+python -m parity.own runs/own launch/own/port.py
 """
 
 import argparse
@@ -17,7 +17,7 @@ flags.add_argument("--trace", default="runs/own")
 flags.add_argument("--stage", type=int, default=1)
 flags.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
 flags.add_argument("--accumulation", type=int, default=1)
-flags.add_argument("--local_rank", type=int, default=0)
+flags.add_argument("--local_rank", type=int)
 FLAGS = flags.parse_args()
 
 
@@ -32,6 +32,7 @@ class Autoencoder(nn.Module):
         self.shift = nn.Parameter(torch.zeros(12))
 
     def forward(self, x, refined):
+        """[batch, 12] -> the same."""
         h = torch.tanh(self.encoder(x))
         if refined:
             h = h + torch.tanh(self.refine(self.norm(h)))
@@ -40,9 +41,8 @@ class Autoencoder(nn.Module):
 
 torch.manual_seed(0)
 model = Autoencoder()
-matrices = [p for p in model.parameters() if p.ndim == 2]
-others = [p for p in model.parameters() if p.ndim == 1]
-groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others}]
+matrices, vectors = ([p for p in model.parameters() if p.ndim == n] for n in (2, 1))
+groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors}]
 config = {
     "train_micro_batch_size_per_gpu": 8,
     "gradient_accumulation_steps": FLAGS.accumulation,
@@ -54,7 +54,7 @@ config = {
 engine, *_ = deepspeed.initialize(model=model, model_parameters=groups, config=config)
 dtype = next(model.parameters()).dtype
 with own.record(engine, FLAGS.trace, steps=8):  # added
-    for step in range(8 * FLAGS.accumulation):
+    for _ in range(8 * FLAGS.accumulation):
         x = torch.randn(8, 12, dtype=dtype)
         refined = engine.global_steps % 2 == 0
         loss = nn.functional.mse_loss(engine(x, refined).float(), x.float())

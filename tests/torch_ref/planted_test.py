@@ -110,7 +110,7 @@ class TestBadInput:
     )
     def test_what_the_experiment_lacks(self, name, flags):
         with pytest.raises(
-            UserError, match=f"--fault: {name} needs {FAULTS[name].origins}; give it that"
+            UserError, match=f"--fault: {name} needs {FAULTS[name].needs}; give it that"
         ):
             planted.check(name, Experiment(**flags))
 
