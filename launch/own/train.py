@@ -1,8 +1,4 @@
-"""A DeepSpeed training script of one's own; two lines were added to record it.
-
-deepspeed --num_accelerators=1 launch/own/train.py --trace=runs/own
-python -m parity.own runs/own launch/own/port.py
-"""
+"""A DeepSpeed training script of one's own; two lines were added to record it."""
 
 import argparse
 
@@ -17,7 +13,7 @@ flags.add_argument("--trace", default="runs/own")
 flags.add_argument("--stage", type=int, default=1)
 flags.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
 flags.add_argument("--accumulation", type=int, default=1)
-flags.add_argument("--local_rank", type=int)
+flags.add_argument("--local_rank")
 FLAGS = flags.parse_args()
 
 

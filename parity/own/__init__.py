@@ -11,6 +11,7 @@ Importing this imports neither torch nor JAX: each side needs its own alone.
 """
 
 import pathlib
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from parity.judging.verdict import Verdict
 
 DEFAULT_THRESHOLD = 8.0
+
+# A training script imports DeepSpeed and then this. DeepSpeed compiles without a word,
+# and waits for ever for the lock of a compilation that was killed.
+if "deepspeed" in sys.modules:
+    prepare_deepspeed()
 
 
 def judge(
