@@ -8,14 +8,21 @@ takes part.
 """
 
 import contextlib
-import functools
+import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 
+from torch_ref import batches, zero_pieces
+
 Tensors = dict[str, torch.Tensor]
 """{torch name: tensor}."""
+
+_NAMED: weakref.WeakKeyDictionary[Any, dict[str, weakref.ref]] = (
+    weakref.WeakKeyDictionary()
+)
+"""Engine -> its parameters; naming them takes a walk through all modules."""
 
 
 class Partition(NamedTuple):
@@ -35,24 +42,21 @@ def masters(engine: Any) -> Tensors:
 
     A parameter without a master, as a frozen one, is its own.
     """
-    from deepspeed.utils import safe_get_full_fp32_param
-
     if engine.zero_optimization():
-        read = safe_get_full_fp32_param
+        found = zero_pieces.masters(_trained(engine))
     else:
-        read = stage_0_tensors(engine).get
-    found = _copies(engine, read)
-    rest = _named(engine, lambda name, param: name not in found)
+        found = _copies(engine, stage_0_tensors(engine).get)
+    rest = {n: param for n, param in _named(engine).items() if n not in found}
     with _whole(list(rest.values())):
-        found |= {name: _copy(param).float() for name, param in rest.items()}
-    return {name: found[name] for name, _ in engine.module.named_parameters()}
+        found |= {n: copy.float() for n, copy in batches.copies(rest).items()}
+    return {name: found[name] for name in _named(engine)}
 
 
 def weights(engine: Any) -> Tensors:
     """Returns {torch name: parameter as a forward pass reads it} in its own dtype."""
-    params = dict(engine.module.named_parameters())
+    params = _named(engine)
     with _whole(list(params.values())):
-        return {name: _copy(param) for name, param in params.items()}
+        return batches.copies(params)
 
 
 def moments(engine: Any, key: str, start: float = 0.0) -> Tensors:
@@ -63,18 +67,15 @@ def moments(engine: Any, key: str, start: float = 0.0) -> Tensors:
       key: name of the moment in the torch optimizer's state.
       start: what the optimizer starts from, before its first update.
     """
-    from deepspeed.utils import safe_get_full_optimizer_state
-
     if not any(inner_optimizer(engine).state.values()):
-        trained = _named(engine, lambda name, param: param.requires_grad)
         values = masters(engine)
-        return {name: torch.full_like(values[name], start) for name in trained}
+        return {n: torch.full_like(values[n], start) for n in _trained(engine)}
     if not engine.zero_optimization():
         return _copies(engine, stage_0_tensors(engine, key).get)
     link_states(engine)
     held = _params_with(engine, key)
-    read = functools.partial(safe_get_full_optimizer_state, optim_state_key=key)
-    return _copies(engine, lambda param: read(param) if id(param) in held else None)
+    cut = {n: param for n, param in _trained(engine).items() if id(param) in held}
+    return zero_pieces.states(cut, key)
 
 
 def gradients(engine: Any) -> Tensors:
@@ -88,13 +89,12 @@ def gradients(engine: Any) -> Tensors:
 
     scale = loss_factor(engine)
     read: Any = safe_get_full_grad
-    trained = _named(engine, lambda name, param: param.requires_grad)
-    found = {name: read(param) for name, param in trained.items()}
-    return {
-        name: grad.detach().float() / scale
-        for name, grad in found.items()
-        if grad is not None
-    }
+    trained = _trained(engine)
+    ready = {name: param for name, param in trained.items() if _is_ready(param)}
+    rest = {name: param for name, param in trained.items() if name not in ready}
+    found = zero_pieces.gradients(rest) if engine.zero_optimization() else {}
+    found |= {name: read(param) for name, param in ready.items()}
+    return {n: found[n].detach().float() / scale for n in trained if n in found}
 
 
 def loss_scale(engine: Any) -> float:
@@ -239,23 +239,28 @@ def _params_with(engine: Any, key: str) -> set[int]:
     }
 
 
-def _named(engine: Any, wanted: Any) -> dict[str, torch.nn.Parameter]:
-    return {
-        name: param
-        for name, param in engine.module.named_parameters()
-        if wanted(name, param)
-    }
+def _named(engine: Any) -> dict[str, Any]:
+    """Returns the model's parameters, which an engine never exchanges for others."""
+    if engine not in _NAMED:
+        named = engine.module.named_parameters()
+        _NAMED[engine] = {name: weakref.ref(param) for name, param in named}
+    return {name: held() for name, held in _NAMED[engine].items()}
+
+
+def _trained(engine: Any) -> dict[str, Any]:
+    return {n: param for n, param in _named(engine).items() if param.requires_grad}
+
+
+def _is_ready(param: Any) -> bool:
+    """True if DeepSpeed reads a gradient from the parameter itself, as it lies there or
+    from BF16's buffer."""
+    return param.grad is not None or getattr(param, "_hp_grad", None) is not None
 
 
 def _copies(engine: Any, read: Any) -> Tensors:
     """Copies what is read of trained parameters, where it is not None."""
-    trained = _named(engine, lambda name, param: param.requires_grad)
-    found = {name: read(param) for name, param in trained.items()}
-    return {name: _copy(value) for name, value in found.items() if value is not None}
-
-
-def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().clone()
+    found = {name: read(param) for name, param in _trained(engine).items()}
+    return batches.copies({n: value for n, value in found.items() if value is not None})
 
 
 @contextlib.contextmanager
