@@ -28,6 +28,8 @@ UNREACHABLE: dict[Function, str] = {
     functional.feature_alpha_dropout: "p",
 }
 """Function that drops inside -> name of its rate."""
+SPECIAL = frozenset((*DROPOUTS, *UNREACHABLE))
+"""All functions that drop."""
 PLACES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 """Arguments of scaled_dot_product_attention, which tells no signature."""
 
