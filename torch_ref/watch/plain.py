@@ -48,14 +48,13 @@ class Plain(Subject):
     def moment(self, key: str) -> Tensors:
         """As in Subject; what has no state yet is what it starts from."""
         first = moments.start(self.optimizer, key)
-        found = {}
-        for name, param in self._optimized().items():
-            state = self.optimizer.state.get(param, {})
+        params, found = self.structure.params(), {}
+        for name, state in self._states().items():
             value = state.get(key)
             if isinstance(value, torch.Tensor):
                 found[name] = value
             elif not state:
-                found[name] = torch.full_like(param.detach(), first)
+                found[name] = torch.full_like(params[name].detach(), first)
         return found
 
     def gradients(self) -> Tensors:
@@ -75,8 +74,8 @@ class Plain(Subject):
 
     def counters(self) -> dict[str, int]:
         """As in Subject."""
-        states = {n: self.optimizer.state.get(p) for n, p in self._optimized().items()}
-        counted = {n: int(s["step"]) for n, s in states.items() if s and "step" in s}
+        states = self._states()
+        counted = {n: int(s["step"]) for n, s in states.items() if "step" in s}
         # Where others are counted, one without a state has had no update.
         return dict.fromkeys(states, 0) | counted if counted else {}
 
@@ -89,10 +88,15 @@ class Plain(Subject):
         scheduler = type(self._scheduler).__name__ if self._scheduler else None
         return {"zero_stage": None, "config": None, "scheduler": scheduler}
 
-    def _optimized(self) -> dict[str, nn.Parameter]:
+    def _states(self) -> dict[str, Any]:
+        """Returns the optimizer's state of each parameter that it trains, if any."""
         held = {id(param) for group in self.group_params() for param in group}
-        trained = self.structure.trained()
-        return {n: param for n, param in trained.items() if id(param) in held}
+        state = self.optimizer.state
+        return {
+            name: state.get(param, {})
+            for name, param in self.structure.trained().items()
+            if id(param) in held
+        }
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -11,11 +11,17 @@ from torch import nn
 class Structure:
     """What `named_parameters` and `named_buffers` tell, of modules listed once.
 
-    What a module holds may be exchanged; modules may not be added.
+    Between steps a module's parameters may be exchanged, and its buffers at any time;
+    modules may not be added.
     """
 
     def __init__(self, model: nn.Module):
         self._modules = list(model.named_modules())
+        self.renew()
+
+    def renew(self) -> None:
+        """Looks for the parameters again."""
+        self._params: dict[str, nn.Parameter] = dict(self._named("_parameters"))
 
     @property
     def layers(self) -> dict[str, nn.Module]:
@@ -24,7 +30,7 @@ class Structure:
 
     def params(self) -> dict[str, nn.Parameter]:
         """Returns the parameters; a tied one has its first name."""
-        return dict(self._named("_parameters"))
+        return self._params
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Returns those that are not frozen."""

@@ -93,6 +93,7 @@ class Watcher:
     def _begin_step(self) -> None:
         """Reads what the first forward pass of a step starts from."""
         if not self._read:
+            self.subject.structure.renew()
             self._read = self._state.at_start()
 
     def _write(self, skipped: bool) -> None:
