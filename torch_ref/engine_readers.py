@@ -72,10 +72,9 @@ def moments(engine: Any, key: str, start: float = 0.0) -> Tensors:
         return {n: torch.full_like(values[n], start) for n in _trained(engine)}
     if not engine.zero_optimization():
         return _copies(engine, stage_0_tensors(engine, key).get)
-    link_states(engine)
-    held = _params_with(engine, key)
-    cut = {n: param for n, param in _trained(engine).items() if id(param) in held}
-    return zero_pieces.states(cut, key)
+    flats = _flat_states(engine, key)
+    cut = {n: param for n, param in _trained(engine).items() if id(param) in flats}
+    return zero_pieces.states(cut, key, flats)
 
 
 def gradients(engine: Any) -> Tensors:
@@ -226,15 +225,16 @@ def state_of(engine: Any, master: torch.Tensor) -> dict[str, Any]:
     return inner_optimizer(engine).state.get(master, {})
 
 
-def _params_with(engine: Any, key: str) -> set[int]:
-    """Returns ids of the parameters whose partition has a moment, on every rank alike.
+def _flat_states(engine: Any, key: str) -> dict[int, torch.Tensor]:
+    """Returns {id of a parameter: this rank's share of a state of its group}.
 
-    A rank cannot tell from a parameter alone: it may hold no part of it.
+    On every rank the same parameters: a rank cannot tell from a parameter alone, of
+    which it may hold no part.
     """
     return {
-        id(param)
+        id(param): value
         for partition in partitions(engine)
-        if isinstance(state_of(engine, partition.flat).get(key), torch.Tensor)
+        if isinstance(value := state_of(engine, partition.flat).get(key), torch.Tensor)
         for param in partition.params
     }
 

@@ -35,9 +35,27 @@ def masters(params: Params) -> Tensors:
     return whole(params, _state)
 
 
-def states(params: Params, key: str) -> Tensors:
-    """Returns the whole of a kind of optimizer state."""
-    return whole(params, lambda param: _state(param, key))
+def states(params: Params, key: str, flats: Mapping[int, torch.Tensor]) -> Tensors:
+    """Returns the whole of a kind of optimizer state.
+
+    Args:
+      params: by name.
+      key: the kind.
+      flats: id of a parameter -> this rank's share of that state of its group. What
+        DeepSpeed itself links to parameters at stages 1 and 2 may be out of date.
+    """
+
+    def read(param: Any) -> Piece | None:
+        if hasattr(param, "ds_id"):
+            return _state(param, key)
+        mapping = param._hp_mapping
+        if mapping is None:
+            return None
+        held = mapping.hp_fragment_address
+        values = flats[id(param)].narrow(0, held.start, held.numel)
+        return Piece(mapping.lp_fragment_address.start, values)
+
+    return whole(params, read)
 
 
 def gradients(params: Params) -> Tensors:
@@ -67,6 +85,8 @@ def whole(params: Params, read: Read) -> Tensors:
 
 
 def _joined(params: Params, read: Read, group: Any) -> Tensors:
+    if torch.distributed.get_world_size(group) == 1:
+        return _alone(params, read)
     sizes = [_size(param) for param in params.values()]
     device = next(iter(params.values())).device
     flat = torch.zeros(sum(sizes), dtype=torch.float32, device=device)
@@ -76,10 +96,16 @@ def _joined(params: Params, read: Read, group: Any) -> Tensors:
         if piece is not None:
             end = piece.start + piece.values.numel()
             part[piece.start : end].copy_(piece.values.detach())
-    if torch.distributed.get_world_size(group) > 1:
-        torch.distributed.all_reduce(flat, group=group)
+    torch.distributed.all_reduce(flat, group=group)
     pairs = zip(params.items(), parts)
     return {name: part.view(_shape(param)) for (name, param), part in pairs}
+
+
+def _alone(params: Params, read: Read) -> Tensors:
+    """A single rank has the whole of everything."""
+    pieces = {name: read(param) for name, param in params.items()}
+    copies = batches.copies({n: piece.values for n, piece in pieces.items() if piece})
+    return {n: copy.float().view(_shape(params[n])) for n, copy in copies.items()}
 
 
 def _group(param: Any) -> Any:
@@ -104,7 +130,7 @@ def _state(param: Any, key: str | None = None) -> Piece | None:
     mapping = param._hp_mapping
     if mapping is None:
         return None
-    return Piece(mapping.lp_fragment_address.start, mapping.get_hp_fragment(key))
+    return Piece(mapping.lp_fragment_address.start, mapping.hp_fragment)
 
 
 def _gradient(param: Any) -> Piece | None:

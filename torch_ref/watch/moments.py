@@ -1,6 +1,5 @@
 """Which moments torch's and DeepSpeed's optimizers hold, and what they start from."""
 
-
 import torch
 
 KINDS = {
