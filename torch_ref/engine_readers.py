@@ -9,7 +9,7 @@ takes part.
 
 import contextlib
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +18,9 @@ from torch_ref import batches, zero_pieces
 
 Tensors = dict[str, torch.Tensor]
 """{torch name: tensor}."""
+
+Copy = Callable[[Tensors], Tensors]
+"""Copies tensors, or leaves them."""
 
 _NAMED: weakref.WeakKeyDictionary[Any, dict[str, weakref.ref]] = (
     weakref.WeakKeyDictionary()
@@ -37,18 +40,22 @@ class Partition(NamedTuple):
     flat: torch.Tensor
 
 
-def masters(engine: Any) -> Tensors:
+def masters(engine: Any, copy: Copy = batches.copies) -> Tensors:
     """Returns {torch name: master parameter}, float32 and whole on every rank.
 
     A parameter without a master, as a frozen one, is its own.
+
+    Args:
+      engine: as from `engine.initialize`.
+      copy: copies tensors; `dict` keeps those that train, for whoever copies them.
     """
     if engine.zero_optimization():
-        found = zero_pieces.masters(_trained(engine))
+        found = copy(zero_pieces.masters(_trained(engine)))
     else:
-        found = _copies(engine, stage_0_tensors(engine).get)
+        found = copy(_held_of(engine, stage_0_tensors(engine)))
     rest = {n: param for n, param in _named(engine).items() if n not in found}
     with _whole(list(rest.values())):
-        found |= {n: copy.float() for n, copy in batches.copies(rest).items()}
+        found |= {n: whole.float() for n, whole in batches.copies(rest).items()}
     return {name: found[name] for name in _named(engine)}
 
 
@@ -59,22 +66,25 @@ def weights(engine: Any) -> Tensors:
         return batches.copies(params)
 
 
-def moments(engine: Any, key: str, start: float = 0.0) -> Tensors:
+def moments(
+    engine: Any, key: str, start: float = 0.0, copy: Copy = batches.copies
+) -> Tensors:
     """Returns {torch name: moment} of trained parameters, whole on every rank.
 
     Args:
       engine: as from `engine.initialize`.
       key: name of the moment in the torch optimizer's state.
       start: what the optimizer starts from, before its first update.
+      copy: as of `masters`.
     """
     if not any(inner_optimizer(engine).state.values()):
         values = masters(engine)
         return {n: torch.full_like(values[n], start) for n in _trained(engine)}
     if not engine.zero_optimization():
-        return _copies(engine, stage_0_tensors(engine, key).get)
+        return copy(_held_of(engine, stage_0_tensors(engine, key)))
     flats = _flat_states(engine, key)
     cut = {n: param for n, param in _trained(engine).items() if id(param) in flats}
-    return zero_pieces.states(cut, key, flats)
+    return copy(zero_pieces.states(cut, key, flats))
 
 
 def gradients(engine: Any) -> Tensors:
@@ -257,10 +267,10 @@ def _is_ready(param: Any) -> bool:
     return param.grad is not None or getattr(param, "_hp_grad", None) is not None
 
 
-def _copies(engine: Any, read: Any) -> Tensors:
-    """Copies what is read of trained parameters, where it is not None."""
-    found = {name: read(param) for name, param in _trained(engine).items()}
-    return batches.copies({n: value for n, value in found.items() if value is not None})
+def _held_of(engine: Any, held: dict[torch.nn.Parameter, torch.Tensor]) -> Tensors:
+    """Returns what is held of trained parameters by their names."""
+    found = {name: held.get(param) for name, param in _trained(engine).items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Whole tensors out of the pieces that ZeRO's ranks hold, many in one exchange.
 
-DeepSpeed's own readers, `safe_get_full_*`, make an exchange for every tensor.
+DeepSpeed's own readers, `safe_get_full_*`, make an exchange for every tensor. What is
+returned here may be what trains: a single rank needs no exchange.
 """
 
 from collections.abc import Callable, Mapping
@@ -104,8 +105,11 @@ def _joined(params: Params, read: Read, group: Any) -> Tensors:
 def _alone(params: Params, read: Read) -> Tensors:
     """A single rank has the whole of everything."""
     pieces = {name: read(param) for name, param in params.items()}
-    copies = batches.copies({n: piece.values for n, piece in pieces.items() if piece})
-    return {n: copy.float().view(_shape(params[n])) for n, copy in copies.items()}
+    return {
+        name: piece.values.detach().float().view(_shape(params[name]))
+        for name, piece in pieces.items()
+        if piece
+    }
 
 
 def _group(param: Any) -> Any:

@@ -25,7 +25,7 @@ class Engine(Subject):
 
     def masters(self) -> Tensors:
         """As in Subject."""
-        return engine_readers.masters(self.engine)
+        return engine_readers.masters(self.engine, dict)
 
     def forward_weights(self) -> Tensors:
         """As in Subject."""
@@ -36,7 +36,7 @@ class Engine(Subject):
     def moment(self, key: str) -> Tensors:
         """As in Subject."""
         start = moments.start(self.optimizer, key)
-        return engine_readers.moments(self.engine, key, start)
+        return engine_readers.moments(self.engine, key, start, dict)
 
     def gradients(self) -> Tensors:
         """Returns the unscaled gradients, at the end of a step's last backward pass."""
