@@ -37,7 +37,7 @@ def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """
     plain = {name: _plain(name, array) for name, array in arrays.items()}
     # Wide numbers first: so each begins at a multiple of its size.
-    names = sorted(plain, key=lambda name: -plain[name].itemsize)
+    names = sorted(plain, key=lambda name: (-plain[name].itemsize, name))
     text = _header(plain, names)
     with path.open("wb", buffering=2**20) as file:
         file.write(len(text).to_bytes(8, "little"))
