@@ -2,6 +2,7 @@
 
 import functools
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -118,7 +119,7 @@ def _numbers(group: Mapping[str, Any]) -> dict[str, np.ndarray]:
         if isinstance(value, torch.Tensor):
             value = value.tolist()
         values = value if isinstance(value, tuple | list) else [value]
-        real = [isinstance(v, int | float) and math.isfinite(v) for v in values]
+        real = [isinstance(v, numbers.Real) and math.isfinite(v) for v in values]
         if key != "params" and all(real):
             found[key] = np.asarray(value, np.float64)
     return found

@@ -268,6 +268,10 @@ class TestAgainstFloat64:
             tensors = recorded.read(step)
             assert tensors["groups/0/lr"] == RATES[step] == tensors["learning_rate"]
             assert not select(tensors, "counters")
+            for group, decay in enumerate((DECAY, 0.0)):
+                held = select(tensors, f"groups/{group}")
+                assert (held["eps"], held["weight_decay"]) == (EPS, decay)
+                assert tuple(held["betas"]) == BETAS
             used = missing(case, before) | float64(tensors, "grads")
             if (case.stage, case.precision) == (0, "fp16"):
                 # Divided by a scale that has not multiplied the loss (MISMATCHES D1).
