@@ -66,14 +66,18 @@ class Engine(Subject):
     def meta(self) -> dict[str, Any]:
         """As in Subject."""
         config = getattr(self.engine._config, "_param_dict", {})
-        names = {"fp16": self.engine.fp16_enabled, "bf16": self.engine.bfloat16_enabled}
-        half = {"precision": name for name, is_on in names.items() if is_on()}
-        return half | {
+        found = {
             "zero_stage": int(self.engine.zero_optimization_stage()),
             # Values that are no JSON, as dtypes and Accelerate's infinite
             # `steps_per_print`, by their names.
             "config": json.loads(json.dumps(config, default=str), parse_constant=str),
         }
+        # A parameter may be of another format than the engine's.
+        if self.engine.fp16_enabled():
+            found["precision"] = "fp16"
+        if self.engine.bfloat16_enabled():
+            found["precision"] = "bf16"
+        return found
 
     def is_last(self) -> bool:
         """True at the microbatch that ends the step."""
