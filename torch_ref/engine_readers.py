@@ -8,14 +8,24 @@ takes part.
 """
 
 import contextlib
-import functools
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 
+from torch_ref import batches, zero_pieces
+
 Tensors = dict[str, torch.Tensor]
 """{torch name: tensor}."""
+
+Copy = Callable[[Tensors], Tensors]
+"""Copies tensors, or leaves them."""
+
+_NAMED: weakref.WeakKeyDictionary[Any, dict[str, weakref.ref]] = (
+    weakref.WeakKeyDictionary()
+)
+"""Engine -> its parameters; naming them takes a walk through all modules."""
 
 
 class Partition(NamedTuple):
@@ -30,51 +40,51 @@ class Partition(NamedTuple):
     flat: torch.Tensor
 
 
-def masters(engine: Any) -> Tensors:
+def masters(engine: Any, copy: Copy = batches.copies) -> Tensors:
     """Returns {torch name: master parameter}, float32 and whole on every rank.
 
     A parameter without a master, as a frozen one, is its own.
-    """
-    from deepspeed.utils import safe_get_full_fp32_param
 
+    Args:
+      engine: as from `engine.initialize`.
+      copy: copies tensors; `dict` keeps those that train, for whoever copies them.
+    """
     if engine.zero_optimization():
-        read = safe_get_full_fp32_param
+        found = copy(zero_pieces.masters(_trained(engine)))
     else:
-        read = stage_0_tensors(engine).get
-    found = _copies(engine, read)
-    rest = _named(engine, lambda name, param: name not in found)
+        found = copy(_held_of(engine, stage_0_tensors(engine)))
+    rest = {n: param for n, param in _named(engine).items() if n not in found}
     with _whole(list(rest.values())):
-        found |= {name: _copy(param).float() for name, param in rest.items()}
-    return {name: found[name] for name, _ in engine.module.named_parameters()}
+        found |= {n: whole.float() for n, whole in batches.copies(rest).items()}
+    return {name: found[name] for name in _named(engine)}
 
 
 def weights(engine: Any) -> Tensors:
     """Returns {torch name: parameter as a forward pass reads it} in its own dtype."""
-    params = dict(engine.module.named_parameters())
+    params = _named(engine)
     with _whole(list(params.values())):
-        return {name: _copy(param) for name, param in params.items()}
+        return batches.copies(params)
 
 
-def moments(engine: Any, key: str, start: float = 0.0) -> Tensors:
+def moments(
+    engine: Any, key: str, start: float = 0.0, copy: Copy = batches.copies
+) -> Tensors:
     """Returns {torch name: moment} of trained parameters, whole on every rank.
 
     Args:
       engine: as from `engine.initialize`.
       key: name of the moment in the torch optimizer's state.
       start: what the optimizer starts from, before its first update.
+      copy: as of `masters`.
     """
-    from deepspeed.utils import safe_get_full_optimizer_state
-
     if not any(inner_optimizer(engine).state.values()):
-        trained = _named(engine, lambda name, param: param.requires_grad)
         values = masters(engine)
-        return {name: torch.full_like(values[name], start) for name in trained}
+        return {n: torch.full_like(values[n], start) for n in _trained(engine)}
     if not engine.zero_optimization():
-        return _copies(engine, stage_0_tensors(engine, key).get)
-    link_states(engine)
-    held = _params_with(engine, key)
-    read = functools.partial(safe_get_full_optimizer_state, optim_state_key=key)
-    return _copies(engine, lambda param: read(param) if id(param) in held else None)
+        return copy(_held_of(engine, stage_0_tensors(engine, key)))
+    flats = _flat_states(engine, key)
+    cut = {n: param for n, param in _trained(engine).items() if id(param) in flats}
+    return copy(zero_pieces.states(cut, key, flats))
 
 
 def gradients(engine: Any) -> Tensors:
@@ -88,13 +98,12 @@ def gradients(engine: Any) -> Tensors:
 
     scale = loss_factor(engine)
     read: Any = safe_get_full_grad
-    trained = _named(engine, lambda name, param: param.requires_grad)
-    found = {name: read(param) for name, param in trained.items()}
-    return {
-        name: grad.detach().float() / scale
-        for name, grad in found.items()
-        if grad is not None
-    }
+    trained = _trained(engine)
+    ready = {name: param for name, param in trained.items() if _is_ready(param)}
+    rest = {name: param for name, param in trained.items() if name not in ready}
+    found = zero_pieces.gradients(rest) if engine.zero_optimization() else {}
+    found |= {name: read(param) for name, param in ready.items()}
+    return {n: found[n].detach().float() / scale for n in trained if n in found}
 
 
 def loss_scale(engine: Any) -> float:
@@ -226,36 +235,42 @@ def state_of(engine: Any, master: torch.Tensor) -> dict[str, Any]:
     return inner_optimizer(engine).state.get(master, {})
 
 
-def _params_with(engine: Any, key: str) -> set[int]:
-    """Returns ids of the parameters whose partition has a moment, on every rank alike.
+def _flat_states(engine: Any, key: str) -> dict[int, torch.Tensor]:
+    """Returns {id of a parameter: this rank's share of a state of its group}.
 
-    A rank cannot tell from a parameter alone: it may hold no part of it.
+    On every rank the same parameters: a rank cannot tell from a parameter alone, of
+    which it may hold no part.
     """
     return {
-        id(param)
+        id(param): value
         for partition in partitions(engine)
-        if isinstance(state_of(engine, partition.flat).get(key), torch.Tensor)
+        if isinstance(value := state_of(engine, partition.flat).get(key), torch.Tensor)
         for param in partition.params
     }
 
 
-def _named(engine: Any, wanted: Any) -> dict[str, torch.nn.Parameter]:
-    return {
-        name: param
-        for name, param in engine.module.named_parameters()
-        if wanted(name, param)
-    }
+def _named(engine: Any) -> dict[str, Any]:
+    """Returns the model's parameters, which an engine never exchanges for others."""
+    if engine not in _NAMED:
+        named = engine.module.named_parameters()
+        _NAMED[engine] = {name: weakref.ref(param) for name, param in named}
+    return {name: held() for name, held in _NAMED[engine].items()}
 
 
-def _copies(engine: Any, read: Any) -> Tensors:
-    """Copies what is read of trained parameters, where it is not None."""
-    trained = _named(engine, lambda name, param: param.requires_grad)
-    found = {name: read(param) for name, param in trained.items()}
-    return {name: _copy(value) for name, value in found.items() if value is not None}
+def _trained(engine: Any) -> dict[str, Any]:
+    return {n: param for n, param in _named(engine).items() if param.requires_grad}
 
 
-def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().clone()
+def _is_ready(param: Any) -> bool:
+    """True if DeepSpeed reads a gradient from the parameter itself, as it lies there or
+    from BF16's buffer."""
+    return param.grad is not None or getattr(param, "_hp_grad", None) is not None
+
+
+def _held_of(engine: Any, held: dict[torch.nn.Parameter, torch.Tensor]) -> Tensors:
+    """Returns what is held of trained parameters by their names."""
+    found = {name: held.get(param) for name, param in _trained(engine).items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 @contextlib.contextmanager

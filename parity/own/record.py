@@ -24,7 +24,21 @@ def record(
         with own.record(engine, "runs/mine", steps=20):
             train(...)
 
-    After the last of them, and on any exit, the loop runs as if never watched.
+    After the last of them, and on any exit, the loop runs as if never watched. Files
+    are written on a thread, step by step; all of them are there when the context ends,
+    and a killed run leaves whole steps.
+
+    Recorded are, per step: parameters, moments and buffers before and after it, the
+    16-bit weights that were read, unscaled gradients before clipping, every group's
+    hyper-parameters, loss and loss scale, and of each forward pass with a backward pass
+    its inputs, targets, dropout masks and layers' outputs; see the end of
+    `jaxnn.experiment.files.trace`.
+
+    Absent are: layers that were called past the model, evaluations, losses of several
+    forward passes term by term, masks of dropouts inside fused kernels and recurrent
+    layers, further optimizer state than two moments, and gradients of parameters that
+    no pass used. meta.json says so under `absent` and `unreachable_dropout`. Not
+    recorded at all are FSDP, pipelines, and models that gain modules while they train.
 
     Args:
       model: DeepSpeed's engine, or a network, DDP's or Accelerate's included.
@@ -37,7 +51,8 @@ def record(
       limit: bytes beyond which an input is a digest; 64 MiB if None.
 
     Raises:
-      UserError: nothing here can be recorded, or no step happened.
+      UserError: nothing here can be recorded, no step happened, or a file could not be
+        written.
     """
     from torch_ref import watch
 
@@ -59,6 +74,8 @@ def RecordCallback(
     """Returns a callback for Hugging Face's Trainer that records its first steps.
 
         trainer.add_callback(own.RecordCallback("runs/mine", steps=20))
+
+    A Trainer that raises leaves the model hooked; the callback's `close` unhooks it.
 
     Args:
       folder: as of `record`.

@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import torch
 
+from torch_ref import batches
 from torch_ref.precision import at_least_float32
 
 
@@ -18,23 +19,43 @@ def exact(tensor: torch.Tensor) -> np.ndarray:
     Raises:
       TypeError: NumPy has no such array: it is sparse, quantized or complex.
     """
-    copy = tensor.detach().cpu().contiguous()
-    if copy.dtype == torch.bfloat16:
-        # NumPy itself has no bfloat16, and torch knows nothing of ml_dtypes.
-        return copy.view(torch.int16).numpy().view(ml_dtypes.bfloat16).copy()
-    if copy.is_complex():
+    if tensor.is_complex():
         raise TypeError("complex")
-    return copy.numpy().copy()
+    return _held(tensor.detach()).copy()
 
 
 def wide(tensor: torch.Tensor) -> np.ndarray:
     """Copies a tensor to an array; float16 and bfloat16 come out as float32."""
-    return np.array(at_least_float32(tensor.detach()).cpu(), order="C")
+    return _held(at_least_float32(tensor.detach())).copy()
+
+
+def all_exact(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """`exact` of each, in one copy."""
+    return _split(tensors, _held)
 
 
 def all_wide(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """`wide` of each."""
-    return {name: wide(tensor) for name, tensor in tensors.items()}
+    """`wide` of each, in one copy."""
+    return _split(tensors, lambda flat: _held(at_least_float32(flat)))
+
+
+def _split(tensors: Mapping[str, torch.Tensor], held: Any) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = dict.fromkeys(tensors)  # type: ignore[assignment]
+    for names, flat in batches.flattened(tensors):
+        array, end = held(flat), 0
+        for name in names:
+            begin, end = end, end + tensors[name].numel()
+            found[name] = array[begin:end].reshape(tensors[name].shape)
+    return found
+
+
+def _held(tensor: torch.Tensor) -> np.ndarray:
+    """Returns an array of a tensor, which may share its memory."""
+    held = tensor.cpu().contiguous()
+    if held.dtype == torch.bfloat16:
+        # NumPy itself has no bfloat16, and torch knows nothing of ml_dtypes.
+        return held.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return held.numpy()
 
 
 def number(value: Any) -> np.ndarray:
@@ -73,6 +94,8 @@ def tensors_in(tree: Any) -> list[torch.Tensor]:
     # The common cases first: this runs for every call of torch while watching.
     if isinstance(tree, torch.Tensor):
         return [tree]
+    if type(tree) in (tuple, list) and all(isinstance(t, torch.Tensor) for t in tree):
+        return list(tree)
     if tree is None or isinstance(tree, int | float | str | torch.dtype | torch.device):
         return []
     return [leaf for _, leaf in leaves(tree) if isinstance(leaf, torch.Tensor)]

@@ -22,6 +22,9 @@ except ImportError as error:
 class RecordCallback(TrainerCallback):
     """Records a Trainer's first optimizer steps: `trainer.add_callback(...)`.
 
+    A Trainer whose training raises tells its callbacks nothing: the model stays hooked
+    until the next training with this callback begins, or `close` is called.
+
     Args:
       folder: as of `record`.
       steps: as of `record`.
@@ -36,6 +39,10 @@ class RecordCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any):
         """Hooks the model, or the engine that DeepSpeed made of it."""
+        # What an earlier training, which raised, has left; that it recorded nothing is
+        # no error of this one.
+        with contextlib.suppress(UserError):
+            self.close()
         model = kwargs["model"]
         context = record(
             engine_of(model) or model,
@@ -50,6 +57,10 @@ class RecordCallback(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any):
         """Unhooks it, if fewer steps than asked were done."""
+        self.close()
+
+    def close(self) -> None:
+        """Unhooks the model, and waits for what is still to be written."""
         self._recording.close()
 
 

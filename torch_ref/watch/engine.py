@@ -25,7 +25,7 @@ class Engine(Subject):
 
     def masters(self) -> Tensors:
         """As in Subject."""
-        return engine_readers.masters(self.engine)
+        return engine_readers.masters(self.engine, dict)
 
     def forward_weights(self) -> Tensors:
         """As in Subject."""
@@ -36,7 +36,7 @@ class Engine(Subject):
     def moment(self, key: str) -> Tensors:
         """As in Subject."""
         start = moments.start(self.optimizer, key)
-        return engine_readers.moments(self.engine, key, start)
+        return engine_readers.moments(self.engine, key, start, dict)
 
     def gradients(self) -> Tensors:
         """Returns the unscaled gradients, at the end of a step's last backward pass."""
@@ -66,11 +66,18 @@ class Engine(Subject):
     def meta(self) -> dict[str, Any]:
         """As in Subject."""
         config = getattr(self.engine._config, "_param_dict", {})
-        return {
+        found = {
             "zero_stage": int(self.engine.zero_optimization_stage()),
-            # Values that are no JSON, as dtypes, by their names.
-            "config": json.loads(json.dumps(config, default=str)),
+            # Values that are no JSON, as dtypes and Accelerate's infinite
+            # `steps_per_print`, by their names.
+            "config": json.loads(json.dumps(config, default=str), parse_constant=str),
         }
+        # A parameter may be of another format than the engine's.
+        if self.engine.fp16_enabled():
+            found["precision"] = "fp16"
+        if self.engine.bfloat16_enabled():
+            found["precision"] = "bf16"
+        return found
 
     def is_last(self) -> bool:
         """True at the microbatch that ends the step."""

@@ -1,15 +1,16 @@
 """The folder of a recording: a new trace, or one that goes on."""
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import trace
+from torch_ref.watch.background import Background
 
 
-class Folder:
-    """Writes steps; the trace begins with the first.
+class Folder(Background):
+    """Writes steps, on a thread; the trace begins with the first.
 
     Args:
       path: new or empty folder, or that of a trace that ends before `first_step`.
@@ -20,6 +21,7 @@ class Folder:
     """
 
     def __init__(self, path: pathlib.Path, first_step: int):
+        super().__init__(self._write)
         self._path = path
         self._writer: trace.Writer | None = None
         self._next = 0
@@ -30,27 +32,27 @@ class Folder:
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"{path}: not an empty folder; give own.record a new one")
 
-    def write(
+    def _write(
         self,
         tensors: Mapping[str, Any],
-        meta: Callable[[], Mapping[str, Any]],
-        entries: Mapping[str, Any],
+        meta: Mapping[str, Any],
+        entries: dict[str, Any],
     ) -> None:
         """Writes the next step.
 
         Args:
           tensors: by the trace's names.
-          meta: makes meta.json, if this is the first step of the trace.
+          meta: meta.json, for the first step of the trace.
           entries: those of meta.json that may grow from step to step.
         """
         if self._writer is None:
             # The writer makes the folder itself and wants none.
             if self._path.exists():
                 self._path.rmdir()
-            self._writer = trace.Writer(self._path, "full", {**meta(), **entries})
+            self._writer = trace.Writer(self._path, "full", {**meta, **entries})
         elif entries != self._entries:
             self._writer.amend(entries)
-        self._entries = dict(entries)
+        self._entries = entries
         self._writer.write(self._next, tensors)
         self._next += 1
 

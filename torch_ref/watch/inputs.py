@@ -1,7 +1,8 @@
 """What a forward pass was given, by the names of its arguments."""
 
+import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +44,7 @@ def read(module: nn.Module, args: Any, kwargs: Mapping[str, Any], limit: int) ->
 
 def named(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Binds arguments to the names in `forward`; defaults are left out."""
-    signature = inspect.signature(type(module).forward)
+    signature = _signature(type(module).forward)
     try:
         bound = dict(signature.bind(module, *args, **kwargs).arguments)
     except TypeError:
@@ -54,6 +55,11 @@ def named(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> dict[str, 
         if parameter.kind is parameter.VAR_KEYWORD:
             bound |= bound.pop(parameter.name, {})
     return bound
+
+
+@functools.lru_cache(maxsize=16)
+def _signature(forward: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(forward)
 
 
 def _add(found: Inputs, name: str, value: Any, limit: int) -> None:

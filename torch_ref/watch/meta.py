@@ -28,7 +28,7 @@ def describe(watcher: Any, passes: int, per_rank: int) -> dict[str, Any]:
         "stack": subject.stack,
         "names": "torch",
         "precision": precision_of(subject.model),
-        "autocast": watcher.autocast,
+        "autocast": watcher.forwards.autocast,
         "world_size": subject.world_size,
         "steps": watcher.steps,
         "first_step": watcher.first_step,
@@ -56,9 +56,8 @@ def precision_of(model: nn.Module) -> str:
     return NAMES.get(kinds[0], str(kinds[0])) if kinds else "fp32"
 
 
-def autocast_of(model: nn.Module) -> str | None:
+def autocast_of(device: str) -> str | None:
     """Returns the format that torch.autocast computes in here; None if it does not."""
-    device = next((p.device.type for p in model.parameters()), "cpu")
     if not torch.is_autocast_enabled(device):
         return None
     return NAMES.get(torch.get_autocast_dtype(device))

@@ -1,8 +1,5 @@
 """Which moments torch's and DeepSpeed's optimizers hold, and what they start from."""
 
-from collections.abc import Iterable
-from typing import Any
-
 import torch
 
 KINDS = {
@@ -32,7 +29,7 @@ def keys(optimizer: torch.optim.Optimizer) -> dict[str, str]:
     made = set(MADE.get(type(optimizer).__name__, ()))
     if not any(group.get("momentum") for group in optimizer.param_groups):
         made.discard("momentum_buffer")
-    made |= {key for state in optimizer.state.values() for key in _held(state)}
+    made |= _held(optimizer)
     return {kind: key for kind, names in KINDS.items() for key in names if key in made}
 
 
@@ -45,14 +42,17 @@ def start(optimizer: torch.optim.Optimizer, key: str) -> float:
 def unknown(optimizer: torch.optim.Optimizer) -> set[str]:
     """Returns the keys of state that the trace has no place for."""
     known = {key for names in KINDS.values() for key in names}
-    held = {key for state in optimizer.state.values() for key in _held(state)}
-    return held - known
+    return _held(optimizer) - known
 
 
-def _held(state: Any) -> Iterable[str]:
+def _held(optimizer: torch.optim.Optimizer) -> set[str]:
+    """Returns the keys of state that hold tensors."""
+    # Parameters are many, kinds of their states few.
+    kinds = {tuple(state): state for state in optimizer.state.values()}
     # Counters are tensors of one number.
-    return (
+    return {
         key
+        for state in kinds.values()
         for key, value in state.items()
         if isinstance(value, torch.Tensor) and key != "step"
-    )
+    }

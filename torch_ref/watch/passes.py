@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from torch_ref.watch import arrays
 from torch_ref.watch.inputs import Inputs
@@ -69,8 +68,3 @@ class Pass:
 def numbered(values: list[Any]) -> dict[str, Any]:
     """["a", "b"] -> {"0": "a", "1": "b"}."""
     return {str(number): value for number, value in enumerate(values)}
-
-
-def layers_of(model: nn.Module) -> dict[str, nn.Module]:
-    """Returns {dotted path: module}, without the model itself."""
-    return {name: module for name, module in model.named_modules() if name}

@@ -8,7 +8,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from jaxnn.experiment.errors import UserError
-from torch_ref.precision import at_least_float32
 from torch_ref.watch import moments
 from torch_ref.watch.subject import Subject, Tensors
 
@@ -39,9 +38,8 @@ class Plain(Subject):
             self.world_size = torch.distributed.get_world_size()
 
     def masters(self) -> Tensors:
-        """As in Subject; float64 stays."""
-        params = self.model.named_parameters()
-        return {n: at_least_float32(p.detach()).clone() for n, p in params}
+        """As in Subject."""
+        return dict(self.structure.params())
 
     def forward_weights(self) -> Tensors:
         """None: a forward pass reads the masters."""
@@ -50,28 +48,24 @@ class Plain(Subject):
     def moment(self, key: str) -> Tensors:
         """As in Subject; what has no state yet is what it starts from."""
         first = moments.start(self.optimizer, key)
-        found = {}
-        for name, param in self._optimized().items():
-            state = self.optimizer.state.get(param, {})
+        params, found = self.structure.params(), {}
+        for name, state in self._states().items():
             value = state.get(key)
             if isinstance(value, torch.Tensor):
-                found[name] = value.detach().clone()
+                found[name] = value
             elif not state:
-                found[name] = torch.full_like(param.detach(), first)
+                found[name] = torch.full_like(params[name].detach(), first)
         return found
 
     def gradients(self) -> Tensors:
-        """Returns the gradients as they lie in the parameters, float32."""
-        params = self.model.named_parameters()
-        return {
-            name: at_least_float32(param.grad.detach()).clone()
-            for name, param in params
-            if param.grad is not None
-        }
+        """Returns the gradients as they lie in the parameters."""
+        params = self.structure.params()
+        grads = {n: p.grad for n, p in params.items() if p.grad is not None}
+        return {n: g.to_dense() if g.is_sparse else g for n, g in grads.items()}
 
     def has_gradients(self) -> bool:
         """True if a parameter has a gradient that is not zero."""
-        grads = [param.grad for param in self.model.parameters()]
+        grads = [param.grad for param in self.structure.params().values()]
         return any(grad is not None and bool(grad.any()) for grad in grads)
 
     def updates(self) -> int:
@@ -80,8 +74,8 @@ class Plain(Subject):
 
     def counters(self) -> dict[str, int]:
         """As in Subject."""
-        states = {n: self.optimizer.state.get(p) for n, p in self._optimized().items()}
-        counted = {n: int(s["step"]) for n, s in states.items() if s and "step" in s}
+        states = self._states()
+        counted = {n: int(s["step"]) for n, s in states.items() if "step" in s}
         # Where others are counted, one without a state has had no update.
         return dict.fromkeys(states, 0) | counted if counted else {}
 
@@ -94,10 +88,15 @@ class Plain(Subject):
         scheduler = type(self._scheduler).__name__ if self._scheduler else None
         return {"zero_stage": None, "config": None, "scheduler": scheduler}
 
-    def _optimized(self) -> dict[str, nn.Parameter]:
+    def _states(self) -> dict[str, Any]:
+        """Returns the optimizer's state of each parameter that it trains, if any."""
         held = {id(param) for group in self.group_params() for param in group}
-        params = self.model.named_parameters()
-        return {n: p for n, p in params if p.requires_grad and id(p) in held}
+        state = self.optimizer.state
+        return {
+            name: state.get(param, {})
+            for name, param in self.structure.trained().items()
+            if id(param) in held
+        }
 
 
 def unwrap(model: nn.Module) -> nn.Module:

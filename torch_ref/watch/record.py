@@ -9,10 +9,11 @@ from typing import Any
 from torch import nn
 
 from jaxnn.experiment.errors import UserError
-from torch_ref.watch import hooks
 from torch_ref.watch.engine import Engine
+from torch_ref.watch.engine_hooks import EngineHooks
 from torch_ref.watch.folder import Folder
 from torch_ref.watch.plain import Plain
+from torch_ref.watch.plain_hooks import PlainHooks
 from torch_ref.watch.watcher import Watcher
 
 LIMIT = 2**26
@@ -50,21 +51,31 @@ def record(
     """
     if steps < 1:
         raise UserError(f"own.record: steps={steps}; give a number of at least 1")
+    engine = as_engine(model)
+    subject = (
+        Engine(engine)
+        if engine is not None
+        else plain(model, optimizer, scheduler, first_step)
+    )
+    scaler = scaler or getattr(optimizer, "scaler", None)
     path = Folder(pathlib.Path(folder), first_step)
-    with contextlib.ExitStack() as undo:
-        engine = as_engine(model)
-        if engine is not None:
-            subject = Engine(engine)
-            watcher = Watcher(subject, path, steps, first_step, limit, undo)
-            hooks.hook_engine(watcher, subject, undo)
-        else:
-            subject = plain(model, optimizer, scheduler, first_step)
-            scaler = scaler or getattr(optimizer, "scaler", None)
-            watcher = Watcher(subject, path, steps, first_step, limit, undo)
-            hooks.hook_plain(watcher, subject, scaler, undo)
-        watcher.start()
+    # The folder is closed last: it may have steps to write.
+    with path, contextlib.ExitStack() as undo:
+        watcher = Watcher(subject, path, steps, first_step, limit, undo)
+        watcher.forwards.hook(undo)
+        # After it: what drops passes runs before what begins one.
+        hooks_of(watcher, subject, scaler).put(undo)
         yield
         watcher.require_steps()
+
+
+def hooks_of(
+    watcher: Watcher, subject: Engine | Plain, scaler: Any
+) -> EngineHooks | PlainHooks:
+    """Returns what tells a watcher of a subject's training."""
+    if isinstance(subject, Engine):
+        return EngineHooks(watcher, subject)
+    return PlainHooks(watcher, subject, scaler)
 
 
 def as_engine(model: Any) -> Any:

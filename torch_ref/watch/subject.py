@@ -1,6 +1,8 @@
 """What is watched: the model, and how to read its training state."""
 
+import functools
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from torch import nn
 
 from torch_ref.watch import moments
+from torch_ref.watch.structure import Structure
 
 Tensors = dict[str, torch.Tensor]
 
@@ -30,7 +33,10 @@ class Subject:
     world_size = 1
 
     def masters(self) -> Tensors:
-        """Returns every parameter as the optimizer holds it, float32."""
+        """Returns every parameter as the optimizer holds it.
+
+        This and the other tensors may be what trains: copy what is to be kept.
+        """
         raise NotImplementedError
 
     def forward_weights(self) -> Tensors:
@@ -57,9 +63,19 @@ class Subject:
         """Returns entries of meta.json that the stack alone knows."""
         raise NotImplementedError
 
+    @functools.cached_property
+    def structure(self) -> Structure:
+        """Parameters and buffers by name."""
+        return Structure(self.model)
+
+    @functools.cached_property
+    def device(self) -> str:
+        """Kind of device that the model is on."""
+        return next((p.device.type for p in self.model.parameters()), "cpu")
+
     def names(self) -> dict[int, str]:
         """Returns {id of a parameter: its name}."""
-        return {id(param): name for name, param in self.model.named_parameters()}
+        return {id(param): name for name, param in self.structure.params().items()}
 
     def moments(self) -> dict[str, Tensors]:
         """Returns {"first" or "second": {name: moment}}."""
@@ -78,9 +94,8 @@ class Subject:
         return [_numbers(group) | common for group in self.optimizer.param_groups]
 
     def buffers(self) -> Tensors:
-        """Returns copies of the model's buffers."""
-        buffers = self.model.named_buffers()
-        return {name: buffer.detach().clone() for name, buffer in buffers}
+        """Returns the model's buffers."""
+        return self.structure.buffers()
 
     def group_names(self) -> list[list[str]]:
         """Returns the names of the parameters of each group."""
@@ -104,7 +119,7 @@ def _numbers(group: Mapping[str, Any]) -> dict[str, np.ndarray]:
         if isinstance(value, torch.Tensor):
             value = value.tolist()
         values = value if isinstance(value, tuple | list) else [value]
-        real = [isinstance(v, int | float) and math.isfinite(v) for v in values]
+        real = [isinstance(v, numbers.Real) and math.isfinite(v) for v in values]
         if key != "params" and all(real):
             found[key] = np.asarray(value, np.float64)
     return found

@@ -1,6 +1,7 @@
 """Tests of torch_ref/watch under what wraps a model: DDP, Accelerate, Trainer, and
 DeepSpeed where it is given more than a precision."""
 
+import importlib.util
 import pathlib
 import subprocess
 import sys
@@ -27,6 +28,8 @@ def main(folder: pathlib.Path) -> None:
     torch_style(folder / "torch_style")
     offload(folder / "offload")
     ddp(folder / "ddp")
+    if importlib.util.find_spec("transformers"):
+        engine_of_a_trainer(folder)
     # Last: DeepSpeed gives every later engine of the process a scaler as well.
     autocast_fp16(folder / "autocast_fp16")
     ranks.shut_down()
@@ -68,7 +71,7 @@ def autocast(folder: pathlib.Path) -> None:
 
 def autocast_fp16(folder: pathlib.Path) -> None:
     """torch's own scaler, which DeepSpeed brings along."""
-    for stage in (0, 1, 3):
+    for stage in range(4):
         engine = engine_of(
             nn.Linear(3, 2),
             zero_optimization={"stage": stage},
@@ -130,6 +133,50 @@ def ddp(folder: pathlib.Path) -> None:
             optimizer.step()
 
 
+def trainer_of(folder: pathlib.Path, steps: int, kind=None, **arguments):
+    """A Trainer, which is to record two steps, and its callback."""
+    import transformers
+
+    from torch_ref.watch.callback import RecordCallback
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = nn.Linear(3, 2)
+
+        def forward(self, x, labels=None):
+            output = self.last(x)
+            return {"loss": ((output - labels) ** 2).mean(), "logits": output}
+
+    settings = transformers.TrainingArguments(
+        output_dir=str(folder / "out"),
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        max_steps=steps,
+        report_to=[],
+        save_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+        **arguments,
+    )
+    rows = [{"x": x, "labels": y} for x, y in zip(X, Y)]
+    trainer = (kind or transformers.Trainer)(Net(), settings, train_dataset=rows)
+    callback = RecordCallback(folder / "trainer", steps=2)
+    trainer.add_callback(callback)
+    return trainer, callback
+
+
+def engine_of_a_trainer(folder: pathlib.Path) -> None:
+    config = {
+        "train_micro_batch_size_per_gpu": 2,
+        "gradient_accumulation_steps": 2,
+        "zero_optimization": {"stage": 2},
+        "zero_allow_untested_optimizer": True,
+    }
+    trainer, _ = trainer_of(folder, 2, deepspeed=config)
+    trainer.train()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wrapped")
@@ -158,7 +205,7 @@ class TestDeepSpeed:
         assert output.dtype == np.float32
         assert not (output.view(np.uint32) & 0xFFFF).any()
 
-    @pytest.mark.parametrize("stage", [0, 1, 3])
+    @pytest.mark.parametrize("stage", range(4))
     def test_autocast_in_fp16_is_unscaled(self, folder, stage):
         """Of a loss so small that 2^16 of it are no overflow; in full it is one."""
         trace = Reader(folder / "autocast_fp16" / str(stage))
@@ -231,34 +278,13 @@ class TestDdp:
 
 
 class TestTrainer:
-    def test_callback(self, tmp_path, monkeypatch):
-        transformers = pytest.importorskip("transformers")
-        from torch_ref.watch.callback import RecordCallback
+    @pytest.fixture(autouse=True)
+    def transformers(self):
+        return pytest.importorskip("transformers")
 
-        class Net(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.last = nn.Linear(3, 2)
-
-            def forward(self, x, labels=None):
-                output = self.last(x)
-                return {"loss": ((output - labels) ** 2).mean(), "logits": output}
-
-        arguments = transformers.TrainingArguments(
-            output_dir=str(tmp_path / "out"),
-            per_device_train_batch_size=2,
-            gradient_accumulation_steps=2,
-            max_steps=3,
-            report_to=[],
-            save_strategy="no",
-            use_cpu=True,
-            disable_tqdm=True,
-        )
-        rows = [{"x": x, "labels": y} for x, y in zip(X, Y)]
-        trainer = transformers.Trainer(Net(), arguments, train_dataset=rows)
-        trainer.add_callback(RecordCallback(tmp_path / "t", steps=2))
-        trainer.train()
-        trace = Reader(tmp_path / "t")
+    def test_callback(self, tmp_path):
+        trainer_of(tmp_path, 3)[0].train()
+        trace = Reader(tmp_path / "trainer")
         assert len(trace) == 2
         assert trace.meta["passes"] == 2
         tensors = trace.read(0)
@@ -266,12 +292,47 @@ class TestTrainer:
         assert "grads/last.bias" in tensors
         assert trace.meta["scheduler"] == "LambdaLR"
 
+    def test_callback_finds_the_engine(self, folder):
+        """Its rows are shuffled; together they are all of them."""
+        trace = Reader(folder / "trainer")
+        assert (trace.meta["stack"], trace.meta["zero_stage"]) == ("deepspeed", 2)
+        assert len(trace) == trace.meta["passes"] == 2
+        tensors = trace.read(0)
+        renamed = {
+            f"params/{name}": tensors[f"params/last.{name}"]
+            for name in ("weight", "bias")
+        }
+        loss, bias = gradient(renamed)
+        np.testing.assert_allclose(tensors["loss"], loss, 1e-6)
+        np.testing.assert_allclose(tensors["grads/last.bias"], bias, 1e-5)
+
+    def test_a_training_that_raises_can_be_unhooked(self, tmp_path, transformers):
+        class Breaking(transformers.Trainer):
+            def training_step(self, *args, **kwargs):
+                if self.state.global_step:
+                    raise RuntimeError("of the trainer")
+                return super().training_step(*args, **kwargs)
+
+        original = torch.autograd.backward
+        trainer, callback = trainer_of(tmp_path, 3, Breaking)
+        with pytest.raises(RuntimeError, match="of the trainer"):
+            trainer.train()
+        callback.close()
+        assert torch.autograd.backward is original
+        assert not trainer.model._forward_hooks
+        assert len(Reader(tmp_path / "trainer")) == 1
+
 
 class TestAccelerate:
-    def test_wrapped_optimizer(self, tmp_path):
+    @pytest.fixture
+    def accelerate(self):
+        """As new: the Trainer has left another precision, and half a step."""
         accelerate = pytest.importorskip("accelerate")
-        # The Trainer has made one with another precision.
         accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+        accelerate.state.GradientState._reset_state()
+        return accelerate
+
+    def test_wrapped_optimizer(self, tmp_path, accelerate):
         accelerator = accelerate.Accelerator(cpu=True, mixed_precision="bf16")
         net = nn.Sequential(nn.Linear(3, 2))
         net, optimizer = accelerator.prepare(net, torch.optim.SGD(net.parameters(), 1))
@@ -282,6 +343,25 @@ class TestAccelerate:
         assert trace.meta["autocast"] == "bf16"
         assert trace.meta["optimizer"] == "SGD"
         assert sorted(select(trace.read(0), "grads")) == ["0.bias", "0.weight"]
+
+    def test_its_scaler(self, tmp_path, accelerate):
+        """As in fp16; on a CPU it brings none."""
+        accelerator = accelerate.Accelerator(cpu=True)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
+        net = nn.Linear(3, 2)
+        net, optimizer = accelerator.prepare(net, torch.optim.SGD(net.parameters(), 1))
+        with watch.record(net, tmp_path / "t", 2, optimizer=optimizer):
+            for factor in (1.0, torch.inf):
+                accelerator.backward(((net(X) - Y) ** 2).mean() * factor)
+                optimizer.step()
+                optimizer.zero_grad()
+        trace = Reader(tmp_path / "t")
+        tensors = trace.read(0)
+        loss, bias = gradient(tensors)
+        assert tensors["loss_scale"] == 16
+        np.testing.assert_allclose(tensors["loss"], loss, 1e-6)
+        np.testing.assert_allclose(tensors["grads/bias"], bias, 1e-5)
+        assert [bool(trace.read(step)["skipped"]) for step in (0, 1)] == [False, True]
 
 
 if __name__ == "__main__":
