@@ -33,6 +33,8 @@ class PlainHooks:
         # Where the scaler's step is: whether it runs, and has called the optimizer's.
         self._is_scaling = False
         self._has_stepped = False
+        # An optimizer derived from another calls the step of that one within its own.
+        self._depth = 0
 
     def put(self, undo: contextlib.ExitStack) -> None:
         """Begins; closing `undo` ends it."""
@@ -66,11 +68,13 @@ class PlainHooks:
 
     def _before(self, *_: Any) -> None:
         self._has_stepped = True
-        if not self._is_scaling:
+        self._depth += 1
+        if self._depth == 1 and not self._is_scaling:
             self._watcher.before_step()
 
     def _after(self, *_: Any) -> None:
-        if not self._is_scaling:
+        self._depth -= 1
+        if not self._depth and not self._is_scaling:
             self._end(False)
 
     def _end(self, skipped: bool) -> None:
