@@ -23,7 +23,6 @@ def describe(watcher: Any, passes: int, per_rank: int) -> dict[str, Any]:
       per_rank: those of this rank.
     """
     subject: Subject = watcher.subject
-    params = dict(subject.model.named_parameters())
     return {
         "stack": subject.stack,
         "names": "torch",
@@ -37,6 +36,14 @@ def describe(watcher: Any, passes: int, per_rank: int) -> dict[str, Any]:
         "accumulation_steps": per_rank,
         "passes": passes,
         "optimizer": type(subject.optimizer).__name__,
+        **_of_parameters(subject),
+        **subject.meta(),
+    }
+
+
+def _of_parameters(subject: Subject) -> dict[str, Any]:
+    params = subject.structure.params()
+    return {
         "groups": subject.group_names(),
         "trained": [name for name, param in params.items() if param.requires_grad],
         "frozen": [name for name, param in params.items() if not param.requires_grad],
@@ -46,7 +53,6 @@ def describe(watcher: Any, passes: int, per_rank: int) -> dict[str, Any]:
             for name, layer in subject.model.named_modules()
             if any(True for _ in layer.parameters(recurse=False))
         },
-        **subject.meta(),
     }
 
 
