@@ -31,11 +31,10 @@ from typing import Any
 import ml_dtypes  # noqa: F401  it teaches NumPy the bfloat16 of `read_arrays`
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from jaxnn.experiment.catalogue import is_own, split_own
 from jaxnn.experiment.errors import UserError
-from jaxnn.experiment.files import safetensors_file
 from jaxnn.experiment.flags import options
 from jaxnn.experiment.flags.config import Experiment
 
@@ -294,8 +293,21 @@ def write_params(path: pathlib.Path, params: Mapping[str, np.ndarray]) -> None:
 
 def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes arrays by name, finite or not, to a safetensors file, atomically."""
+    # safetensors saves the buffer of an array as it lies in memory, without a look at
+    # its strides: a transposed or sliced array has to be copied first.
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     with whole(path) as partial:
-        safetensors_file.write(partial, arrays)
+        try:
+            save_file(contiguous, partial)
+        except SafetensorError as error:
+            # A full disk raises no OSError here; only the text tells it from a tensor
+            # that safetensors cannot represent.
+            if "I/O error" not in str(error):
+                raise
+            raise UserError(
+                f"cannot write {path}: {str(error).rpartition('I/O error: ')[2]}; make "
+                "room"
+            ) from None
 
 
 def read_arrays(path: str | pathlib.Path, flag: str) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import trace
@@ -110,7 +111,7 @@ class TestWriter:
             "activations": dict.fromkeys("bca", np.zeros(1)),
         }
         writer = trace.Writer(tmp_path / "trace", "full", META)
-        with pytest.raises(TypeError, match="object"):
+        with pytest.raises(SafetensorError, match="object"):
             writer.write(0, tensors | {"grads": {"a": np.array([None])}})
         assert len(trace.Reader(tmp_path / "trace")) == 0
         for reader in (
