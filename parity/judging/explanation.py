@@ -49,7 +49,8 @@ class Explanation(NamedTuple):
     @property
     def reference(self) -> str:
         """Where the differences are documented."""
-        return "; ".join(switch.reference for switch in self.switches)
+        parts = (p for switch in self.switches for p in switch.reference.split("; "))
+        return "; ".join(dict.fromkeys(parts))
 
     def as_json(self) -> dict[str, Any]:
         """Returns what verdict.json holds of an explanation."""

@@ -63,7 +63,7 @@ def measured(
     """Yields the measured tensors of one step."""
     ported = port.ported
     _refuse_broken_state(number, ported.raw(number))
-    replay = PortReplay(ported, number, port.objective, feed, port.modules)
+    replay = PortReplay(ported, number, port.objective, feed, port.modules_of(number))
     inputs = replay.inputs(number)
     step = recorded_step(port, number, inputs.scale)
     replayed = replay.gradients(inputs, replay.compute)

@@ -62,9 +62,13 @@ class Port:
         replay = PortReplay(self.ported, 0, self.objective, None)
         shapes = replay.shapes(replay.inputs(0))
         # In the order in which the port's modules end.
-        recorded = self.ported.activations(0, shapes, self.pairs)
-        self.modules = [name for name in shapes[0] if name in recorded]
+        self.modules = [name for name in shapes[0] if name in self.pairs.torch_of]
         self.shapes = functools.cache(self._shapes)
+
+    def modules_of(self, number: int) -> list[str]:
+        """Returns the modules whose outputs a step has; a branch may be left out."""
+        found = self.ported.activations(number, self.shapes(number), self.pairs)
+        return [name for name in self.modules if name in found]
 
     def _shapes(self, number: int) -> list[dict[str, tuple[int, ...]]]:
         replay = PortReplay(self.ported, number, self.objective, None)
