@@ -19,7 +19,7 @@ from parity.judging.rounds import Rounds
 from parity.judging.tensors import judge_gradients
 from parity.noise import FEW_DRAWS
 from parity.own.cause import cause
-from parity.own.networks import Change
+from parity.own.network import Change
 from parity.own.passes import Objective
 from parity.own.port import Port
 from parity.own.recorded_step import recorded_step

@@ -15,7 +15,7 @@ from parity.noise import FLOAT64, Tensors
 from parity.own.binding import bind
 from parity.own.foreign import in_one_line
 from parity.own.masks import played_back
-from parity.own.networks import NO_CHANGE, Call, Change, Network
+from parity.own.network import NO_CHANGE, Call, Change, Network
 from parity.own.nudge import nudged
 
 

@@ -10,7 +10,8 @@ from flax import nnx
 from jaxnn.experiment.errors import UserError
 from parity.own.environment import of_a_port
 from parity.own.masks import played_back
-from parity.own.networks import Change, wrap
+from parity.own.network import Change
+from parity.own.networks import wrap
 from parity.own.tree import Structure
 
 X = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
