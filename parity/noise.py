@@ -121,6 +121,11 @@ def norm(array: np.ndarray) -> float:
     return float(np.sqrt(np.sum(np.square(array))))
 
 
+def distances(left: Tensors, right: Tensors) -> Distances:
+    """Returns name -> distance, of every tensor on the right."""
+    return {name: norm(left[name] - exact) for name, exact in right.items()}
+
+
 def _root_mean_squares(draws: Sequence[Distances]) -> dict[str, float]:
     return {
         name: _root_mean_square(np.array([distances[name] for distances in draws]))

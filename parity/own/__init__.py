@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from parity.judging.measure import THRESHOLD
 from parity.own.record import RecordCallback as RecordCallback
 from parity.own.record import prepare_deepspeed as prepare_deepspeed
 from parity.own.record import record as record
@@ -22,8 +23,6 @@ from parity.own.record import record as record
 if TYPE_CHECKING:
     from parity.judging.recording import Judgement
     from parity.judging.verdict import Verdict
-
-DEFAULT_THRESHOLD = 8.0
 
 # A training script imports DeepSpeed and then this. DeepSpeed compiles without a word,
 # and waits for ever for the lock of a compilation that was killed.
@@ -37,7 +36,7 @@ def judge(
     loss: Callable[..., Any] | None = None,
     optimizer: Any = None,
     convert: Callable[[Any], Any] | None = None,
-    threshold: float = DEFAULT_THRESHOLD,
+    threshold: float = THRESHOLD,
     quiet: bool = False,
 ) -> "Judgement":
     """Judges a recording by a port of it, prints a table, writes verdict and page.

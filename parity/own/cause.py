@@ -52,3 +52,8 @@ def joined(found: Sequence[Explanation], is_whole: bool) -> Explanation:
         before=max(one.before for one in found),
         explains=is_whole and all(one.explains for one in found),
     )
+
+
+def leaf_of(m: Measurement) -> str:
+    """Returns the leaf that a measured moment or parameter belongs to."""
+    return m.tensor.removeprefix("first/").removeprefix("second/")

@@ -15,14 +15,11 @@ from jaxnn import loss_scaling
 from jaxnn.experiment.files.trace import select
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.loss_scaling import LossScale
+from parity import rules
 from parity.judging.measure import Measurement, equal
 from parity.noise import Tensors
 
-CARRIED = {
-    "params": "updated",
-    "moments": "updated_moments",
-    "buffers": "updated_buffers",
-}
+CARRIED = rules.CARRIED | {"buffers": "updated_buffers"}
 """Kind of tensor that a step begins with -> kind that the step before ended with."""
 
 

@@ -5,13 +5,18 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxnn.experiment.errors import UserError
-from jaxnn.experiment.files.trace import grad_norm, select
-from parity.judging.measure import Measurement, measure
+from jaxnn.experiment.files.trace import select
+from parity.judging.measure import Measurement
 from parity.judging.recording import Judgement
 from parity.judging.rounds import THOROUGH, Rounds
-from parity.judging.tensors import judge_gradients, judge_skipped, judge_update
+from parity.judging.tensors import (
+    judge_gradients,
+    judge_norm,
+    judge_skipped,
+    judge_update,
+)
 from parity.judging.verdict import Verdict, judge_measurements
-from parity.noise import FLOAT32, Tensors
+from parity.noise import Tensors
 from parity.own import equalities
 from parity.own.emptiness import refuse_empty
 from parity.own.equalities import LossScaleRules
@@ -63,14 +68,16 @@ def measured(
     """Yields the measured tensors of one step."""
     ported = port.ported
     _refuse_broken_state(number, ported.raw(number))
-    replay = PortReplay(ported, number, port.objective, feed, port.modules_of(number))
+    replay = PortReplay(ported, number, port.objective, feed, port.activations(number))
     inputs = replay.inputs(number)
     step = recorded_step(port, number, inputs.scale)
     replayed = replay.gradients(inputs, replay.compute)
     _refuse_broken_loss(number, step, replayed)
     rounds = Rounds(THOROUGH, threshold)
     for m in judge_gradients(replay, number, step, inputs, replayed, rounds):
-        yield _norm_of_torch(ported.raw(number), m, threshold)
+        # The recorded norm is that of torch's gradients, not of the port's.
+        is_norm = m.quantity == "grad_norm"
+        yield judge_norm(number, ported.raw(number), threshold) if is_norm else m
     if step["skipped"]:
         yield from judge_skipped(number, ported.raw(number))
     elif replay.has_update:
@@ -95,16 +102,6 @@ def _refuse_broken_loss(number: int, step: Tensors, replayed: Tensors) -> None:
             f"cannot judge: the loss of step {number} is {float(step['loss'])} in the "
             f"recording and in the port: {BROKE_DOWN}"
         )
-
-
-def _norm_of_torch(raw: Tensors, m: Measurement, threshold: float) -> Measurement:
-    """Measures the recorded norm against that of the recorded gradients."""
-    if m.quantity != "grad_norm":
-        return m
-    norm = np.float64(grad_norm(select(raw, "grads").values(), skipped=False))
-    return measure(
-        m.step, m.quantity, "", raw["grad_norm"], norm, 0.0, FLOAT32, 1.0, threshold
-    )
 
 
 def judgement(port: Port, threshold: float) -> Judgement:

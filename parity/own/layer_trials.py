@@ -107,7 +107,7 @@ def _measured(
     port: Port, number: int, change: Change, threshold: float
 ) -> list[Measurement]:
     objective: Objective = port.objective.under(change)
-    replay = PortReplay(port.ported, number, objective, None, port.modules_of(number))
+    replay = PortReplay(port.ported, number, objective, None, port.activations(number))
     inputs = replay.inputs(number)
     step = recorded_step(port, number, inputs.scale)
     replayed = replay.gradients(inputs, replay.compute)

@@ -11,7 +11,7 @@ from parity.measured import compare, fit, history
 from parity.measured.difference import Difference
 from parity.measured.fit_types import Fit
 from parity.noise import FLOAT32
-from parity.own.cause import cause
+from parity.own.cause import cause, leaf_of
 from parity.own.equalities import LossScaleRules
 from parity.own.port import Port
 from parity.quantities import RULES, UPDATE
@@ -39,7 +39,7 @@ def explain(port: Port, failed: Sequence[Measurement]) -> list[Explanation]:
     found = _of_what_failed(compare.differences(recorded, own), failed)
     if not found:
         return []
-    wrong = {_leaf(m) for m in failed if m.definition.part == UPDATE}
+    wrong = {leaf_of(m) for m in failed if m.definition.part == UPDATE}
     told = {name for difference in found for name in difference.tensors}
     known = all(recorded[leaf].is_recognised for leaf in wrong if leaf in recorded)
     names = [known_name(port, difference, recorded) for difference in found]
@@ -172,7 +172,3 @@ def _own(port: Port, steps: Sequence[history.Step]) -> Iterator[history.Step]:
 
 def _of(leaves: set[str], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: array for name, array in arrays.items() if name in leaves}
-
-
-def _leaf(m: Measurement) -> str:
-    return m.tensor.removeprefix("first/").removeprefix("second/")

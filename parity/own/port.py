@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files.trace import Reader
+from parity.noise import Tensors
 from parity.own import networks, tree
 from parity.own.agreement import require_agreement
 from parity.own.layers import Pairs, pair
@@ -36,6 +37,8 @@ class Port:
       network: the model behind one call.
       modules: modules of the port whose outputs are compared, in the order they end.
       shapes: index of a step -> {module: shape of its output} of each pass.
+      activations: index of a step -> {module: its recorded outputs}; a branch may be
+        left out.
 
     Raises:
       UserError: an argument does not fit the recording.
@@ -59,16 +62,16 @@ class Port:
         self.objective = Objective(network, loss, self.ported.trained)
         self.optimizer = optimizer
         self.pairs: Pairs = pair(network, self.converted, self.ported.parameters)
-        replay = PortReplay(self.ported, 0, self.objective, None)
-        shapes = replay.shapes(replay.inputs(0))
-        # In the order in which the port's modules end.
-        self.modules = [name for name in shapes[0] if name in self.pairs.torch_of]
         self.shapes = functools.cache(self._shapes)
+        # A step's are asked for by its replay and by what that is compared with.
+        self.activations = functools.lru_cache(maxsize=1)(self._activations)
+        # In the order in which the port's modules end.
+        paths = self.shapes(0)[0]
+        self.modules = [name for name in paths if name in self.pairs.torch_of]
 
-    def modules_of(self, number: int) -> list[str]:
-        """Returns the modules whose outputs a step has; a branch may be left out."""
+    def _activations(self, number: int) -> Tensors:
         found = self.ported.activations(number, self.shapes(number), self.pairs)
-        return [name for name in self.modules if name in found]
+        return {name: found[name] for name in self.modules if name in found}
 
     def _shapes(self, number: int) -> list[dict[str, tuple[int, ...]]]:
         replay = PortReplay(self.ported, number, self.objective, None)

@@ -16,8 +16,8 @@ def recorded_step(port: Port, number: int, scale: Any) -> Tensors:
       scale: what multiplied the loss.
     """
     step = port.ported.read(number) | {"loss_scale": scale}
-    found = port.ported.activations(number, port.shapes(number), port.pairs)
-    step |= {f"activations/{name}": array for name, array in found.items()}
+    recorded = port.activations(number).items()
+    step |= {f"activations/{name}": array for name, array in recorded}
     # That of the port's gradients: a converter may scale torch's, or repeat them.
     gradients = select(step, "grads").values()
     step["grad_norm"] = grad_norm(gradients, bool(step["skipped"]))

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxnn.experiment.files.trace import select
 from parity.inputs import Inputs
-from parity.noise import FLOAT32, FLOAT64, Distances, Tensors, norm
+from parity.noise import FLOAT32, FLOAT64, Distances, Tensors, distances
 from parity.own.optax_feed import OptaxFeed
 from parity.own.passes import Objective, Pass
 from parity.own.recording import Ported
@@ -89,12 +89,12 @@ class PortReplay:
     def gradients_rounding(self, inputs: Inputs) -> Distances:
         """Returns name -> distance of `gradients` in the compute dtype from float64."""
         rounded = self.gradients(inputs, self.compute)
-        return _between(rounded, self.gradients(inputs, FLOAT64))
+        return distances(rounded, self.gradients(inputs, FLOAT64))
 
     def update_rounding(self, inputs: Inputs) -> Distances:
         """Returns name -> distance of `update` in float32 from float64."""
         rounded = self.update(inputs, FLOAT32)
-        return _between(rounded, self.update(inputs, FLOAT64))
+        return distances(rounded, self.update(inputs, FLOAT64))
 
     def nudging(self, inputs: Inputs) -> Callable[[int], Distances]:
         """Returns seed -> distance of `gradients` from those with moved products."""
@@ -102,7 +102,7 @@ class PortReplay:
 
         def draw(seed: int) -> Distances:
             moved = self._gradients(inputs, FLOAT64, (seed, self.compute))
-            return _between(moved, exact)
+            return distances(moved, exact)
 
         return draw
 
@@ -196,7 +196,3 @@ class _Sum:
 def _with_inputs(one: Pass, compute: Tensors, place: int) -> Pass:
     """Returns a pass whose floating inputs are those at hand."""
     return one._replace(inputs=one.inputs | select(compute, f"pass/{place}"))
-
-
-def _between(left: Tensors, right: Tensors) -> Distances:
-    return {name: norm(left[name] - exact) for name, exact in right.items()}

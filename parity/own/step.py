@@ -32,7 +32,7 @@ from parity.judging.step import order
 from parity.judging.tensors import judge_gradients, judge_skipped, judge_update
 from parity.judging.verdict import Verdict, judge_measurements
 from parity.name_map import Names
-from parity.noise import FLOAT32, FLOAT64, Distances, Tensors
+from parity.noise import FLOAT32, FLOAT64, Distances, Tensors, distances
 from parity.rules import carried
 
 Gradients = Callable[
@@ -195,12 +195,12 @@ class OwnReplay:
     def gradients_rounding(self, inputs: Inputs) -> Distances:
         """Returns name -> distance of `gradients` in the compute dtype from float64."""
         rounded = self.gradients(inputs, self.compute)
-        return _between(rounded, self.gradients(inputs, FLOAT64))
+        return distances(rounded, self.gradients(inputs, FLOAT64))
 
     def update_rounding(self, inputs: Inputs) -> Distances:
         """Returns name -> distance of `update` in float32 from float64."""
         rounded = self.update(inputs, FLOAT32)
-        return _between(rounded, self.update(inputs, FLOAT64))
+        return distances(rounded, self.update(inputs, FLOAT64))
 
     def nudging(self, inputs: Inputs) -> Callable[[int], Distances]:
         """Returns distances of zero: the layers of a function cannot be reached."""
@@ -210,10 +210,3 @@ class OwnReplay:
 
 def _cast(arrays: Mapping[str, np.ndarray], dtype: np.dtype) -> dict[str, np.ndarray]:
     return {name: array.astype(dtype) for name, array in arrays.items()}
-
-
-def _between(left: Tensors, right: Tensors) -> Distances:
-    return {
-        name: float(np.linalg.norm((left[name] - exact).ravel()))
-        for name, exact in right.items()
-    }

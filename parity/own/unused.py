@@ -13,7 +13,7 @@ from jaxnn.experiment.files.trace import select
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
 from parity.noise import Tensors
-from parity.own.cause import cause
+from parity.own.cause import cause, leaf_of
 from parity.own.port import Port
 from parity.own.recording import Ported
 from parity.own.update import judge_updates
@@ -75,7 +75,7 @@ def explain(
                     explains=True,
                 )
             ]
-    if _are_left(port, unused) and {_leaf(m) for m in updates} <= unused:
+    if _are_left(port, unused) and {leaf_of(m) for m in updates} <= unused:
         how = "torch.optim, which skips parameters without a gradient"
         text = f"{LEFT} ({tensors})"
         return [cause(["unused_left_alone"], text, how, UPDATE, updates, True)]
@@ -91,7 +91,3 @@ def _are_left(port: Port, unused: set[str]) -> bool:
             if not np.array_equal(before[leaf], after[leaf]):
                 return False
     return True
-
-
-def _leaf(m: Measurement) -> str:
-    return m.tensor.removeprefix("first/").removeprefix("second/")
