@@ -153,13 +153,12 @@ def report(outcomes: list[Reproduction], root: pathlib.Path) -> int:
     for outcome in outcomes:
         if outcome.complaint:
             line = f"{outcome.name}: {outcome.complaint}"
-            console.print(line, highlight=False, soft_wrap=True)
+            console.out(line, highlight=False)
     not_run = sum(outcome.status is Status.NO_DATA for outcome in outcomes)
-    console.print(
+    console.out(
         f"{len(outcomes)} experiments, {not_run} not run for want of data, {short} "
         f"promises not kept; files: {root}",
         highlight=False,
-        soft_wrap=True,
     )
     return 1 if short else 0
 

@@ -216,7 +216,7 @@ def write_page(
 
 
 def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True)
+    console.out(line, highlight=False)
 
 
 def define_flags(values: flags.FlagValues) -> None:

@@ -182,12 +182,11 @@ def report(outcomes: Sequence[CellOutcome], root: pathlib.Path) -> int:
     without_data = sum(outcome.status is Status.NO_DATA for outcome in outcomes)
     for outcome in failed:
         name = f"{outcome.cell.flagfile.stem} {outcome.cell.precision}"
-        console.print(f"{name}: {outcome.complaint}", soft_wrap=True)
-    console.print(
+        console.out(f"{name}: {outcome.complaint}", highlight=False)
+    console.out(
         f"{len(outcomes)} judgements: {diverged} diverged, {len(failed)} could not be "
         f"judged, {without_data} not judged for want of data; files: {root}",
         highlight=False,
-        soft_wrap=True,
     )
     if failed:
         return COULD_NOT_JUDGE

@@ -62,9 +62,7 @@ def main(
             "computes other statistics; judge with --num_devices=1"
         )
     title = f"{experiment.name} {experiment.precision}"
-    console.print(
-        f"{title}: training both stacks to the end", highlight=False, soft_wrap=True
-    )
+    console.out(f"{title}: training both stacks to the end", highlight=False)
 
     start = time.perf_counter()
     # Rounding could decide when early stopping ends a run, and runs of different length
@@ -135,7 +133,7 @@ def print_verdict(
         wide = Console(file=console.file, width=TABLE_WIDTH)
     wide.print(table)
     for name, verdict in verdicts.items():
-        console.print(sentence(name, verdict), highlight=False, soft_wrap=True)
+        console.out(sentence(name, verdict), highlight=False)
 
 
 def _groups(quantities: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -198,9 +196,7 @@ def print_seconds(
 ) -> None:
     """Prints the duration of each stage, and where the files are."""
     stages = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
-    console.print(
-        f"seconds: {stages}; files: {workdir}", highlight=False, soft_wrap=True
-    )
+    console.out(f"seconds: {stages}; files: {workdir}", highlight=False)
 
 
 def write(

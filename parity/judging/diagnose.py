@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from jaxnn.experiment.flags.config import Experiment
+from parity.judging.coarser import only_makes_noise
 from parity.judging.explanation import NEAREST, Explanation
 from parity.judging.measure import Measurement
 from parity.quantities import PARTS
@@ -45,7 +46,7 @@ def diagnose(
 
     Returns:
       What explains the step, the most exact first; where nothing does, the nearest
-      three.
+      three of those that bring it nearer at all.
     """
     trial = _Trial(measure, steps[0], threshold)
     singles = [
@@ -59,7 +60,8 @@ def diagnose(
         ]
     explained = [single for single in singles if single.explains]
     if not explained:
-        return sorted(singles, key=_by_cost)[:NEAREST]
+        nearer = [single for single in singles if single.cost < trial.cost(())]
+        return sorted(nearer, key=_by_cost)[:NEAREST]
     if len(explained) > 1:
         for step in steps[1:]:
             explained = _with_costs_of(_Trial(measure, step, threshold), explained)
@@ -157,12 +159,13 @@ class _Trial:
         without = self.measurements(())
         parts = {part for switch in switches for part in switch.parts}
         after = self.measurements(switches)
+        is_noise = only_makes_noise(without, after, self._threshold)
         return Explanation(
             switches=switches,
             before=max(m.z for m in without if m.definition.part in parts),
             after=max(m.z for m in after),
-            explains=not self.failing(switches),
-            cost=cost(after, self._threshold),
+            explains=not (self.failing(switches) or is_noise),
+            cost=math.inf if is_noise else cost(after, self._threshold),
         )
 
 

@@ -71,7 +71,7 @@ def sentence(explanations: Sequence[Explanation]) -> str:
       explanations: as `diagnose.diagnose` returns them.
     """
     if not explanations:
-        return "no known difference applies to what failed"
+        return "no known difference explains it, or comes near"
     best, *others = explanations
     if best.is_measured:
         return _measured(best)

@@ -10,13 +10,17 @@ from jaxnn.experiment.files.trace import Reader
 from parity.judging.diagnose import STEPS, diagnose
 from parity.judging.explanation import Explanation, sentence
 from parity.judging.measure import Measurement
+from parity.judging.optimizer_difference import explain as explain_differences
+from parity.judging.replayed_optimizer import beside_the_replay
 from parity.judging.replays import Replays
 from parity.judging.rounds import THOROUGH
 from parity.judging.step import Judge, order
 from parity.judging.third_opinion import Vote
 from parity.judging.verdict import Verdict, judge_measurements
+from parity.measured.difference import Difference
 from parity.semantics.switch import Switch
 
+MEASURED = "measured, the replay being yours"
 WORTH_A_CLOSE_LOOK = 1000.0
 """Under a switch, what fails by more than this z is not measured with many draws."""
 WORSE = 0.9
@@ -34,6 +38,8 @@ class Judgement(NamedTuple):
         was looked for, as at parity.
       vote: the oracle's opinion on the first tensor that failed; None at parity, and
         for an equality.
+      measured: how the recorded optimizer differs from that of the replay, with
+        figures; empty where no update failed, or where nothing can be measured.
     """
 
     measurements: list[Measurement]
@@ -41,12 +47,14 @@ class Judgement(NamedTuple):
     order: list[str]
     explanations: list[Explanation] | None = None
     vote: Vote | None = None
+    measured: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Returns what verdict.json holds of a recording."""
         return self.verdict.as_json() | {
             "diagnosis": [e.as_json() for e in self.explanations or ()],
             "oracle": self.vote and self.vote._asdict(),
+            "measured": self.measured,
         }
 
     def sentences(self, stack: str) -> list[str]:
@@ -54,7 +62,13 @@ class Judgement(NamedTuple):
         if self.verdict.is_parity:
             return []
         opinion = [self.vote.sentence(stack)] if self.vote else []
-        return [sentence(self.explanations or ()), *opinion]
+        return [sentence(self.explanations or ()), *self.figures, *opinion]
+
+    @property
+    def figures(self) -> list[str]:
+        """The measured line, unless the explanation has said it."""
+        is_said = any(known.is_measured for known in self.explanations or ())
+        return [f"{MEASURED}: {self.measured}"] if self.measured and not is_said else []
 
 
 def judge_recording(
@@ -82,7 +96,17 @@ def judge_recording(
     if failed is None:
         return Judgement(measurements, verdict, made_in)
     explanations = explain(judge, failed.step, len(trace), replays, threshold)
-    return Judgement(measurements, verdict, made_in, explanations, judge.vote(failed))
+    wrong = [m for m in measurements if m.z > threshold]
+    found = beside_the_replay(replays, trace, wrong)
+    if found and not any(known.explains for known in explanations):
+        explanations = explain_differences(found, wrong, _kind, {}) or explanations
+    opinion = judge.vote(failed)
+    figures = found.figures if found else ""
+    return Judgement(measurements, verdict, made_in, explanations, opinion, figures)
+
+
+def _kind(difference: Difference) -> str:
+    return difference.kind.replace(" ", "_")
 
 
 def explain(

@@ -97,7 +97,7 @@ def run(
     folder = root / f"{base}-{precision}"
     outcomes = []
     for outcome in score.score(base, experiment, folder, faults, THRESHOLD):
-        console.print(table.line(outcome), highlight=False, soft_wrap=True)
+        console.out(table.line(outcome), highlight=False)
         outcomes.append(outcome)
 
     seconds = time.perf_counter() - start

@@ -162,7 +162,7 @@ def print_score(outcomes: Sequence[FaultOutcome], console: Console) -> None:
                 below if key is by_fault else str(len(row["below"])),
             )
         console.print(table)
-    console.print(sentence(outcomes), highlight=False, soft_wrap=True)
+    console.out(sentence(outcomes), highlight=False)
 
 
 def sentence(outcomes: Sequence[FaultOutcome]) -> str:

@@ -7,11 +7,11 @@ at no coarser noise than without it.
 
 from collections.abc import Sequence
 
+from parity.judging.cause import joined
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
 from parity.judging.verdict import Verdict
 from parity.own import gradient_factor, optimizer_causes, unused
-from parity.own.cause import joined
 from parity.own.layer_trials import trials
 from parity.own.port import Port
 from parity.quantities import GRADIENTS, RULES, UPDATE

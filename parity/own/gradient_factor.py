@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxnn.experiment.files.trace import select
+from parity.judging.cause import cause
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
 from parity.measured.difference import factor_text
 from parity.noise import FLOAT64
-from parity.own.cause import cause
 from parity.own.port import Port
 from parity.own.replay import PortReplay
 from parity.quantities import GRADIENTS

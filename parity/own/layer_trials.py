@@ -13,12 +13,12 @@ import flax.nnx
 import jax
 
 from jaxnn.experiment.patches import Patch
+from parity.judging.cause import cause
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
 from parity.judging.rounds import Rounds
 from parity.judging.tensors import judge_gradients
 from parity.noise import FEW_DRAWS
-from parity.own.cause import cause
 from parity.own.network import Change
 from parity.own.passes import Objective
 from parity.own.port import Port

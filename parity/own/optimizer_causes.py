@@ -5,22 +5,18 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from jaxnn.experiment.files.trace import select
+from parity.judging.cause import cause
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
-from parity.measured import compare, fit, history
+from parity.judging.optimizer_difference import explain as explain_differences
+from parity.judging.optimizer_difference import find
+from parity.measured import history
 from parity.measured.difference import Difference
 from parity.measured.fit_types import Fit
 from parity.noise import FLOAT32
-from parity.own.cause import cause, leaf_of
 from parity.own.equalities import LossScaleRules
 from parity.own.port import Port
-from parity.quantities import RULES, UPDATE
-
-MEASURED = "measured from the recorded tensors"
-OF_UPDATES = ("rate", "eps", "eps place", "decay", "bias-correction count")
-"""Kinds of differences that leave the moments as they are."""
-SHARED = 1e-4
-"""Relative difference that float32 betas make in what was fitted beside them."""
+from parity.quantities import RULES
 
 
 def explain(port: Port, failed: Sequence[Measurement]) -> list[Explanation]:
@@ -30,50 +26,15 @@ def explain(port: Port, failed: Sequence[Measurement]) -> list[Explanation]:
       port: the port and its recording.
       failed: measurements that failed.
     """
-    feed = port.feed()
     recorded_steps = [_recorded(port, number) for number in _learned(port)]
-    if feed is None or len(recorded_steps) < 2:
+    if port.feed() is None or len(recorded_steps) < 2:
         return []
-    recorded = fit.measure(recorded_steps)
-    own = fit.measure(list(_own(port, recorded_steps)))
-    found = _of_what_failed(compare.differences(recorded, own), failed)
-    if not found:
-        return []
-    wrong = {leaf_of(m) for m in failed if m.definition.part == UPDATE}
-    told = {name for difference in found for name in difference.tensors}
-    known = all(recorded[leaf].is_recognised for leaf in wrong if leaf in recorded)
-    names = [known_name(port, difference, recorded) for difference in found]
-    references = dict.fromkeys(REFERENCES.get(name, MEASURED) for name in names)
-    return [
-        cause(
-            names=list(dict.fromkeys(names)),
-            text="; ".join(difference.sentence for difference in found),
-            reference="; ".join(references),
-            part=UPDATE,
-            failed=failed,
-            explains=known and wrong <= told and _names_a_cause(found),
-        )
-    ]
+    found = find(recorded_steps, list(_own(port, recorded_steps)), failed)
 
+    def name(difference: Difference) -> str:
+        return known_name(port, difference, found.recorded)
 
-def _of_what_failed(
-    found: Sequence[Difference], failed: Sequence[Measurement]
-) -> list[Difference]:
-    """Returns the differences that bear on what failed.
-
-    Rates, eps and decay do not touch the moments. And betas or a count of the bias
-    correction that are others make rates and eps look other in their fifth digit.
-    """
-    if not any(m.quantity == "updated" for m in failed):
-        return [d for d in found if d.kind not in OF_UPDATES]
-    shared = [d for d in found if d.kind in OF_UPDATES and _is_tiny(d)]
-    return [d for d in found if d not in shared or len(shared) == len(found)]
-
-
-def _is_tiny(difference: Difference) -> bool:
-    """Returns True if two figures, or a share of one's own, are nearly equal."""
-    own = 1.0 if np.isnan(difference.own) else difference.own
-    return bool(np.isclose(difference.recorded, own, rtol=SHARED, atol=0))
+    return explain_differences(found, failed, name, REFERENCES)
 
 
 def read_before_masters(failed: Sequence[Measurement]) -> Explanation:
@@ -120,10 +81,6 @@ def _are_divided_by_the_scale(port: Port, recorded: Mapping[str, Fit]) -> bool:
     scale = float(port.ported.raw(0)["loss_scale"])
     seen = [f.value for one in recorded.values() for f in one.factors if f.is_seen]
     return bool(seen) and np.allclose(np.array(seen) * scale, 1, rtol=1e-2)
-
-
-def _names_a_cause(found: Sequence[Difference]) -> bool:
-    return not any(difference.kind == "unrecognised" for difference in found)
 
 
 def _grows_somewhere(port: Port) -> bool:

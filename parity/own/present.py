@@ -96,4 +96,4 @@ def write(
 
 def say(console: Console, line: str) -> None:
     """Prints a line as it is."""
-    console.print(line, highlight=False, soft_wrap=True)
+    console.out(line, highlight=False)

@@ -69,7 +69,7 @@ def converter(trace: Reader, model: Any, console: Console) -> Callable[[Any], An
     console.print(
         "no convert was given; by names and shapes it may be", highlight=False
     )
-    console.print(f"convert = {spelled(origins)}", highlight=False, soft_wrap=True)
+    console.out(f"convert = {spelled(origins)}", highlight=False)
     return from_origins(origins)
 
 

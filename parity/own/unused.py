@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxnn.experiment.files.trace import select
+from parity.judging.cause import cause, leaf_of
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
 from parity.noise import Tensors
-from parity.own.cause import cause, leaf_of
 from parity.own.port import Port
 from parity.own.recording import Ported
 from parity.own.update import judge_updates

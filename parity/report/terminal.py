@@ -26,7 +26,7 @@ def print_judgements(
     print_verdicts(verdicts, title, console)
     for name, judged in judgements.items():
         for sentence in judged.sentences(name):
-            console.print(f"{name}: {sentence}", highlight=False, soft_wrap=True)
+            console.out(f"{name}: {sentence}", highlight=False)
 
 
 def print_verdicts(
@@ -61,7 +61,7 @@ def print_verdicts(
             table.add_row(*_row(quantity, verdicts))
     console.print(table)
     for name, verdict in verdicts.items():
-        console.print(_sentence(name, verdict), highlight=False, soft_wrap=True)
+        console.out(_sentence(name, verdict), highlight=False)
 
 
 def _row(quantity: str, verdicts: Mapping[str, Verdict]) -> list[str]:

@@ -32,7 +32,9 @@ def section(judgements: Mapping[str, Judgement]) -> str:
         if not judged.verdict.is_parity
     ]
     where = element("h2", "Where they part") + element("dl", *entries)
-    return where + _why(judgements[first].explanations)
+    judged = judgements[first]
+    figures = [element("p", escape(line)) for line in judged.figures]
+    return where + _why(judged.explanations) + "".join(figures)
 
 
 def _where(name: str, judged: Judgement) -> str:
@@ -50,7 +52,7 @@ def _why(explanations: Sequence[Explanation] | None) -> str:
         return ""
     heading = element("h2", "Why")
     if not explanations:
-        return heading + element("p", "No known difference applies to this step.")
+        return heading + element("p", "No known difference explains it, or comes near.")
     measured = [e for e in explanations if e.is_measured]
     if measured:
         return heading + element("ol", *map(_measured_cause, measured))

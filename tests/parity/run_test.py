@@ -92,6 +92,9 @@ class TestDivergence:
         assert verdict["quantities"]["moments"]["max_z"] <= 8, (
             "eps does not touch the moments"
         )
+        sentence = "explained by eps: eps is 1e-07, yours 1e-08 (all tensors)"
+        assert sentence in " ".join(done.stdout.split())
+        assert sentence.split(": ")[1] in verdict["recordings"]["torch"]["measured"]
 
     def test_adams_beta_as_double(self, run, tmp_path):
         """FusedAdam's float32 betas move the second moment by 1.3e-5 of itself; the

@@ -174,7 +174,17 @@ class TestDiagnose:
             grads=lambda names, number: 1.0 if names else 500.0,
             learning_rate=lambda names, number: UNEQUAL if names else 0.0,
         )
-        assert not run(step, switch("both", GRADIENTS, RULES))[0].explains
+        assert not run(step, switch("both", GRADIENTS, RULES))
+
+    def test_a_switch_that_changes_nothing_is_not_near(self):
+        step = Step(grads=lambda names, number: 500.0)
+        assert not run(step, switch("idle", GRADIENTS))
+
+    def test_a_switch_that_only_makes_noise_is_neither_cause_nor_near(self):
+        def coarse(names, number):
+            return (1.0, 1.0) if names else (500.0, 1e-4)
+
+        assert not run(Step(grads=coarse), switch("coarse", GRADIENTS))
 
     def test_what_is_not_a_number_costs_most(self):
         step = Step(
@@ -205,9 +215,10 @@ class TestWords:
         ]
 
     def test_no_explanation(self):
-        found = run(Step(grads=lambda names, number: 500.0), switch("a", GRADIENTS))
+        step = Step(grads=lambda names, number: 50.0 if names else 500.0)
+        found = run(step, switch("a", GRADIENTS))
         assert (
             sentence(found)
-            == "no known difference explains it; nearest: a (5.0e+02 -> 5.0e+02)"
+            == "no known difference explains it; nearest: a (5.0e+02 -> 50.00)"
         )
-        assert sentence([]) == "no known difference applies to what failed"
+        assert sentence([]) == "no known difference explains it, or comes near"

@@ -1,0 +1,86 @@
+"""Whether a switch brings a replay nearer, or only makes its noise larger.
+
+A replay in fewer digits has a larger noise unit, under which anything small passes: z
+falls although the distance does not. What really was computed in fewer digits is as far
+from the finer replay as its rounding makes it, *everywhere*.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from parity.judging.measure import Measurement
+
+LARGER = 4.0
+"""A unit that grows by more than this under a switch is another unit."""
+NO_NEARER = 1.5
+"""Distance over that without the switch. Two roundings of one number, each of the
+other's size and independent, give 1.41."""
+TYPICAL = 2.0
+"""Largest z of the median tensor: rounding itself gives about 1."""
+IMPROBABLE = 1e-3
+"""Probability of an agreement in digits that the switch would have rounded away."""
+
+
+class Pair(NamedTuple):
+    """One tensor without and with a switch.
+
+    Attributes:
+      before: measurement without.
+      after: measurement with.
+    """
+
+    before: Measurement
+    after: Measurement
+
+    @property
+    def growth(self) -> float:
+        """The unit with the switch over that without it."""
+        return self.after.detectable / self.before.detectable
+
+    @property
+    def change(self) -> float:
+        """The distance with the switch over that without it."""
+        return self.growth * self.after.z / self.before.z if self.before.z else math.inf
+
+
+def only_makes_noise(
+    before: Sequence[Measurement], after: Sequence[Measurement], threshold: float
+) -> bool:
+    """Returns True if a step passes under a switch for want of digits alone.
+
+    Args:
+      before: measurements of a step without the switch.
+      after: measurements with it; everything passes.
+      threshold: largest z that passes.
+    """
+    pairs = [pair for pair in _pairs(before, after) if pair.growth > LARGER]
+    failed = [pair for pair in pairs if pair.before.z > threshold]
+    if not failed:
+        return False
+    is_no_nearer = np.median([pair.change for pair in failed]) > NO_NEARER
+    is_far = np.median([pair.after.z for pair in failed]) > TYPICAL
+    return bool(is_no_nearer or is_far) or _chance(pairs, threshold) < IMPROBABLE
+
+
+def _pairs(before: Sequence[Measurement], after: Sequence[Measurement]) -> list[Pair]:
+    """Returns the tensors that both measured as a distance."""
+    with_switch = {(m.quantity, m.tensor): m for m in after}
+    pairs = [
+        Pair(m, with_switch[m.quantity, m.tensor])
+        for m in before
+        if (m.quantity, m.tensor) in with_switch
+    ]
+    return [p for p in pairs if p.before.detectable and p.after.detectable]
+
+
+def _chance(pairs: Sequence[Pair], threshold: float) -> float:
+    """Returns how probable it is that tensors agree in finer digits by luck.
+
+    One entry, rounded by `growth` units, falls within `threshold` units of where it was
+    with the probability threshold / growth; more entries make it less probable.
+    """
+    agreeing = [pair for pair in pairs if pair.before.z <= threshold < pair.growth]
+    return math.prod(threshold / pair.growth for pair in agreeing)

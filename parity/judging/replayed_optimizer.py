@@ -1,0 +1,61 @@
+"""The optimizer of a recording beside that of its flags, measured on both sides."""
+
+from collections.abc import Iterator, Sequence
+
+from jaxnn.experiment.files.trace import Reader, select
+from parity.judging.measure import Measurement
+from parity.judging.optimizer_difference import Found, find
+from parity.judging.replays import Replays
+from parity.measured.history import Step
+from parity.noise import FLOAT32
+from parity.quantities import UPDATE
+
+AROUND = 8
+"""Steps before and after the diverging one that are measured."""
+
+
+def beside_the_replay(
+    replays: Replays, trace: Reader, failed: Sequence[Measurement]
+) -> Found | None:
+    """Returns how the recorded optimizer differs from the replayed one.
+
+    Args:
+      replays: replays of the experiment that was recorded.
+      trace: the recording.
+      failed: measurements that failed; if none is of an update, the optimizer is right.
+    """
+    steps = [m.step for m in failed if m.definition.part == UPDATE]
+    if not steps:
+        return None
+    first = max(trace.first, steps[0] - AROUND)
+    learned = range(first, min(len(trace), steps[0] + AROUND + 1))
+    recorded = list(_recorded(trace, learned))
+    return find(recorded, list(_replayed(replays, trace, recorded)), failed)
+
+
+def _recorded(trace: Reader, numbers: Sequence[int]) -> Iterator[Step]:
+    for number in numbers:
+        step = trace.read(number)
+        if not step["skipped"]:
+            yield Step(
+                count=number,
+                params=select(step, "params"),
+                grads=select(step, "grads"),
+                updated=select(step, "updated"),
+                moments=select(step, "moments"),
+                updated_moments=select(step, "updated_moments"),
+            )
+
+
+def _replayed(
+    replays: Replays, trace: Reader, recorded: Sequence[Step]
+) -> Iterator[Step]:
+    """Yields what the flags' optimizer makes of the recorded state of each step."""
+    replay = replays.under(())
+    for step in recorded:
+        inputs = replay.inputs(step.count, trace.read(step.count))
+        outputs = replay.update(inputs, FLOAT32)
+        yield step._replace(
+            updated=select(outputs, "updated"),
+            updated_moments=select(outputs, "updated_moments"),
+        )

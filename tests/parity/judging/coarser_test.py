@@ -1,0 +1,76 @@
+"""What tells fewer digits from a difference that fewer digits would hide."""
+
+import numpy as np
+import pytest
+
+from parity.judging.coarser import only_makes_noise
+from parity.judging.measure import Measurement, measure
+
+THRESHOLD = 8.0
+SIZE = 500
+FINE = np.dtype(np.float32)
+COARSE = np.dtype(np.float16)
+UNITS = {FINE: 2.0**-24, COARSE: 2.0**-11}
+
+
+def tensors(seed, count=4):
+    rng = np.random.default_rng(seed)
+    return [rng.uniform(1, 2, SIZE) for _ in range(count)]
+
+
+def measured(recorded, replayed, digits):
+    """Measurements of tensors against replays that are made with few or many digits."""
+    return [
+        measure(
+            0,
+            "grads",
+            str(place),
+            left.astype(np.float32),
+            right.astype(digits).astype(np.float64),
+            UNITS[digits] * np.sqrt(SIZE),
+            digits,
+        )
+        for place, (left, right) in enumerate(zip(recorded, replayed))
+    ]
+
+
+def verdict(recorded, true, rounded=None):
+    before = measured(recorded, true, FINE)
+    after = measured(recorded, true if rounded is None else rounded, COARSE)
+    assert any(m.z > THRESHOLD for m in before)
+    assert all(m.z <= THRESHOLD for m in after)
+    return only_makes_noise(before, after, THRESHOLD)
+
+
+class TestOnlyMakesNoise:
+    def test_what_was_rounded_is_explained(self):
+        true = tensors(0)
+        assert not verdict([x.astype(COARSE) for x in true], true)
+
+    def test_what_was_rounded_in_another_order_is_explained(self):
+        true = tensors(0)
+        moved = [
+            x + 2.0**-12 * np.random.default_rng(1).normal(size=SIZE) for x in true
+        ]
+        assert not verdict([x.astype(COARSE) for x in true], true, moved)
+
+    @pytest.mark.parametrize("size", [1e-5, 3e-5, 1e-4, 3e-3])
+    def test_a_difference_that_fewer_digits_hide_is_not(self, size):
+        true = tensors(0)
+        assert verdict([x * (1 + size) for x in true], true)
+
+    @pytest.mark.parametrize("size", [3e-4, 6e-4])
+    def test_a_layer_that_agrees_to_the_last_digit_refutes_it(self, size):
+        """The difference is of rounding's size, but begins behind the first layer."""
+        first, *rest = tensors(0)
+        assert verdict([first, *(x * (1 + size) for x in rest)], [first, *rest])
+
+    def test_a_switch_of_the_same_digits_is_not_judged(self):
+        fine = [Measurement(0, "grads", "w", 500.0, 1e-6)]
+        near = [Measurement(0, "grads", "w", 1.0, 1e-6)]
+        assert not only_makes_noise(fine, near, THRESHOLD)
+
+    def test_equalities_have_no_unit(self):
+        broken = [Measurement(0, "batch", "", np.inf, 0.0)]
+        mended = [Measurement(0, "batch", "", 0.0, 0.0)]
+        assert not only_makes_noise(broken, mended, THRESHOLD)
