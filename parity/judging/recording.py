@@ -13,7 +13,7 @@ from parity.judging.measure import Measurement
 from parity.judging.optimizer_difference import explain as explain_differences
 from parity.judging.replayed_optimizer import beside_the_replay
 from parity.judging.replays import Replays
-from parity.judging.rounds import THOROUGH
+from parity.judging.rounds import THOROUGH, WORTH_A_CLOSE_LOOK, close_below
 from parity.judging.step import Judge, order
 from parity.judging.third_opinion import Vote
 from parity.judging.verdict import Verdict, judge_measurements
@@ -21,8 +21,6 @@ from parity.measured.difference import Difference
 from parity.semantics.switch import Switch
 
 MEASURED = "measured, the replay being yours"
-WORTH_A_CLOSE_LOOK = 1000.0
-"""Under a switch, what fails by more than this z is not measured with many draws."""
 WORSE = 0.9
 """Nor what fails by more than this share of the worst z without the switch."""
 
@@ -89,7 +87,9 @@ def judge_recording(
     """
     judge = Judge(replays, trace, initial, threshold, rounds)
     numbers = range(trace.first, len(trace))
-    measurements = [m for number in numbers for m in judge.step(number)]
+    measurements: list[Measurement] = []
+    for number in numbers:
+        measurements += judge.step(number, close_below(measurements, threshold))
     made_in = order(trace)
     verdict = judge_measurements(measurements, len(numbers), threshold, made_in)
     failed = verdict.first_divergence

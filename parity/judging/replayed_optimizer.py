@@ -7,7 +7,7 @@ from parity.judging.measure import Measurement
 from parity.judging.optimizer_difference import Found, find
 from parity.judging.replays import Replays
 from parity.measured.history import Step
-from parity.noise import FLOAT32
+from parity.noise import FLOAT64
 from parity.quantities import UPDATE
 
 AROUND = 8
@@ -54,7 +54,7 @@ def _replayed(
     replay = replays.under(())
     for step in recorded:
         inputs = replay.inputs(step.count, trace.read(step.count))
-        outputs = replay.update(inputs, FLOAT32)
+        outputs = replay.update(inputs, FLOAT64)
         yield step._replace(
             updated=select(outputs, "updated"),
             updated_moments=select(outputs, "updated_moments"),

@@ -16,6 +16,10 @@ ULPS_FIRST = (0, *THOROUGH)
 """Numbers of draws to measure with. Without a draw the unit is one ulp, the smallest
 there is."""
 
+WORTH_A_CLOSE_LOOK = 1000.0
+"""What fails by more than this z, where one step has diverged already, is not measured
+with many draws."""
+
 Units = Mapping[str, float]
 """Tensor name -> noise unit."""
 
@@ -75,3 +79,17 @@ class Rounds(NamedTuple):
         """
         share = math.sqrt(draws / DRAWS) if 0 < draws < DRAWS else 1.0
         return all(m.z <= self.threshold * share for m in measurements)
+
+
+def close_below(found: Sequence[Measurement], threshold: float) -> float:
+    """Returns what is still worth a close look in the steps that follow.
+
+    A verdict rests on the first step that diverges, and that one is always looked at
+    closely: a kink can move a gradient by any number of units.
+
+    Args:
+      found: measurements of all steps before.
+      threshold: largest z that passes.
+    """
+    has_diverged = any(m.z > threshold for m in found)
+    return WORTH_A_CLOSE_LOOK if has_diverged else math.inf

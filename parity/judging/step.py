@@ -79,9 +79,14 @@ class Judge:
         self._is_skipped = functools.cache(self._read_skipped)
         self._contexts: dict[tuple[str, ...], RunContext] = {}
 
-    def step(self, number: int) -> list[Measurement]:
-        """Returns the measurements of everything that a step computed."""
-        return [m for part in PARTS for m in self.part(part, number)]
+    def step(self, number: int, close_below: float = math.inf) -> list[Measurement]:
+        """Returns the measurements of everything that a step computed.
+
+        Args:
+          number: step index, from 0.
+          close_below: as of `part`.
+        """
+        return [m for part in PARTS for m in self.part(part, number, (), close_below)]
 
     def part(
         self,

@@ -8,7 +8,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files.trace import select
 from parity.judging.measure import Measurement
 from parity.judging.recording import Judgement
-from parity.judging.rounds import THOROUGH, Rounds
+from parity.judging.rounds import THOROUGH, Rounds, close_below
 from parity.judging.tensors import (
     judge_gradients,
     judge_norm,
@@ -40,7 +40,8 @@ def judge_port(port: Port, threshold: float) -> tuple[list[Measurement], Verdict
     measurements: list[Measurement] = []
     for number in range(len(port.ported)):
         measurements += equal_to_the_bit(port, number, rules)
-        measurements += measured(port, number, feed, threshold)
+        rounds = Rounds(THOROUGH, threshold, close_below(measurements, threshold))
+        measurements += measured(port, number, feed, rounds)
         if feed and not port.ported.raw(number)["skipped"]:
             feed.advance(port.ported.leaves(number), port.ported.gradients(number))
     steps = len(port.ported)
@@ -63,23 +64,23 @@ def equal_to_the_bit(
 
 
 def measured(
-    port: Port, number: int, feed: OptaxFeed | None, threshold: float
+    port: Port, number: int, feed: OptaxFeed | None, rounds: Rounds
 ) -> Iterator[Measurement]:
     """Yields the measured tensors of one step."""
     ported = port.ported
-    _refuse_broken_state(number, ported.raw(number))
+    raw = ported.raw(number)
+    _refuse_broken_state(number, raw)
     replay = PortReplay(ported, number, port.objective, feed, port.activations(number))
     inputs = replay.inputs(number)
     step = recorded_step(port, number, inputs.scale)
     replayed = replay.gradients(inputs, replay.compute)
     _refuse_broken_loss(number, step, replayed)
-    rounds = Rounds(THOROUGH, threshold)
     for m in judge_gradients(replay, number, step, inputs, replayed, rounds):
         # The recorded norm is that of torch's gradients, not of the port's.
         is_norm = m.quantity == "grad_norm"
-        yield judge_norm(number, ported.raw(number), threshold) if is_norm else m
+        yield judge_norm(number, raw, rounds.threshold) if is_norm else m
     if step["skipped"]:
-        yield from judge_skipped(number, ported.raw(number))
+        yield from judge_skipped(number, raw)
     elif replay.has_update:
         yield from judge_update(replay, number, step, inputs, rounds)
 

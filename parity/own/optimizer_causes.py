@@ -13,7 +13,7 @@ from parity.judging.optimizer_difference import find
 from parity.measured import history
 from parity.measured.difference import Difference
 from parity.measured.fit_types import Fit
-from parity.noise import FLOAT32
+from parity.noise import FLOAT64
 from parity.own.equalities import LossScaleRules
 from parity.own.port import Port
 from parity.quantities import RULES
@@ -119,7 +119,7 @@ def _own(port: Port, steps: Sequence[history.Step]) -> Iterator[history.Step]:
     for step in steps:
         leaves = port.ported.leaves(step.count)
         grads = port.ported.gradients(step.count)
-        outputs = feed.update(leaves, grads, FLOAT32)
+        outputs = feed.update(leaves, grads, FLOAT64)
         after = select(outputs, "updated_moments")
         updated = _of(set(step.params), select(outputs, "updated"))
         yield step._replace(updated=updated, moments=before, updated_moments=after)

@@ -245,7 +245,7 @@ class TestDiagnosis:
 
     def test_nothing_applies(self, tmp_path):
         assert (
-            "No known difference applies"
+            "No known difference explains it, or comes near."
             in Page(written(tmp_path, {"torch": recording(99.0)}, [])).text
         )
 
