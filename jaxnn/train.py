@@ -26,11 +26,11 @@ from jaxnn import (
     train_step,
 )
 from jaxnn.checkpoint import Reported, Saved
+from jaxnn.compilation_cache import keep_compiled
 from jaxnn.devices import choose_devices
 from jaxnn.experiment import schedules
 from jaxnn.experiment.catalogue import LANGUAGE, facts_on
 from jaxnn.experiment.data import batches, evaluation
-from jaxnn.experiment.data.cache import cache_folder
 from jaxnn.experiment.data.dataset import Dataset, Signature
 from jaxnn.experiment.data.load import load_dataset
 from jaxnn.experiment.data.samples import exceed_cache
@@ -159,13 +159,7 @@ def configure(experiment: Experiment) -> None:
     jax.config.update("jax_enable_x64", experiment.precision == "fp64")
     # The default on GPUs and TPUs multiplies float32 matrices in fewer bits.
     jax.config.update("jax_default_matmul_precision", "highest")
-    # JAX makes the attributes of its options at import, unseen by type checkers.
-    cache = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
-    if cache is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
-    # Cache programs of any size: JAX leaves out what compiles in less than a second.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    keep_compiled()
 
 
 def start(

@@ -12,12 +12,12 @@ import pathlib
 
 from absl import flags
 
+from jaxnn.compilation_cache import keep_compiled
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.command_line import Arguments
 from parity.judging.measure import THRESHOLD
 from parity.judging.verdict import COULD_NOT_JUDGE, DIVERGENCE, PARITY
-from parity.own.environment import keep_compiled
 from parity.own.port_file import read_port
 from parity.own.present import judge_and_present
 

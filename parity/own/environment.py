@@ -5,8 +5,6 @@ from collections.abc import Iterator
 
 import jax
 
-from jaxnn.experiment.data.cache import cache_folder
-
 
 @contextlib.contextmanager
 def of_a_port() -> Iterator[None]:
@@ -18,10 +16,3 @@ def of_a_port() -> Iterator[None]:
         jax.default_matmul_precision("highest"),
     ):
         yield
-
-
-def keep_compiled() -> None:
-    """Lets JAX keep compiled programs on disk, for a process that only judges."""
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
