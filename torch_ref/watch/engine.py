@@ -8,10 +8,11 @@ import torch
 
 from torch_ref import engine_readers
 from torch_ref.watch import moments
-from torch_ref.watch.subject import Subject, Tensors
+from torch_ref.watch.structure import Structure
+from torch_ref.watch.subject import Tensors
 
 
-class Engine(Subject):
+class Engine:
     """The engine of `deepspeed.initialize`. Every rank takes part in every reading."""
 
     stack = "deepspeed"
@@ -19,6 +20,7 @@ class Engine(Subject):
     def __init__(self, engine: Any):
         self.engine = engine
         self.model = engine.module
+        self.structure = Structure(self.model)
         self.optimizer = engine_readers.inner_optimizer(engine)
         self.rank = torch.distributed.get_rank()
         self.world_size = torch.distributed.get_world_size()

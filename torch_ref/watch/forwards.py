@@ -143,4 +143,4 @@ class Forwards:
 
     def _note_autocast(self) -> None:
         # Accelerate begins it within the model's forward, after the model's pre-hook.
-        self.autocast = self.autocast or autocast_of(self._subject.device)
+        self.autocast = self.autocast or autocast_of(self._subject.structure.device)

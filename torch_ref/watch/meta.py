@@ -9,6 +9,7 @@ from torch import nn
 
 from jaxnn.experiment.results import run_log
 from torch_ref.precision import DTYPES
+from torch_ref.watch.optimizer_state import group_names
 from torch_ref.watch.subject import Subject
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()} | {torch.float64: "fp64"}
@@ -44,7 +45,7 @@ def describe(watcher: Any, passes: int, per_rank: int) -> dict[str, Any]:
 def _of_parameters(subject: Subject) -> dict[str, Any]:
     params = subject.structure.params()
     return {
-        "groups": subject.group_names(),
+        "groups": group_names(subject),
         "trained": [name for name, param in params.items() if param.requires_grad],
         "frozen": [name for name, param in params.items() if not param.requires_grad],
         "ties": ties(subject.model),

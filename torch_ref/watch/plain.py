@@ -9,11 +9,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from jaxnn.experiment.errors import UserError
 from torch_ref.watch import moments
-from torch_ref.watch.subject import Subject, Tensors
+from torch_ref.watch.structure import Structure
+from torch_ref.watch.subject import Tensors
 
 
-class Plain(Subject):
-    """A model whose parameters are the masters.
+class Plain:
+    """A subject whose parameters are the masters.
 
     Args:
       model: the network, or what DDP or Accelerate made of it.
@@ -26,13 +27,17 @@ class Plain(Subject):
       UserError: the model is cut into pieces, which this cannot read.
     """
 
+    stack = "torch"
+
     def __init__(
         self, model: nn.Module, optimizer: Any, scheduler: Any, first_step: int
     ):
         self.model = unwrap(model)
+        self.structure = Structure(self.model)
         self.optimizer = torch_optimizer(optimizer)
         self.counted = first_step
         self._scheduler = scheduler
+        self.rank, self.world_size = 0, 1
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             self.rank = torch.distributed.get_rank()
             self.world_size = torch.distributed.get_world_size()

@@ -7,6 +7,7 @@ import numpy as np
 from torch_ref.watch import moments
 from torch_ref.watch.arrays import all_exact, all_wide
 from torch_ref.watch.notes import Notes
+from torch_ref.watch.optimizer_state import groups, moments_of
 from torch_ref.watch.subject import Subject, Tensors
 
 
@@ -32,18 +33,18 @@ class State:
         return {
             "params": self._wide(self._subject.masters()),
             "forward": self._exact(self._subject.forward_weights()),
-            "buffers": self._exact(self._subject.buffers()),
+            "buffers": self._exact(self._subject.structure.buffers()),
         }
 
     def before_update(self) -> dict[str, Any]:
         """What the optimizer is about to use."""
-        groups = enumerate(self._subject.groups())
+        numbered = enumerate(groups(self._subject))
         counters = self._subject.counters()
         updates = self._subject.updates()
         return {
             "moments": self._moments(),
             "optimizer_step": np.int32(updates),
-            "groups": {str(number): dict(values) for number, values in groups},
+            "groups": {str(number): dict(values) for number, values in numbered},
             "counters": {
                 name: np.asarray(count, np.int32)
                 for name, count in counters.items()
@@ -55,7 +56,7 @@ class State:
         """What the optimizer has made."""
         return {
             "updated": self._wide(self._subject.masters()),
-            "updated_buffers": self._exact(self._subject.buffers()),
+            "updated_buffers": self._exact(self._subject.structure.buffers()),
             "updated_moments": self._moments(),
         }
 
@@ -76,5 +77,5 @@ class State:
         for key in moments.unknown(self._subject.optimizer):
             self._notes.absent[f"moments/{key}"] = "the trace has no place for it"
         return {
-            kind: self._wide(held) for kind, held in self._subject.moments().items()
+            kind: self._wide(held) for kind, held in moments_of(self._subject).items()
         }

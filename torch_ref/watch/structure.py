@@ -1,6 +1,7 @@
 """A model's parameters and buffers by name, without a walk through its modules each
 time."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,11 @@ class Structure:
     def layers(self) -> dict[str, nn.Module]:
         """{dotted path: module}, without the model itself."""
         return {name: module for name, module in self._modules if name}
+
+    @functools.cached_property
+    def device(self) -> str:
+        """Kind of device that the model is on."""
+        return next((param.device.type for param in self._params.values()), "cpu")
 
     def params(self) -> dict[str, nn.Parameter]:
         """Returns the parameters; a tied one has its first name."""
