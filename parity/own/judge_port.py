@@ -109,5 +109,5 @@ def judgement(port: Port, threshold: float) -> Judgement:
     measurements, verdict = judge_port(port, threshold)
     if verdict.is_parity:
         return Judgement(measurements, verdict, port.order)
-    explanations = explain(port, measurements, verdict, threshold)
+    explanations = explain(port, measurements, threshold)
     return Judgement(measurements, verdict, port.order, explanations)

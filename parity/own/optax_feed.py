@@ -4,6 +4,7 @@ No state is put into it: what it holds before a step is what the recorded gradie
 the steps before have made of it, in float32 and once more in float64.
 """
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -72,6 +73,21 @@ class OptaxFeed:
         """Moves the state past a step that was not skipped."""
         for dtype in FORMATS:
             _, self._states[dtype] = self._step(params, grads, dtype)
+
+    def without_moments(self) -> "OptaxFeed":
+        """Returns the same, as it is with moments of zero."""
+
+        def one(path: Any, leaf: Any) -> Any:
+            held = any(getattr(key, "name", None) in FIELDS for key in path)
+            return jnp.zeros_like(leaf) if held else leaf
+
+        found = copy.copy(self)
+        found._states = {}
+        for dtype, state in self._states.items():
+            with jax.enable_x64(dtype == FLOAT64):
+                changed = jax.tree_util.tree_map_with_path(one, state)
+                found._states[dtype] = changed
+        return found
 
     def _step(self, params: Flat, grads: Flat, dtype: np.dtype) -> tuple[Any, Any]:
         with jax.enable_x64(dtype == FLOAT64):

@@ -118,6 +118,19 @@ class Ported:
         origins = self._converted.weights.origins
         return [leaf for leaf in self.trained if not origins[leaf] & used]
 
+    def without_moments(self, number: int) -> set[str]:
+        """Returns names of moments after a step that were recorded of others alone."""
+        raw = self.raw(number)
+        lacking = set()
+        for kind in ("updated_moments/first", "updated_moments/second"):
+            held = select(raw, kind).keys()
+            origins = self._converted.weights.origins
+            if held:
+                lacking |= {
+                    f"{kind}/{n}" for n in self.trained if not origins[n] & held
+                }
+        return lacking
+
     def passes(self, number: int) -> list[Pass]:
         """Returns the forward passes of a step."""
         return passes_of(self.raw(number), self._pass_count(number))

@@ -13,7 +13,8 @@ from jaxnn.experiment.files.trace import select
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
 from parity.noise import Tensors
-from parity.own.cause import cause, leaf_of
+from parity.own import optimizer_causes
+from parity.own.cause import cause, joined, leaf_of
 from parity.own.port import Port
 from parity.own.recording import Ported
 from parity.own.update import judge_updates
@@ -62,24 +63,32 @@ def explain(
         return []
     tensors = ", ".join(sorted(unused))
     if port.ported.meta.get("zero_stage") == 3:
-        stale = copy.copy(port)
-        stale.ported = StaleUnused(port.trace, port.converted)
-        if all(m.z <= threshold for m in judge_updates(stale, threshold)):
-            return [
-                cause(
-                    ["unused_gradient_stale"],
-                    f"{STALE} ({tensors})",
-                    "MISMATCHES D21",
-                    UPDATE,
-                    updates,
-                    explains=True,
-                )
-            ]
+        found = _of_stale(port, updates, threshold, f"{STALE} ({tensors})")
+        if found:
+            return [found]
     if _are_left(port, unused) and {leaf_of(m) for m in updates} <= unused:
         how = "torch.optim, which skips parameters without a gradient"
         text = f"{LEFT} ({tensors})"
         return [cause(["unused_left_alone"], text, how, UPDATE, updates, True)]
     return []
+
+
+def _of_stale(
+    port: Port, updates: Sequence[Measurement], threshold: float, text: str
+) -> Explanation | None:
+    """Returns what gradients that stay explain, alone or with another optimizer."""
+    stale = copy.copy(port)
+    stale.ported = StaleUnused(port.trace, port.converted)
+    again = judge_updates(stale, threshold)
+    left = [m for m in again if m.z > threshold]
+    names, how = ["unused_gradient_stale"], "MISMATCHES D21"
+    found = cause(names, text, how, UPDATE, updates, explains=True)
+    if not left:
+        return found
+    # What the optimizer did is seen once it is known what it was given.
+    others = optimizer_causes.explain(stale, left)
+    is_whole = bool(others) and all(other.explains for other in others)
+    return joined([found, *others], True) if is_whole else None
 
 
 def _are_left(port: Port, unused: set[str]) -> bool:

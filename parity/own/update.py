@@ -1,6 +1,6 @@
 """The updates of a recording against those of a port's optimizer, and nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from parity.judging.measure import Measurement
 from parity.judging.rounds import THOROUGH, Rounds
@@ -9,11 +9,23 @@ from parity.own.port import Port
 from parity.own.replay import PortReplay
 
 
-def judge_updates(port: Port, threshold: float) -> Iterator[Measurement]:
-    """Yields the measurements of every update, from the first step on."""
+def judge_updates(
+    port: Port, threshold: float, forgotten: Collection[int] = ()
+) -> Iterator[Measurement]:
+    """Yields the measurements of every update, from the first step on.
+
+    Args:
+      port: the port and its recording.
+      threshold: largest z that passes.
+      forgotten: steps before which the moments become zero; where nothing is counted
+        any more, the optimizer begins anew.
+    """
     feed = port.feed()
     ported = port.ported
     for number in range(len(ported)):
+        if feed and number in forgotten:
+            begins = not ported.raw(number)["optimizer_step"]
+            feed = port.feed() if begins else feed.without_moments()
         if feed is None or ported.raw(number)["skipped"]:
             continue
         replay = PortReplay(ported, number, port.objective, feed)
