@@ -16,6 +16,8 @@ from parity.measured.numbers import SIGMAS, UNSEEN, Measured
 
 FEWEST = 3
 """Entries that must lie on the bound."""
+SMALL = (0.5, 0.25, 0.1)
+"""Shares of the entries, by size, that are tried as those below the bound."""
 CLEAR = 1e-3
 """Relative distance from the bound at which an entry is surely beyond it."""
 
@@ -38,13 +40,16 @@ def clipped(history: History, bound: Measured) -> History:
 
 def _bound(history: History) -> Measured:
     largest = np.max(np.abs(history.g), axis=0)
-    small = np.flatnonzero((largest <= np.median(largest)) & (largest > 0))
-    if small.size < FEWEST:
-        return UNSEEN
-    found = _seen(history, history.at(small))
-    if found is None:
-        return UNSEEN
-    seen, sigma = found
+    for share in SMALL:
+        small = (largest <= np.quantile(largest, share)) & (largest > 0)
+        seen = _seen(history, history.at(small)) if small.sum() >= FEWEST else None
+        if seen:
+            return _of_seen(history, *seen)
+    return UNSEEN
+
+
+def _of_seen(history: History, seen: np.ndarray, sigma: np.ndarray) -> Measured:
+    """Returns the one size that all larger entries were seen with, if they were."""
     highest = float(np.max(np.abs(seen)))
     beyond = np.abs(history.g) > highest * (1 + CLEAR)
     if np.count_nonzero(beyond) < FEWEST:

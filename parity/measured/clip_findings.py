@@ -1,12 +1,6 @@
 """How two optimizers clip gradients by a norm, in a sentence."""
 
-from parity.measured.clipping import (
-    EPS,
-    FIXED,
-    GLOBAL,
-    GLOBAL_EPS,
-    TENSOR,
-)
+from parity.measured.clipping import EPS, FIXED, GLOBAL, GLOBAL_EPS, TENSOR
 from parity.measured.difference import Finding
 from parity.measured.fit_types import Fit
 from parity.measured.numbers import Measured, agree, ratio
@@ -31,18 +25,21 @@ def clip_finding(recorded: Fit, own: Fit, apart: Pairs) -> Finding | None:
     if recorded.clip_form and own.clip_form:
         return _of_both(recorded, own, apart)
     if recorded.clip_form and _is_plain(own):
-        values = [a.value for _, a, _ in apart]
-        span = f"factors {min(values):.3g} to {max(values):.3g}"
-        text = (
-            f"gradients were clipped to {recorded.clip_form} of {{a}} ({span}), yours "
-            "were not"
-        )
+        # The factors of tensors by their own norms would need a sentence each.
+        span = "" if recorded.clip_form == TENSOR else f" ({_span(apart)})"
+        text = f"gradients were clipped to {recorded.clip_form} of {{a}}{span}, yours "
+        text += "were not"
         kind = KINDS.get(recorded.clip_form, "clipping")
         return Finding(kind, text, recorded.clip_norm)
     if own.clip_form and _is_plain(recorded):
         text = f"gradients were not clipped, yours are to {own.clip_form} of {{b}}"
         return Finding("clip missing", text, own.clip_norm, own.clip_norm)
     return None
+
+
+def _span(apart: Pairs) -> str:
+    values = [a.value for _, a, _ in apart]
+    return f"factors {min(values):.3g} to {max(values):.3g}"
 
 
 def _is_plain(fit: Fit) -> bool:

@@ -16,8 +16,8 @@ EPS = 1e-6
 
 GLOBAL = "a global norm"
 GLOBAL_EPS = f"a global norm, to which {EPS:g} is added,"
-TENSOR = "the norm of each tensor"
-FIXED = "a global norm, below it too,"
+TENSOR = "a norm of its own for each tensor,"
+FIXED = "a global norm, smaller ones too,"
 
 Norms = Sequence[float]
 

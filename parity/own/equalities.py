@@ -5,6 +5,7 @@ ended, a skipped step is no update, the forward pass reads the masters rounded, 
 DeepSpeed's loss scale moves by its own rules.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -79,6 +80,29 @@ class LossScaleRules:
         yield equal(number, "loss_scale", "", step["loss_scale"], expected)
         skipped = np.bool_(step["skipped"])
         self._state = loss_scaling.update_loss_scale(state, skipped, self._experiment)
+
+    @property
+    def are_known(self) -> bool:
+        """True if the scaler is DeepSpeed's, recorded from its first step on."""
+        return self._experiment is not None
+
+    def overflows_until(self, scale: float) -> int | None:
+        """Returns after how many more overflows the scale is at most this one.
+
+        None if it never is: it is static, or may not fall so far.
+        """
+        state, experiment = self._state, self._experiment
+        assert state is not None
+        assert experiment is not None
+        for count in itertools.count():
+            if float(state.scale) <= scale:
+                return count
+            after = loss_scaling.update_loss_scale(state, np.bool_(True), experiment)
+            stays = after.scale == state.scale and after.hysteresis == state.hysteresis
+            if stays:
+                return None
+            state = after
+        return None
 
     def grows(self, step: Tensors) -> bool:
         """Returns True if DeepSpeed doubles the scale at the end of this next step."""

@@ -10,7 +10,13 @@ from collections.abc import Sequence
 
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
-from parity.own import gradient_trials, optimizer_causes, rule_causes, unused
+from parity.own import (
+    gradient_trials,
+    half_masters,
+    optimizer_causes,
+    rule_causes,
+    unused,
+)
 from parity.own.cause import joined
 from parity.own.port import Port
 from parity.own.update import judge_updates
@@ -47,8 +53,11 @@ def explain(
 def _of_updates(
     port: Port, failed: Sequence[Measurement], threshold: float
 ) -> list[Explanation]:
-    found = unused.explain(port, failed, threshold)
-    return found or optimizer_causes.explain(port, failed)
+    return (
+        unused.explain(port, failed, threshold)
+        or half_masters.explain(port, failed, threshold)
+        or optimizer_causes.explain(port, failed)
+    )
 
 
 def _follow(port: Port, failed: dict[str, list[Measurement]], threshold: float) -> bool:

@@ -26,14 +26,13 @@ def names_of(
     growing = growing_steps(port)
     halved = {number: 0.5 for number in growing}
     if _lacks_scaling(port):
-        scales = _scales(port)
-        once = {n: 1 / scale for n, scale in scales.items()}
-        found = _absolute(recorded)
+        once = {n: 1 / scale for n, scale in _scales(port).items()}
+        found = _absolute(port, recorded)
         if _are(found, once):
             return ["loss_not_scaled"]
         if _are(found, {n: f * halved.get(n, 1.0) for n, f in once.items()}):
             return ["loss_not_scaled", "growth_step_halved"]
-    elif growing and _are(_shares(recorded, own), halved):
+    elif growing and _are(_shares(port, recorded, own), halved):
         return ["growth_step_halved"]
     return []
 
@@ -60,26 +59,27 @@ def _scales(port: Port) -> dict[int, float]:
     return {number: float(port.ported.raw(number)["loss_scale"]) for number in steps}
 
 
-def _absolute(fits: Mapping[str, Fit]) -> list[tuple[int, float]]:
-    """Returns (step, factor) of every tensor."""
+def _absolute(port: Port, fits: Mapping[str, Fit]) -> list[tuple[int, float]]:
+    """Returns (step of the gradient, its factor) of every tensor and step."""
     return [
-        (number, factor.value)
-        for fit in fits.values()
+        (port.ported.source(leaf, number), factor.value)
+        for leaf, fit in fits.items()
         for number, factor in zip(fit.counts, fit.factors)
         if factor.is_seen
     ]
 
 
 def _shares(
-    recorded: Mapping[str, Fit], own: Mapping[str, Fit]
+    port: Port, recorded: Mapping[str, Fit], own: Mapping[str, Fit]
 ) -> list[tuple[int, float]]:
-    """Returns (step, recorded factor over one's own) of every tensor."""
+    """Returns (step of the gradient, recorded factor over one's own)."""
     found = []
-    for name, fit in recorded.items():
-        others = dict(zip(own[name].counts, own[name].factors))
+    for leaf, fit in recorded.items():
+        others = dict(zip(own[leaf].counts, own[leaf].factors))
         for number, factor in zip(fit.counts, fit.factors):
             share = ratio(factor, others[number]) if number in others else factor
-            found += [(number, share.value)] if share.is_seen else []
+            if share.is_seen:
+                found.append((port.ported.source(leaf, number), share.value))
     return found
 
 

@@ -4,7 +4,7 @@ Parts that were not counted, gradients that were not zeroed, weights or gradient
 step before: each is a replay of the same step, and explains only what passes under it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
 from parity.noise import Tensors
 from parity.own import gradient_factor, layer_trials
-from parity.own.cause import cause
+from parity.own.cause import cause, listed
 from parity.own.gradient_factor import Factors, Multiplied
 from parity.own.layer_trials import passes, replay_of
 from parity.own.parts import counted, shares_of
@@ -60,7 +60,8 @@ def explain(
     first, *later = sorted({m.step for m in failed})
     of_first = [m for m in failed if m.step == first]
     factors = gradient_factor.measured(port, first, of_first)
-    for trial in _catalogue(port, first, factors):
+    wrong = {m.tensor for m in failed if m.quantity == "grads"}
+    for trial in _catalogue(port, first, factors, wrong):
 
         def settles(number: int, trial: Trial = trial) -> bool:
             replay = trial.replay(number)
@@ -91,7 +92,9 @@ def _of_factors(port: Port, factors: Factors) -> Trial:
     )
 
 
-def _catalogue(port: Port, first: int, factors: Factors | None) -> Iterator[Trial]:
+def _catalogue(
+    port: Port, first: int, factors: Factors | None, wrong: Collection[str]
+) -> Iterator[Trial]:
     if factors:
         yield _of_factors(port, factors)
     shares = shares_of(port, first)
@@ -104,11 +107,14 @@ def _catalogue(port: Port, first: int, factors: Factors | None) -> Iterator[Tria
 
         how = "measured from the recorded gradients, and replayed"
         yield Trial(shares.name, shares.text, how, counting)
+    kept = [leaf for leaf in port.ported.trained if leaf in wrong]
+    everywhere = len(kept) == len(port.ported.trained)
     yield Trial(
         "gradients_not_zeroed",
-        "the previous step's gradients are still there",
-        "a missing optimizer.zero_grad()",
-        lambda number: Added(port, number) if number else None,
+        "the previous step's gradients are still there"
+        + ("" if everywhere else f" in {listed(kept)}"),
+        "a missing optimizer.zero_grad(), or a parameter that no optimizer holds",
+        lambda number: Added(port, number, kept) if number else None,
     )
     yield Trial(
         "stale_parameters",
@@ -140,11 +146,12 @@ class _Stale(Ported):
 class Added(PortReplay):
     """A step that adds its gradients to those of the step before."""
 
-    def __init__(self, port: Port, number: int):
+    def __init__(self, port: Port, number: int, leaves: Collection[str]):
         super().__init__(
             port.ported, number, port.objective, None, port.activations(number)
         )
-        self._held = select(port.ported.read(number - 1), "grads")
+        held = select(port.ported.read(number - 1), "grads")
+        self._held = {leaf: held[leaf] for leaf in leaves if leaf in held}
 
     def _gradients(
         self, inputs: Inputs, dtype: np.dtype, nudge: tuple[int, np.dtype] | None

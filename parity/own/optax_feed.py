@@ -5,7 +5,7 @@ the steps before have made of it, in float32 and once more in float64.
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -76,17 +76,11 @@ class OptaxFeed:
 
     def without_moments(self) -> "OptaxFeed":
         """Returns the same, as it is with moments of zero."""
-
-        def one(path: Any, leaf: Any) -> Any:
-            held = any(getattr(key, "name", None) in FIELDS for key in path)
-            return jnp.zeros_like(leaf) if held else leaf
-
         found = copy.copy(self)
         found._states = {}
         for dtype, state in self._states.items():
             with jax.enable_x64(dtype == FLOAT64):
-                changed = jax.tree_util.tree_map_with_path(one, state)
-                found._states[dtype] = changed
+                found._states[dtype] = on_moments(state, jnp.zeros_like)
         return found
 
     def _step(self, params: Flat, grads: Flat, dtype: np.dtype) -> tuple[Any, Any]:
@@ -136,6 +130,16 @@ def _fields(state: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(state, Mapping):
         for value in state.values():
             yield from _fields(value)
+
+
+def on_moments(state: Any, change: Callable[[Any], Any]) -> Any:
+    """Returns an optimizer's state with changed moments."""
+
+    def one(path: Any, leaf: Any) -> Any:
+        held = any(getattr(key, "name", None) in FIELDS for key in path)
+        return change(leaf) if held else leaf
+
+    return jax.tree_util.tree_map_with_path(one, state)
 
 
 def _cast(leaves: Flat, dtype: np.dtype) -> dict[str, np.ndarray]:

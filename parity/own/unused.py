@@ -37,10 +37,15 @@ class StaleUnused(Ported):
         """Returns {leaf: gradient}, that of an earlier step for unused ones."""
         found = super().gradients(number)
         for leaf in self.unused(number):
-            last = next((n for n in range(number)[::-1] if self._has(leaf, n)), None)
-            if last is not None:
+            last = self.source(leaf, number)
+            if last != number:
                 found[leaf] = super().gradients(last)[leaf]
         return found
+
+    def source(self, leaf: str, number: int) -> int:
+        """As in Ported."""
+        earlier = range(number + 1)[::-1]
+        return next((n for n in earlier if self._has(leaf, n)), number)
 
     def _has(self, leaf: str, number: int) -> bool:
         return leaf not in self.unused(number) and not self.raw(number)["skipped"]
