@@ -44,10 +44,10 @@ class Trial(NamedTuple):
 def explain(
     port: Port, measurements: Sequence[Measurement], threshold: float
 ) -> list[Explanation]:
-    """Returns the first difference under which the first diverging step passes.
+    """Returns the first difference under which every diverging step passes.
 
-    It explains the whole if the other diverging steps pass too. One factor on all
-    gradients is told even where it leaves something: it is a part then.
+    What holds at the first of them alone is another difference, and has no name; but
+    one factor on all gradients was measured, and is told as a part.
 
     Args:
       port: the port and its recording.
@@ -57,7 +57,8 @@ def explain(
     failed = [
         m for m in measurements if m.z > threshold and m.definition.part == GRADIENTS
     ]
-    first, *later = sorted({m.step for m in failed})
+    diverging = sorted({m.step for m in failed})
+    first = diverging[0]
     of_first = [m for m in failed if m.step == first]
     factors = gradient_factor.measured(port, first, of_first)
     wrong = {m.tensor for m in failed if m.quantity == "grads"}
@@ -69,9 +70,8 @@ def explain(
                 port, number, replay, measurements, threshold
             )
 
-        if settles(first):
-            whole = all(settles(number) for number in later)
-            return [_cause(trial, failed, whole)]
+        if all(map(settles, diverging)):
+            return [_cause(trial, failed, True)]
     found = list(layer_trials.trials(port, first, measurements, threshold))
     if found or factors is None:
         return found

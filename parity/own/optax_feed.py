@@ -5,7 +5,8 @@ the steps before have made of it, in float32 and once more in float64.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -50,7 +51,7 @@ class OptaxFeed:
             )
         self._optimizer = optimizer
         self._structure = structure
-        self._compiled = jax.jit(self._update)
+        self._compiled = _compiled(optimizer)
         self._states = {}
         for dtype in FORMATS:
             with jax.enable_x64(dtype == FLOAT64):
@@ -92,11 +93,6 @@ class OptaxFeed:
             )
             return self._structure.flatten(updated), self._in(dtype, state)
 
-    def _update(self, params: Any, grads: Any, state: Any) -> tuple[Any, Any]:
-        with in_one_line("optimizer"):
-            updates, state = self._optimizer.update(grads, state, params)
-            return optax.apply_updates(params, updates), state
-
     def _moments(self, state: Any) -> dict[str, dict[str, Any]]:
         """Returns {kind: {leaf: moment}}; a masked part of an optimizer holds some."""
         found: dict[str, dict[str, Any]] = {}
@@ -116,6 +112,24 @@ class OptaxFeed:
             return array.astype(dtype) if floating else array
 
         return jax.tree.map(one, state)
+
+
+def _compiled(optimizer: Any) -> Callable[..., Any]:
+    """Returns the step of an optimizer, compiled once however often it is fed anew."""
+    return _once(optimizer) if isinstance(optimizer, Hashable) else _step_of(optimizer)
+
+
+def _step_of(optimizer: Any) -> Callable[..., Any]:
+    @jax.jit
+    def step(params: Any, grads: Any, state: Any) -> tuple[Any, Any]:
+        with in_one_line("optimizer"):
+            updates, state = optimizer.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+    return step
+
+
+_once = functools.lru_cache(maxsize=4)(_step_of)
 
 
 def _fields(state: Any) -> Iterator[tuple[str, Any]]:

@@ -1,6 +1,6 @@
 """Why equalities of a recording are broken: what began a step is not what it should.
 
-Not every broken equality has a cause: a count or a loss scale is said as it is.
+Not every broken equality has a cause: a count is said as it is.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,10 @@ import numpy as np
 from jaxnn.experiment.files.trace import select
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
-from parity.own import carried
+from parity.own import carried, scale_causes
 from parity.own.cause import cause, listed
 from parity.own.port import Port
+from parity.own.update import begins_anew
 from parity.quantities import RULES
 
 INIT_STEP = "MISMATCHES D2; DeepSpeed runtime/fp16/fused_optimizer.py"
@@ -29,15 +30,18 @@ def explain(
     """
     state = [m for m in failed if m.quantity == "params"]
     read = [m for m in failed if m.quantity == "weights_read"]
+    scales = [m for m in failed if m.quantity == "loss_scale"]
     reset = forgotten(port, failed)
     others = [
         m
         for m in failed
-        if m not in state and m not in read and not _is_restart(port, m, reset)
+        if m not in state + read + scales and not _is_restart(port, m, reset)
     ]
-    found = carried.explain(port.ported, state)
+    of_state = carried.explain(port.ported, state)
     of_reading = _of_reading(port, read)
-    return found + of_reading, not others and bool(read) == bool(of_reading)
+    of_scales = scale_causes.explain(port, scales)
+    is_whole = bool(read) == bool(of_reading) and bool(scales) == bool(of_scales)
+    return of_state + of_reading + of_scales, is_whole and not others
 
 
 def forgotten(port: Port, failed: Sequence[Measurement]) -> list[int]:
@@ -52,8 +56,10 @@ def forgotten(port: Port, failed: Sequence[Measurement]) -> list[int]:
 
 def _is_restart(port: Port, m: Measurement, reset: Sequence[int]) -> bool:
     """An optimizer that is built again counts from 0 again."""
-    count = port.ported.raw(m.step)["optimizer_step"]
-    return m.quantity == "optimizer_step" and m.step in reset and not count
+    return m.quantity == "optimizer_step" and any(
+        number in reset and begins_anew(port.ported, number)
+        for number in (m.step, m.step - 1)
+    )
 
 
 def _of_reading(port: Port, read: Sequence[Measurement]) -> list[Explanation]:

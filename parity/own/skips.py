@@ -39,10 +39,11 @@ def _outlook(port: Port, scales: list[float]) -> str:
             "the port's gradients are finite; let it move (fp16.loss_scale 0) or set "
             "a smaller one"
         )
+    when = f"after {more} more overflows" if more else "at the next step"
     return (
         f"the loss scale falls and has come to {last:g}; the port's gradients are "
-        f"finite at {finite:g}, {more} overflow{'s' if more > 1 else ''} later: record "
-        "more steps, or start from a smaller scale (fp16.initial_scale_power)"
+        f"finite at {finite:g}, {when}: record more steps, or start from a smaller "
+        "scale (fp16.initial_scale_power)"
     )
 
 
@@ -69,5 +70,6 @@ def _overflows_until(port: Port, scales: list[float], finite: float) -> int | No
             list(rules.judge(number, port.ported.raw(number)))
         return rules.overflows_until(finite)
     # Of an unknown scaler only this is seen: whether it halves.
-    falls = min(scales) < scales[0]
-    return round(float(np.log2(scales[-1] / finite))) or 1 if falls else None
+    if not min(scales) < scales[0]:
+        return None
+    return max(0, round(float(np.log2(scales[-1] / finite))) - 1)

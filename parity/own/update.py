@@ -6,6 +6,7 @@ from parity.judging.measure import Measurement
 from parity.judging.rounds import THOROUGH, Rounds
 from parity.judging.tensors import judge_update
 from parity.own.port import Port
+from parity.own.recording import Ported
 from parity.own.replay import PortReplay
 
 
@@ -24,7 +25,7 @@ def judge_updates(
     ported = port.ported
     for number in range(len(ported)):
         if feed and number in forgotten:
-            begins = not ported.raw(number)["optimizer_step"]
+            begins = begins_anew(ported, number)
             feed = port.feed() if begins else feed.without_moments()
         if feed is None or ported.raw(number)["skipped"]:
             continue
@@ -33,3 +34,13 @@ def judge_updates(
         rounds = Rounds(THOROUGH, threshold)
         yield from judge_update(replay, number, ported.read(number), inputs, rounds)
         feed.advance(ported.leaves(number), ported.gradients(number))
+
+
+def begins_anew(ported: Ported, number: int) -> bool:
+    """Returns True if an optimizer counts from 0 again at a step.
+
+    Before its first update torch's has no counter, and none is recorded.
+    """
+    following = range(number, min(number + 2, len(ported)))
+    counts = [int(ported.raw(n)["optimizer_step"]) for n in following]
+    return counts[0] == 0 or counts[1:] == [1]

@@ -1,13 +1,17 @@
 """A small network in PyTorch and its port, recorded with something planted."""
 
+from unittest import mock
+
 import flax.linen as nn
 import optax
 import torch
 
 from jaxnn.experiment.files.trace import Reader, Writer
 from parity import own
+from parity.own import port as port_module
 from parity.own.environment import of_a_port
 from parity.own.judge_port import judgement
+from parity.own.passes import Objective
 from parity.own.port import Port
 
 STEPS, ROWS, FEATURES, HIDDEN, CLASSES = 5, 16, 6, 12, 3
@@ -111,19 +115,30 @@ def record(
     return folder
 
 
-def rewritten(folder, into, change):
-    """Copies a trace; change(number, step) -> step."""
+def rewritten(folder, into, change, **meta):
+    """Copies a trace; change(number, step) -> step, `meta` replaces entries."""
     trace = Reader(folder)
-    writer = Writer(into, "full", trace.meta)
+    writer = Writer(into, "full", trace.meta | meta)
     for number in range(len(trace)):
         writer.write(number, change(number, trace.read(number)))
     return into
 
 
-def port_of(folder, optimizer=OWN):
-    return Port(Reader(folder), Net(), loss, optimizer, convert)
+SHARED: dict[tuple[str, ...], Objective] = {}
 
 
-def judged(folder, optimizer=OWN):
+def _shared(network, loss, trained):
+    """Returns what the first such port of a session has compiled already."""
+    key = (type(network).__name__, *trained)
+    return SHARED.setdefault(key, Objective(network, loss, trained))
+
+
+def port_of(folder, optimizer=OWN, **changed):
+    given = {"model": Net(), "convert": convert} | changed
+    with mock.patch.object(port_module, "Objective", _shared):
+        return Port(Reader(folder), given["model"], loss, optimizer, given["convert"])
+
+
+def judged(folder, optimizer=OWN, **changed):
     with of_a_port():
-        return judgement(port_of(folder, optimizer), 8.0)
+        return judgement(port_of(folder, optimizer, **changed), 8.0)
