@@ -58,6 +58,7 @@ def _reasons(
     of_gradients = any(m.definition.part == GRADIENTS for m in failed)
     yield from zeros(steps, names, of_gradients)
     yield from identical(steps, names, ported.meta.get("ties", {}))
+    yield from misplaced(steps, names)
     wrong = {leaf_of(m) for m in failed if m.definition.part == UPDATE}
     origins = port.converted.weights.origins
     suspects = set().union(*(origins.get(leaf, set()) for leaf in wrong))
@@ -111,6 +112,27 @@ def identical(
                     f"updated/{name} holds the values of updated/{other}, to the bit, "
                     f"though their gradients differ; {MASTERS}"
                 )
+
+
+def misplaced(steps: Sequence[Tensors], names: Sequence[str]) -> Iterator[str]:
+    """Yields masters in the place of others, by the 16-bit weights that were read."""
+    for step in steps:
+        for name in names:
+            read = step.get(f"forward/{name}")
+            if read is None or not np.ptp(read) or _rounds_to(step, name, read):
+                continue
+            of = next((other for other in names if _rounds_to(step, other, read)), None)
+            if of:
+                yield (
+                    f"params/{of} holds the values of {name}: rounded they are what "
+                    f"the forward pass read as {name}; {MASTERS}"
+                )
+
+
+def _rounds_to(step: Tensors, name: str, read: np.ndarray) -> bool:
+    master = step[f"params/{name}"]
+    same_shape = master.shape == read.shape
+    return same_shape and np.array_equal(master.astype(read.dtype), read)
 
 
 def in_16_bits(steps: Sequence[Tensors], names: Sequence[str]) -> Iterator[str]:

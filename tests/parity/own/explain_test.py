@@ -82,6 +82,24 @@ class TestOptimizers:
         assert "kernel" not in best.text
 
 
+def half(folder):
+    return record(folder, dtype=torch.bfloat16, steps=3)
+
+
+class TestHalfMasters:
+    """MISMATCHES D5's opposite: no float32 masters at all."""
+
+    def test_are_named(self, tmp_path):
+        (best,) = judged(half(tmp_path / "t")).explanations
+        assert best.label == "half_precision_masters"
+        assert best.explains
+
+    def test_not_where_something_else_differs_too(self, tmp_path):
+        other = optax.adamw(2 * RATE, eps=1e-3, weight_decay=0.1)
+        found = judged(half(tmp_path / "t"), other).explanations
+        assert not [one for one in found if one.explains]
+
+
 class TestGradients:
     def test_a_factor_on_the_loss(self, tmp_path):
         found = judged(record(tmp_path / "t", factor=0.25))

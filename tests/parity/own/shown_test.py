@@ -152,3 +152,17 @@ class TestIdentical:
     def test_constants_are_equal(self):
         pair = self.pair(0 * W + 1, 2 * G) | {"updated/w": 0 * W + 1}
         assert not list(shown.identical([pair], ["w", "v"], {}))
+
+
+class TestMisplaced:
+    def pair(self, w, v):
+        read = {"forward/w": READ, "forward/v": (2 * W).astype(BF16)}
+        return {"params/w": w, "params/v": v, **read}
+
+    def test_what_was_read_tells_them_apart(self):
+        (found, *_) = shown.misplaced([self.pair(2 * W, W)], ["w", "v"])
+        assert found.startswith("params/v holds the values of w: rounded they are")
+
+    @pytest.mark.parametrize("w", [W, 3 * W])
+    def test_in_their_places_or_of_nobody(self, w):
+        assert not list(shown.misplaced([self.pair(w, 2 * W)], ["w", "v"]))

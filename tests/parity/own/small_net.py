@@ -129,14 +129,15 @@ SHARED: dict[tuple[str, ...], Objective] = {}
 
 def _shared(network, loss, trained):
     """Returns what the first such port of a session has compiled already."""
-    key = (type(network).__name__, *trained)
-    return SHARED.setdefault(key, Objective(network, loss, trained))
+    return SHARED.setdefault(tuple(trained), Objective(network, loss, trained))
 
 
-def port_of(folder, optimizer=OWN, **changed):
-    given = {"model": Net(), "convert": convert} | changed
+def port_of(folder, optimizer=OWN, convert=convert):
     with mock.patch.object(port_module, "Objective", _shared):
-        return Port(Reader(folder), given["model"], loss, optimizer, given["convert"])
+        port = Port(Reader(folder), Net(), loss, optimizer, convert)
+    # Its layers were looked at when it was traced.
+    port.network = port.objective._network
+    return port
 
 
 def judged(folder, optimizer=OWN, **changed):
