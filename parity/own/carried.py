@@ -71,11 +71,17 @@ def _told(
     moved = [Moved(t, _left(previous, t), step[t]) for t in tensors]
     params = [one for one in moved if one.name.startswith("params/")]
     bounds = _clipped(params)
+    returned = _returned(ported, number, moved)
     told: dict[tuple[str, str], list[str]] = {}
     for one in moved:
-        done = _done(ported, number, one)
-        if done[0] == "changed_between_steps" and bounds and one in params:
-            done = ("weights_clipped", bounds)
+        done = "changed_between_steps", "changed"
+        if one.name.startswith("moments/") and not one.now.any():
+            done = "moments_reset", "became zero"
+        elif one.name in returned:
+            began = f"went back to what began step {returned[one.name]}"
+            done = "weights_reloaded", began
+        elif bounds and one.name.startswith("params/"):
+            done = "weights_clipped", bounds
         told.setdefault(done, []).append(one.name.removeprefix("params/"))
     return told
 
@@ -86,14 +92,17 @@ def _left(previous: Tensors, tensor: str) -> np.ndarray:
     return previous[f"{CARRIED[kind]}/{name}"]
 
 
-def _done(ported: Ported, number: int, one: Moved) -> tuple[str, str]:
-    if one.name.startswith("moments/") and not one.now.any():
-        return "moments_reset", "became zero"
+def _returned(ported: Ported, number: int, moved: Sequence[Moved]) -> dict[str, int]:
+    """Returns {tensor: the latest earlier step that began with its values}."""
+    found: dict[str, int] = {}
+    # A step is read once for all tensors: it may be large.
     for earlier in range(number)[::-1]:
-        held = ported.raw(earlier).get(one.name)
-        if held is not None and np.array_equal(held, one.now):
-            return "weights_reloaded", f"went back to what began step {earlier}"
-    return "changed_between_steps", "changed"
+        step = ported.raw(earlier)
+        for one in moved:
+            held = step.get(one.name)
+            if held is not None and np.array_equal(held, one.now):
+                found.setdefault(one.name, earlier)
+    return found
 
 
 def _clipped(params: Sequence[Moved]) -> str:

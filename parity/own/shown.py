@@ -54,7 +54,8 @@ def _reasons(
 ) -> Iterator[str]:
     ported = port.ported
     steps = [ported.raw(number) for number in range(min(len(ported), 3))]
-    names = [n for n in ported.meta.get("trained", ()) if f"params/{n}" in steps[0]]
+    held = ported.meta.get("trained", ())
+    names = [n for n in held if {f"params/{n}", f"updated/{n}"} <= steps[0].keys()]
     of_gradients = any(m.definition.part == GRADIENTS for m in failed)
     yield from zeros(steps, names, of_gradients)
     yield from identical(steps, names, ported.meta.get("ties", {}))

@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from parity.own import parts
+from parity.own import layer_trials, parts
 from tests.parity.own.small_net import OWN, RATE, adamw, judged, record
+
+
+@pytest.fixture(autouse=True)
+def _no_layer_is_tried(monkeypatch):
+    """Each would be compiled; explain_test tries them all."""
+    monkeypatch.setattr(layer_trials, "_catalogue", lambda port: iter(()))
+
 
 TINY = 1e-30
 """Counted by so little that it is lost, but no zero that throws a pass away."""
