@@ -13,6 +13,7 @@ flags.add_argument("--trace", default="runs/own")
 flags.add_argument("--stage", type=int, default=1)
 flags.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
 flags.add_argument("--accumulation", type=int, default=1)
+flags.add_argument("--loss_scale_window", type=int, default=1000)  # of fp16
 flags.add_argument("--local_rank")
 FLAGS = flags.parse_args()
 
@@ -39,13 +40,14 @@ torch.manual_seed(0)
 model = Autoencoder()
 matrices, vectors = ([p for p in model.parameters() if p.ndim == n] for n in (2, 1))
 groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors}]
+scaler = {"loss_scale_window": FLAGS.loss_scale_window}
 config = {
     "train_micro_batch_size_per_gpu": 8,
     "gradient_accumulation_steps": FLAGS.accumulation,
     "optimizer": {"type": "AdamW", "params": {"lr": 0.01}},
     "zero_optimization": {"stage": FLAGS.stage},
     "gradient_clipping": 1.0,
-    FLAGS.precision: {"enabled": True},
+    FLAGS.precision: {"enabled": True} | (scaler if FLAGS.precision == "fp16" else {}),
 }
 engine, *_ = deepspeed.initialize(model=model, model_parameters=groups, config=config)
 dtype = next(model.parameters()).dtype

@@ -17,8 +17,10 @@ from parity.measured.difference import Difference
 from parity.measured.fit_types import Fit
 from parity.measured.form import UNRECOGNISED
 from parity.measured.history import Step
+from parity.measured.predict import is_reproduced
 from parity.quantities import UPDATE
 
+NO_REFERENCES: Mapping[str, str] = {}
 HOW = "measured from the recorded tensors"
 OF_UPDATES = ("rate", "eps", "eps place", "decay", "bias-correction count")
 """Kinds of differences that leave the moments as they are."""
@@ -30,23 +32,44 @@ class Found(NamedTuple):
     """How two optimizers differ.
 
     Attributes:
+      steps: of the recording.
       recorded: tensor -> measurement of the recording.
+      own: tensor -> measurement of one's own optimizer.
       differences: those that bear on what failed.
     """
 
+    steps: Sequence[Step]
     recorded: Mapping[str, Fit]
+    own: Mapping[str, Fit]
     differences: Sequence[Difference]
 
-    @property
-    def text(self) -> str:
-        """All differences in one line, with both sides' figures."""
-        return "; ".join(difference.sentence for difference in self.differences)
+    def is_known(self, tensor: str) -> bool:
+        """Returns True if the recorded updates of a tensor follow what was measured."""
+        is_measured = tensor in self.recorded
+        return not is_measured or is_reproduced(self.recorded[tensor], self.steps)
 
     @property
     def figures(self) -> str:
-        """The same without the tensors that no formula fits."""
+        """What differs, with both sides' figures, of tensors that a formula fits."""
         seen = [d.sentence for d in self.differences if d.kind != UNRECOGNISED]
         return "; ".join(seen)
+
+
+class Said(NamedTuple):
+    """How a difference is told.
+
+    Attributes:
+      names: of the known differences that it is, or of its kind.
+      text: sentence with figures.
+    """
+
+    names: Sequence[str]
+    text: str
+
+
+def by_kind(difference: Difference) -> Said:
+    """Returns what can be said of a difference without knowing where it is from."""
+    return Said([difference.kind.replace(" ", "_")], difference.sentence)
 
 
 def find(
@@ -62,45 +85,42 @@ def find(
       failed: measurements that failed.
     """
     if len(recorded_steps) < 2:
-        return Found({}, [])
+        return Found(recorded_steps, {}, {}, [])
     recorded, own = fit.measure(recorded_steps), fit.measure(own_steps)
     found = _of_what_failed(compare.differences(recorded, own), failed)
-    return Found(recorded, found)
+    return Found(recorded_steps, recorded, own, found)
 
 
 def explain(
     found: Found,
     failed: Sequence[Measurement],
-    name: Callable[[Difference], str],
-    references: Mapping[str, str],
+    say: Callable[[Difference], Said] = by_kind,
+    references: Mapping[str, str] = NO_REFERENCES,
 ) -> list[Explanation]:
     """Returns one explanation of all differences; none if there are no differences.
 
     Args:
       found: differences of the two optimizers.
       failed: measurements that failed.
-      name: difference -> its name.
+      say: difference -> how it is told.
       references: name -> where it is documented.
     """
     if not found.differences:
         return []
     wrong = {leaf_of(m) for m in failed if m.definition.part == UPDATE}
     told = {tensor for difference in found.differences for tensor in difference.tensors}
-    fits = (found.recorded[leaf] for leaf in wrong if leaf in found.recorded)
-    is_known = all(fit.is_recognised for fit in fits)
-    is_cause = all(
-        difference.kind != "unrecognised" for difference in found.differences
-    )
-    names = list(dict.fromkeys(map(name, found.differences)))
-    documented = dict.fromkeys(references.get(one, HOW) for one in names)
+    is_cause = all(one.kind != UNRECOGNISED for one in found.differences)
+    said = [say(difference) for difference in found.differences]
+    names = list(dict.fromkeys(name for one in said for name in one.names))
+    documented = dict.fromkeys(references.get(name, HOW) for name in names)
     return [
         cause(
             names=names,
-            text=found.text,
+            text="; ".join(one.text for one in said),
             reference="; ".join(documented),
             part=UPDATE,
             failed=failed,
-            explains=is_known and is_cause and wrong <= told,
+            explains=is_cause and wrong <= told and all(map(found.is_known, wrong)),
         )
     ]
 

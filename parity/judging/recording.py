@@ -17,7 +17,6 @@ from parity.judging.rounds import THOROUGH, WORTH_A_CLOSE_LOOK, close_below
 from parity.judging.step import Judge, order
 from parity.judging.third_opinion import Vote
 from parity.judging.verdict import Verdict, judge_measurements
-from parity.measured.difference import Difference
 from parity.semantics.switch import Switch
 
 MEASURED = "measured, the replay being yours"
@@ -99,14 +98,10 @@ def judge_recording(
     wrong = [m for m in measurements if m.z > threshold]
     found = beside_the_replay(replays, trace, wrong)
     if found and not any(known.explains for known in explanations):
-        explanations = explain_differences(found, wrong, _kind, {}) or explanations
+        explanations = explain_differences(found, wrong) or explanations
     opinion = judge.vote(failed)
     figures = found.figures if found else ""
     return Judgement(measurements, verdict, made_in, explanations, opinion, figures)
-
-
-def _kind(difference: Difference) -> str:
-    return difference.kind.replace(" ", "_")
 
 
 def explain(

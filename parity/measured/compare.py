@@ -82,6 +82,7 @@ def _numbers(recorded: Fit, own: Fit) -> Iterator[Finding]:
     if recorded.still and not own.still:
         part = f"{recorded.still} of {recorded.size} entries never move, yours do"
         yield Finding("still", part)
+    yield from _bounds(recorded, own)
     yield from _betas(recorded, own)
     if counts_agree(recorded, own):
         yield from _eps(recorded, own)
@@ -93,6 +94,19 @@ def _numbers(recorded: Fit, own: Fit) -> Iterator[Finding]:
     yield from _dampening(recorded, own)
     yield from factor_findings(recorded, own)
     yield from rate_findings(recorded, own)
+
+
+def _bounds(recorded: Fit, own: Fit) -> Iterator[Finding]:
+    a, b = recorded.value_bound, own.value_bound
+    if a.is_seen and b.is_seen and not agree(a, b):
+        text = "each entry of the gradients was clipped to {a}, under yours to {b}"
+        yield Finding("clip by value", text, a, b)
+    elif a.is_seen and not b.is_seen:
+        text = "each entry of the gradients was clipped to {a}, yours were not"
+        yield Finding("clip by value", text, a, a)
+    elif b.is_seen and not a.is_seen:
+        text = "each entry of your gradients is clipped to {b}, the recorded are not"
+        yield Finding("clip by value", text, b, b)
 
 
 def _betas(recorded: Fit, own: Fit) -> Iterator[Finding]:

@@ -6,13 +6,11 @@ import numpy as np
 
 from parity.measured import corrections
 from parity.measured import form as forms
+from parity.measured.clip_findings import Pairs, clip_finding
 from parity.measured.clipping import threshold
 from parity.measured.difference import Finding, steps_text
 from parity.measured.fit_types import Fit
 from parity.measured.numbers import UNSEEN, Measured, agree, ratio
-
-Pairs = list[tuple[int, Measured, Measured]]
-"""Step's count, the recording's number, the other's."""
 
 
 def factor_findings(recorded: Fit, own: Fit) -> Iterator[Finding]:
@@ -27,8 +25,9 @@ def factor_findings(recorded: Fit, own: Fit) -> Iterator[Finding]:
         text = f"the optimizer was fed zero gradients at {steps_text(counts)}"
         yield Finding("zero gradients", text)
     rest = [pair for pair in apart if pair not in zero]
-    if rest and recorded.clip_norm.is_seen and not own.clip_norm.is_seen:
-        yield _clipped(recorded, rest)
+    clip = clip_finding(recorded, own, rest) if rest else None
+    if clip:
+        yield clip
     elif rest:
         yield from _scaled(rest, len(rest) == len(pairs) - len(zero))
 
@@ -43,13 +42,6 @@ def _factors(fit: Fit, other: Fit) -> Sequence[Measured]:
     is_linear = fit.family in (forms.MOMENTUM, forms.NESTEROV)
     usable = both and unknown and is_linear and agree(fit.b1, other.b1)
     return fit.raw.gains if usable else fit.factors
-
-
-def _clipped(recorded: Fit, apart: Pairs) -> Finding:
-    values = [a.value for _, a, _ in apart]
-    span = f"factors {min(values):.3g} to {max(values):.3g}"
-    text = f"gradients were clipped to a global norm of {{a}} ({span}), yours were not"
-    return Finding("clipping", text, recorded.clip_norm)
 
 
 def _scaled(apart: Pairs, everywhere: bool) -> Iterator[Finding]:

@@ -1,11 +1,12 @@
 """What an optimizer did, tensor by tensor, from its recorded steps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from parity.measured.borrowing import borrowed
-from parity.measured.clipping import clip_norm, global_norms
+from parity.measured.by_value import bound_of, clipped
+from parity.measured.clipping import clip_of, global_norms
 from parity.measured.fit_types import Fit
 from parity.measured.form import SGD, STILL
 from parity.measured.history import History, Step, of_tensor, sampled, still
@@ -32,12 +33,36 @@ def measure(steps: Sequence[Step]) -> dict[str, Fit]:
         raise ValueError("at least 2 steps are needed to measure an optimizer")
     histories = {name: of_tensor(steps, name) for name in steps[0].params}
     fits = {name: measure_tensor(one, name) for name, one in histories.items()}
+    fits |= _clipped_by_value(fits, histories)
     fits = {name: borrowed(fit, histories[name], fits) for name, fit in fits.items()}
     norms = global_norms(histories)
-    norm = clip_norm(fits, norms)
+    clip = clip_of(fits, histories)
     return {
-        name: fit._replace(norms=norms[len(norms) - len(fit.counts) :], clip_norm=norm)
+        name: fit._replace(
+            norms=norms[len(norms) - len(fit.counts) :],
+            clip_norm=clip.bound,
+            clip_form=clip.form,
+        )
         for name, fit in fits.items()
+    }
+
+
+def _clipped_by_value(
+    fits: Mapping[str, Fit], histories: Mapping[str, History]
+) -> dict[str, Fit]:
+    """Returns fits of tensors that are recognised once their gradients are clipped."""
+    unknown = {n: histories[n] for n, fit in fits.items() if not fit.is_recognised}
+    bound = bound_of(unknown)
+    if not bound.is_seen:
+        return {}
+    again = {
+        name: measure_tensor(clipped(history, bound), name)
+        for name, history in unknown.items()
+    }
+    return {
+        name: fit._replace(value_bound=bound)
+        for name, fit in again.items()
+        if fit.is_recognised
     }
 
 

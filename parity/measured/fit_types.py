@@ -56,7 +56,9 @@ class Fit(NamedTuple):
       decay_kind: coupled (L2), decoupled or either; "" if no decay is seen.
       factors: what multiplied the gradient before the optimizer, one a step.
       norms: global norms of the recorded gradients, one a step.
-      clip_norm: norm that the gradients were clipped to, over all tensors.
+      clip_norm: norm that the gradients were clipped to.
+      clip_form: whose norm that is, of `clipping`; "" if they were not clipped.
+      value_bound: what each entry of the gradients was clipped to.
       correction: of the moments; None in families without one.
       momentum_form: average, heavy ball, dampened or rate inside; "" if none or
         unknown.
@@ -87,6 +89,8 @@ class Fit(NamedTuple):
     factors: tuple[Measured, ...] = ()
     norms: tuple[float, ...] = ()
     clip_norm: Measured = UNSEEN
+    clip_form: str = ""
+    value_bound: Measured = UNSEEN
     correction: Correction | None = None
     momentum_form: str = ""
     dampening: Measured = UNSEEN

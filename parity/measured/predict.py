@@ -1,15 +1,21 @@
 """A fitted formula, applied to the recorded tensors of a step."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from parity.measured import form as forms
+from parity.measured import rounding
+from parity.measured.by_value import clipped
 from parity.measured.directions import divided
 from parity.measured.fit_types import AVERAGE, COUPLED, Fit
 from parity.measured.form import direction
 from parity.measured.gradient import pooled
 from parity.measured.history import Arrays, History, Step, of_tensor
+
+LOOSE = 100.0
+"""Residual, in units of rounding, that the errors of a fit may leave elsewhere."""
 
 
 class Prediction(NamedTuple):
@@ -54,11 +60,44 @@ def predict(fit: Fit, step: Step, previous: Step | None = None) -> Prediction:
     )
 
 
+def is_reproduced(fit: Fit, steps: Sequence[Step]) -> bool:
+    """Returns True if a fit gives every entry of its tensor at every step.
+
+    It was made of some entries. Where moments were not recorded, or entries do not
+    move, there is nothing to check.
+    """
+    if not fit.is_recognised:
+        return False
+    if fit.is_rebuilt or fit.still or fit.family == forms.STILL:
+        return True
+    return all(
+        _misfit(predict(fit, step, previous), step, fit.name) <= LOOSE
+        for previous, step in zip([None, *steps], steps)
+        if step.count in fit.counts
+    )
+
+
+def _misfit(found: Prediction, step: Step, name: str) -> float:
+    """Returns the largest residual in units of rounding."""
+    history = of_tensor([step], name)
+    change = found.updated.reshape(-1) - history.new_w[0]
+    parts = [np.abs(change) / rounding.of_params(history)[0]]
+    for kind, array in found.moments.items():
+        before = history.m if kind == "first" else history.v
+        after = history.new_m if kind == "first" else history.new_v
+        assert before is not None
+        assert after is not None
+        sigma = rounding.of_moment(before, np.maximum(np.abs(after), np.abs(before)))
+        parts.append(np.abs(array.reshape(-1) - after[0]) / sigma[0])
+    return max(float(part.max(initial=0.0)) for part in parts)
+
+
 def predict_history(
     fit: Fit, history: History
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Returns [T, N] parameters and moments after steps, by a fit of those steps."""
     places = [fit.counts.index(count) for count in history.counts]
+    history = clipped(history, fit.value_bound)
 
     def of_steps(numbers) -> np.ndarray:
         return np.array([numbers[place].value for place in places])[:, None]

@@ -5,6 +5,7 @@ ended, a skipped step is no update, the forward pass reads the masters rounded, 
 DeepSpeed's loss scale moves by its own rules.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ from jaxnn.loss_scaling import LossScale
 from parity import rules
 from parity.judging.measure import Measurement, equal
 from parity.noise import Tensors
+from parity.semantics.schedule import SWITCHES
+from parity.semantics.switch import changed_experiment, patched
 
 CARRIED = rules.CARRIED | {"buffers": "updated_buffers"}
 """Kind of tensor that a step begins with -> kind that the step before ended with."""
@@ -62,12 +65,15 @@ class LossScaleRules:
 
     Args:
       meta: meta.json of the recording.
+      other: a switch of `parity.semantics.schedule`, if the rules are others.
     """
 
-    def __init__(self, meta: Mapping[str, Any]):
+    def __init__(self, meta: Mapping[str, Any], other: str = ""):
         self._experiment = _experiment(meta)
         self._state: LossScale | None = None
+        self._switches = [s for s in SWITCHES if s.name == other]
         if self._experiment:
+            self._experiment = changed_experiment(self._experiment, self._switches)
             self._state = loss_scaling.initial_loss_scale(self._experiment)
 
     def judge(self, number: int, step: Tensors) -> Iterator[Measurement]:
@@ -77,17 +83,44 @@ class LossScaleRules:
         state = jax.tree.map(np.asarray, self._state)
         expected = np.float32(state.scale)
         yield equal(number, "loss_scale", "", step["loss_scale"], expected)
-        skipped = np.bool_(step["skipped"])
-        self._state = loss_scaling.update_loss_scale(state, skipped, self._experiment)
+        self._state = self._after(state, bool(step["skipped"]))
+
+    @property
+    def are_known(self) -> bool:
+        """True if the scaler is DeepSpeed's, recorded from its first step on."""
+        return self._experiment is not None
+
+    def overflows_until(self, scale: float) -> int | None:
+        """Returns after how many more overflows the scale is at most this one.
+
+        None if it never is: it is static, or may not fall so far.
+        """
+        state = self._state
+        assert state is not None
+        for count in itertools.count():
+            if float(state.scale) <= scale:
+                return count
+            after = self._after(state, True)
+            stays = after.scale == state.scale and after.hysteresis == state.hysteresis
+            if stays:
+                return None
+            state = after
+        return None
 
     def grows(self, step: Tensors) -> bool:
         """Returns True if DeepSpeed doubles the scale at the end of this next step."""
-        if self._experiment is None or self._state is None:
+        if self._state is None:
             return False
-        after = loss_scaling.update_loss_scale(
-            self._state, np.bool_(step["skipped"]), self._experiment
-        )
+        after = self._after(self._state, bool(step["skipped"]))
         return bool(after.scale > self._state.scale)
+
+    def _after(self, state: LossScale, overflow: bool) -> LossScale:
+        assert self._experiment is not None
+        # Looked up under the switch, which may patch it.
+        with patched(self._switches):
+            return loss_scaling.update_loss_scale(
+                state, np.bool_(overflow), self._experiment
+            )
 
 
 def _experiment(meta: Mapping[str, Any]) -> Experiment | None:

@@ -1,8 +1,9 @@
 """Why a recording and a port part: measured, tried, and else left unsaid.
 
 What an optimizer did is measured on both sides and compared. What a forward pass did is
-tried: a known difference of layers explains a step only if everything passes with it,
-at no coarser noise than without it.
+tried: a known difference explains a step only if everything passes with it, at no
+coarser noise than without it. Each part of a step starts from what was recorded, so
+that no fault spreads into another: the whole is explained where each part is.
 """
 
 from collections.abc import Sequence
@@ -10,66 +11,59 @@ from collections.abc import Sequence
 from parity.judging.cause import joined
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
-from parity.judging.verdict import Verdict
-from parity.own import gradient_factor, optimizer_causes, unused
-from parity.own.layer_trials import trials
+from parity.own import (
+    gradient_trials,
+    half_masters,
+    optimizer_causes,
+    rule_causes,
+    unused,
+)
 from parity.own.port import Port
+from parity.own.update import judge_updates
 from parity.quantities import GRADIENTS, RULES, UPDATE
 
 
 def explain(
-    port: Port,
-    measurements: Sequence[Measurement],
-    verdict: Verdict,
-    threshold: float,
+    port: Port, measurements: Sequence[Measurement], threshold: float
 ) -> list[Explanation]:
-    """Returns what explains the first divergence, best first; perhaps nothing.
+    """Returns what explains a divergence, joined into one; perhaps nothing.
 
     Args:
       port: the port and its recording.
       measurements: of every step.
-      verdict: that they amount to.
       threshold: largest z that passes.
     """
-    first = verdict.first_divergence
-    if first is None:
-        return []
-    part = first.definition.part
     failed = [m for m in measurements if m.z > threshold]
-    if part == UPDATE:
-        return _of_updates(port, failed, threshold)
-    if part == GRADIENTS:
-        of_step = [m for m in failed if m.step == first.step]
-        return gradient_factor.explain(port, first.step, of_step) or list(
-            trials(port, first.step, measurements, threshold)
-        )
-    if part == RULES:
-        return _of_rules(port, failed, threshold)
-    return []
+    of_part = {
+        part: [m for m in failed if m.definition.part == part]
+        for part in (RULES, GRADIENTS, UPDATE)
+    }
+    found, is_whole = rule_causes.explain(port, of_part[RULES])
+    if of_part[GRADIENTS]:
+        of_gradients = gradient_trials.explain(port, measurements, threshold)
+        found += of_gradients
+        is_whole &= bool(of_gradients)
+    if of_part[UPDATE] and not _follow(port, of_part, threshold):
+        of_updates = _of_updates(port, of_part[UPDATE], threshold)
+        found += of_updates
+        is_whole &= bool(of_updates)
+    return [joined(found, is_whole)] if found else []
 
 
 def _of_updates(
     port: Port, failed: Sequence[Measurement], threshold: float
 ) -> list[Explanation]:
-    found = unused.explain(port, failed, threshold)
-    return found or optimizer_causes.explain(port, failed)
+    return (
+        unused.explain(port, failed, threshold)
+        or half_masters.explain(port, failed, threshold)
+        or optimizer_causes.explain(port, failed)
+    )
 
 
-def _of_rules(
-    port: Port, failed: Sequence[Measurement], threshold: float
-) -> list[Explanation]:
-    """Returns what explains weights that a first pass read (D2), and the rest with it.
-
-    Other broken rules are said as they are: they need no cause.
-    """
-    rules = [m for m in failed if m.definition.part == RULES]
-    others = [m for m in failed if m not in rules]
-    of_first_pass = all(m.quantity == "weights_read" and m.step == 0 for m in rules)
-    if not of_first_pass or port.ported.meta.get("zero_stage") != 0:
-        return []
-    found = [optimizer_causes.read_before_masters(rules)]
-    if others:
-        found += _of_updates(port, others, threshold)
-    of_updates = all(m.definition.part == UPDATE for m in others)
-    is_whole = not others or (of_updates and len(found) == 2)
-    return [joined(found, is_whole)]
+def _follow(port: Port, failed: dict[str, list[Measurement]], threshold: float) -> bool:
+    """Returns True if updates are others only as moments were set to zero before."""
+    forgotten = rule_causes.forgotten(port, failed[RULES])
+    if not forgotten:
+        return False
+    again = judge_updates(port, threshold, forgotten)
+    return all(m.z <= threshold for m in again)

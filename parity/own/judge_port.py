@@ -25,6 +25,8 @@ from parity.own.optax_feed import OptaxFeed
 from parity.own.port import Port
 from parity.own.recorded_step import recorded_step
 from parity.own.replay import PortReplay
+from parity.own.shown import refuse_unshown
+from parity.own.skips import refuse_skipped
 
 BROKE_DOWN = "the training itself broke down; record fewer steps or mend it"
 
@@ -45,6 +47,8 @@ def judge_port(port: Port, threshold: float) -> tuple[list[Measurement], Verdict
         if feed and not port.ported.raw(number)["skipped"]:
             feed.advance(port.ported.leaves(number), port.ported.gradients(number))
     steps = len(port.ported)
+    if all(m.z <= threshold for m in measurements):
+        refuse_skipped(port)
     verdict = judge_measurements(measurements, steps, threshold, port.order)
     refuse_empty(measurements, verdict, port.order)
     return measurements, verdict
@@ -110,5 +114,6 @@ def judgement(port: Port, threshold: float) -> Judgement:
     measurements, verdict = judge_port(port, threshold)
     if verdict.is_parity:
         return Judgement(measurements, verdict, port.order)
-    explanations = explain(port, measurements, verdict, threshold)
+    refuse_unshown(port, measurements, threshold)
+    explanations = explain(port, measurements, threshold)
     return Judgement(measurements, verdict, port.order, explanations)

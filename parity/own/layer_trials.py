@@ -54,19 +54,29 @@ def trials(
 ) -> Iterator[Explanation]:
     """Yields the first difference of layers that explains a step.
 
+    It explains the whole if it explains every step that diverges there.
+
     Args:
       port: the port and its recording.
-      number: index of the diverging step.
+      number: index of the first diverging step.
       measurements: of every step, without any trial.
       threshold: largest z that passes.
     """
-    before = {_key(m): m for m in measurements if m.step == number}
-    failed = [m for m in before.values() if m.z > threshold]
+    failed = [
+        m for m in measurements if m.z > threshold and m.definition.part == GRADIENTS
+    ]
+    later = sorted({m.step for m in failed} - {number})
     for trial in _catalogue(port):
-        after = _measured(port, number, trial.change, threshold)
-        if all(m.z <= threshold and _is_as_sharp(m, before) for m in after):
+        objective = port.objective.under(trial.change)
+
+        def settles(step: int, objective: Objective = objective) -> bool:
+            replay = replay_of(port, step, objective)
+            return passes(port, step, replay, measurements, threshold)
+
+        if settles(number):
+            whole = all(settles(step) for step in later)
             yield cause(
-                [trial.name], trial.text, trial.reference, GRADIENTS, failed, True
+                [trial.name], trial.text, trial.reference, GRADIENTS, failed, whole
             )
             return
 
@@ -103,16 +113,34 @@ def _gelu(approximate: bool) -> tuple[Patch, ...]:
     return tuple(Patch(place, "gelu", make) for place in (jax.nn, flax.linen, flax.nnx))
 
 
-def _measured(
-    port: Port, number: int, change: Change, threshold: float
-) -> list[Measurement]:
-    objective: Objective = port.objective.under(change)
-    replay = PortReplay(port.ported, number, objective, None, port.activations(number))
+def replay_of(port: Port, number: int, objective: Objective) -> PortReplay:
+    """Returns a replay of one step without its update."""
+    return PortReplay(port.ported, number, objective, None, port.activations(number))
+
+
+def passes(
+    port: Port,
+    number: int,
+    replay: PortReplay,
+    measurements: Sequence[Measurement],
+    threshold: float,
+) -> bool:
+    """Returns True if a changed replay leaves nothing of a step's gradients to explain.
+
+    Args:
+      port: the port and its recording.
+      number: index of the step.
+      replay: of that step.
+      measurements: of every step, by the replay that is not changed.
+      threshold: largest z that passes.
+    """
     inputs = replay.inputs(number)
     step = recorded_step(port, number, inputs.scale)
     replayed = replay.gradients(inputs, replay.compute)
     rounds = Rounds((FEW_DRAWS,), threshold)
-    return judge_gradients(replay, number, step, inputs, replayed, rounds)
+    after = judge_gradients(replay, number, step, inputs, replayed, rounds)
+    before = {_key(m): m for m in measurements if m.step == number}
+    return all(m.z <= threshold and _is_as_sharp(m, before) for m in after)
 
 
 def _key(m: Measurement) -> tuple[str, str]:

@@ -4,7 +4,9 @@ No state is put into it: what it holds before a step is what the recorded gradie
 the steps before have made of it, in float32 and once more in float64.
 """
 
-from collections.abc import Iterator, Mapping
+import copy
+import functools
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -49,7 +51,7 @@ class OptaxFeed:
             )
         self._optimizer = optimizer
         self._structure = structure
-        self._compiled = jax.jit(self._update)
+        self._compiled = _compiled(optimizer)
         self._states = {}
         for dtype in FORMATS:
             with jax.enable_x64(dtype == FLOAT64):
@@ -73,6 +75,15 @@ class OptaxFeed:
         for dtype in FORMATS:
             _, self._states[dtype] = self._step(params, grads, dtype)
 
+    def without_moments(self) -> "OptaxFeed":
+        """Returns the same, as it is with moments of zero."""
+        found = copy.copy(self)
+        found._states = {}
+        for dtype, state in self._states.items():
+            with jax.enable_x64(dtype == FLOAT64):
+                found._states[dtype] = on_moments(state, jnp.zeros_like)
+        return found
+
     def _step(self, params: Flat, grads: Flat, dtype: np.dtype) -> tuple[Any, Any]:
         with jax.enable_x64(dtype == FLOAT64):
             updated, state = self._compiled(
@@ -81,11 +92,6 @@ class OptaxFeed:
                 self._states[dtype],
             )
             return self._structure.flatten(updated), self._in(dtype, state)
-
-    def _update(self, params: Any, grads: Any, state: Any) -> tuple[Any, Any]:
-        with in_one_line("optimizer"):
-            updates, state = self._optimizer.update(grads, state, params)
-            return optax.apply_updates(params, updates), state
 
     def _moments(self, state: Any) -> dict[str, dict[str, Any]]:
         """Returns {kind: {leaf: moment}}; a masked part of an optimizer holds some."""
@@ -108,6 +114,24 @@ class OptaxFeed:
         return jax.tree.map(one, state)
 
 
+def _compiled(optimizer: Any) -> Callable[..., Any]:
+    """Returns the step of an optimizer, compiled once however often it is fed anew."""
+    return _once(optimizer) if isinstance(optimizer, Hashable) else _step_of(optimizer)
+
+
+def _step_of(optimizer: Any) -> Callable[..., Any]:
+    @jax.jit
+    def step(params: Any, grads: Any, state: Any) -> tuple[Any, Any]:
+        with in_one_line("optimizer"):
+            updates, state = optimizer.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+    return step
+
+
+_once = functools.lru_cache(maxsize=4)(_step_of)
+
+
 def _fields(state: Any) -> Iterator[tuple[str, Any]]:
     """Yields the moments in a state, a nest of tuples and of named tuples."""
     if isinstance(state, tuple):
@@ -120,6 +144,16 @@ def _fields(state: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(state, Mapping):
         for value in state.values():
             yield from _fields(value)
+
+
+def on_moments(state: Any, change: Callable[[Any], Any]) -> Any:
+    """Returns an optimizer's state with changed moments."""
+
+    def one(path: Any, leaf: Any) -> Any:
+        held = any(getattr(key, "name", None) in FIELDS for key in path)
+        return change(leaf) if held else leaf
+
+    return jax.tree_util.tree_map_with_path(one, state)
 
 
 def _cast(leaves: Flat, dtype: np.dtype) -> dict[str, np.ndarray]:

@@ -1,22 +1,21 @@
 """What the recorded optimizer did, beside what the port's optimizer does."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from jaxnn.experiment.files.trace import select
-from parity.judging.cause import cause
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
+from parity.judging.optimizer_difference import Found, Said, find
 from parity.judging.optimizer_difference import explain as explain_differences
-from parity.judging.optimizer_difference import find
-from parity.measured import history
+from parity.measured import fit, history
+from parity.measured.compare_steps import SGD_KIND
 from parity.measured.difference import Difference
-from parity.measured.fit_types import Fit
 from parity.noise import FLOAT64
-from parity.own.equalities import LossScaleRules
+from parity.own import factor_names, rates
 from parity.own.port import Port
-from parity.quantities import RULES
 
 
 def explain(port: Port, failed: Sequence[Measurement]) -> list[Explanation]:
@@ -30,35 +29,26 @@ def explain(port: Port, failed: Sequence[Measurement]) -> list[Explanation]:
     if port.feed() is None or len(recorded_steps) < 2:
         return []
     found = find(recorded_steps, list(_own(port, recorded_steps)), failed)
+    of_scale = factor_names.names_of(port, found.recorded, found.own)
 
-    def name(difference: Difference) -> str:
-        return known_name(port, difference, found.recorded)
+    def say(difference: Difference) -> Said:
+        rescheduled = _of_schedule(port, difference, found)
+        if rescheduled:
+            return rescheduled
+        name = known_name(port, difference)
+        is_factor = name == "gradient_factor"
+        names = of_scale or [name] if is_factor else [name]
+        return Said(names, difference.sentence)
 
-    return explain_differences(found, failed, name, REFERENCES)
-
-
-def read_before_masters(failed: Sequence[Measurement]) -> Explanation:
-    """Returns the explanation of a first pass that read other weights (D2)."""
-    text = (
-        "an update of zero gradients before training moved the masters, and the first "
-        "forward pass read the weights from before it"
-    )
-    reference = REFERENCES["init_step_counted"]
-    return cause(["init_step_counted"], text, reference, RULES, failed, True)
+    return explain_differences(found, failed, say, REFERENCES)
 
 
-def known_name(port: Port, difference: Difference, recorded: Mapping[str, Fit]) -> str:
+def known_name(port: Port, difference: Difference) -> str:
     """Returns the catalogue's name of a difference, or its kind."""
-    meta = port.ported.meta
     kind = difference.kind
-    if kind == "gradient factor" and _are_divided_by_the_scale(port, recorded):
-        return "loss_not_scaled"
-    is_half = kind == "gradient factor" and np.isclose(
-        difference.recorded, 0.5, rtol=1e-3
-    )
-    if is_half and _grows_somewhere(port):
-        return "growth_step_halved"
-    if kind == "bias-correction count" and meta.get("zero_stage") == 0:
+    if kind == "clip norm" and _is_of_scaled(port, difference):
+        return "clip_before_unscale"
+    if kind == "bias-correction count" and port.ported.meta.get("zero_stage") == 0:
         return "bias_correction_late"
     return kind.replace(" ", "_")
 
@@ -66,31 +56,67 @@ def known_name(port: Port, difference: Difference, recorded: Mapping[str, Fit]) 
 REFERENCES = {
     "loss_not_scaled": "MISMATCHES D1; DeepSpeed pull request 8393",
     "bias_correction_late": "MISMATCHES D2",
-    "init_step_counted": "MISMATCHES D2; DeepSpeed runtime/fp16/fused_optimizer.py",
     "growth_step_halved": "MISMATCHES D3; DeepSpeed runtime/fp16/loss_scaler.py",
     "float32_betas": "MISMATCHES D6",
+    "clip_eps": "MISMATCHES D7; optax.clip_by_global_norm",
+    "clip_missing": "ds_config gradient_clipping 0",
+    "clip_by_tensor": "torch clip_grad_norm_ called per layer",
+    "clip_by_value": "torch clip_grad_value_, optax.clip",
+    "clip_normalizes": "max_norm / norm without the minimum with 1",
+    "clip_before_unscale": "clip_grad_norm_ before GradScaler.unscale_",
+    "learning_rate_early": "MISMATCHES D16",
+    "learning_rate_late": "MISMATCHES D16",
+    "schedule_counts_skipped": "MISMATCHES D9",
+    "schedule_missing": "a scheduler that is never stepped",
+    "schedule_by_ranks": "a scheduler that every process steps, as Accelerate's",
+    "schedule_by_parts": "a scheduler that is stepped at each microbatch",
 }
 """Known difference -> where it is documented."""
 
 
-def _are_divided_by_the_scale(port: Port, recorded: Mapping[str, Fit]) -> bool:
-    """Returns True if the optimizer saw gradients over a scale that was not there."""
-    meta = port.ported.meta
-    if meta.get("zero_stage") != 0 or meta["precision"] != "fp16":
-        return False
+def _is_of_scaled(port: Port, difference: Difference) -> bool:
+    """Returns True if the bound is one's own, divided by a loss scale."""
     scale = float(port.ported.raw(0)["loss_scale"])
-    seen = [f.value for one in recorded.values() for f in one.factors if f.is_seen]
-    return bool(seen) and np.allclose(np.array(seen) * scale, 1, rtol=1e-2)
+    bound = difference.recorded * scale
+    return scale != 1 and bool(np.isclose(bound, difference.own, rtol=1e-3))
 
 
-def _grows_somewhere(port: Port) -> bool:
-    rules = LossScaleRules(port.ported.meta)
-    for number in range(len(port.ported)):
-        step = port.ported.raw(number)
-        if rules.grows(step):
-            return True
-        list(rules.judge(number, step))
-    return False
+def _of_schedule(port: Port, difference: Difference, found: Found) -> Said | None:
+    """Returns what is said of rates that follow a schedule in another way."""
+    if difference.kind not in ("rate", SGD_KIND):
+        return None
+    recorded, steps = found.recorded, found.steps
+    meta = port.ported.meta
+    numbers = [step.count for step in steps]
+    leaf = max(difference.tensors, key=lambda name: recorded[name].size)
+    ways = list(rates.counts(meta["world_size"], meta.get("accumulation_steps") or 1))
+    length = rates.longest(len(steps) - 1, numbers[-1], ways)
+    longer = list(itertools.islice(_on_and_on(steps), length))
+    own = fit.measure([_only(step, leaf) for step in _own(port, longer)])[leaf]
+    if len(own.rates) != length or recorded[leaf].counts != tuple(numbers):
+        return None
+    explained = rates.explained(recorded[leaf], numbers, own.rates, ways)
+    if explained is None:
+        return None
+    name, text = explained
+    _, _, where = difference.sentence.rpartition(" (")
+    return Said([name], f"{text} ({where}")
+
+
+def _on_and_on(steps: Sequence[history.Step]) -> Iterator[history.Step]:
+    """Yields the steps, and then their tensors again as those of later steps."""
+    for place in itertools.count():
+        step = steps[place % len(steps)]
+        more = max(0, place - len(steps) + 1)
+        yield step if not more else step._replace(count=steps[-1].count + more)
+
+
+def _only(step: history.Step, leaf: str) -> history.Step:
+    return step._replace(
+        params={leaf: step.params[leaf]},
+        grads={leaf: step.grads[leaf]},
+        updated={leaf: step.updated[leaf]},
+    )
 
 
 def _learned(port: Port) -> list[int]:
@@ -104,7 +130,7 @@ def _recorded(port: Port, number: int) -> history.Step:
     return history.Step(
         count=number,
         params=_of(leaves, select(step, "params")),
-        grads=_of(leaves, select(step, "grads")),
+        grads=_of(leaves, port.ported.gradients(number)),
         updated=_of(leaves, select(step, "updated")),
         moments=select(step, "moments"),
         updated_moments=select(step, "updated_moments"),
@@ -116,9 +142,12 @@ def _own(port: Port, steps: Sequence[history.Step]) -> Iterator[history.Step]:
     feed = port.feed()
     assert feed, "called with an optimizer"
     before: Mapping[str, np.ndarray] = {}
-    for step in steps:
-        leaves = port.ported.leaves(step.count)
-        grads = port.ported.gradients(step.count)
+    numbers = [step.count for step in steps if step.count < len(port.ported)]
+    for place, step in enumerate(steps):
+        # Steps beyond the recorded ones have the tensors of those.
+        number = numbers[place % len(numbers)]
+        leaves = port.ported.leaves(number)
+        grads = port.ported.gradients(number)
         outputs = feed.update(leaves, grads, FLOAT64)
         after = select(outputs, "updated_moments")
         updated = _of(set(step.params), select(outputs, "updated"))

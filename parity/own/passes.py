@@ -26,13 +26,15 @@ class Pass(NamedTuple):
       inputs: what torch's forward was given, by argument.
       targets: what the loss took besides, in order.
       masks: dropout masks, in order.
-      weight: () float32, factor of its gradient in the step's.
+      weight: () float32, factor of its loss and gradient in the step's.
+      share: what multiplies its gradient besides; 0: it is not counted.
     """
 
     inputs: dict[str, np.ndarray]
     targets: list[np.ndarray]
     masks: list[np.ndarray]
     weight: np.ndarray
+    share: float = 1.0
 
 
 def passes_of(step: Mapping[str, np.ndarray], count: int) -> list[Pass]:

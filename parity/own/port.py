@@ -32,6 +32,7 @@ class Port:
       ported: the recording by the port's names.
       objective: loss and gradients of the port.
       optimizer: as given.
+      feed_of: (optimizer, structure, leaves) -> what feeds it.
       converted: where each leaf of the port comes from.
       pairs: modules of both sides.
       network: the model behind one call.
@@ -61,6 +62,7 @@ class Port:
         require_agreement(model, self.converted, trace.read(0))
         self.objective = Objective(network, loss, self.ported.trained)
         self.optimizer = optimizer
+        self.feed_of: Callable[..., OptaxFeed] = OptaxFeed
         self.pairs: Pairs = pair(network, self.converted, self.ported.parameters)
         self.shapes = functools.cache(self._shapes)
         # A step's are asked for by its replay and by what that is compared with.
@@ -82,7 +84,7 @@ class Port:
         if self.optimizer is None:
             return None
         structure = tree.only(self.converted.structure, self.ported.parameters)
-        return OptaxFeed(self.optimizer, structure, self.ported.leaves(0))
+        return self.feed_of(self.optimizer, structure, self.ported.leaves(0))
 
     @property
     def has_activations(self) -> bool:

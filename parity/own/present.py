@@ -12,7 +12,7 @@ from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.files.trace import Reader
 from jaxnn.experiment.results import run_log
 from parity.judging.recording import Judgement
-from parity.own import propose
+from parity.own import epochs, propose
 from parity.own.environment import of_a_port
 from parity.own.judge_port import judgement
 from parity.own.port import Port, require_readable
@@ -58,7 +58,7 @@ def judge_and_present(
 
 
 def notes(port: Port) -> list[str]:
-    """Returns what was not compared, a line each."""
+    """Returns what was not compared, and what is odd, a line each."""
     found = []
     for kind, why in port.ported.meta.get("absent", {}).items():
         found.append(f"{kind} is not in the recording: {why}")
@@ -71,6 +71,9 @@ def notes(port: Port) -> list[str]:
         )
     if port.optimizer is None:
         found.append("no optimizer was given, so updates were not compared")
+    order = epochs.note(port.ported)
+    if order:
+        found.append(order)
     for leaf, other in port.converted.weights.repeated.items():
         if leaf != other:
             found.append(

@@ -1,7 +1,7 @@
 """A recording of somebody's torch program, by the names and layouts of their port."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ class Ported:
         self.parameters = [leaf for leaf, names in needs.items() if names & held]
         self.trained = [leaf for leaf in self.parameters if not needs[leaf] <= frozen]
         self.statistics = [leaf for leaf in needs if leaf not in self.parameters]
-        self.raw = functools.lru_cache(maxsize=4)(trace.read)
+        self.raw: Callable[[int], Tensors] = functools.lru_cache(maxsize=4)(trace.read)
 
     def __len__(self) -> int:
         """Number of whole steps."""
@@ -112,11 +112,29 @@ class Ported:
         leaves = self.leaves(number)
         return {n: found.get(n, np.zeros_like(leaf)) for n, leaf in leaves.items()}
 
+    def source(self, leaf: str, number: int) -> int:
+        """Returns the step whose gradient a leaf is updated by."""
+        del leaf
+        return number
+
     def unused(self, number: int) -> list[str]:
         """Returns the trained leaves that no pass of a step has used."""
         used = select(self.raw(number), "grads").keys()
         origins = self._converted.weights.origins
         return [leaf for leaf in self.trained if not origins[leaf] & used]
+
+    def without_moments(self, number: int) -> set[str]:
+        """Returns names of moments after a step that were recorded of others alone."""
+        raw = self.raw(number)
+        lacking = set()
+        for kind in ("updated_moments/first", "updated_moments/second"):
+            held = select(raw, kind).keys()
+            origins = self._converted.weights.origins
+            if held:
+                lacking |= {
+                    f"{kind}/{n}" for n in self.trained if not origins[n] & held
+                }
+        return lacking
 
     def passes(self, number: int) -> list[Pass]:
         """Returns the forward passes of a step."""

@@ -52,6 +52,7 @@ class PortReplay:
         self.compute = COMPUTE[meta.get("autocast") or meta["precision"]]
         self.may_skip = meta["precision"] == "fp16" or meta.get("autocast") == "fp16"
         self.has_update = feed is not None
+        self._lacking = ported.without_moments(number) if feed else set()
 
     def inputs(self, number: int) -> Inputs:
         """Returns what the step starts from."""
@@ -84,7 +85,10 @@ class PortReplay:
         """Returns the optimizer's tensors, in float64."""
         assert self._feed, "an update that is not there is not judged"
         params, grads = (select(inputs.master, kind) for kind in ("params", "grads"))
-        return self._feed.update(params, grads, dtype)
+        found = self._feed.update(params, grads, dtype)
+        # Of a parameter that no optimizer holds, moments were not recorded.
+        lacking = self._lacking
+        return {name: array for name, array in found.items() if name not in lacking}
 
     def gradients_rounding(self, inputs: Inputs) -> Distances:
         """Returns name -> distance of `gradients` in the compute dtype from float64."""
@@ -125,7 +129,7 @@ class PortReplay:
             leaves = self._leaves(inputs, weights_in)
             for place, one in enumerate(self._passes):
                 moved = _with_inputs(one, inputs.compute, place)
-                factor = np.asarray(inputs.scale * one.weight, total.wide)
+                factor = np.asarray(inputs.scale * one.weight * one.share, total.wide)
                 found = self._objective(leaves, moved, factor, weights_in, nudge)
                 total.add(found, one.weight)
                 # Ranks have their own statistics; rank 0's were recorded.

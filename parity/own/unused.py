@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxnn.experiment.files.trace import select
-from parity.judging.cause import cause, leaf_of
+from parity.judging.cause import cause, joined, leaf_of
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
 from parity.noise import Tensors
+from parity.own import optimizer_causes
 from parity.own.port import Port
 from parity.own.recording import Ported
 from parity.own.update import judge_updates
@@ -36,10 +37,15 @@ class StaleUnused(Ported):
         """Returns {leaf: gradient}, that of an earlier step for unused ones."""
         found = super().gradients(number)
         for leaf in self.unused(number):
-            last = next((n for n in range(number)[::-1] if self._has(leaf, n)), None)
-            if last is not None:
+            last = self.source(leaf, number)
+            if last != number:
                 found[leaf] = super().gradients(last)[leaf]
         return found
+
+    def source(self, leaf: str, number: int) -> int:
+        """As in Ported."""
+        earlier = range(number + 1)[::-1]
+        return next((n for n in earlier if self._has(leaf, n)), number)
 
     def _has(self, leaf: str, number: int) -> bool:
         return leaf not in self.unused(number) and not self.raw(number)["skipped"]
@@ -62,24 +68,32 @@ def explain(
         return []
     tensors = ", ".join(sorted(unused))
     if port.ported.meta.get("zero_stage") == 3:
-        stale = copy.copy(port)
-        stale.ported = StaleUnused(port.trace, port.converted)
-        if all(m.z <= threshold for m in judge_updates(stale, threshold)):
-            return [
-                cause(
-                    ["unused_gradient_stale"],
-                    f"{STALE} ({tensors})",
-                    "MISMATCHES D21",
-                    UPDATE,
-                    updates,
-                    explains=True,
-                )
-            ]
+        found = _of_stale(port, updates, threshold, f"{STALE} ({tensors})")
+        if found:
+            return [found]
     if _are_left(port, unused) and {leaf_of(m) for m in updates} <= unused:
         how = "torch.optim, which skips parameters without a gradient"
         text = f"{LEFT} ({tensors})"
         return [cause(["unused_left_alone"], text, how, UPDATE, updates, True)]
     return []
+
+
+def _of_stale(
+    port: Port, updates: Sequence[Measurement], threshold: float, text: str
+) -> Explanation | None:
+    """Returns what gradients that stay explain, alone or with another optimizer."""
+    stale = copy.copy(port)
+    stale.ported = StaleUnused(port.trace, port.converted)
+    again = judge_updates(stale, threshold)
+    left = [m for m in again if m.z > threshold]
+    names, how = ["unused_gradient_stale"], "MISMATCHES D21"
+    found = cause(names, text, how, UPDATE, updates, explains=True)
+    if not left:
+        return found
+    # What the optimizer did is seen once it is known what it was given.
+    others = optimizer_causes.explain(stale, left)
+    is_whole = bool(others) and all(other.explains for other in others)
+    return joined([found, *others], True) if is_whole else None
 
 
 def _are_left(port: Port, unused: set[str]) -> bool:

@@ -53,13 +53,16 @@ def network() -> torch.nn.Sequential:
     )
 
 
-def record(make: Make, hook: Hook = nothing, steps: int = STEPS) -> list[Step]:
+def record(
+    make: Make, hook: Hook = nothing, steps: int = STEPS, factor: float = 1.0
+) -> list[Step]:
     """Trains and records.
 
     Args:
       make: parameters -> optimizer.
       hook: called between the recorded gradients and the update; it may change both.
       steps: number of updates.
+      factor: multiplies the loss.
     """
     model = network()
     params = dict(model.named_parameters())
@@ -70,7 +73,7 @@ def record(make: Make, hook: Hook = nothing, steps: int = STEPS) -> list[Step]:
         x = torch.randn(32, 10, generator=rng)
         y = torch.randn(32, 3, generator=rng)
         optimizer.zero_grad()
-        ((model(x) - y) ** 2).mean().backward()
+        (factor * ((model(x) - y) ** 2).mean()).backward()
         before = arrays(params)
         grads = {name: copy(param.grad) for name, param in params.items()}
         moments = moments_of(optimizer, params)

@@ -10,6 +10,8 @@ import pytest
 
 from jaxnn.experiment.ports import free_port
 
+# The loss scale doubles while it is recorded.
+GROWING = ("--loss_scale_window=2",)
 EXAMPLE = pathlib.Path("launch/own")
 # DeepSpeed's launcher sets these; it would start one process of the same.
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
@@ -46,11 +48,15 @@ def judged(trace, *flags):
     [
         (("--stage=1", "--precision=fp16", "--accumulation=4"), None),
         (
-            ("--stage=0", "--precision=fp16"),
-            "init_step_counted + loss_not_scaled + bias_correction_late",
+            ("--stage=0", "--precision=fp16", *GROWING),
+            "init_step_counted + loss_not_scaled + growth_step_halved"
+            " + bias_correction_late",
         ),
         (("--stage=0", "--precision=bf16"), "bias_correction_late"),
-        (("--stage=3", "--precision=fp32"), "unused_gradient_stale"),
+        (
+            ("--stage=3", "--precision=fp16", *GROWING),
+            "unused_gradient_stale + growth_step_halved",
+        ),
     ],
 )
 def test_what_it_ends_with(tmp_path, flags, names):

@@ -3,95 +3,15 @@ that PyTorch trained in another way than the port says."""
 
 import contextlib
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
 import torch
 
-from jaxnn.experiment.files.trace import Reader
-from parity import own
 from parity.judging.explanation import sentence
 from parity.own.environment import of_a_port
-from parity.own.judge_port import judgement
-from parity.own.port import Port
-
-STEPS, ROWS, FEATURES, HIDDEN, CLASSES = 5, 16, 6, 12, 3
-RATE = 0.01
-
-
-class TorchNet(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.hidden = torch.nn.Linear(FEATURES, HIDDEN)
-        self.norm = torch.nn.LayerNorm(HIDDEN)
-        self.gelu = torch.nn.GELU()
-        self.out = torch.nn.Linear(HIDDEN, CLASSES)
-
-    def forward(self, x):
-        return self.out(self.gelu(self.norm(self.hidden(x))))
-
-
-class Net(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        hidden = nn.Dense(HIDDEN, name="hidden")(x)
-        normal = nn.LayerNorm(epsilon=1e-5, name="norm")(hidden)
-        return nn.Dense(CLASSES, name="out")(nn.gelu(normal, approximate=False))
-
-
-def loss(outputs, labels):
-    return optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean()
-
-
-def convert(state):
-    return {
-        "hidden": _dense(state, "hidden"),
-        "norm": {"scale": state["norm.weight"], "bias": state["norm.bias"]},
-        "out": _dense(state, "out"),
-    }
-
-
-def _dense(state, name):
-    return {"kernel": state[f"{name}.weight"].T, "bias": state[f"{name}.bias"]}
-
-
-def adamw(params, **changes):
-    given = dict(lr=RATE, betas=(0.9, 0.999), eps=1e-3, weight_decay=0.1) | changes
-    return torch.optim.AdamW(params, **given)
-
-
-OWN = optax.adamw(RATE, 0.9, 0.999, eps=1e-3, weight_decay=0.1)
-
-
-def record(folder, optimizer=adamw, between=None, plant=None, factor=1.0):
-    """Records a training; `between` runs after the backward pass."""
-    torch.manual_seed(0)
-    net = TorchNet()
-    # No bias of zero, no scale of one: they would hide decay.
-    with torch.no_grad():
-        for param in net.parameters():
-            param.add_(0.3 * torch.randn_like(param))
-    if plant:
-        plant(net)
-    made = optimizer(net.parameters())
-    with own.record(net, folder, steps=STEPS, optimizer=made):
-        for step in range(STEPS):
-            x, labels = torch.randn(ROWS, FEATURES), torch.randint(CLASSES, (ROWS,))
-            made.zero_grad()
-            cost = torch.nn.functional.cross_entropy(net(x), labels)
-            (cost * factor).backward()
-            if between:
-                between(net, made, step)
-            made.step()
-    return folder
-
-
-def judged(folder, optimizer=OWN):
-    with of_a_port():
-        port = Port(Reader(folder), Net(), loss, optimizer, convert)
-        return judgement(port, 8.0)
+from tests.parity.own.small_net import FEATURES, RATE, Net, adamw, judged, record
 
 
 def clip(net, made, step):
@@ -162,6 +82,24 @@ class TestOptimizers:
         assert "kernel" not in best.text
 
 
+def half(folder):
+    return record(folder, dtype=torch.bfloat16, steps=3)
+
+
+class TestHalfMasters:
+    """MISMATCHES D5's opposite: no float32 masters at all."""
+
+    def test_are_named(self, tmp_path):
+        (best,) = judged(half(tmp_path / "t")).explanations
+        assert best.label == "half_precision_masters"
+        assert best.explains
+
+    def test_not_where_something_else_differs_too(self, tmp_path):
+        other = optax.adamw(2 * RATE, eps=1e-3, weight_decay=0.1)
+        found = judged(half(tmp_path / "t"), other).explanations
+        assert not [one for one in found if one.explains]
+
+
 class TestGradients:
     def test_a_factor_on_the_loss(self, tmp_path):
         found = judged(record(tmp_path / "t", factor=0.25))
@@ -176,8 +114,10 @@ class TestGradients:
 
         found = judged(record(tmp_path / "t", plant=plant))
         (best,) = found.explanations
-        # Its two tensors have no gradient at all, which is a gradient of zero.
-        assert best.label == "zero_gradients"
+        # Its two tensors have no gradient at all, which is a gradient of zero; nor does
+        # torch let them decay then.
+        assert best.label == "zero_gradients + unused_left_alone"
+        assert best.explains
         assert "hidden/kernel" in best.text
 
 

@@ -99,7 +99,9 @@ class Noted:
     has_activations = True
 
     def __init__(self, absent=None, repeated=None):
-        self.ported = type("P", (), {"meta": {"absent": absent or {}}})
+        # A recording of no steps, which has no epochs.
+        about = {"meta": {"absent": absent or {}}, "__len__": lambda self: 0}
+        self.ported = type("P", (), about)()
         weights = type("W", (), {"repeated": repeated or {}})
         self.converted = type("C", (), {"weights": weights})
 
