@@ -42,6 +42,8 @@ def main(values: flags.FlagValues) -> None:
     arrays = artifacts.read_arrays(folder / STATE, "--from")
     new: dict[str, Any] = json.loads((folder / ABOUT).read_text())
     changed = state.put(opened, named, arrays, Counters(**new["counters"]))
+    if new.get("rate") is not None:
+        state.put_rate(opened, new["rate"])
     save(opened, pathlib.Path(values.write))
     artifacts.write_text(folder / ABOUT, json.dumps({"changed": changed}) + "\n")
 

@@ -57,7 +57,9 @@ def group_steps(opened: Opened) -> list[int]:
     if any(kept):
         return kept if opened.is_zero else _largest(optimizer)
     # FusedAdam before version 0.12 counted in its groups, elastic checkpoints beside.
-    groups = [] if _is_elastic(optimizer) else inner_optimizer(optimizer)["param_groups"]
+    groups = (
+        [] if _is_elastic(optimizer) else inner_optimizer(optimizer)["param_groups"]
+    )
     counted = [int(group[COUNTER]) for group in groups if group.get(COUNTER)]
     beside = optimizer.get("base_optimizer_state_step")
     return counted or ([int(beside)] if beside else kept)
@@ -117,8 +119,7 @@ def _advance(optimizer: dict[str, Any], more: int) -> None:
 
 
 def _holders(optimizer: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for state in states(optimizer):
-        yield state  # pyright: ignore[reportReturnType]
+    yield from states(optimizer)  # pyright: ignore[reportReturnType]
     if not _is_elastic(optimizer):
         yield from inner_optimizer(optimizer)["param_groups"]
 

@@ -64,7 +64,9 @@ def of(opened: Opened, given: Sequence[Sequence[str]] | None) -> list[Shapes]:
     if opened.is_zero:
         return opened.common["param_shapes"]
     names = parameters(opened)
-    sizes = [len(g["params"]) for g in inner_optimizer(opened.optimizers[0])["param_groups"]]
+    sizes = [
+        len(g["params"]) for g in inner_optimizer(opened.optimizers[0])["param_groups"]
+    ]
     held = flats(opened.optimizers[0])
     module = opened.common["module"]
     found = given or _written(opened, names) or _found(opened, names, sizes, held)
@@ -77,7 +79,7 @@ def of(opened: Opened, given: Sequence[Sequence[str]] | None) -> list[Shapes]:
 def _written(opened: Opened, names: Sequence[str]) -> list[list[str]] | None:
     """Names that torch's optimizer was given with the parameters."""
     groups = inner_optimizer(opened.optimizers[0])["param_groups"]
-    written = [list(group.get("param_names") or ()) for group in groups]
+    written: list[list[str]] = [[*(g.get("param_names") or ())] for g in groups]
     known = {name for group in written for name in group} <= set(names)
     return written if all(written) and known else None
 

@@ -56,7 +56,9 @@ def find(folder: pathlib.Path) -> pathlib.Path:
       UserError: there is no checkpoint.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give what engine.save_checkpoint wrote")
+        raise UserError(
+            f"{folder} is no folder; give what engine.save_checkpoint wrote"
+        )
     if any(folder.glob("*model_states.pt")):
         return folder
     if (folder / LATEST).is_file():
@@ -145,7 +147,9 @@ def _named(folder: pathlib.Path, rank: int) -> list[pathlib.Path]:
     # An underscore was missing before version 0.4; BF16 and FP16 have prefixes.
     name = f"zero_pp_rank_{rank}_{RANK_0}"
     names = [f"{name}_optim_states.pt", f"{name}optim_states.pt"]
-    prefixed = [f"{prefix}{name}" for name in names for prefix in ("", "bf16_", "fp16_")]
+    prefixed = [
+        f"{prefix}{name}" for name in names for prefix in ("", "bf16_", "fp16_")
+    ]
     return [folder / name for name in prefixed if (folder / name).exists()]
 
 
@@ -205,7 +209,9 @@ def _refuse_layout(opened: Opened) -> None:
                     "(MiCS, or experts), which is not read"
                 )
     if not opened.common["param_shapes"]:
-        raise UserError(f"{opened.folder} lists no param_shapes; DeepSpeed 0.4 or later")
+        raise UserError(
+            f"{opened.folder} lists no param_shapes; DeepSpeed 0.4 or later"
+        )
 
 
 def tensors(content: Any) -> Iterator[torch.Tensor]:

@@ -62,9 +62,7 @@ def masters(opened: Opened, groups: Sequence[Shapes]) -> dict[str, Whole]:
     return dict(_cut(opened, groups, held, "masters"))
 
 
-def moments(
-    opened: Opened, groups: Sequence[Shapes], key: str
-) -> dict[str, Whole]:
+def moments(opened: Opened, groups: Sequence[Shapes], key: str) -> dict[str, Whole]:
     """Returns {torch name: moment} of those parameters that have it; as `masters`."""
     held = [
         [state.get(key) for state in states(optimizer)]
@@ -74,7 +72,9 @@ def moments(
     return dict(_cut(opened, groups, held, key))
 
 
-def moment_keys(opened: Opened, groups: Sequence[Shapes]) -> tuple[list[str], list[str]]:
+def moment_keys(
+    opened: Opened, groups: Sequence[Shapes]
+) -> tuple[list[str], list[str]]:
     """Returns names of what the optimizer keeps for each entry of the parameters, and
     of other tensors that it keeps."""
     lengths = _lengths(opened, groups)

@@ -53,7 +53,9 @@ def frozen(opened: Opened, named: Sequence[Shapes]) -> dict[str, Whole]:
 
 def _shares(opened: Opened, name: str, size: int) -> list[torch.Tensor]:
     flats = [c["frozen_param_fragments"][name].view(-1) for c in opened.commons]
-    lengths = [min(max(size - f.numel() * n, 0), f.numel()) for n, f in enumerate(flats)]
+    lengths = [
+        min(max(size - f.numel() * n, 0), f.numel()) for n, f in enumerate(flats)
+    ]
     return [flat[:length] for flat, length in zip(flats, lengths) if length]
 
 
@@ -71,7 +73,7 @@ def describe(opened: Opened, named: Sequence[Shapes]) -> dict[str, Any]:
 
     Keys: `folder`, `version`, `stage`, `ranks`, `dtype`; `order` and `ties` of the
     state_dict; `frozen`; `keys` of moments and `other_keys` that are none; `counters`;
-    `group_steps`; `groups` with rates and betas.
+    `group_steps`; `schedule`, whether there is one; `groups` with rates and betas.
     """
     keys, others = pieces.moment_keys(opened, named)
     inner = pieces.inner_optimizer(opened.optimizers[0])
@@ -89,6 +91,7 @@ def describe(opened: Opened, named: Sequence[Shapes]) -> dict[str, Any]:
         "other_keys": others,
         "counters": counters.read(opened)._asdict(),
         "group_steps": counters.group_steps(opened),
+        "schedule": bool(opened.common.get("lr_scheduler")),
         "groups": [_facts(group) for group in inner.get("param_groups", ())],
     }
 
@@ -125,6 +128,13 @@ def put(
     return changed
 
 
+def put_rate(opened: Opened, rate: float) -> None:
+    """Sets the learning rate of all groups."""
+    for optimizer in opened.optimizers:
+        for group in pieces.inner_optimizer(optimizer).get("param_groups", ()):
+            group["lr"] = rate
+
+
 def _put(places: Mapping[str, Whole], name: str, array: np.ndarray) -> bool:
     """Writes one array, if it is not there already; returns whether it was not."""
     if name not in places:
@@ -134,7 +144,9 @@ def _put(places: Mapping[str, Whole], name: str, array: np.ndarray) -> bool:
     whole = places[name]
     if array.shape != whole.shape:
         raise UserError(f"--template: {name} is {whole.shape}, {array.shape} in --from")
-    old = whole.read().numpy() if "buffers/" not in name[:8] else _array(whole.pieces[0])
+    old = (
+        whole.read().numpy() if "buffers/" not in name[:8] else _array(whole.pieces[0])
+    )
     # Not a number is equal to itself here.
     if old.tobytes() == np.asarray(array, old.dtype).tobytes():
         return False
