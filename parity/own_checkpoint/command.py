@@ -33,11 +33,7 @@ def main(values: flags.FlagValues) -> None:
     """Converts --from into --to, which appears whole or not at all."""
     target = whole_folder.require_new(values.to)
     source = pathlib.Path(values["from"].value or "")
-    if not values["from"].value or not source.exists():
-        raise UserError(
-            f"--from: {values['from'].value or 'not given'} is not there; give "
-            "DeepSpeed's checkpoint, or with --template a tree to put into it"
-        )
+    _require_source(values["from"].value, bool(values.template))
     if not values.port:
         raise UserError("--port: not given; name the Python file of the port")
     port = read_names(pathlib.Path(values.port), NAMES)
@@ -56,6 +52,20 @@ def main(values: flags.FlagValues) -> None:
             lines = _there(source, port, partial, pathlib.Path(scratch), console)
     for line in [*lines, f"wrote {target}"]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _require_source(name: str | None, has_template: bool) -> None:
+    """Raises UserError if --from is not what the direction needs."""
+    what = "DeepSpeed's checkpoint, or with --template a tree to put into it"
+    if not name:
+        raise UserError(f"--from: not given; give {what}")
+    if not pathlib.Path(name).exists():
+        raise UserError(f"--from: {name} is not there; give {what}")
+    if tree_files.is_tree(pathlib.Path(name)) and not has_template:
+        raise UserError(
+            f"--template: not given; {name} is a tree, name the checkpoint of "
+            "DeepSpeed that its values go into"
+        )
 
 
 def _there(

@@ -183,6 +183,11 @@ def _notes(
 ) -> Iterator[str]:
     if not select(given, OPT_STATE):
         yield f"no {OPT_STATE} in --from: moments stay as in --template"
+    for where in plan.found.unmatched:
+        yield f"{OPT_STATE}/{where} has no counterpart in --template; not written"
+    for key in {path.split("/")[1] for path in given if path.startswith("moments/")}:
+        if key not in held.about["keys"]:
+            yield f"moments/{key} have no counterpart in --template; not written"
     if not given.keys() >= SCALARS.keys():
         yield (
             f"not all of {', '.join(SCALARS)} are in --from: they are the template's, "

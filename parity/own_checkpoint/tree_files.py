@@ -40,14 +40,24 @@ def read(name: pathlib.Path) -> dict[str, np.ndarray]:
     """
     if name.is_file() or (name / STATE).is_file():
         return artifacts.read_arrays(name if name.is_file() else name / STATE, "--from")
-    places = [name, *(name / item for item in ITEMS)]
-    for place in places:
-        if any((place / mark).exists() for mark in MARKS):
-            return _restored(place)
+    place = _orbax_in(name)
+    if place:
+        return _restored(place)
     raise UserError(
         f"--from: {name} holds neither {STATE} nor a checkpoint of Orbax; give what "
         "parity.convert wrote, or what StandardCheckpointer saved"
     )
+
+
+def is_tree(name: pathlib.Path) -> bool:
+    """Whether `read` would find something there."""
+    return (name / STATE).is_file() or _orbax_in(name) is not None
+
+
+def _orbax_in(name: pathlib.Path) -> pathlib.Path | None:
+    places = [name, *(name / item for item in ITEMS)]
+    found = (p for p in places if any((p / mark).exists() for mark in MARKS))
+    return next(found, None)
 
 
 def _restored(folder: pathlib.Path) -> dict[str, np.ndarray]:

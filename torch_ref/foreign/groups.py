@@ -129,12 +129,17 @@ def _assign(
 
     # Places in the groups -> number of ways there, and the choices of one of them.
     reached: dict[tuple[int, ...], tuple[int, Any]] = {(0,) * len(ends): (1, None)}
+    remaining = sum(lengths.values())
     for name in names:
+        remaining -= lengths[name]
         after: dict[tuple[int, ...], tuple[int, Any]] = {}
         for places, (count, chosen) in reached.items():
             for group in [*range(len(ends)), None]:
                 new = _placed(places, group, lengths[name], ends)
-                if new and (group is None or fits(name, group, places[group])):
+                # What can no longer be filled is followed no further.
+                if not new or sum(ends) - sum(new) > remaining:
+                    continue
+                if group is None or fits(name, group, places[group]):
                     before, _ = after.get(new, (0, None))
                     after[new] = (min(before + count, 2), (chosen, group))
         reached = after

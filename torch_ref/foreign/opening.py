@@ -102,8 +102,12 @@ def open_anyones(folder: pathlib.Path) -> Opened:
 
 def _read_model(path: pathlib.Path, files: dict[pathlib.Path, Any]) -> dict[str, Any]:
     content = files[path] = deepspeed_files.read(path)
-    if not isinstance(content, dict) or not content.keys() >= WITHOUT:
-        raise UserError(f"{path} is no model's file of a DeepSpeed engine")
+    lacking = WITHOUT - content.keys() if isinstance(content, dict) else WITHOUT
+    if lacking:
+        raise UserError(
+            f"{path} lacks {min(lacking)}: no file that engine.save_checkpoint wrote, "
+            "or of DeepSpeed before 0.4"
+        )
     # Version 0.3 wrote neither; without ZeRO there is no list of shapes to miss.
     content.setdefault("optimizer", None)
     shapes = content.setdefault("param_shapes", None)

@@ -113,13 +113,19 @@ def engine_of(case: Case) -> Any:
     return deepspeed.initialize(model=model, config=config, **given)[0]
 
 
-def train(engine: Any, steps: range) -> None:
+def train(engine: Any, steps: range) -> dict[str, torch.Tensor]:
+    """Trains; returns the last gradients, where no ZeRO takes them away."""
+    grads: dict[str, torch.Tensor] = {}
     for step in steps:
         seed = torch.Generator().manual_seed(10 * step + engine.global_rank)
         dtype = next(engine.module.parameters()).dtype
         x = torch.randn(4, 3, generator=seed).to(dtype)
         engine.backward((engine(x).float() ** 2).mean())
+        for name, param in engine.module.named_parameters():
+            if param.grad is not None:
+                grads[name] = param.grad.clone()
         engine.step()
+    return grads
 
 
 def run(folder: pathlib.Path, case: Case) -> None:
@@ -128,11 +134,12 @@ def run(folder: pathlib.Path, case: Case) -> None:
     train(engine, range(STEPS))
     engine.save_checkpoint(str(folder / "ckpt"))
     known = truth(engine, case)
-    train(engine, range(STEPS, STEPS + 1))
+    grads = train(engine, range(STEPS, STEPS + 1))
     engine.save_checkpoint(str(folder / "whole"), "end")
     deepspeed.comm.barrier()
     if engine.global_rank == 0:
         torch.save(known, folder / "truth.pt")
+        torch.save(grads, folder / "gradients.pt")
         there_and_back(folder, case)
     deepspeed.comm.barrier()
     again = engine_of(case)
