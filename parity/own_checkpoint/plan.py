@@ -85,7 +85,13 @@ def _start(optimizer: Any, laid: Layout, leaves: Mapping[str, np.ndarray]) -> An
             "optax transformation, optax.adamw(1e-3)"
         )
     with in_one_line("optimizer"):
-        return jax.tree.map(np.asarray, optimizer.init(_tree(laid, leaves)))
+        return jax.tree.map(_array, optimizer.init(_tree(laid, leaves)))
+
+
+def _array(leaf: Any) -> np.ndarray:
+    # A random key is no number until it is asked for its words.
+    is_key = jnp.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
 
 def _tree(laid: Layout, leaves: Mapping[str, np.ndarray]) -> Any:

@@ -231,4 +231,5 @@ class TestTraining:
         found = {"first/kernel": moved["first"]["kernel"], "last/1": moved["last"][1]}
         for leaf, value in found.items():
             wanted = as_leaf(leaf, after[f"params/{LEAVES[leaf]}"])
-            np.testing.assert_allclose(value, wanted, rtol=0, atol=1e-8)
+            # An ulp of the largest.
+            np.testing.assert_allclose(value, wanted, rtol=0, atol=6e-8)

@@ -103,9 +103,7 @@ class Hostile:
 
 def test_runs_no_code(tmp_path, capsys):
     folder = save(tmp_path / "c", common(client=Hostile()), [zero()])
-    assert "it names print, and a checkpoint may run no code" in refused(
-        folder
-    )
+    assert "it names print, and a checkpoint may run no code" in refused(folder)
     assert capsys.readouterr().out == ""
 
 
