@@ -103,7 +103,7 @@ def open_source(name: str) -> ConversionSource:
         raise UserError(
             f"--from: {name or 'not given'} is neither a run with its "
             f"{artifacts.FLAGS} nor one of its {CHECKPOINTS}/ folders; give the "
-            "workdir of a run"
+            "workdir of a run, or --port for a checkpoint of another program"
         )
     experiment, _ = command_line.parse(["convert", f"--flagfile={flagfile}"], "fp32")
     experiment = artifacts.as_trained(experiment, workdir)

@@ -153,6 +153,11 @@ def _about_steps(plan: Plan, held: Held) -> Iterator[str]:
                 else ""
             )
         )
+    if held.about["stage"] == 0 and "float16" in held.about["dtype"].split("/"):
+        yield (
+            "DeepSpeed's FP16 without ZeRO divides gradients by a loss scale that may "
+            "never have multiplied them (MISMATCHES D1); moments are as they are"
+        )
     if len(set(steps)) > 1:
         yield (
             f"groups of torch's optimizer count {_listed(map(str, steps))} updates; "
