@@ -80,13 +80,11 @@ def _there(
     kept = {n: a for n, a in held.arrays.items() if not n.startswith("buffers/")}
     handoff.require_finite(kept, source)
     made = plan.make(port, held, console)
-    tree = from_deepspeed.tree_of(made, held)
+    moments = from_deepspeed.moments_of(made, held)
+    tree = from_deepspeed.tree_of(made, held, moments)
     tree_files.write(jax.tree.map(np.asarray, tree), target)
-    said = [
-        *from_deepspeed.notes(made, held),
-        *from_deepspeed.about_momentum(made, held),
-    ]
-    filled = from_deepspeed.filled(made, held)
+    said = from_deepspeed.notes(made, held, moments)
+    filled = from_deepspeed.filled(made, moments)
     return [
         _facts(held),
         f"tensors: {_counts(held)} -> {len(made.leaves)} leaves, {filled} of "

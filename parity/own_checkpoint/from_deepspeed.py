@@ -16,11 +16,16 @@ Moments = Mapping[str, Mapping[str, np.ndarray]]
 START = "as at the start"
 
 
-def tree_of(plan: Plan, held: Held) -> dict[str, Any]:
-    """Returns the tree that parity/own_checkpoint/__init__.py describes."""
+def tree_of(plan: Plan, held: Held, moments: Moments) -> dict[str, Any]:
+    """Returns the tree that parity/own_checkpoint/__init__.py describes.
+
+    Args:
+      plan: the port beside the checkpoint.
+      held: what the checkpoint holds.
+      moments: of `moments_of`.
+    """
     tree = plan.layout.structure.unflatten(plan.leaves)
     whole = dict(tree) if plan.has_own_params else {layout.FLAX_PARAMS: tree}
-    moments = moments_of(plan, held)
     if plan.slots or plan.found.unmatched:
         arrays = _filled(plan, held, moments)
         whole["opt_state"] = optax_state.renamed(plan.state, arrays)
@@ -40,7 +45,7 @@ def tree_of(plan: Plan, held: Held) -> dict[str, Any]:
 def moments_of(plan: Plan, held: Held) -> dict[str, dict[str, np.ndarray]]:
     """Returns {torch's key: {leaf: moment}}."""
     return {
-        key: _own(plan, held, select(held.arrays, f"moments/{key}"))
+        key: _own(plan, select(held.arrays, f"moments/{key}"))
         for key in held.about["keys"]
     }
 
@@ -53,11 +58,10 @@ def counters_of(held: Held) -> dict[str, Any]:
     return counters
 
 
-def notes(plan: Plan, held: Held) -> Iterator[str]:
+def notes(plan: Plan, held: Held, moments: Moments) -> Iterator[str]:
     """Yields what was not converted, or has a meaning of its own, a line each."""
     for where in plan.found.unmatched:
         yield f"opt_state/{where} has no counterpart in the checkpoint; left {START}"
-    moments = moments_of(plan, held)
     for key, leaves in moments.items():
         left = _left(plan, key, leaves)
         if left:
@@ -71,11 +75,10 @@ def notes(plan: Plan, held: Held) -> Iterator[str]:
         yield f"{key}: torch keeps it in another shape than parameters; not converted"
     yield from _about_steps(plan, held)
     yield from _about_arrays(plan)
+    yield from _about_momentum(plan, held)
 
 
-def _own(
-    plan: Plan, held: Held, arrays: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+def _own(plan: Plan, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns a moment by leaf; leaves that are no parameters have none."""
     leaves = layout.moved_moments(plan.layout.weights, arrays)
     origins = plan.layout.weights.origins
@@ -103,9 +106,8 @@ def _value(
     return counters[slot.key] if slot.kind == "counter" else rate_of(held)
 
 
-def filled(plan: Plan, held: Held) -> int:
+def filled(plan: Plan, moments: Moments) -> int:
     """Returns how many arrays of the state the checkpoint fills."""
-    moments = moments_of(plan, held)
     return sum(
         slot.kind != "moment" or slot.leaf in moments[slot.key]
         for slot in plan.slots.values()
@@ -187,7 +189,7 @@ def _about_arrays(plan: Plan) -> Iterator[str]:
         yield f"opt_state keeps {len(rounded)} moments in {kind}; they were rounded"
 
 
-def about_momentum(plan: Plan, held: Held) -> Iterator[str]:
+def _about_momentum(plan: Plan, held: Held) -> Iterator[str]:
     """Says why RMSprop's momentum stays out of optax.rmsprop's state."""
     keys = held.about["keys"]
     taken = any(slot.key == "momentum_buffer" for slot in plan.slots.values())

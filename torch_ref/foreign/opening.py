@@ -1,10 +1,8 @@
 """Finds the files of anybody's DeepSpeed checkpoint, and refuses what is not read."""
 
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
-
-import torch
 
 from jaxnn.experiment.errors import UserError
 from torch_ref import deepspeed_files
@@ -123,8 +121,9 @@ def _read_optimizers(
     for rank in range(ranks):
         path = _optimizer_file(folder, rank, ranks)
         content = files[path] = deepspeed_files.read(path)
-        inner = content.get("optimizer_state_dict") if _is_dict(content) else None
-        if not _is_dict(inner):
+        is_dict = isinstance(content, dict)
+        inner = content.get("optimizer_state_dict") if is_dict else None
+        if not isinstance(inner, dict):
             raise UserError(f"{path} holds no optimizer of a DeepSpeed engine")
         found.append(inner)
     extra = _named(folder, ranks)
@@ -218,18 +217,6 @@ def _refuse_layout(opened: Opened) -> None:
         )
 
 
-def tensors(content: Any) -> Iterator[torch.Tensor]:
-    """Yields the tensors in nested dicts and lists."""
-    if isinstance(content, torch.Tensor):
-        yield content
-    elif isinstance(content, Mapping):
-        for value in content.values():
-            yield from tensors(value)
-    elif isinstance(content, list | tuple):
-        for value in content:
-            yield from tensors(value)
-
-
 def _is_universal(folder: pathlib.Path) -> bool:
     return any(folder.glob("zero/*/fp32.pt")) or any(folder.glob("*/zero/*/fp32.pt"))
 
@@ -239,7 +226,3 @@ def _universal(folder: pathlib.Path) -> str:
         f"{folder} is a universal checkpoint, which is not read; give the checkpoint "
         "that it was made of"
     )
-
-
-def _is_dict(content: Any) -> bool:
-    return isinstance(content, dict)

@@ -75,8 +75,7 @@ def moments(opened: Opened, groups: Sequence[Shapes], key: str) -> dict[str, Who
 def moment_keys(
     opened: Opened, groups: Sequence[Shapes]
 ) -> tuple[list[str], list[str]]:
-    """Returns names of what the optimizer keeps for each entry of the parameters, and
-    of other tensors that it keeps."""
+    """Returns keys of what is kept of each entry of parameters, and of other tensors."""
     lengths = _lengths(opened, groups)
     fitting: dict[str, bool] = {}
     for state, allowed in zip(states(opened.optimizers[0]), lengths):
@@ -84,9 +83,8 @@ def moment_keys(
             if key != COUNTER and isinstance(value, torch.Tensor):
                 fits = value.numel() in allowed
                 fitting[key] = fitting.get(key, True) and fits
-    return [k for k, fits in fitting.items() if fits], [
-        k for k, fits in fitting.items() if not fits
-    ]
+    kept = [key for key, fits in fitting.items() if fits]
+    return kept, [key for key in fitting if key not in kept]
 
 
 def _lengths(opened: Opened, groups: Sequence[Shapes]) -> list[set[int]]:

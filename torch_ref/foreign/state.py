@@ -24,7 +24,7 @@ from torch_ref.foreign.opening import Opened
 from torch_ref.foreign.pieces import Whole
 
 Arrays = Mapping[str, np.ndarray]
-LIMITED = ("lr", "weight_decay", "eps", "betas", "momentum", "alpha")
+FACTS = ("lr", "weight_decay", "eps", "betas", "momentum", "alpha")
 """What is told of an optimizer's groups."""
 
 
@@ -161,7 +161,7 @@ def _refresh(module: Mapping[str, Any], name: str, array: np.ndarray) -> None:
 
 
 def _facts(group: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: counters.as_number(group[k]) for k in LIMITED if k in group}
+    return {k: counters.as_number(group[k]) for k in FACTS if k in group}
 
 
 def _dtype(opened: Opened) -> str:
