@@ -75,7 +75,7 @@ def moments(opened: Opened, groups: Sequence[Shapes], key: str) -> dict[str, Who
 def moment_keys(
     opened: Opened, groups: Sequence[Shapes]
 ) -> tuple[list[str], list[str]]:
-    """Returns keys of what is kept of each entry of parameters, and of other tensors."""
+    """Returns keys of what is kept of each entry of parameters, and of the rest."""
     lengths = _lengths(opened, groups)
     fitting: dict[str, bool] = {}
     for state, allowed in zip(states(opened.optimizers[0]), lengths):
