@@ -7,12 +7,19 @@ The direction follows from what RUN holds. NEW_RUN is then a workdir that the ot
 stack's training continues with `--resume`: masters, moments, counters, loss scale and
 running statistics are equal to the bit. DeepSpeed's files, of any ZeRO stage and number
 of ranks, are read with `weights_only`: they run no code.
+
+    python -m parity.convert --from=CKPT --port=port.py --to=FOLDER
+    python -m parity.convert --from=FOLDER --port=port.py --template=CKPT --to=NEW_CKPT
+
+CKPT is any folder that engine.save_checkpoint wrote, of any program. port.py defines
+`convert` and `optimizer`, as for parity.own; without `convert`, names and shapes of
+`model` (a flax.linen one with `inputs` to call it with) propose it, and it is printed.
+FOLDER is then what parity/own_checkpoint/__init__.py lists: parameters and optax state
+in safetensors and in Orbax. NEW_CKPT has the tag, files and partitioning of CKPT and
+the values of FOLDER, or of any Orbax checkpoint of {"params", "opt_state"}.
 """
 
-import os
 import pathlib
-import shutil
-import subprocess
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -31,7 +38,8 @@ from jaxnn.experiment.flags.config import Experiment
 from jaxnn.loss_scaling import LossScale
 from jaxnn.optimizers import OPTIMIZERS, Moments
 from jaxnn.train_step import TrainState
-from parity import stacks
+from parity import stacks, whole_folder
+from parity.own_checkpoint import command as command_with_port
 
 HANDOFF = "handoff.safetensors"
 CHECKPOINTS = "checkpoints"
@@ -56,14 +64,12 @@ class ConversionSource(NamedTuple):
 
 def main(values: flags.FlagValues) -> None:
     """Converts --from into --to, which appears whole or not at all."""
-    if not values.to:
-        raise UserError("--to: not given; name a folder that does not exist")
-    target = pathlib.Path(values.to)
-    if target.exists():
-        raise UserError(f"--to: {target} exists already; name a folder that does not")
+    if values.port or values.template:
+        command_with_port.main(values)
+        return
+    target = whole_folder.require_new(values.to)
     source = open_source(values["from"].value or "")
-    partial = _folder_beside(target)
-    try:
+    with whole_folder.beside(target) as partial:
         convert = from_deepspeed if source.deepspeed else to_deepspeed
         epochs, arrays = convert(source, partial)
         flagfile = options.to_flagfile(source.experiment)
@@ -72,10 +78,6 @@ def main(values: flags.FlagValues) -> None:
         artifacts.write_model(artifacts.read_model(source.experiment), partial)
         artifacts.write_text(partial / artifacts.METRICS, metrics)
         (partial / HANDOFF).unlink()
-        os.rename(partial, target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     direction = "DeepSpeed -> jaxnn" if source.deepspeed else "jaxnn -> DeepSpeed"
     print(
         f"{source.deepspeed or source.workdir}, epoch {epochs} of "
@@ -101,7 +103,7 @@ def open_source(name: str) -> ConversionSource:
         raise UserError(
             f"--from: {name or 'not given'} is neither a run with its "
             f"{artifacts.FLAGS} nor one of its {CHECKPOINTS}/ folders; give the "
-            "workdir of a run"
+            "workdir of a run, or --port for a checkpoint of another program"
         )
     experiment, _ = command_line.parse(["convert", f"--flagfile={flagfile}"], "fp32")
     experiment = artifacts.as_trained(experiment, workdir)
@@ -250,14 +252,7 @@ def _run_torch(
         f"--handoff={target / HANDOFF}",
         *more,
     ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    lines = (done.stdout + done.stderr).splitlines()
-    complaints = [line.partition("error: ")[2] for line in lines if "error: " in line]
-    if done.returncode == command_line.BAD_INPUT and complaints:
-        raise UserError(f"--from: {complaints[0]}")
-    if done.returncode:
-        end = "\n".join(lines[-stacks.LAST_LINES :])
-        raise RuntimeError(f"{TORCH_HALF} failed:\n{end}")
+    stacks.finish(command, TORCH_HALF, "--from")
 
 
 def _latest(workdir: pathlib.Path) -> pathlib.Path | None:
@@ -266,27 +261,33 @@ def _latest(workdir: pathlib.Path) -> pathlib.Path | None:
     return latest.parent / latest.read_text().strip() if latest.is_file() else None
 
 
-def _folder_beside(target: pathlib.Path) -> pathlib.Path:
-    """Makes the folder that becomes the target once it is whole."""
-    folder = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"--to: cannot write {target}: {error.strerror}") from None
-    return folder
-
-
 def define_flags(values: flags.FlagValues) -> None:
     """Defines where from and where to."""
     flags.DEFINE_string(
         "from",
         "",
         "Workdir of a run of either stack, whose newest checkpoint is taken, or one of "
-        "DeepSpeed's checkpoints in it.",
+        "DeepSpeed's checkpoints in it. With --port: any checkpoint of DeepSpeed.",
         flag_values=values,
     )
     flags.DEFINE_string(
-        "to", "", "Workdir to make for the other stack.", flag_values=values
+        "to",
+        "",
+        "Workdir to make for the other stack; folder to make.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "port",
+        "",
+        "Python file of a port of one's own: `convert`, `optimizer`; where needed "
+        "`model`, `inputs`, `groups`.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "template",
+        "",
+        "With --port: DeepSpeed's checkpoint to fill with --from, a tree of the port.",
+        flag_values=values,
     )
 
 

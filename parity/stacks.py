@@ -14,6 +14,7 @@ from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.files.trace import Reader, flatten
+from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.ports import free_port
 
@@ -142,6 +143,28 @@ def environment(stack: str, num_devices: int) -> dict[str, str]:
     flags = os.environ.get("XLA_FLAGS", "")
     virtual = f"--xla_force_host_platform_device_count={num_devices}"
     return {**os.environ, "XLA_FLAGS": f"{flags} {virtual}".strip()}
+
+
+def finish(command: Sequence[str], module: str, flag: str) -> None:
+    """Runs a half of a command to its end; its complaint becomes this program's.
+
+    Args:
+      command: command line.
+      module: name of the program.
+      flag: begins the complaint, unless it names a flag itself.
+
+    Raises:
+      UserError: it complained about its input.
+    """
+    done = subprocess.run(command, capture_output=True, text=True)
+    lines = (done.stdout + done.stderr).splitlines()
+    complaints = [line.partition("error: ")[2] for line in lines if "error: " in line]
+    if done.returncode == command_line.BAD_INPUT and complaints:
+        named = complaints[0].startswith("--")
+        raise UserError(complaints[0] if named else f"{flag}: {complaints[0]}")
+    if done.returncode:
+        end = "\n".join(lines[-LAST_LINES:])
+        raise RuntimeError(f"{module} failed:\n{end}")
 
 
 def _wait(

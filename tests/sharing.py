@@ -18,6 +18,7 @@ LONGEST = (
     "tests/jaxnn/devices_test.py",
     "tests/jaxnn/interruption_test.py",
     "tests/parity/convert_test.py",
+    "tests/parity/own_checkpoint/conversion_test.py",
     "tests/parity/free/spread_test.py",
     "tests/jaxnn/distributed_test.py",
     "tests/torch_ref/faults/",

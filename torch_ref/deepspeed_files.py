@@ -1,9 +1,11 @@
 """Reads DeepSpeed's checkpoint files, of ZeRO stages 0 to 3 and any number of ranks.
 
 No engine is needed. A file is unpickled with `weights_only`, so it runs no code. Beyond
-torch's own classes it may name four of DeepSpeed's, which hold nothing but data.
+torch's own classes it may name four of DeepSpeed's, and argparse's Namespace, which
+many programs save beside them; they hold nothing but data.
 """
 
+import argparse
 import math
 import pathlib
 import re
@@ -73,7 +75,7 @@ def read(path: str | pathlib.Path) -> Any:
     """Returns the content of a .pt file, on the CPU.
 
     Raises:
-      UserError: missing, damaged, or it names a class beyond the four that hold nothing
+      UserError: missing, damaged, or it names a class beyond those that hold nothing
         but data.
     """
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
@@ -81,6 +83,7 @@ def read(path: str | pathlib.Path) -> Any:
     from deepspeed.utils.tensor_fragment import fragment_address
 
     harmless = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+    harmless.append(argparse.Namespace)
     try:
         with torch.serialization.safe_globals(harmless):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -311,6 +314,8 @@ def _reason(error: Exception) -> str:
     # torch's own text advises `weights_only=False`, which lets a file run anything.
     if "weights_only" in str(error):
         return "it is damaged"
+    if "central directory" in str(error):
+        return "it is cut off or damaged"
     return (str(error) or type(error).__name__).splitlines()[0]
 
 

@@ -21,6 +21,7 @@ from scipy.optimize import linear_sum_assignment
 
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files.trace import Reader, unflatten
+from parity.noise import Tensors
 from parity.own.binding import bind
 from parity.own.passes import passes_of
 from parity.own.state_dict import state_of
@@ -64,8 +65,28 @@ def converter(trace: Reader, model: Any, console: Console) -> Callable[[Any], An
     """
     step = trace.read(0)
     leaves = leaf_shapes(model, step)
+    return from_names(leaves, step, trace.meta.get("modules", {}), console)
+
+
+def from_names(
+    leaves: Shapes,
+    step: Tensors,
+    kinds: Mapping[str, str],
+    console: Console,
+) -> Callable[[Any], Any]:
+    """Returns a converter made of the proposed map, and prints the map.
+
+    Args:
+      leaves: shapes of the port's leaves.
+      step: "params/NAME" and "buffers/NAME" by torch's names.
+      kinds: path of a torch module -> its class.
+      console: printed to.
+
+    Raises:
+      UserError: a leaf has no counterpart.
+    """
     sources = {n: a.shape for n, a in state_of(step).items() if a.dtype.kind in "fV"}
-    origins = propose(leaves, sources, trace.meta.get("modules", {}))
+    origins = propose(leaves, sources, kinds)
     console.print(
         "no convert was given; by names and shapes it may be", highlight=False
     )
@@ -140,14 +161,24 @@ def leaf_shapes(model: Any, step: Mapping[str, np.ndarray]) -> dict[str, Any]:
       UserError: a function's parameters have no names until they are given.
     """
     if isinstance(model, nnx.Module):
-        held = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
-        return _shapes(held)
+        return state_shapes(model)
     if not isinstance(model, nn.Module):
         raise UserError(
             "convert: a function's parameters have no names of their own; give "
             "convert(state_dict), which makes them"
         )
-    inputs = passes_of(step, 1)[0].inputs
+    return linen_shapes(model, passes_of(step, 1)[0].inputs)
+
+
+def state_shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
+    """Returns {leaf: shape} of an nnx module, which holds its parameters."""
+    return _shapes(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
+
+
+def linen_shapes(
+    model: nn.Module, inputs: Mapping[str, Any]
+) -> dict[str, tuple[int, ...]]:
+    """Returns {leaf: shape} of a linen module, given inputs of one call by argument."""
     places, keywords = bind(type(model).__call__, "model", inputs)
     keys = {name: jax.random.key(0) for name in ("params", "dropout")}
     variables = jax.eval_shape(lambda: model.init(keys, *places, **keywords))
