@@ -104,7 +104,8 @@ class Objective:
         Args:
           leaves: parameters in `dtype`, running statistics.
           one: the pass.
-          factor: multiplies the loss before the backward pass.
+          factor: multiplies the loss before the backward pass, in float32 or wider,
+            after the pass's weight did in the loss's own dtype.
           dtype: dtype of the floating inputs.
           nudge: seed, and the dtype whose rounding moves every product.
         """
@@ -117,21 +118,22 @@ class Objective:
         rest = {name: leaf for name, leaf in leaves.items() if name not in trained}
         seed = nudge[0] if nudge else 0
         tensors = cast((one.inputs, one.targets), dtype)
-        return self._compiled[key](trained, rest, *tensors, one.masks, factor, seed)
+        factors = one.weight, factor
+        return self._compiled[key](trained, rest, *tensors, one.masks, factors, seed)
 
     def _differentiated(self, exact: bool, compute: np.dtype, nudge: Any) -> Callable:
-        def scaled(trained, rest, inputs, targets, masks, factor):
+        def scaled(trained, rest, inputs, targets, masks, factors):
             with in_one_line("model"):
                 call = self._forward({**trained, **rest}, inputs, masks, exact)
             with in_one_line("loss"):
                 loss = self._loss_of(call.outputs, inputs, targets)
-            return loss * factor, (loss, call._replace(outputs=()))
+            return _scaled(loss, *factors), (_wide(loss), call._replace(outputs=()))
 
-        def gradients(trained, rest, inputs, targets, masks, factor, seed):
+        def gradients(trained, rest, inputs, targets, masks, factors, seed):
             function = nudged(scaled, seed, compute) if nudge else scaled
             differentiate = jax.value_and_grad(function, has_aux=True)
             (_, (loss, call)), grads = differentiate(
-                trained, rest, inputs, targets, masks, factor
+                trained, rest, inputs, targets, masks, factors
             )
             return loss, call, grads
 
@@ -155,8 +157,21 @@ class Objective:
                 f"loss: it is {jnp.shape(found)}, not one number; take the mean as the "
                 "torch program does"
             )
-        # DeepSpeed and GradScaler scale a loss that is at least float32.
-        return found.astype(jnp.promote_types(found.dtype, jnp.float32))
+        return found
+
+
+def _scaled(loss: jax.Array, weight: Any, factor: Any) -> jax.Array:
+    """Returns what backward is called on.
+
+    DeepSpeed divides a loss by the accumulation steps as it is, and scales it in at
+    least float32: so the whole scale enters the backward pass of a 16-bit loss, and a
+    scale of 2^16 overflows in float16 whatever the number of steps.
+    """
+    return _wide(loss * jnp.asarray(weight, loss.dtype)) * factor
+
+
+def _wide(loss: jax.Array) -> jax.Array:
+    return loss.astype(jnp.promote_types(loss.dtype, jnp.float32))
 
 
 def returned_loss(outputs: Any) -> Any:

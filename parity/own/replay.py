@@ -123,13 +123,17 @@ class PortReplay:
             total = _Sum(FLOAT64 if exact else FLOAT32)
             weights_in = FLOAT64 if exact else self._weights_in
             leaves = self._leaves(inputs, weights_in)
+            ranks = self._ported.meta["world_size"]
             for place, one in enumerate(self._passes):
+                # A rank's loss has its share of the rank's; gradients are divided by
+                # the number of ranks when they meet.
                 moved = _with_inputs(one, inputs.compute, place)
-                factor = np.asarray(inputs.scale * one.weight, total.wide)
+                moved = moved._replace(weight=one.weight * np.float32(ranks))
+                factor = np.asarray(inputs.scale, total.wide)
                 found = self._objective(leaves, moved, factor, weights_in, nudge)
-                total.add(found, one.weight)
+                total.add(found, one.weight, ranks)
                 # Ranks have their own statistics; rank 0's were recorded.
-                if place % self._ported.meta["world_size"] == 0:
+                if place % ranks == 0:
                     leaves = leaves | total.state
             return total.tensors(inputs.scale, self._modules, self._ported.trained)
 
@@ -167,11 +171,12 @@ class _Sum:
         self._grads: dict[str, Any] = {}
         self._outputs: list[dict[str, Any]] = []
 
-    def add(self, found: Any, weight: Any) -> None:
+    def add(self, found: Any, weight: Any, ranks: int) -> None:
         """Adds one pass; gradients in their own dtype, as both frameworks do."""
         loss, call, grads = found
         self._loss += float(loss) * float(weight)
-        for name, grad in grads.items():
+        for name, whole in grads.items():
+            grad = whole / ranks if ranks > 1 else whole
             held = self._grads.get(name)
             self._grads[name] = grad if held is None else held + grad
         self._outputs.append(call.activations)
