@@ -10,7 +10,12 @@ from collections.abc import Sequence
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
 from parity.judging.verdict import Verdict
-from parity.own import gradient_factor, optimizer_causes, unused
+from parity.own import (
+    gradient_factor,
+    optimizer_causes,
+    running_statistics,
+    unused,
+)
 from parity.own.cause import joined
 from parity.own.layer_trials import trials
 from parity.own.port import Port
@@ -38,6 +43,8 @@ def explain(
     failed = [m for m in measurements if m.z > threshold]
     if part == UPDATE:
         return _of_updates(port, failed, threshold)
+    if first.quantity == "batch_stats":
+        return running_statistics.explain(port, failed)
     if part == GRADIENTS:
         of_step = [m for m in failed if m.step == first.step]
         return gradient_factor.explain(port, first.step, of_step) or list(

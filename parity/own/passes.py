@@ -85,11 +85,15 @@ class Objective:
         self._change = change
         self._loss = loss
         self._trained = list(trained)
-        self._compiled: dict[tuple[bool, bool], Callable] = {}
+        self._compiled: dict[tuple[bool, Any], Callable] = {}
+        self._changed: dict[Change, Objective] = {}
 
     def under(self, change: Change) -> "Objective":
         """Returns the same of a network that computes something else."""
-        return Objective(self._network, self._loss, self._trained, change)
+        if change not in self._changed:
+            network, loss, trained = self._network, self._loss, self._trained
+            self._changed[change] = Objective(network, loss, trained, change)
+        return self._changed[change]
 
     def __call__(
         self,
@@ -110,10 +114,9 @@ class Objective:
           nudge: seed, and the dtype whose rounding moves every product.
         """
         exact = dtype == FLOAT64
-        key = (exact, nudge is not None)
+        key = (exact, nudge[1] if nudge else None)
         if key not in self._compiled:
-            compute = nudge[1] if nudge else dtype
-            self._compiled[key] = jax.jit(self._differentiated(exact, compute, nudge))
+            self._compiled[key] = jax.jit(self._differentiated(*key))
         trained = {name: leaves[name] for name in self._trained}
         rest = {name: leaf for name, leaf in leaves.items() if name not in trained}
         seed = nudge[0] if nudge else 0
@@ -121,7 +124,16 @@ class Objective:
         factors = one.weight, factor
         return self._compiled[key](trained, rest, *tensors, one.masks, factors, seed)
 
-    def _differentiated(self, exact: bool, compute: np.dtype, nudge: Any) -> Callable:
+    def trace(self, leaves: Mapping[str, np.ndarray], one: Pass, dtype: np.dtype):
+        """Runs a forward pass without computing anything."""
+        inputs = cast(one.inputs, dtype)
+        with in_one_line("model"):
+            jax.eval_shape(
+                lambda *given: self._forward(*given, exact=False),
+                *(leaves, inputs, one.masks),
+            )
+
+    def _differentiated(self, exact: bool, nudge: np.dtype | None) -> Callable:
         def scaled(trained, rest, inputs, targets, masks, factors):
             with in_one_line("model"):
                 call = self._forward({**trained, **rest}, inputs, masks, exact)
@@ -130,7 +142,7 @@ class Objective:
             return _scaled(loss, *factors), (_wide(loss), call._replace(outputs=()))
 
         def gradients(trained, rest, inputs, targets, masks, factors, seed):
-            function = nudged(scaled, seed, compute) if nudge else scaled
+            function = nudged(scaled, seed, nudge) if nudge else scaled
             differentiate = jax.value_and_grad(function, has_aux=True)
             (_, (loss, call)), grads = differentiate(
                 trained, rest, inputs, targets, masks, factors

@@ -42,6 +42,7 @@ class PortReplay:
         modules: Any = (),
     ):
         self._ported = ported
+        self._number = number
         self._objective = objective
         self._feed = feed
         self._modules = list(modules)
@@ -114,6 +115,11 @@ class PortReplay:
             _, call, _ = self._objective(leaves, one, np.float32(1), self._weights_in)
             found.append({n: a.shape for n, a in call.activations.items()})
         return found
+
+    def trace(self) -> None:
+        """Runs the first forward pass without computing anything."""
+        leaves = self._leaves(self.inputs(self._number), self._weights_in)
+        self._objective.trace(leaves, self._passes[0], self._weights_in)
 
     def _gradients(
         self, inputs: Inputs, dtype: np.dtype, nudge: tuple[int, np.dtype] | None
