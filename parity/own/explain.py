@@ -12,6 +12,7 @@ from parity.judging.measure import Measurement
 from parity.judging.verdict import Verdict
 from parity.own import (
     gradient_factor,
+    lost_path,
     optimizer_causes,
     running_statistics,
     unused,
@@ -47,8 +48,10 @@ def explain(
         return running_statistics.explain(port, failed)
     if part == GRADIENTS:
         of_step = [m for m in failed if m.step == first.step]
-        return gradient_factor.explain(port, first.step, of_step) or list(
-            trials(port, first.step, measurements, threshold)
+        return (
+            gradient_factor.explain(port, first.step, of_step)
+            or lost_path.explain(port, first.step, of_step)
+            or list(trials(port, first.step, measurements, threshold))
         )
     if part == RULES:
         return _of_rules(port, failed, threshold)

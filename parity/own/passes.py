@@ -12,6 +12,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files.trace import select
 from jaxnn.experiment.patches import put
 from parity.noise import FLOAT64, Tensors
+from parity.own import uses
 from parity.own.binding import bind
 from parity.own.foreign import in_one_line
 from parity.own.masks import played_back
@@ -72,6 +73,10 @@ class Objective:
       loss: loss(outputs, *inputs), or None where the network returns it.
       trained: leaves to differentiate by.
       change: what to compute otherwise.
+      tied: leaf whose gradient is to be had by its uses, [uses.MOST, ...].
+
+    Attributes:
+      uses: number of a use of the tied leaf -> what it is, once something was computed.
     """
 
     def __init__(
@@ -80,7 +85,10 @@ class Objective:
         loss: Callable | None,
         trained: Sequence[str],
         change: Change = NO_CHANGE,
+        tied: str = "",
     ):
+        self.uses: dict[int, str] = {}
+        self._tied = tied
         self._network = network
         self._change = change
         self._loss = loss
@@ -94,6 +102,11 @@ class Objective:
             network, loss, trained = self._network, self._loss, self._trained
             self._changed[change] = Objective(network, loss, trained, change)
         return self._changed[change]
+
+    def by_uses(self, leaf: str) -> "Objective":
+        """Returns the same, with the gradient of a leaf by its uses."""
+        network, loss, trained = self._network, self._loss, self._trained
+        return Objective(network, loss, trained, self._change, leaf)
 
     def __call__(
         self,
@@ -119,6 +132,8 @@ class Objective:
             self._compiled[key] = jax.jit(self._differentiated(*key))
         trained = {name: leaves[name] for name in self._trained}
         rest = {name: leaf for name, leaf in leaves.items() if name not in trained}
+        if self._tied:
+            trained[self._tied] = np.stack([trained[self._tied]] * uses.MOST)
         seed = nudge[0] if nudge else 0
         tensors = cast((one.inputs, one.targets), dtype)
         factors = one.weight, factor
@@ -143,6 +158,8 @@ class Objective:
 
         def gradients(trained, rest, inputs, targets, masks, factors, seed):
             function = nudged(scaled, seed, nudge) if nudge else scaled
+            if self._tied:
+                function = uses.parted(function, self._tied, self.uses)
             differentiate = jax.value_and_grad(function, has_aux=True)
             (_, (loss, call)), grads = differentiate(
                 trained, rest, inputs, targets, masks, factors

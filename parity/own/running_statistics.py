@@ -55,19 +55,17 @@ class Kept(NamedTuple):
         }
         return [name for name, differs in named.items() if differs]
 
-    def text(self) -> str:
-        """Returns what differs, with the figures of both sides."""
-        said = []
+    def sentences(self) -> Iterator[str]:
+        """Yields what differs, with the figures of both sides."""
         if self.recorded != self.own:
-            said.append(
+            yield (
                 f"running statistics keep {self.recorded:.4g} of their old value, "
                 f"yours {self.own:.4g}"
             )
         if self.gain != 1:
             counts = (f"n - 1 = {self.rows - 1}", f"n = {self.rows}")
             theirs, mine = counts if self.gain > 1 else counts[::-1]
-            said.append(f"variances are divided by {theirs}, yours by {mine}")
-        return " and ".join(said)
+            yield f"variances are divided by {theirs}, yours by {mine}"
 
 
 def explain(port: Port, failed: Sequence[Measurement]) -> list[Explanation]:
@@ -89,7 +87,7 @@ def explain(port: Port, failed: Sequence[Measurement]) -> list[Explanation]:
     known = [kept for kept in found.values() if kept]
     if not known or len(known) < len(wrong):
         return []
-    texts = dict.fromkeys(kept.text() for kept in known)
+    texts = dict.fromkeys(said for kept in known for said in kept.sentences())
     names = dict.fromkeys(name for kept in known for name in kept.names)
     how = "MISMATCHES L1; measured from the recorded statistics"
     return [
