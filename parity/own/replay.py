@@ -1,11 +1,13 @@
 """A recorded step, taken again by somebody's network, loss and optimizer."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import ml_dtypes
 import numpy as np
+from ml_dtypes import finfo
 
 from jaxnn.experiment.files.trace import select
 from parity.inputs import Inputs
@@ -54,6 +56,17 @@ class PortReplay:
         self.may_skip = meta["precision"] == "fp16" or meta.get("autocast") == "fp16"
         self.has_update = feed is not None
 
+    @property
+    def count(self) -> int:
+        """Number of forward passes, of all ranks."""
+        return len(self._passes)
+
+    def of_pass(self, place: int) -> "PortReplay":
+        """Returns the replay of one forward pass alone, as if it were rank 0's."""
+        alone = copy.copy(self)
+        alone._passes = [self._passes[place]]
+        return alone
+
     def inputs(self, number: int) -> Inputs:
         """Returns what the step starts from."""
         step = self._ported.raw(number)
@@ -89,8 +102,26 @@ class PortReplay:
 
     def gradients_rounding(self, inputs: Inputs) -> Distances:
         """Returns name -> distance of `gradients` in the compute dtype from float64."""
+        inputs = self._moved_as_layers_round(inputs)
         rounded = self.gradients(inputs, self.compute)
         return distances(rounded, self.gradients(inputs, FLOAT64))
+
+    def _moved_as_layers_round(self, inputs: Inputs) -> Inputs:
+        """Returns inputs that are as far from the recorded as 16-bit ones would be.
+
+        Under autocast the inputs are float32. Moved by a unit of that, they would be
+        rounded to the same 16 bits every time, and all draws be one.
+        """
+        if self.compute == self._weights_in:
+            return inputs
+        recorded = self.inputs(self._number).compute
+        units = finfo(self.compute).eps / finfo(self._weights_in).eps
+        moved = {
+            name: recorded[name] + (array - recorded[name]) * np.float32(units)
+            for name, array in inputs.compute.items()
+            if array.dtype == self._weights_in
+        }
+        return inputs._replace(compute=inputs.compute | moved)
 
     def update_rounding(self, inputs: Inputs) -> Distances:
         """Returns name -> distance of `update` in float32 from float64."""

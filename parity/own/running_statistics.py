@@ -2,20 +2,23 @@
 
     r' = a r + (1 - a) g b
 
-r, r': before and after a step; b: the port's statistic of the batch; a, g: of the
+r, r': before and after a pass; b: the port's statistic of the batch; a, g: of the
 recording. The port is asked twice, with r and with r + 1: the difference is its own a,
-and the rest its b. g is 1, or says by which count of rows a variance is divided.
+and the rest its b. g is 1, or says by which count of rows a variance is divided. Of a
+step of several passes, the first r and the last r' are recorded.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import optimize
 
 from jaxnn.experiment.files.trace import select
+from parity.inputs import Inputs
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
-from parity.noise import FLOAT64
+from parity.noise import FLOAT64, Tensors
 from parity.own.cause import cause
 from parity.own.port import Port
 from parity.own.replay import PortReplay
@@ -26,7 +29,7 @@ RESIDUAL = 1e-2
 
 Samples = dict[str, np.ndarray]
 """{"before", "after": recorded; "own": the port's `after`; "kept": its a; "batch": its
-b}."""
+b, [passes, ...]}."""
 OfStep = dict[str, Mapping[str, np.ndarray]]
 """The same by leaf within."""
 
@@ -78,9 +81,8 @@ def explain(port: Port, failed: Sequence[Measurement]) -> list[Explanation]:
     wrong = sorted({m.tensor for m in failed if m.quantity == "batch_stats"})
     ported = port.ported
     steps = [n for n in range(len(ported)) if not ported.raw(n)["skipped"]]
-    # A statistic that starts at zero shows in its second step what it keeps. Several
-    # passes of a rank in one step would average it several times.
-    if len(steps) < 2 or len(ported.passes(0)) != ported.meta["world_size"]:
+    # A statistic that starts at zero shows in its second step what it keeps.
+    if len(steps) < 2:
         return []
     samples = _samples([_of_step(port, number) for number in steps], wrong)
     found = {leaf: _measured(port, leaf, samples[leaf]) for leaf in wrong}
@@ -106,7 +108,7 @@ def _samples(steps: Sequence[OfStep], leaves: Sequence[str]) -> dict[str, Sample
     """Returns the samples of all steps, flat, of each leaf."""
     return {
         leaf: {
-            kind: np.concatenate([step[kind][leaf].ravel() for step in steps])
+            kind: np.concatenate([step[kind][leaf] for step in steps], axis=-1)
             for kind in steps[0]
         }
         for leaf in leaves
@@ -117,25 +119,46 @@ def _of_step(port: Port, number: int) -> OfStep:
     step = port.ported.read(number)
     replay = PortReplay(port.ported, number, port.objective, None)
     inputs = replay.inputs(number)
+    ranks = port.ported.meta["world_size"]
+    # Ranks have their own statistics; rank 0's were recorded.
+    alone = [replay.of_pass(place) for place in range(0, replay.count, ranks)]
+    of_passes = [_of_pass(one, one.inputs(number)) for one in alone]
+    own = _statistics(replay, inputs)
+    state = select(inputs.compute, "state")
+    return {
+        "before": {n: state[n].astype(np.float64).ravel() for n in own},
+        "after": {n: _flat(step, n) for n in own},
+        "own": {n: array.ravel() for n, array in own.items()},
+        "kept": {n: of_passes[0][n][0] for n in own},
+        "batch": {n: np.stack([found[n][1] for found in of_passes]) for n in own},
+    }
+
+
+def _of_pass(
+    replay: PortReplay, inputs: Inputs
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Returns {leaf: what the port keeps, and its statistic of the batch}."""
     state = {n: a for n, a in inputs.compute.items() if n.startswith("state/")}
     moved = inputs._replace(
         compute=inputs.compute | {name: array + 1 for name, array in state.items()}
     )
-    before = select(inputs.compute, "state")
-    own, other = (
-        select(replay.gradients(given, FLOAT64), "updated_batch_stats")
-        for given in (inputs, moved)
-    )
+    own, other = (_statistics(replay, given) for given in (inputs, moved))
     # float32 holds r + 1 not quite; what it holds is what the port was given.
-    gone = select(moved.compute, "state")
-    kept = {n: (other[n] - own[n]) / (gone[n].astype(float) - before[n]) for n in own}
-    return {
-        "before": {n: before[n].astype(np.float64) for n in own},
-        "after": select(step, "updated_batch_stats"),
-        "own": own,
-        "kept": kept,
-        "batch": {n: (own[n] - kept[n] * before[n]) / (1 - kept[n]) for n in own},
-    }
+    before, gone = (select(given.compute, "state") for given in (inputs, moved))
+    found = {}
+    for name, array in own.items():
+        old = before[name].astype(np.float64)
+        kept = (other[name] - array) / (gone[name] - old)
+        found[name] = kept.ravel(), ((array - kept * old) / (1 - kept)).ravel()
+    return found
+
+
+def _statistics(replay: PortReplay, inputs: Inputs) -> dict[str, np.ndarray]:
+    return select(replay.gradients(inputs, FLOAT64), "updated_batch_stats")
+
+
+def _flat(step: Tensors, leaf: str) -> np.ndarray:
+    return step[f"updated_batch_stats/{leaf}"].astype(np.float64).ravel()
 
 
 def _measured(port: Port, leaf: str, samples: Samples) -> Kept | None:
@@ -166,15 +189,23 @@ def _rows(port: Port, leaf: str) -> int:
 
 
 def _share(samples: Samples, gain: float) -> float:
-    """Returns a, by least squares: r' - g b = a (r - g b)."""
-    batch = gain * samples["batch"]
-    old, new = samples["before"] - batch, samples["after"] - batch
-    size = float(old @ old)
-    return float(new @ old) / size if size else 0.0
+    """Returns the a that leaves least."""
+    found = optimize.minimize_scalar(
+        lambda share: _left(samples, share, gain),
+        bounds=(0, 1),
+        method="bounded",
+        options={"xatol": 1e-9},
+    )
+    return float(found.x)
+
+
+def _left(samples: Samples, share: float, gain: float) -> float:
+    predicted = samples["before"]
+    for batch in samples["batch"]:
+        predicted = share * predicted + (1 - share) * gain * batch
+    return float(np.linalg.norm(samples["after"] - predicted))
 
 
 def _leaves_nothing(samples: Samples, share: float, gain: float) -> bool:
-    predicted = share * samples["before"] + (1 - share) * gain * samples["batch"]
-    left = np.linalg.norm(samples["after"] - predicted)
     differing = np.linalg.norm(samples["after"] - samples["own"])
-    return bool(left <= RESIDUAL * differing)
+    return bool(_left(samples, share, gain) <= RESIDUAL * differing)

@@ -39,7 +39,8 @@ def parted(function: Callable, leaf: str, uses: dict[int, str]) -> Callable:
                 number = min(len(uses), MOST - 1)
                 inputs = [parts[number] if v is whole else v for v in inputs]
                 held.add(number)
-            uses.update(dict.fromkeys(held, name))
+            for number in held:
+                uses[number] = name
             outputs = evaluate(equation, inputs)
             if name in LAYOUTS:
                 alive.extend(outputs)

@@ -23,7 +23,6 @@ STEPS, FAULTY_STEPS = 10, 2
 ENABLED = {
     "fp16": {"fp16": {"enabled": True}},
     "bf16": {"bf16": {"enabled": True}},
-    "autocast": {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}},
     "fp32": {},
 }
 

@@ -1,7 +1,6 @@
 """A residual network for images, whose loss the training script computes."""
 
 import re
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -124,11 +123,11 @@ class BatchNorm(nn.Module):
             old.value = mixed.astype(old.value.dtype)
 
 
-def conv(channels: int, size: int, stride: int, name: str, dtype: Any) -> nn.Conv:
+def conv(channels: int, size: int, stride: int, name: str) -> nn.Conv:
     """Returns a convolution padded alike on both sides, which "SAME" would not be."""
-    padding, sizes = ((size // 2, size // 2),) * 2, (size, size)
+    padding = ((size // 2, size // 2),) * 2
     return nn.Conv(
-        channels, sizes, stride, padding, use_bias=False, name=name, dtype=dtype
+        channels, (size, size), stride, padding=padding, use_bias=False, name=name
     )
 
 
@@ -137,43 +136,33 @@ class Block(nn.Module):
 
     Attributes:
       channels: of the output.
-      dtype: that convolutions compute in; None for that of their inputs.
     """
 
     channels: int
-    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        stride, to = self.channels // x.shape[-1], self.channels
-        branch = conv(to, 3, stride, "conv1", self.dtype)(x)
-        branch = nn.relu(BatchNorm(name="bn1")(branch))
-        branch = conv(to, 3, 1, "conv2", self.dtype)(branch)
+        stride = self.channels // x.shape[-1]
+        branch = BatchNorm(name="bn1")(conv(self.channels, 3, stride, "conv1")(x))
+        branch = conv(self.channels, 3, 1, "conv2")(nn.relu(branch))
         branch = BatchNorm(name="bn2")(branch)
         if stride > 1:
-            x = conv(to, 1, stride, "downsample_0", self.dtype)(x)
+            x = conv(self.channels, 1, stride, "downsample_0")(x)
             x = BatchNorm(name="downsample_1")(x)
         return nn.relu(branch + x)
 
 
 class ResNet(nn.Module):
-    """Logits, [batch, CLASSES], of images, [batch, 3, SIZE, SIZE].
-
-    Attributes:
-      dtype: that its products compute in; None for that of their inputs.
-    """
-
-    dtype: Any = None
+    """Logits, [batch, CLASSES], of images, [batch, 3, SIZE, SIZE]."""
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        x = images.transpose(0, 2, 3, 1)
-        x = conv(CHANNELS[0], 3, 1, "conv1", self.dtype)(x)
+        x = conv(CHANNELS[0], 3, 1, "conv1")(images.transpose(0, 2, 3, 1))
         x = nn.relu(BatchNorm(name="bn1")(x))
         for number, channels in enumerate(CHANNELS):
-            x = Block(channels, self.dtype, name=f"stages_{number}")(x)
+            x = Block(channels, name=f"stages_{number}")(x)
         pooled = layers.wide(x).mean((1, 2)).astype(x.dtype)
-        return nn.Dense(CLASSES, dtype=self.dtype, name="fc")(pooled)
+        return nn.Dense(CLASSES, name="fc")(pooled)
 
 
 model = ResNet()
