@@ -20,6 +20,7 @@ LONGEST = (
     "tests/parity/convert_test.py",
     "tests/parity/own_checkpoint/conversion_test.py",
     "tests/parity/free/spread_test.py",
+    "tests/parity/own/deepspeed_test.py",
     "tests/jaxnn/distributed_test.py",
     "tests/torch_ref/faults/",
     "tests/torch_ref/engine_test.py",

@@ -16,6 +16,7 @@ from parity.own import (
     half_masters,
     optimizer_causes,
     rule_causes,
+    running_statistics,
     unused,
 )
 from parity.own.port import Port
@@ -40,7 +41,7 @@ def explain(
     }
     found, is_whole = rule_causes.explain(port, of_part[RULES])
     if of_part[GRADIENTS]:
-        of_gradients = gradient_trials.explain(port, measurements, threshold)
+        of_gradients = _of_gradients(port, of_part[GRADIENTS], measurements, threshold)
         found += of_gradients
         is_whole &= bool(of_gradients)
     if of_part[UPDATE] and not _follow(port, of_part, threshold):
@@ -48,6 +49,17 @@ def explain(
         found += of_updates
         is_whole &= bool(of_updates)
     return [joined(found, is_whole)] if found else []
+
+
+def _of_gradients(
+    port: Port,
+    failed: Sequence[Measurement],
+    measurements: Sequence[Measurement],
+    threshold: float,
+) -> list[Explanation]:
+    if all(m.quantity == "batch_stats" for m in failed):
+        return running_statistics.explain(port, failed)
+    return gradient_trials.explain(port, measurements, threshold)
 
 
 def _of_updates(

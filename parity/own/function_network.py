@@ -32,6 +32,10 @@ class FunctionNetwork:
         """See `Network`; a function's layers cannot be seen."""
         return {}
 
+    def kinds(self) -> dict[str, str]:
+        """See `Network`."""
+        return {}
+
     def module_of(self, leaf: str) -> str:
         """See `Network`."""
         return "/".join(leaf.split("/")[:-1])

@@ -15,7 +15,7 @@ from parity.judging.cause import cause, listed
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
 from parity.noise import Tensors
-from parity.own import gradient_factor, layer_trials
+from parity.own import gradient_factor, layer_trials, lost_path
 from parity.own.gradient_factor import Factors, Multiplied
 from parity.own.layer_trials import passes, replay_of
 from parity.own.parts import counted, shares_of
@@ -72,7 +72,9 @@ def explain(
 
         if all(map(settles, diverging)):
             return [_cause(trial, failed, True)]
-    found = list(layer_trials.trials(port, first, measurements, threshold))
+    found = lost_path.explain(port, failed) or list(
+        layer_trials.trials(port, first, measurements, threshold)
+    )
     if found or factors is None:
         return found
     return [_cause(_of_factors(port, factors), failed, False)]

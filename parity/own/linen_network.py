@@ -90,6 +90,10 @@ class LinenNetwork:
         """See `Network`."""
         return attributes_of(self._seen.values(), names)
 
+    def kinds(self) -> dict[str, str]:
+        """See `Network`."""
+        return {path: type(layer).__name__ for path, layer in self._seen.items()}
+
     def module_of(self, leaf: str) -> str:
         """See `Network`."""
         path = leaf.split("/")[:-1]

@@ -61,6 +61,10 @@ class Network(Protocol):
         """Returns what the layers that were called last hold by these names."""
         ...
 
+    def kinds(self) -> dict[str, str]:
+        """Returns {path: class} of the layers that were called last."""
+        ...
+
     def __call__(
         self,
         leaves: Leaves,

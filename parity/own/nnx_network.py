@@ -69,6 +69,11 @@ class NnxNetwork:
         layers = (layer for _, layer in nnx.iter_modules(self._copy()))
         return attributes_of(layers, names)
 
+    def kinds(self) -> dict[str, str]:
+        """See `Network`."""
+        layers = nnx.iter_modules(self._copy())
+        return {"/".join(map(str, p)): type(layer).__name__ for p, layer in layers}
+
     def _copy(self, values: Mapping[Any, Any] = MappingProxyType({})) -> nnx.Module:
         """Returns a module of its own variables, some with other values."""
         # A trace may only change variables that were made in it, as keys are.

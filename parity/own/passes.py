@@ -12,6 +12,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files.trace import select
 from jaxnn.experiment.patches import put
 from parity.noise import FLOAT64, Tensors
+from parity.own import uses
 from parity.own.binding import bind
 from parity.own.foreign import in_one_line
 from parity.own.masks import played_back
@@ -74,6 +75,10 @@ class Objective:
       loss: loss(outputs, *inputs), or None where the network returns it.
       trained: leaves to differentiate by.
       change: what to compute otherwise.
+      tied: leaf whose gradient is to be had by its uses, [uses.MOST, ...].
+
+    Attributes:
+      uses: number of a use of the tied leaf -> what it is, once something was computed.
     """
 
     def __init__(
@@ -82,16 +87,31 @@ class Objective:
         loss: Callable | None,
         trained: Sequence[str],
         change: Change = NO_CHANGE,
+        tied: str = "",
     ):
+        self.uses: dict[int, str] = {}
+        self._tied = tied
         self._network = network
         self._change = change
         self._loss = loss
         self._trained = list(trained)
-        self._compiled: dict[tuple[bool, bool], Callable] = {}
+        self._compiled: dict[tuple[bool, Any], Callable] = {}
+        self._changed: dict[Change, Objective] = {}
+        self._parted: dict[str, Objective] = {}
 
     def under(self, change: Change) -> "Objective":
         """Returns the same of a network that computes something else."""
-        return Objective(self._network, self._loss, self._trained, change)
+        if change not in self._changed:
+            network, loss, trained = self._network, self._loss, self._trained
+            self._changed[change] = Objective(network, loss, trained, change)
+        return self._changed[change]
+
+    def by_uses(self, leaf: str) -> "Objective":
+        """Returns the same, with the gradient of a leaf by its uses."""
+        if leaf not in self._parted:
+            network, loss, trained = self._network, self._loss, self._trained
+            self._parted[leaf] = Objective(network, loss, trained, self._change, leaf)
+        return self._parted[leaf]
 
     def __call__(
         self,
@@ -106,34 +126,48 @@ class Objective:
         Args:
           leaves: parameters in `dtype`, running statistics.
           one: the pass.
-          factor: multiplies the loss before the backward pass.
+          factor: multiplies the loss before the backward pass, in float32 or wider,
+            after the pass's weight did in the loss's own dtype.
           dtype: dtype of the floating inputs.
           nudge: seed, and the dtype whose rounding moves every product.
         """
         exact = dtype == FLOAT64
-        key = (exact, nudge is not None)
+        key = (exact, nudge[1] if nudge else None)
         if key not in self._compiled:
-            compute = nudge[1] if nudge else dtype
-            self._compiled[key] = jax.jit(self._differentiated(exact, compute, nudge))
+            self._compiled[key] = jax.jit(self._differentiated(*key))
         trained = {name: leaves[name] for name in self._trained}
         rest = {name: leaf for name, leaf in leaves.items() if name not in trained}
+        if self._tied:
+            trained[self._tied] = np.stack([trained[self._tied]] * uses.MOST)
         seed = nudge[0] if nudge else 0
         tensors = cast((one.inputs, one.targets), dtype)
-        return self._compiled[key](trained, rest, *tensors, one.masks, factor, seed)
+        factors = one.weight, factor
+        return self._compiled[key](trained, rest, *tensors, one.masks, factors, seed)
 
-    def _differentiated(self, exact: bool, compute: np.dtype, nudge: Any) -> Callable:
-        def scaled(trained, rest, inputs, targets, masks, factor):
+    def trace(self, leaves: Mapping[str, np.ndarray], one: Pass, dtype: np.dtype):
+        """Runs a forward pass without computing anything."""
+        inputs = cast(one.inputs, dtype)
+        with in_one_line("model"):
+            jax.eval_shape(
+                lambda *given: self._forward(*given, exact=False),
+                *(leaves, inputs, one.masks),
+            )
+
+    def _differentiated(self, exact: bool, nudge: np.dtype | None) -> Callable:
+        def scaled(trained, rest, inputs, targets, masks, factors):
             with in_one_line("model"):
                 call = self._forward({**trained, **rest}, inputs, masks, exact)
             with in_one_line("loss"):
                 loss = self._loss_of(call.outputs, inputs, targets)
-            return loss * factor, (loss, call._replace(outputs=()))
+            return _scaled(loss, *factors), (_wide(loss), call._replace(outputs=()))
 
-        def gradients(trained, rest, inputs, targets, masks, factor, seed):
-            function = nudged(scaled, seed, compute) if nudge else scaled
+        def gradients(trained, rest, inputs, targets, masks, factors, seed):
+            function = nudged(scaled, seed, nudge) if nudge else scaled
+            if self._tied:
+                function = uses.parted(function, self._tied, self.uses)
             differentiate = jax.value_and_grad(function, has_aux=True)
             (_, (loss, call)), grads = differentiate(
-                trained, rest, inputs, targets, masks, factor
+                trained, rest, inputs, targets, masks, factors
             )
             return loss, call, grads
 
@@ -157,8 +191,21 @@ class Objective:
                 f"loss: it is {jnp.shape(found)}, not one number; take the mean as the "
                 "torch program does"
             )
-        # DeepSpeed and GradScaler scale a loss that is at least float32.
-        return found.astype(jnp.promote_types(found.dtype, jnp.float32))
+        return found
+
+
+def _scaled(loss: jax.Array, weight: Any, factor: Any) -> jax.Array:
+    """Returns what backward is called on.
+
+    DeepSpeed divides a loss by the accumulation steps as it is, and scales it in at
+    least float32: so the whole scale enters the backward pass of a 16-bit loss, and a
+    scale of 2^16 overflows in float16 whatever the number of steps.
+    """
+    return _wide(loss * jnp.asarray(weight, loss.dtype)) * factor
+
+
+def _wide(loss: jax.Array) -> jax.Array:
+    return loss.astype(jnp.promote_types(loss.dtype, jnp.float32))
 
 
 def returned_loss(outputs: Any) -> Any:

@@ -1,11 +1,13 @@
 """A recorded step, taken again by somebody's network, loss and optimizer."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import ml_dtypes
 import numpy as np
+from ml_dtypes import finfo
 
 from jaxnn.experiment.files.trace import select
 from parity.inputs import Inputs
@@ -42,6 +44,7 @@ class PortReplay:
         modules: Any = (),
     ):
         self._ported = ported
+        self._number = number
         self._objective = objective
         self._feed = feed
         self._modules = list(modules)
@@ -53,6 +56,17 @@ class PortReplay:
         self.may_skip = meta["precision"] == "fp16" or meta.get("autocast") == "fp16"
         self.has_update = feed is not None
         self._lacking = ported.without_moments(number) if feed else set()
+
+    @property
+    def count(self) -> int:
+        """Number of forward passes, of all ranks."""
+        return len(self._passes)
+
+    def of_pass(self, place: int) -> "PortReplay":
+        """Returns the replay of one forward pass alone, as if it were rank 0's."""
+        alone = copy.copy(self)
+        alone._passes = [self._passes[place]]
+        return alone
 
     def inputs(self, number: int) -> Inputs:
         """Returns what the step starts from."""
@@ -92,8 +106,26 @@ class PortReplay:
 
     def gradients_rounding(self, inputs: Inputs) -> Distances:
         """Returns name -> distance of `gradients` in the compute dtype from float64."""
+        inputs = self._moved_as_layers_round(inputs)
         rounded = self.gradients(inputs, self.compute)
         return distances(rounded, self.gradients(inputs, FLOAT64))
+
+    def _moved_as_layers_round(self, inputs: Inputs) -> Inputs:
+        """Returns inputs that are as far from the recorded as 16-bit ones would be.
+
+        Under autocast the inputs are float32. Moved by a unit of that, they would be
+        rounded to the same 16 bits every time, and all draws be one.
+        """
+        if self.compute == self._weights_in:
+            return inputs
+        recorded = self.inputs(self._number).compute
+        units = finfo(self.compute).eps / finfo(self._weights_in).eps
+        moved = {
+            name: recorded[name] + (array - recorded[name]) * np.float32(units)
+            for name, array in inputs.compute.items()
+            if array.dtype == self._weights_in
+        }
+        return inputs._replace(compute=inputs.compute | moved)
 
     def update_rounding(self, inputs: Inputs) -> Distances:
         """Returns name -> distance of `update` in float32 from float64."""
@@ -119,6 +151,11 @@ class PortReplay:
             found.append({n: a.shape for n, a in call.activations.items()})
         return found
 
+    def trace(self) -> None:
+        """Runs the first forward pass without computing anything."""
+        leaves = self._leaves(self.inputs(self._number), self._weights_in)
+        self._objective.trace(leaves, self._passes[0], self._weights_in)
+
     def _gradients(
         self, inputs: Inputs, dtype: np.dtype, nudge: tuple[int, np.dtype] | None
     ) -> Tensors:
@@ -127,13 +164,17 @@ class PortReplay:
             total = _Sum(FLOAT64 if exact else FLOAT32)
             weights_in = FLOAT64 if exact else self._weights_in
             leaves = self._leaves(inputs, weights_in)
+            ranks = self._ported.meta["world_size"]
             for place, one in enumerate(self._passes):
+                # A rank's loss has its share of the rank's; gradients are divided by
+                # the number of ranks when they meet.
                 moved = _with_inputs(one, inputs.compute, place)
-                factor = np.asarray(inputs.scale * one.weight * one.share, total.wide)
+                moved = moved._replace(weight=one.weight * np.float32(ranks))
+                factor = np.asarray(inputs.scale * one.share, total.wide)
                 found = self._objective(leaves, moved, factor, weights_in, nudge)
-                total.add(found, one.weight)
+                total.add(found, one.weight, ranks)
                 # Ranks have their own statistics; rank 0's were recorded.
-                if place % self._ported.meta["world_size"] == 0:
+                if place % ranks == 0:
                     leaves = leaves | total.state
             return total.tensors(inputs.scale, self._modules, self._ported.trained)
 
@@ -171,11 +212,12 @@ class _Sum:
         self._grads: dict[str, Any] = {}
         self._outputs: list[dict[str, Any]] = []
 
-    def add(self, found: Any, weight: Any) -> None:
+    def add(self, found: Any, weight: Any, ranks: int) -> None:
         """Adds one pass; gradients in their own dtype, as both frameworks do."""
         loss, call, grads = found
         self._loss += float(loss) * float(weight)
-        for name, grad in grads.items():
+        for name, whole in grads.items():
+            grad = whole / ranks if ranks > 1 else whole
             held = self._grads.get(name)
             self._grads[name] = grad if held is None else held + grad
         self._outputs.append(call.activations)

@@ -86,6 +86,8 @@ def zeros(
             kind: not any(step[f"{kind}/{name}"].any() for step in steps)
             for kind in ("params", "updated")
         }
+        # A bias begins at zero: what its first step alone starts from tells nothing.
+        is_zero["params"] &= len(steps) > 1 or is_zero["updated"]
         read = any(step.get(f"forward/{name}", np.zeros(1)).any() for step in steps)
         # A loop may set a weight to zero after each update; gradients then agree.
         only_after = is_zero["updated"] and not is_zero["params"]

@@ -11,7 +11,7 @@ from tests.parity.own.small_net import OWN, RATE, adamw, judged, record
 @pytest.fixture(autouse=True)
 def _no_layer_is_tried(monkeypatch):
     """Each would be compiled; explain_test tries them all."""
-    monkeypatch.setattr(layer_trials, "_catalogue", lambda port: iter(()))
+    monkeypatch.setattr(layer_trials, "_catalogue", lambda *given: iter(()))
 
 
 TINY = 1e-30

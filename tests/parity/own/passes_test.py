@@ -18,6 +18,7 @@ from parity.own.tree import Structure
 X = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
 STRUCTURE = Structure({"frozen": X, "kernel": X})
 LEAVES = {"kernel": X.T.copy(), "frozen": np.ones(3, np.float32)}
+FLOAT16 = np.dtype(np.float16)
 BF16 = np.dtype(ml_dtypes.bfloat16)
 
 
@@ -68,6 +69,15 @@ class TestObjective:
         )
         assert plain[0] == scaled[0]
         np.testing.assert_array_equal(plain[2]["kernel"] * 1024, scaled[2]["kernel"])
+
+    @pytest.mark.parametrize(("scale", "is_finite"), [(2**15, True), (2**16, False)])
+    def test_the_whole_scale_enters_a_loss_in_half(self, scale, is_finite):
+        """DeepSpeed divides by the accumulation steps before it scales."""
+        leaves = {name: leaf.astype(np.float16) for name, leaf in LEAVES.items()}
+        half = one_pass()._replace(weight=np.float32(0.5))
+        with of_a_port():
+            _, _, grads = objective()(leaves, half, np.float32(scale), FLOAT16)
+        assert np.isfinite(grads["kernel"]).all() == is_finite
 
     @pytest.mark.parametrize(
         ("dtype", "of_loss"),

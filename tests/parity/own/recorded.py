@@ -1,6 +1,8 @@
 """Recordings of the ports' torch programs, trained by AdamW in float32."""
 
 import contextlib
+import copy
+import functools
 import importlib
 import pathlib
 from collections.abc import Callable
@@ -10,7 +12,10 @@ from typing import Any
 import optax
 import torch
 
+from jaxnn.experiment.files.trace import Reader
 from parity import own
+from parity.own.port import Port
+from parity.own.recording import Ported
 from tests.parity.own.ports.weights import seeded
 
 STEPS = 2
@@ -44,6 +49,16 @@ def train(
             optimizer.zero_grad()
             program.training_loss(module, program.batch(step), step).backward()
             optimizer.step()
+
+
+def beside(port: Port, trace: Reader) -> Port:
+    """Returns a port laid beside another recording of its program, compiled once."""
+    other = copy.copy(port)
+    other.trace = trace
+    other.ported = Ported(trace, port.converted)
+    other.shapes = functools.cache(other._shapes)
+    other.activations = functools.lru_cache(maxsize=1)(other._activations)
+    return other
 
 
 def converter(program: ModuleType) -> Callable[[Any], Any]:

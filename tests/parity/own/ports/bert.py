@@ -174,7 +174,7 @@ FAULTS = {
     "tanh_gelu": faults.Fault(
         "bert.encoder.layer.0.intermediate.intermediate_act_fn",
         "GELU in its tanh form instead of erf",
-        faults.output(r".*intermediate_act_fn", faults.tanh_gelu),
+        faults.output(r".*(intermediate|transform)_act_fn", faults.tanh_gelu),
     ),
     "attention_scale": faults.Fault(
         "bert.encoder.layer.0.attention",

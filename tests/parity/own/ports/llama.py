@@ -46,13 +46,19 @@ def training_loss(
 
 
 class RMSNorm(nn.Module):
-    """Divides the last axis by its root mean square; rounds, then scales."""
+    """Divides the last axis by its root mean square; rounds, then scales.
+
+    Attributes:
+      epsilon: added to the mean square.
+    """
+
+    epsilon: float = EPSILON
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         square = jnp.square(wide := layers.wide(x)).mean(-1, keepdims=True)
-        normal = (wide * jax.lax.rsqrt(square + EPSILON)).astype(x.dtype)
+        normal = (wide * jax.lax.rsqrt(square + self.epsilon)).astype(x.dtype)
         return scale.reshape((1,) * (x.ndim - 1) + (-1,)) * normal
 
 

@@ -92,7 +92,14 @@ class BatchNorm(nn.Module):
     """Normalizes channels, the last axis, by the batch's mean and variance.
 
     As torch does, it counts the running variance with one row less.
+
+    Attributes:
+      epsilon: added to the variance.
+      momentum: share of the batch in the running statistics.
     """
+
+    epsilon: float = EPSILON
+    momentum: float = MOMENTUM
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -104,14 +111,15 @@ class BatchNorm(nn.Module):
         self._run("mean", nn.initializers.zeros, mean)
         count = x.size // x.shape[-1]
         self._run("var", nn.initializers.ones, variance * (count / (count - 1)))
-        factor = jax.lax.rsqrt(variance + EPSILON) * layers.wide(scale)
+        factor = jax.lax.rsqrt(variance + self.epsilon) * layers.wide(scale)
         scaled = centred * factor.reshape(1, 1, 1, -1)
         return (scaled + layers.wide(bias).reshape(1, 1, 1, -1)).astype(x.dtype)
 
     def _run(self, name: str, init: nn.initializers.Initializer, new: jax.Array):
         old = self.variable("batch_stats", name, init, None, new.shape)
         if not self.is_initializing():
-            mixed = (1 - MOMENTUM) * layers.wide(old.value) + MOMENTUM * new
+            mixed = layers.wide(old.value) * (1 - self.momentum)
+            mixed = mixed + self.momentum * new
             old.value = mixed.astype(old.value.dtype)
 
 
