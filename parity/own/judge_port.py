@@ -18,9 +18,9 @@ from parity.judging.tensors import (
 from parity.judging.verdict import Verdict, judge_measurements
 from parity.noise import Tensors
 from parity.own import equalities
+from parity.own.causes.explain import explain
 from parity.own.emptiness import refuse_empty
 from parity.own.equalities import LossScaleRules
-from parity.own.explain import explain
 from parity.own.optax_feed import OptaxFeed
 from parity.own.port import Port
 from parity.own.recorded_step import recorded_step

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parity.own.network import Network
+from parity.own.networks.network import Network
 from parity.own.state_dict import Converted
 
 CHANNELS_LAST = {3: (0, 2, 1), 4: (0, 2, 3, 1), 5: (0, 2, 3, 4, 1)}

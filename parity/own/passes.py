@@ -12,12 +12,12 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files.trace import select
 from jaxnn.experiment.patches import put
 from parity.noise import FLOAT64, Tensors
-from parity.own import uses
-from parity.own.binding import bind
 from parity.own.foreign import in_one_line
-from parity.own.masks import played_back
-from parity.own.network import NO_CHANGE, Call, Change, Network
-from parity.own.nudge import nudged
+from parity.own.networks import uses
+from parity.own.networks.binding import bind
+from parity.own.networks.masks import played_back
+from parity.own.networks.network import NO_CHANGE, Call, Change, Network
+from parity.own.networks.nudge import nudged
 
 
 class Pass(NamedTuple):

@@ -7,9 +7,10 @@ from typing import Any
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files.trace import Reader
 from parity.noise import Tensors
-from parity.own import networks, tree
+from parity.own import tree
 from parity.own.agreement import require_agreement
 from parity.own.layers import Pairs, pair
+from parity.own.networks.wrap import wrap
 from parity.own.optax_feed import OptaxFeed
 from parity.own.passes import Objective
 from parity.own.recording import Ported
@@ -58,7 +59,7 @@ class Port:
         ties = trace.meta.get("ties", {})
         self.converted: Converted = convert_with(convert, trace.read(0), ties)
         self.ported = Ported(trace, self.converted)
-        self.network = network = networks.wrap(model, self.converted.structure)
+        self.network = network = wrap(model, self.converted.structure)
         require_agreement(model, self.converted, trace.read(0))
         self.objective = Objective(network, loss, self.ported.trained)
         self.optimizer = optimizer

@@ -22,7 +22,7 @@ from scipy.optimize import linear_sum_assignment
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files.trace import Reader, unflatten
 from parity.noise import Tensors
-from parity.own.binding import bind
+from parity.own.networks.binding import bind
 from parity.own.passes import passes_of
 from parity.own.state_dict import state_of
 from parity.own.tree import Structure

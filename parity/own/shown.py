@@ -16,7 +16,7 @@ from jaxnn.experiment.files.trace import select
 from parity.judging.cause import leaf_of
 from parity.judging.measure import Measurement
 from parity.noise import Tensors
-from parity.own.layer_trials import passes
+from parity.own.causes.layer_trials import passes
 from parity.own.port import Port
 from parity.own.recording import Ported
 from parity.own.replay import PortReplay

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from jaxnn.experiment.files.weight_map import WeightMap
-from parity.own.function_network import FunctionNetwork
 from parity.own.layers import Pairs, pair
+from parity.own.networks.function import FunctionNetwork
 from parity.own.state_dict import Converted
 from parity.own.tree import Structure
 

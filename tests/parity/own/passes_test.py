@@ -11,7 +11,7 @@ import pytest
 from jaxnn.experiment.errors import UserError
 from parity.noise import FLOAT32, FLOAT64
 from parity.own.environment import of_a_port
-from parity.own.function_network import FunctionNetwork
+from parity.own.networks.function import FunctionNetwork
 from parity.own.passes import Objective, Pass, cast, passes_of, returned_loss
 from parity.own.tree import Structure
 

@@ -9,9 +9,9 @@ from parity.judging.cause import cause
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
 from parity.noise import FLOAT64, norm
+from parity.own.networks.uses import WORDS
 from parity.own.port import Port
 from parity.own.replay import PortReplay
-from parity.own.uses import WORDS
 from parity.quantities import GRADIENTS
 
 RESIDUAL = 1e-2

@@ -1,4 +1,4 @@
-"""Tests of parity/own/lost_path.py: a tied embedding that learns by one use alone."""
+"""Tests of causes/lost_path.py: a tied embedding that learns by one use alone."""
 
 import flax.linen as nn
 import jax
@@ -13,8 +13,8 @@ from jaxnn.experiment.files.trace import Reader
 from parity import own
 from parity.own.environment import of_a_port
 from parity.own.judge_port import judgement
+from parity.own.networks.uses import parted
 from parity.own.port import Port
-from parity.own.uses import parted
 
 VOCAB, WIDTH = 7, 4
 

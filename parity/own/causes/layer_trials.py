@@ -20,7 +20,7 @@ from parity.judging.measure import Measurement
 from parity.judging.rounds import Rounds
 from parity.judging.tensors import judge_gradients
 from parity.noise import FEW_DRAWS, Tensors, norm
-from parity.own.network import Change
+from parity.own.networks.network import Change
 from parity.own.passes import Objective
 from parity.own.port import Port
 from parity.own.recorded_step import recorded_step

@@ -12,8 +12,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from parity.own.binding import bind
-from parity.own.network import (
+from parity.own.networks.binding import bind
+from parity.own.networks.network import (
     NO_CHANGE,
     Activations,
     Attributes,

@@ -13,10 +13,10 @@ from parity.judging.cause import cause
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
 from parity.noise import FLOAT32
+from parity.own.causes.update import judge_updates
 from parity.own.optax_feed import Flat, OptaxFeed, on_moments
 from parity.own.port import Port
 from parity.own.replay import COMPUTE
-from parity.own.update import judge_updates
 from parity.quantities import UPDATE
 
 TEXT = "weights are kept in {}, without float32 masters, and rounded at every update"

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parity.own.interpreter import evaluate, interpreted
+from parity.own.networks.interpreter import evaluate, interpreted
 
 PRODUCTS = ("dot_general", "conv_general_dilated")
 """Primitives whose results are rounded sums."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from parity.own import layer_trials, parts
+from parity.own.causes import layer_trials, parts
 from tests.parity.own.small_net import OWN, RATE, adamw, judged, record
 
 

@@ -15,10 +15,10 @@ from parity.judging.cause import cause, listed
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
 from parity.noise import Tensors
-from parity.own import gradient_factor, layer_trials, lost_path
-from parity.own.gradient_factor import Factors, Multiplied
-from parity.own.layer_trials import passes, replay_of
-from parity.own.parts import counted, shares_of
+from parity.own.causes import gradient_factor, layer_trials, lost_path
+from parity.own.causes.gradient_factor import Factors, Multiplied
+from parity.own.causes.layer_trials import passes, replay_of
+from parity.own.causes.parts import counted, shares_of
 from parity.own.port import Port
 from parity.own.recording import Ported
 from parity.own.replay import PortReplay

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from parity.own.interpreter import evaluate, interpreted
+from parity.own.networks.interpreter import evaluate, interpreted
 
 MOST = 4
 """Uses that are told apart; the last stands for all that come after it, too."""

@@ -11,9 +11,9 @@ from jaxnn.experiment.files.trace import select
 from parity.judging.cause import cause, listed
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
-from parity.own import carried, scale_causes
+from parity.own.causes import carried, loss_scale
+from parity.own.causes.update import begins_anew
 from parity.own.port import Port
-from parity.own.update import begins_anew
 from parity.quantities import RULES
 
 INIT_STEP = "MISMATCHES D2; DeepSpeed runtime/fp16/fused_optimizer.py"
@@ -39,7 +39,7 @@ def explain(
     ]
     of_state = carried.explain(port.ported, state)
     of_reading = _of_reading(port, read)
-    of_scales = scale_causes.explain(port, scales)
+    of_scales = loss_scale.explain(port, scales)
     is_whole = bool(read) == bool(of_reading) and bool(scales) == bool(of_scales)
     return of_state + of_reading + of_scales, is_whole and not others
 

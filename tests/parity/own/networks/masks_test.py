@@ -1,4 +1,4 @@
-"""Tests of parity/own/masks.py: torch's dropout masks in JAX."""
+"""Tests of parity/own/networks/masks.py: torch's dropout masks in JAX."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from flax import linen as nn
 from flax import nnx
 
 from jaxnn.experiment.errors import UserError
-from parity.own.masks import played_back
+from parity.own.networks.masks import played_back
 
 KEPT = np.random.default_rng(0).random((3, 4)) > 0.5
 X = np.arange(1, 13, dtype=np.float32).reshape(3, 4)

@@ -1,6 +1,6 @@
 """A flax.nnx module behind one call.
 
-Dtypes that layers were built with are lifted as in `linen_network`.
+Dtypes that layers were built with are lifted as in `linen`.
 """
 
 import contextlib
@@ -13,8 +13,8 @@ from flax import nnx
 
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.patches import Patch, put
-from parity.own.binding import bind
-from parity.own.network import (
+from parity.own.networks.binding import bind
+from parity.own.networks.network import (
     NO_CHANGE,
     Activations,
     Attributes,

@@ -1,4 +1,4 @@
-"""Tests of parity/own/nudge.py: functions whose products are moved by rounding."""
+"""Tests of networks/nudge.py: functions whose products are moved by rounding."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import pytest
 from jax import lax
 
 from parity.noise import FLOAT32
-from parity.own.nudge import nudged
+from parity.own.networks.nudge import nudged
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 RNG = np.random.default_rng(0)

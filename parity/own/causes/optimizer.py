@@ -14,7 +14,7 @@ from parity.measured import fit, history
 from parity.measured.compare_steps import SGD_KIND
 from parity.measured.difference import Difference
 from parity.noise import FLOAT64
-from parity.own import factor_names, rates
+from parity.own.causes import factor_names, rates
 from parity.own.port import Port
 
 

@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from parity.judging.cause import joined
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
-from parity.own import (
+from parity.own.causes import (
     gradient_trials,
     half_masters,
-    optimizer_causes,
-    rule_causes,
+    optimizer,
+    rules,
     running_statistics,
     unused,
 )
+from parity.own.causes.update import judge_updates
 from parity.own.port import Port
-from parity.own.update import judge_updates
 from parity.quantities import GRADIENTS, RULES, UPDATE
 
 
@@ -39,7 +39,7 @@ def explain(
         part: [m for m in failed if m.definition.part == part]
         for part in (RULES, GRADIENTS, UPDATE)
     }
-    found, is_whole = rule_causes.explain(port, of_part[RULES])
+    found, is_whole = rules.explain(port, of_part[RULES])
     if of_part[GRADIENTS]:
         of_gradients = _of_gradients(port, of_part[GRADIENTS], measurements, threshold)
         found += of_gradients
@@ -68,13 +68,13 @@ def _of_updates(
     return (
         unused.explain(port, failed, threshold)
         or half_masters.explain(port, failed, threshold)
-        or optimizer_causes.explain(port, failed)
+        or optimizer.explain(port, failed)
     )
 
 
 def _follow(port: Port, failed: dict[str, list[Measurement]], threshold: float) -> bool:
     """Returns True if updates are others only as moments were set to zero before."""
-    forgotten = rule_causes.forgotten(port, failed[RULES])
+    forgotten = rules.forgotten(port, failed[RULES])
     if not forgotten:
         return False
     again = judge_updates(port, threshold, forgotten)

@@ -6,7 +6,7 @@ import torch
 
 from parity.measured.fit_types import Fit
 from parity.measured.numbers import Measured
-from parity.own import rates
+from parity.own.causes import rates
 from tests.parity.own.small_net import RATE, adamw, judged, record
 
 SCHEDULE = [0.9**n for n in range(40)]

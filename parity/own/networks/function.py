@@ -4,8 +4,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from parity.own.binding import bind
-from parity.own.network import NO_CHANGE, Attributes, Call, Change, Leaves
+from parity.own.networks.binding import bind
+from parity.own.networks.network import NO_CHANGE, Attributes, Call, Change, Leaves
 from parity.own.tree import Structure
 
 

@@ -1,4 +1,4 @@
-"""Tests of parity/own/running_statistics.py: flax's batch norm beside torch's."""
+"""Tests of causes/running_statistics.py: flax's batch norm beside torch's."""
 
 import flax.linen as nn
 import optax

@@ -1,9 +1,9 @@
-"""Tests of parity/own/binding.py: recorded inputs as somebody's arguments."""
+"""Tests of parity/own/networks/binding.py: recorded inputs as somebody's arguments."""
 
 import pytest
 
 from jaxnn.experiment.errors import UserError
-from parity.own.binding import bind
+from parity.own.networks.binding import bind
 
 NAMED = {"ids": 1, "mask": 2}
 

@@ -6,10 +6,10 @@ import flax.linen as nn
 from flax import nnx
 
 from jaxnn.experiment.errors import UserError
-from parity.own.function_network import FunctionNetwork
-from parity.own.linen_network import LinenNetwork
-from parity.own.network import Network
-from parity.own.nnx_network import NnxNetwork
+from parity.own.networks.function import FunctionNetwork
+from parity.own.networks.linen import LinenNetwork
+from parity.own.networks.network import Network
+from parity.own.networks.nnx import NnxNetwork
 from parity.own.tree import Structure
 
 

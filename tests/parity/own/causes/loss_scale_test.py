@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from parity.measured.difference import Difference
-from parity.own import optimizer_causes, scale_causes
+from parity.own.causes import loss_scale, optimizer
 from parity.own.environment import of_a_port
 from parity.own.equalities import LossScaleRules
 from tests.parity.own.equalities_test import meta
@@ -44,7 +44,7 @@ def told(scales, skips=FLOWN):
         if m.z
     ]
     with of_a_port():
-        return [one.label for one in scale_causes.explain(port, failed)]
+        return [one.label for one in loss_scale.explain(port, failed)]
 
 
 RIGHT = [16, 16, 16, 16, 16, 16, 16, 32]
@@ -77,4 +77,4 @@ def test_rules_by_which_all_scales_move(scales, names):
 def test_a_bound_for_scaled_gradients(scale, bound, name):
     port = port_of([scale], [False], meta())
     difference = Difference("clip norm", "", (), bound, 0.5)
-    assert optimizer_causes.known_name(port, difference) == name
+    assert optimizer.known_name(port, difference) == name

@@ -1,4 +1,4 @@
-"""Tests of parity/own/networks.py: anybody's network behind one call."""
+"""Tests of parity/own/networks/wrap.py: anybody's network behind one call."""
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,9 @@ from flax import nnx
 
 from jaxnn.experiment.errors import UserError
 from parity.own.environment import of_a_port
-from parity.own.masks import played_back
-from parity.own.network import Change
-from parity.own.networks import wrap
+from parity.own.networks.masks import played_back
+from parity.own.networks.network import Change
+from parity.own.networks.wrap import wrap
 from parity.own.tree import Structure
 
 X = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)

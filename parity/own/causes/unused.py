@@ -14,10 +14,10 @@ from parity.judging.cause import cause, joined, leaf_of
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
 from parity.noise import Tensors
-from parity.own import optimizer_causes
+from parity.own.causes import optimizer
+from parity.own.causes.update import judge_updates
 from parity.own.port import Port
 from parity.own.recording import Ported
-from parity.own.update import judge_updates
 from parity.quantities import UPDATE
 
 STALE = (
@@ -91,7 +91,7 @@ def _of_stale(
     if not left:
         return found
     # What the optimizer did is seen once it is known what it was given.
-    others = optimizer_causes.explain(stale, left)
+    others = optimizer.explain(stale, left)
     is_whole = bool(others) and all(other.explains for other in others)
     return joined([found, *others], True) if is_whole else None
 

@@ -1,0 +1,1 @@
+"""Why a recording and a port part: measured where possible, else tried, else unsaid."""
