@@ -88,6 +88,9 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
     else:
         plan = batches.plan(experiment, len(data.train_inputs))
         steps = min(values.steps, sum(plan))
+        # What lies behind the judged steps, as the end of a schedule, is not their
+        # affair.
+        experiment = experiment.replace(max_steps=steps)
         is_same = judge_steps(
             experiment, data, initial, workdir, modules, torch_flags, steps, threshold
         )

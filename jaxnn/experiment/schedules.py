@@ -47,14 +47,15 @@ WITH_END = (
 def learning_rates(experiment: Experiment, num_steps: int) -> np.ndarray:
     """Returns the [num_steps] float32 learning rates of a run.
 
-    Rates are computed in float64 and rounded once.
+    Rates are computed in float64 and rounded once. A run that `--max_steps` ends before
+    its schedule does may be longer than the schedule: the table is as long as that.
 
     Raises:
       UserError: the warm-up is missing or longer than the run, the schedule does not
         use a given flag or ends before the run, or a rate overflows float32.
     """
     total = experiment.schedule_steps or num_steps
-    _check(experiment, total, num_steps)
+    _check(experiment, total, min(num_steps, experiment.max_steps or num_steps))
 
     # The check below reports an overflow with the flag to change.
     with np.errstate(over="ignore"):
@@ -237,7 +238,7 @@ def _check(experiment: Experiment, total: int, num_steps: int) -> None:
     if total < num_steps:
         raise UserError(
             f"--schedule_steps: the schedule ends after {total} of the run's "
-            f"{num_steps} steps; raise it or lower --epochs"
+            f"{num_steps} steps; raise it or lower --epochs or --max_steps"
         )
     if experiment.final_learning_rate and schedule != "warmup_cosine_lr":
         raise UserError(

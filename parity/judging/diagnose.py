@@ -6,7 +6,7 @@ explain the step, the steps that follow choose between them.
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from jaxnn.experiment.flags.config import Experiment
 from parity.judging.coarser import only_makes_noise
@@ -34,6 +34,7 @@ def diagnose(
     experiment: Experiment,
     threshold: float,
     catalogue: Mapping[str, Switch] = SWITCHES,
+    note: Callable[[str], None] = print,
 ) -> list[Explanation]:
     """Tries every switch that applies on the diverging step, then pairs.
 
@@ -43,21 +44,19 @@ def diagnose(
       experiment: experiment as its flags have it.
       threshold: largest z that passes.
       catalogue: name -> switch, those to try.
+      note: takes a line on each switch that could not be tried.
 
     Returns:
       What explains the step, the most exact first; where nothing does, the nearest
       three of those that bring it nearer at all.
     """
     trial = _Trial(measure, steps[0], threshold)
-    singles = [
-        trial.explanation((switch,))
-        for switch in _candidates(catalogue, experiment, trial.failing(()))
-    ]
+    candidates = _candidates(catalogue, experiment, trial.failing(()))
+    singles = list(_tried(trial, ((switch,) for switch in candidates), note))
     if not any(single.explains for single in singles):
-        singles += [
-            trial.explanation(_sorted_by(catalogue, pair))
-            for pair in _pairs(singles, trial.cost(()))
-        ]
+        pairs = _pairs(singles, trial.cost(()))
+        ordered = (_sorted_by(catalogue, pair) for pair in pairs)
+        singles += list(_tried(trial, ordered, note))
     explained = [single for single in singles if single.explains]
     if not explained:
         nearer = [single for single in singles if single.cost < trial.cost(())]
@@ -75,6 +74,24 @@ def _candidates(
     for switch in catalogue.values():
         if switch.applies(experiment) and failing.intersection(switch.parts):
             yield switch
+
+
+def _tried(
+    trial: "_Trial",
+    candidates: Iterable[tuple[Switch, ...]],
+    note: Callable[[str], None],
+) -> Iterator[Explanation]:
+    """Yields what each set of switches makes of the step.
+
+    A switch is a guess: one that fails on this experiment, in whatever way, must not
+    take the verdict with it.
+    """
+    for switches in candidates:
+        try:
+            yield trial.explanation(switches)
+        except Exception as error:
+            label = " + ".join(switch.name for switch in switches)
+            note(f"{label} could not be tried: {error or type(error).__name__}")
 
 
 def _pairs(

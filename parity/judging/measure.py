@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxnn.experiment.files.trace import Number
+from parity.judging.gap import gap
 from parity.noise import norm, ulp
 from parity.quantities import ORDER, QUANTITIES, Quantity
 
@@ -33,6 +34,7 @@ class Measurement(NamedTuple):
       z: distance in noise units; UNEQUAL if no number of units says it.
       detectable: smallest relative error that would have failed; 0 for an equality.
       closely: failed with few draws of noise and was measured again with many.
+      gap: how an equality is broken, in words; else empty.
     """
 
     step: int
@@ -41,6 +43,7 @@ class Measurement(NamedTuple):
     z: float
     detectable: float
     closely: bool = False
+    gap: str = ""
 
     @property
     def definition(self) -> Quantity:
@@ -90,14 +93,24 @@ def measure(
 def equal(
     step: int, quantity: str, tensor: str, left: Number, right: Number
 ) -> Measurement:
-    """Compares one tensor to the bit; NaN and infinity are never equal to anything."""
+    """Compares one tensor to the bit; NaN and infinity are never equal to anything.
+
+    Args:
+      step: step index, from 0.
+      quantity: name of the quantity.
+      tensor: canonical name; empty for a scalar.
+      left: as recorded.
+      right: as expected.
+    """
     left = np.asarray(left)
     right = np.asarray(right)
     same_layout = left.shape == right.shape and left.dtype == right.dtype
     # Bytes, because 0.0 == -0.0 although the two behave differently downstream.
     same = same_layout and left.tobytes() == right.tobytes()
     passes = same and bool(np.isfinite(left).all())
-    return Measurement(step, quantity, tensor, 0.0 if passes else UNEQUAL, 0.0)
+    if passes:
+        return Measurement(step, quantity, tensor, 0.0, 0.0)
+    return Measurement(step, quantity, tensor, UNEQUAL, 0.0, gap=gap(left, right))
 
 
 def first_failed(

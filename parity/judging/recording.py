@@ -1,7 +1,7 @@
 """Judges one whole recording: every step, the verdict, and on divergence the cause."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +35,7 @@ class Judgement(NamedTuple):
         was looked for, as at parity.
       vote: the oracle's opinion on the first tensor that failed; None at parity, and
         for an equality.
+      notes: what could not be tried or asked, a line each.
       measured: how the recorded optimizer differs from that of the replay, with
         figures; empty where no update failed, or where nothing can be measured.
     """
@@ -45,6 +46,7 @@ class Judgement(NamedTuple):
     explanations: list[Explanation] | None = None
     vote: Vote | None = None
     measured: str = ""
+    notes: Sequence[str] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Returns what verdict.json holds of a recording."""
@@ -52,6 +54,7 @@ class Judgement(NamedTuple):
             "diagnosis": [e.as_json() for e in self.explanations or ()],
             "oracle": self.vote and self.vote._asdict(),
             "measured": self.measured,
+            "notes": list(self.notes),
         }
 
     def sentences(self, stack: str) -> list[str]:
@@ -59,7 +62,8 @@ class Judgement(NamedTuple):
         if self.verdict.is_parity:
             return []
         opinion = [self.vote.sentence(stack)] if self.vote else []
-        return [sentence(self.explanations or ()), *self.figures, *opinion]
+        notes = [f"note: {note}" for note in self.notes]
+        return [sentence(self.explanations or ()), *self.figures, *opinion, *notes]
 
     @property
     def figures(self) -> list[str]:
@@ -94,18 +98,46 @@ def judge_recording(
     failed = verdict.first_divergence
     if failed is None:
         return Judgement(measurements, verdict, made_in)
-    explanations = explain(judge, failed.step, len(trace), replays, threshold)
+    notes: list[str] = []
+    explanations = explain(
+        judge, failed.step, len(trace), replays, threshold, notes.append
+    )
     wrong = [m for m in measurements if m.z > threshold]
     found = beside_the_replay(replays, trace, wrong)
     if found and not any(known.explains for known in explanations):
         explanations = explain_differences(found, wrong) or explanations
-    opinion = judge.vote(failed)
-    figures = found.figures if found else ""
-    return Judgement(measurements, verdict, made_in, explanations, opinion, figures)
+    return Judgement(
+        measurements,
+        verdict,
+        made_in,
+        explanations,
+        opinion_on(judge, failed, notes.append),
+        found.figures if found else "",
+        notes,
+    )
+
+
+def opinion_on(
+    judge: Judge, failed: Measurement, note: Callable[[str], None]
+) -> Vote | None:
+    """Returns the oracle's opinion on what failed.
+
+    The oracle is a program of its own: where it fails, the verdict stands without it.
+    """
+    try:
+        return judge.vote(failed)
+    except Exception as error:
+        note(f"the oracle could not be asked: {error or type(error).__name__}")
+        return None
 
 
 def explain(
-    judge: Judge, number: int, steps: int, replays: Replays, threshold: float
+    judge: Judge,
+    number: int,
+    steps: int,
+    replays: Replays,
+    threshold: float,
+    note: Callable[[str], None] = print,
 ) -> list[Explanation]:
     """Returns what explains a diverging step, best first.
 
@@ -115,6 +147,7 @@ def explain(
       steps: number of steps in the recording.
       replays: replays of the experiment.
       threshold: largest z that passes.
+      note: takes a line on each switch that could not be tried.
     """
 
     @functools.cache
@@ -133,4 +166,4 @@ def explain(
         return judge.part(part, step, switches, close_below)
 
     following = range(number, steps)[:STEPS]
-    return diagnose(measure, following, replays.experiment, threshold)
+    return diagnose(measure, following, replays.experiment, threshold, note=note)

@@ -1,6 +1,6 @@
 """Verdict on one recording: parity or divergence, and the worst of each quantity."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,8 @@ from parity.judging.measure import (
 )
 from parity.quantities import QUANTITIES
 
+BLUNT = 0.1
+"""Relative error that every tensor of a step should show."""
 PARITY = 0
 DIVERGENCE = 1
 COULD_NOT_JUDGE = 2
@@ -60,6 +62,8 @@ class Verdict(NamedTuple):
       first_divergence: first measurement that failed; None at parity.
       quantities: name -> summary, of the quantities that were compared, in the order
         of a step.
+      blunt: (quantity, tensor) -> smallest relative error that would have failed, of
+        what passed though errors of a tenth would have too; the worst step of each.
     """
 
     steps: int
@@ -68,6 +72,7 @@ class Verdict(NamedTuple):
     steps_measured_closely: int
     first_divergence: Measurement | None
     quantities: dict[str, Summary]
+    blunt: Mapping[tuple[str, str], float] = {}
 
     @property
     def is_parity(self) -> bool:
@@ -84,6 +89,7 @@ class Verdict(NamedTuple):
             "steps": self.steps,
             "steps_measured_closely": self.steps_measured_closely,
             "first_divergence": place_as_json(self.first_divergence),
+            "blunt": {" ".join(key).rstrip(): e for key, e in self.blunt.items()},
             "quantities": {
                 name: self.quantities[name].as_json()
                 if name in self.quantities
@@ -130,6 +136,7 @@ def judge_measurements(
         steps_measured_closely=len({m.step for m in measurements if m.closely}),
         first_divergence=first,
         quantities=_summaries(measurements),
+        blunt=_blunt(measurements, threshold),
     )
 
 
@@ -142,7 +149,19 @@ def place_as_json(measurement: Measurement | None) -> dict[str, Any] | None:
         "quantity": measurement.quantity,
         "tensor": measurement.tensor,
         "z": z_as_json(measurement.z),
+        "gap": measurement.gap,
     }
+
+
+def _blunt(
+    measurements: Sequence[Measurement], threshold: float
+) -> dict[tuple[str, str], float]:
+    found: dict[tuple[str, str], float] = {}
+    for m in measurements:
+        if m.z <= threshold and m.detectable > BLUNT:
+            key = m.quantity, m.tensor
+            found[key] = max(m.detectable, found.get(key, 0.0))
+    return found
 
 
 def _summaries(measurements: Sequence[Measurement]) -> dict[str, Summary]:

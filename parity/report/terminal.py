@@ -6,7 +6,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from parity.judging.measure import spell_worst, spell_z
+from parity.judging.measure import Measurement, spell_worst, spell_z
 from parity.judging.recording import Judgement
 from parity.judging.verdict import Summary, Verdict
 from parity.quantities import QUANTITIES
@@ -99,12 +99,30 @@ def _sentence(name: str, verdict: Verdict) -> str:
             else ""
         )
         worst = f"{verdict.max_z:.2f}"
-        return f"{name}: parity, worst z {worst} of {allowed}{note}"
+        return f"{name}: parity, worst z {worst} of {allowed}{note}{_blunt(verdict)}"
     where = _place(first.step, first.tensor)
     return (
         f"{name}: DIVERGENCE, first at {where} ({first.definition.label}), "
-        f"z {spell_z(first.z)} of {allowed}"
+        f"z {spell_z(first.z)} of {allowed}{_gap(first)}"
     )
+
+
+def _blunt(verdict: Verdict) -> str:
+    """Returns what a parity says nothing about, or nothing."""
+    if not verdict.blunt:
+        return ""
+    (quantity, tensor), error = max(verdict.blunt.items(), key=lambda item: item[1])
+    where = f"{QUANTITIES[quantity].label} {tensor}".rstrip()
+    count = len(verdict.blunt)
+    others = f" and {count - 1} more" if count > 1 else ""
+    return (
+        f"; {where}{others} would pass with an error of a tenth, the first with "
+        f"{error:.0%}: rounding alone is as large there"
+    )
+
+
+def _gap(first: Measurement) -> str:
+    return f": {first.gap}" if first.gap else ""
 
 
 def _place(step: int, tensor: str) -> str:

@@ -41,9 +41,10 @@ def _where(name: str, judged: Judgement) -> str:
     first = judged.verdict.first_divergence
     assert first, "a recording that diverges has a first divergence"
     opinion = f"; {escape(judged.vote.sentence(name))}" if judged.vote else ""
+    gap = f": {escape(first.gap)}" if first.gap else ""
     return (
         f"{place(first.step, first.tensor)}, {first.definition.label}, "
-        f"z {spell_z(first.z)}{opinion}"
+        f"z {spell_z(first.z)}{gap}{opinion}"
     )
 
 

@@ -142,7 +142,14 @@ def _with(
 
 
 def _constant(experiment: Experiment) -> Experiment:
-    return experiment.replace(schedule="constant", warmup_steps=0)
+    # A schedule's own numbers go with it.
+    return experiment.replace(
+        schedule="constant",
+        warmup_steps=0,
+        schedule_steps=0,
+        min_learning_rate=0.0,
+        final_learning_rate=0.0,
+    )
 
 
 def _other_warmup(experiment: Experiment) -> Experiment:

@@ -99,6 +99,11 @@ class TestLearningRates:
         assert (table.dtype, table.shape) == (np.float32, (10,))
         assert table.max() <= np.float32(1e-3)
 
+    def test_a_run_cut_short_may_be_longer_than_its_schedule(self):
+        flags = dict(schedule="cosine", schedule_steps=9, max_steps=4)
+        rates = schedules.learning_rates(Experiment().replace(**flags), 10)
+        assert len(rates) == 9
+
     @pytest.mark.parametrize("schedule", schedules.WITH_END)
     def test_schedule_steps_is_the_table_of_a_longer_run(self, schedule):
         experiment = Experiment(

@@ -176,6 +176,21 @@ class TestDiagnose:
         )
         assert not run(step, switch("both", GRADIENTS, RULES))
 
+    def test_a_switch_that_fails_takes_nothing_with_it(self):
+        def broken(names, number):
+            if "broken" in names:
+                raise ValueError("no use for it")
+            return 1.0 if names else 500.0
+
+        notes = []
+        known = catalogue(switch("broken", UPDATE), switch("right", UPDATE))
+        step = Step(updated=broken)
+        found = diagnose.diagnose(
+            step, (4,), Experiment(), THRESHOLD, known, notes.append
+        )
+        assert [one.names for one in found] == [("right",)]
+        assert notes == ["broken could not be tried: no use for it"]
+
     def test_a_switch_that_changes_nothing_is_not_near(self):
         step = Step(grads=lambda names, number: 500.0)
         assert not run(step, switch("idle", GRADIENTS))

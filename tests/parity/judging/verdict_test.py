@@ -30,8 +30,18 @@ class TestVerdict:
             "quantity": "grads",
             "tensor": "b",
             "z": 10,
+            "gap": "",
         }
         assert result["max_z"] == "unequal"
+
+    def test_what_would_pass_with_an_error_of_a_tenth(self):
+        measured = [
+            Measurement(0, "grads", "bias", 1.0, 0.3),
+            Measurement(1, "grads", "bias", 1.0, 0.4),
+            Measurement(0, "grads", "kernel", 1.0, 1e-6),
+            Measurement(0, "grads", "other", 9.0, 0.5),
+        ]
+        assert judge_measurements(measured, 2).blunt == {("grads", "bias"): 0.4}
 
     @pytest.mark.parametrize(
         ("measurements", "steps"),

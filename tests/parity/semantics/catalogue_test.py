@@ -8,7 +8,9 @@ import pytest
 
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.patches import Patch
+from jaxnn.experiment.schedules import learning_rates
 from jaxnn.models import recurrence
+from jaxnn.optimizers import OPTIMIZERS
 from parity import semantics
 from parity.mutations.bases import BASES
 from parity.quantities import GRADIENTS, RULES, UPDATE
@@ -79,6 +81,30 @@ class TestEntries:
     def test_a_change_of_flags_is_one(self, switch):
         for base in filter(switch.applies, experiments()):
             assert switch.experiment(base) != base or switch.patches
+
+
+WARMED = dict(schedule_steps=0, warmup_steps=3, min_learning_rate=1e-4)
+SHAPES = (
+    dict(schedule="cosine", min_learning_rate=1e-4),
+    dict(schedule="warmup_lr", **WARMED),
+    dict(schedule="warmup_decay_lr", **WARMED),
+    dict(schedule="warmup_cosine_lr", **WARMED, final_learning_rate=1e-5),
+    dict(schedule="warmup_cosine", **WARMED | {"schedule_steps": 50}),
+    dict(schedule="one_cycle", warmup_steps=0),
+    dict(schedule="step", decay_steps=2, decay_rate=0.5),
+)
+
+
+class TestChanges:
+    @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape["schedule"])
+    def test_what_a_switch_makes_of_the_flags_is_an_experiment(self, shape):
+        base = command_line.parse(["", *BASES["normalized"]], "fp32")[0]
+        base = base.replace(**shape)
+        for switch in SWITCHES.values():
+            if switch.experiment and switch.applies(base):
+                changed = switch.experiment(base)
+                assert len(learning_rates(changed, 20)) == 20
+                OPTIMIZERS[changed.optimizer](changed)
 
 
 class TestPatched:
