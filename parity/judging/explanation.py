@@ -1,11 +1,14 @@
 """An explanation of a divergence: known differences under which a step was replayed."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from parity.judging.measure import spell_z, z_as_json
 from parity.semantics.switch import Switch
 
+TOLD_APART = math.log(1e3)
+"""Difference of two costs from which on one explanation is called the likelier."""
 NEAREST = 3
 """Number of explanations to name beside the best, or where nothing explains."""
 
@@ -78,12 +81,24 @@ def sentence(explanations: Sequence[Explanation]) -> str:
     if not best.explains:
         nearest = ", ".join(f"{e.label} ({_change(e)})" for e in explanations)
         return f"no known difference explains it; nearest: {nearest}"
-    alternatives = ", ".join(e.label for e in others[:NEAREST])
-    more = f"; so would {alternatives}" if others else ""
     return (
         f"explained by {best.label} (z {_change(best)}): {best.text} "
-        f"[{best.reference}]{more}"
+        f"[{best.reference}]{_others(best, others)}"
     )
+
+
+def as_likely(best: Explanation, other: Explanation) -> bool:
+    """Returns True if the recording does not tell two explanations apart."""
+    return other.cost - best.cost < TOLD_APART
+
+
+def _others(best: Explanation, others: Sequence[Explanation]) -> str:
+    """Returns what else explains it: what is as likely, and what is less so."""
+    like = ", ".join(e.label for e in others if as_likely(best, e))
+    less = [e.label for e in others if not as_likely(best, e)]
+    twins = f"; {like} would as well, and this recording cannot tell which"
+    worse = f"; so would, less well, {', '.join(less[:NEAREST])}"
+    return (twins if like else "") + (worse if less else "")
 
 
 def _measured(best: Explanation) -> str:

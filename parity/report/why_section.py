@@ -1,10 +1,9 @@
 """Section of the page on a divergence: where the recordings part, and why."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from parity.judging.explanation import Explanation
+from parity.judging.explanation import Explanation, as_likely
 from parity.judging.measure import spell_z
 from parity.judging.recording import Judgement
 from parity.report.html import element
@@ -62,11 +61,15 @@ def _why(explanations: Sequence[Explanation] | None) -> str:
         head = element("p", "No known difference explains it. The nearest:")
         causes = [_cause("Not explained by", e) for e in explanations]
         return heading + head + element("ol", *causes)
-    verbs = itertools.chain(
-        ["Explained by"], itertools.repeat("Would also be explained by")
-    )
-    causes = [_cause(verb, e) for verb, e in zip(verbs, explaining)]
-    return heading + element("ol", *causes)
+    best, *others = explaining
+    causes = [_cause(_verb(best, other), other) for other in others]
+    return heading + element("ol", _cause("Explained by", best), *causes)
+
+
+def _verb(best: Explanation, other: Explanation) -> str:
+    if as_likely(best, other):
+        return "Explained as well, which this recording cannot tell apart, by"
+    return "Would also, less well, be explained by"
 
 
 def _measured_cause(explanation: Explanation) -> str:

@@ -229,6 +229,18 @@ class TestWords:
             }
         ]
 
+    def test_what_cannot_be_told_apart(self):
+        def z(names, number):
+            return {"worse": (7.0, 1e-3)}.get("".join(names), (1.0, 1e-3))
+
+        step = Step(grads=lambda names, n: z(names, n) if names else (500.0, 1e-3))
+        known = (switch(name, GRADIENTS) for name in ("a", "b", "worse"))
+        said = sentence(run(step, *known))
+        assert said.endswith(
+            "; b would as well, and this recording cannot tell which; so would, less "
+            "well, worse"
+        )
+
     def test_no_explanation(self):
         step = Step(grads=lambda names, number: 50.0 if names else 500.0)
         found = run(step, switch("a", GRADIENTS))

@@ -227,7 +227,7 @@ class TestDiagnosis:
             )
         ).text
         assert "Explained by loss_not_scaled" in text
-        assert "Would also be explained by stale_gradient" in text
+        assert "which this recording cannot tell apart, by stale_gradient" in text
 
     def test_not_explained(self, tmp_path):
         text = Page(
