@@ -11,6 +11,7 @@ noise; so is each step that jaxnn.train took. Exit code 0: parity; 1: divergence
 import json
 import pathlib
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from absl import flags
@@ -38,6 +39,7 @@ from parity.judging.verdict import COULD_NOT_JUDGE, DIVERGENCE, PARITY
 from parity.report import page, published_score, terminal
 from parity.report.why_section import first_diverging
 from parity.stacks import INITIAL_PARAMS
+from parity.unseen import unseen
 
 VERDICT = "verdict.json"
 PAGE = "report.html"
@@ -147,8 +149,9 @@ def judge_steps(
         "judging": time.perf_counter() - recorded,
     }
     terminal.print_judgements(judgements, title, console)
-    write_verdict(workdir, experiment, judgements, seconds)
-    write_page(workdir, experiment, judgements, seconds)
+    untested = list(unseen(experiment, len(data.train_inputs), steps))
+    write_verdict(workdir, experiment, judgements, seconds, untested)
+    write_page(workdir, experiment, judgements, seconds, untested)
     _say(
         console,
         f"seconds: recording {seconds['recording']:.1f}, judging "
@@ -179,6 +182,7 @@ def write_verdict(
     experiment: Experiment,
     judgements: dict[str, Judgement],
     seconds: dict[str, float],
+    untested: Sequence[str],
 ) -> None:
     """Writes verdict.json: the whole on top, each recording under `recordings`."""
     recordings = {stack: judged.as_json() for stack, judged in judgements.items()}
@@ -197,6 +201,7 @@ def write_verdict(
         "first_divergence": first,
         "quantities": recordings["torch"]["quantities"],
         "recordings": recordings,
+        "not_seen": untested,
         "seconds": seconds,
     }
     artifacts.write_text(workdir / VERDICT, json.dumps(whole, indent=2) + "\n")
@@ -207,9 +212,11 @@ def write_page(
     experiment: Experiment,
     judgements: dict[str, Judgement],
     seconds: dict[str, float],
+    untested: Sequence[str],
 ) -> None:
     """Writes report.html."""
     facts = {
+        "not seen": untested,
         "seconds": {name: f"{value:.1f}" for name, value in seconds.items()},
         "versions": run_log.versions(PACKAGES),
         "flags": options.to_flagfile(experiment).splitlines(),
