@@ -45,6 +45,9 @@ class RunLog:
         self._stack = stack
         self._workdir = workdir
         self._metric_name = metric_name
+        # One process tells; the others have read the same.
+        if workdir and data.notes:
+            print("\n".join(data.notes), flush=True)
         self._writer = artifacts.MetricsWriter(workdir) if workdir else None
         self._progress = ProgressBar(experiment.epochs if workdir else 0)
         self._row: dict[str, float] = {}

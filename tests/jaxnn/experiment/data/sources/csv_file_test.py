@@ -1,4 +1,4 @@
-"""Tests of data/sources/csv_file.py and data/table_file.py of jaxnn/experiment."""
+"""Tests of jaxnn/experiment/data/sources/csv_file.py."""
 
 import csv as standard_csv
 import io
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxnn.experiment.data import table_file
+from jaxnn.experiment.data.tables.cells import number
 from jaxnn.experiment.data.sources.csv_file import csv
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
@@ -22,7 +22,7 @@ FLOWERS = "length,colour,width,kind\n" + "".join(
 cells = st.one_of(
     st.floats(-1e6, 1e6, width=32).map(str),
     st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1).filter(
-        lambda cell: table_file.number(cell) is None
+        lambda cell: number(cell) is None
     ),
 )
 
@@ -276,25 +276,3 @@ class TestBadInput:
             match=r"^--features: column 'name' of .* has 1040 different texts, each an",
         ):
             load(content)
-
-
-class TestRead:
-    @given(st.lists(st.tuples(cells, cells), min_size=1, max_size=10))
-    @settings(deadline=None, max_examples=50, derandomize=True)
-    def test_cells_and_their_lines(self, tmp_path_factory, rows):
-        path = tmp_path_factory.getbasetemp() / "cells.csv"
-        text = io.StringIO(newline="")
-        standard_csv.writer(text).writerows([("first", "second"), *rows])
-        path.write_text(text.getvalue(), encoding="utf-8", newline="")
-        table = table_file.read(path)
-        assert list(zip(*table.columns.values())) == rows
-        assert table.lines == list(range(2, len(rows) + 2))
-
-    def test_blank_lines_quotes_spaces_and_the_byte_order_mark(self, tmp_path):
-        path = tmp_path / "t.csv"
-        path.write_bytes(
-            '\ufeff a , b\r\n\r\n"x, y", 1 \r\n"two\nlines",2\r\n3,4'.encode()
-        )
-        table = table_file.read(path)
-        assert table.columns == {"a": ["x, y", "two\nlines", "3"], "b": ["1", "2", "4"]}
-        assert table.lines == [3, 5, 6]
