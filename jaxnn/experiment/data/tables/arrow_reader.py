@@ -14,7 +14,7 @@ import pyarrow.compute
 import pyarrow.csv
 
 from jaxnn.experiment.data.tables.cells import (
-    LARGEST_WHOLE,
+    FIRST_INEXACT,
     Cells,
     Numbers,
     Texts,
@@ -147,7 +147,7 @@ def _plain(column: pa.Array, decimal: str) -> np.ndarray | None:
         except pa.ArrowInvalid:
             return None
     # NaN fails the comparison too.
-    if not (np.abs(values) <= LARGEST_WHOLE).all():
+    if not (np.abs(values) < FIRST_INEXACT).all():
         return None
     return None if _has_padded(column, values) else values
 

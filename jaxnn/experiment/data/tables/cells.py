@@ -9,8 +9,8 @@ import numpy as np
 
 LARGEST = float(np.finfo(np.float32).max)
 
-# Whole numbers beyond it may have no float64 of their own.
-LARGEST_WHOLE = 2.0**53
+# Whole numbers from here on may share a float64 with another.
+FIRST_INEXACT = 2.0**53
 
 PADDED = re.compile(r"0[0-9]+")
 """Digits with a leading zero, as in postcodes: no number, which would drop it."""
@@ -20,7 +20,7 @@ class Numbers(NamedTuple):
     """A column of plain numbers, which float64 holds as exactly as it can.
 
     None is beyond float32's range, none has a leading zero, and no whole number is
-    beyond 2^53.
+    2^53 or more.
 
     Attributes:
       values: [rows] float64.
@@ -112,8 +112,8 @@ def fits(value: float | None) -> bool:
 
 def are_exact(values: np.ndarray) -> bool:
     """Returns whether no whole number is so large that float64 may have rounded it."""
-    # A number beyond 2^53 has no decimals in float64.
-    return bool((np.abs(values) <= LARGEST_WHOLE).all())
+    # A number from 2^53 on has no decimals in float64.
+    return bool((np.abs(values) < FIRST_INEXACT).all())
 
 
 def _plain(cells: Sequence[str], decimal: str) -> np.ndarray | None:

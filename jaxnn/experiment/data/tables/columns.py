@@ -32,15 +32,15 @@ def is_numeric(table: TableFile, column: str) -> bool:
     refuse_empty(table, column)
     values = _parsed(table, held)
     counts = held.counts()
-    texts = [place for place, value in enumerate(values) if value is None]
-    num_texts = int(counts[texts].sum()) if texts else 0
-    if num_texts > table.num_rows / 2:
+    is_text = np.array([value is None for value in values])
+    is_finite = np.array([_is_finite(value) for value in values])
+    if counts[is_text].sum() > counts[is_finite].sum():
         return False
 
-    odd = [place for place, value in enumerate(values) if not _is_finite(value)]
+    odd = np.flatnonzero(~is_finite).tolist()
     if not odd:
         return not _are_padded(held)
-    if texts and any(PADDED.fullmatch(name) for name in held.names):
+    if is_text.any() and any(PADDED.fullmatch(name) for name in held.names):
         return False
     raise _odd_cell(table, column, held, values, odd)
 

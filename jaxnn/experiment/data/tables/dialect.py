@@ -83,15 +83,15 @@ def _rows(text: str, delimiter: str) -> list[list[str]]:
     return rows[:-1] if len(text) >= CHARACTERS else rows
 
 
-def _fit(text: str, delimiter: str) -> tuple[float, float]:
-    """Returns how well a delimiter fits: equally long rows, then numbers in them."""
+def _fit(text: str, delimiter: str) -> tuple[float, float, int]:
+    """Returns how well a delimiter fits: rows of one length, numbers, many columns."""
     rows = _rows(text, delimiter)
     if not rows or len(rows[0]) < 2:
-        return 0.0, 0.0
+        return 0.0, 0.0, 0
     alike = sum(len(row) == len(rows[0]) for row in rows)
     cells = [cell for row in rows for cell in row]
     numbers = sum(_is_number(cell, delimiter) for cell in cells)
-    return alike / len(rows), numbers / len(cells)
+    return alike / len(rows), numbers / len(cells), len(rows[0])
 
 
 def _is_number(cell: str, delimiter: str) -> bool:

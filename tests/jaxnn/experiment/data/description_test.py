@@ -151,9 +151,7 @@ class TestEncodeRows:
     def test_columns_in_another_order_without_the_target(self, write):
         data = load(write(HEADER + "".join(ROWS)), preprocess="standardize")
         ordered = encode(data.description, write(HEADER + ROWS[0]))
-        other = encode(
-            data.description, write("colour,width,length\nblue,0,0.25\n")
-        )
+        other = encode(data.description, write("colour,width,length\nblue,0,0.25\n"))
         np.testing.assert_array_equal(ordered, other, strict=True)
 
     def test_formula(self, write):
@@ -165,7 +163,7 @@ class TestEncodeRows:
         pixels = TABLE._replace(
             columns=tuple(map(Column, "abcd")), input_shape=(2, 2, 1), scaling=None
         )
-        assert encode_rows(pixels, write("a,b,c,d\n1,2,3,4\n")).tolist() == [
+        assert encode(pixels, write("a,b,c,d\n1,2,3,4\n")).tolist() == [
             [[[1], [2]], [[3], [4]]]
         ]
 
