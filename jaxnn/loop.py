@@ -164,8 +164,9 @@ def stop_if_diverged(results: StepResult, names: list[str], first_step: int) -> 
         tensor = names[int((~results.finite[step]).argmax())]
         raise UserError(
             f"step {first_step + step}: {tensor} overflows at the smallest loss scale "
-            f"({results.loss_scale[step]:g}); try a smaller --learning_rate or "
-            "--precision=fp32"
+            f"({results.loss_scale[step]:g}); try "
+            "--preprocess=standardize, --precision=bf16 or fp32, or a smaller "
+            "--learning_rate"
         )
 
 

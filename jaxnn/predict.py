@@ -24,9 +24,11 @@ from jaxnn import finished_run, gathering, train
 from jaxnn.experiment.catalogue import BINARY, LANGUAGE, MULTICLASS
 from jaxnn.experiment.data import description
 from jaxnn.experiment.data.description import Description
+from jaxnn.experiment.data.tables.dialect import Asked
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.flags.config import Experiment
 
 ROWS = 4096
 """Largest number of rows of a batch."""
@@ -47,7 +49,12 @@ def main(values: flags.FlagValues) -> None:
             f"--output: {output} exists; choose another file or add --overwrite"
         )
     train.configure(run.experiment)
-    inputs = description.encode_rows(run.description, values.data_path)
+    rows = description.read_rows(
+        run.description, values.data_path, asked(values, run.experiment)
+    )
+    inputs = description.encode_rows(run.description, rows)
+    for line in description.unknown_texts(run.description, rows):
+        print(f"note: {line}", file=sys.stderr)
     outputs = predict(run.forward, inputs)
     text = to_csv(*table(run.description, outputs))
     if output is None:
@@ -58,6 +65,15 @@ def main(values: flags.FlagValues) -> None:
     except OSError as error:
         raise UserError(f"--output: cannot write {output}: {error.strerror}") from None
     print(f"{len(inputs)} predictions in {output}")
+
+
+def asked(values: flags.FlagValues, experiment: Experiment) -> Asked:
+    """Returns what flags say about the dialect of the rows, else those of training."""
+    return Asked(
+        values.delimiter or experiment.delimiter,
+        values.decimal or experiment.decimal,
+        values.noheader,
+    )
 
 
 def predict(forward: Callable, inputs: np.ndarray) -> np.ndarray:
@@ -139,6 +155,26 @@ def define_flags(values: flags.FlagValues) -> None:
         "data_path",
         "",
         "CSV file with a header and the columns that the network was trained on.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "delimiter",
+        "",
+        "Character between cells, or tab; empty: as in training, where it was given, "
+        "else find out.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "decimal",
+        "",
+        "Mark before decimals; empty: as in training, where it was given, else find "
+        "out.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "noheader",
+        False,
+        "The first line holds data; its columns are named x0, x1, ...",
         flag_values=values,
     )
     flags.DEFINE_string(

@@ -184,13 +184,13 @@ def read_initial_params(
     """Returns the parameters of `--init_params`.
 
     Raises:
-      UserError: a tensor is missing, not the model's, or of another shape.
+      UserError: a tensor is missing, not the model's, not finite, or of another shape.
     """
     variables = jax.eval_shape(
         lambda: train_step.initial_variables(model, 0, signature)
     )
     wanted = trace.flatten(variables["params"])
-    given = artifacts.read_arrays(experiment.init_params, "--init_params")
+    given = artifacts.read_initial(experiment.init_params)
     for name in sorted(wanted.keys() | given.keys()):
         here = tuple(given[name].shape) if name in given else None
         there = tuple(wanted[name].shape) if name in wanted else None

@@ -105,5 +105,6 @@ def _cannot_lower(engine: Any, scale: float) -> bool:
 def _exhausted(number: int, scale: float) -> UserError:
     return UserError(
         f"step {number}: a gradient overflows at the smallest loss scale ({scale:g}); "
-        "try a smaller --learning_rate or --precision=fp32"
+        "try --preprocess=standardize, --precision=bf16 or fp32, or a smaller "
+        "--learning_rate"
     )

@@ -145,6 +145,24 @@ class TestMain:
         assert err.count("\n") == 1
         assert not (tmp_path / "out.csv").exists()
 
+    def test_texts_that_training_did_not_know_are_told(self, predict, tmp_path):
+        rows = [["1", "2", "violet"], ["3", "4", "red"], ["5", "6", "pink"]]
+        path = write(tmp_path / "new.csv", ["x", "y", "colour"], rows)
+        code, out, err = predict(f"--data_path={path}")
+        assert (code, len(out.splitlines())) == (0, 4)
+        assert err == (
+            f"note: {path}: column 'colour': 2 of 3 rows hold a text that training did "
+            "not know, e.g. 'violet' in line 2; all inputs of the column are 0 there\n"
+        )
+
+    def test_another_dialect(self, predict, tmp_path):
+        plain = write(tmp_path / "a.csv", ["x", "y", "colour"], ROWS[:5])
+        text = plain.read_text().replace(",", ";").replace(".", ",")
+        (tmp_path / "b.csv").write_text(text)
+        assert predict(f"--data_path={plain}") == predict(
+            f"--data_path={tmp_path / 'b.csv'}"
+        )
+
     def test_a_folder_without_a_run(self, predict, tmp_path):
         code, _, err = predict("--data_path=x.csv", workdir=tmp_path)
         assert code == 2

@@ -47,8 +47,9 @@ class Dataset:
     Inputs are arrays, or `Rows` if they are memory-mapped; targets are always arrays.
 
     Attributes:
-      train_inputs: [n, ...] float32; or [n, height, width, channels] uint8 images,
-        which are scaled on the device; or [n, steps] int32 tokens.
+      train_inputs: [n, ...] float32, before scaling also float64 or int64; or [n,
+        height, width, channels] uint8 images, which are scaled on the device; or [n,
+        steps] int32 tokens.
       train_targets: [n, outputs] float32 for regression, [n, 1] float32 of 0 and 1 for
         binary, [n] int32 classes for multiclass, [n, steps] int32 tokens for language.
       test_inputs: as `train_inputs`.
@@ -61,6 +62,7 @@ class Dataset:
       scaling: `HostScaling` that was applied to the inputs; `Scaling` to apply to uint8
         images on the device; None: no scaling.
       description: what is needed to encode new rows like these; see description.py.
+      notes: lines for who trains: what was read from a file, and what was lost.
     """
 
     train_inputs: np.ndarray | Rows
@@ -74,6 +76,7 @@ class Dataset:
     feature_names: tuple[str, ...] = ()
     scaling: Scaling | HostScaling | None = None
     description: Description | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of_splits(

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnn.experiment.data import table_file
 from jaxnn.experiment.data.preprocessing import HostScaling, Scaling
-from jaxnn.experiment.data.table_file import TableFile
+from jaxnn.experiment.data.tables import columns as table_columns
+from jaxnn.experiment.data.tables import table_file
+from jaxnn.experiment.data.tables.dialect import Asked
+from jaxnn.experiment.data.tables.table_file import TableFile
 from jaxnn.experiment.errors import UserError
 
 # Version of the file format.
@@ -107,41 +109,89 @@ def from_json(text: str, name: str = "data.json") -> Description:
         ) from None
 
 
-def encode_rows(description: Description, path: str | pathlib.Path) -> np.ndarray:
-    """Reads the rows of a CSV file as inputs: [rows, *input_shape] float32, scaled.
+def read_rows(
+    description: Description,
+    path: str | pathlib.Path,
+    asked: Asked = Asked(),  # noqa: B008
+) -> TableFile:
+    """Reads the rows of a CSV file that are to be inputs.
 
-    Columns may be in any order, and the target may be among them; it is not read. A
-    text that the training split does not hold is 0 in all inputs of its column.
+    Columns may be in any order, and the target may be among them; it is not read.
 
     Args:
       description: description of the training data.
       path: CSV file.
+      asked: what is known of the file's dialect.
 
     Raises:
-      UserError: the training data are not a table, a column is missing or unknown, or a
-        cell cannot be read.
+      UserError: the training data are not a table, the file cannot be read, or a column
+        is missing or unknown.
     """
     if not description.columns:
         raise UserError(
             "--data_path: these inputs are not rows of a table; a CSV file cannot "
             "hold them"
         )
-    table = table_file.read(pathlib.Path(path))
+    names = [column.name for column in description.columns]
+    texts = {column.name for column in description.columns if column.categories}
+    table = table_file.read(pathlib.Path(path), asked, names, texts)
     _check_columns(description, table)
+    return table
+
+
+def encode_rows(description: Description, table: TableFile) -> np.ndarray:
+    """Returns the rows of a table as inputs: [rows, *input_shape] float32, scaled.
+
+    A text that the training split does not hold is 0 in all inputs of its column.
+
+    Args:
+      description: description of the training data.
+      table: as from `read_rows`.
+
+    Raises:
+      UserError: a cell cannot be read, or is beyond float32's range once scaled.
+    """
     inputs = encode(table, description.columns)
     inputs = inputs.reshape(-1, *description.input_shape)
     if description.scaling is None:
-        return inputs
+        return inputs.astype(np.float32)
     return _scaled(table, description.scaling, inputs)
 
 
+def unknown_texts(description: Description, table: TableFile) -> list[str]:
+    """Returns a line on each column with texts that the training split did not hold."""
+    lines = []
+    for column in description.columns:
+        if not column.categories:
+            continue
+        held = table_columns.texts(table, column.name)
+        known = set(column.categories)
+        places = [place for place, name in enumerate(held.names) if name not in known]
+        if places:
+            count = int(held.counts()[places].sum())
+            row = held.first_row(places[0])
+            lines.append(
+                f"{table.path}: column {column.name!r}: {count} of {table.num_rows} "
+                f"rows hold a text that training did not know, e.g. "
+                f"{held.names[places[0]]!r} in line {table.line(row)}; all inputs of "
+                "the column are 0 there"
+            )
+    return lines
+
+
 def encode(table: TableFile, columns: tuple[Column, ...]) -> np.ndarray:
-    """Returns [rows, features] float32: the encoded columns side by side.
+    """Returns [rows, features] float64: the encoded columns side by side.
 
     Raises:
       UserError: a cell is empty, or not a number in a column of numbers.
     """
-    return np.concatenate([_encode_column(table, column) for column in columns], axis=1)
+    widths = [len(column.feature_names) for column in columns]
+    inputs = np.empty((table.num_rows, sum(widths)))
+    first = 0
+    for column, width in zip(columns, widths):
+        inputs[:, first : first + width] = _encode_column(table, column)
+        first += width
+    return inputs
 
 
 def _check_columns(description: Description, table: TableFile) -> None:
@@ -159,11 +209,9 @@ def _check_columns(description: Description, table: TableFile) -> None:
 
 def _encode_column(table: TableFile, column: Column) -> np.ndarray:
     if not column.categories:
-        return table_file.numbers(table, column.name)[:, None]
-    cells = table.columns[column.name]
-    if "" in cells:
-        raise table.error(cells.index(""), column.name, table_file.EMPTY)
-    return table_file.one_hot(table, column.name, column.categories)
+        return table_columns.numbers(table, column.name)[:, None]
+    table_columns.refuse_empty(table, column.name)
+    return table_columns.one_hot(table, column.name, column.categories)
 
 
 def _scaled(
@@ -173,7 +221,7 @@ def _scaled(
     bad = ~np.isfinite(scaled.reshape(len(scaled), -1)).all(axis=1)
     if bad.any():
         raise UserError(
-            f"--data_path: {table.path}:{table.lines[bad.argmax()]}: is beyond "
+            f"--data_path: {table.path}:{table.line(int(bad.argmax()))}: is beyond "
             "float32's range once scaled"
         )
     return scaled

@@ -14,7 +14,7 @@ from jaxnn.experiment.catalogue import (
     facts_on,
     losses_for,
 )
-from jaxnn.experiment.data import preprocessing
+from jaxnn.experiment.data import half_range, preprocessing, rounding
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.description import Column, Description
 from jaxnn.experiment.data.sources.csv_file import csv
@@ -46,6 +46,9 @@ KINDS = {
 USED_BY = {
     "data_path": ("text", "csv", "npz", "mnist", "fashion_mnist", "cifar10"),
     "target": ("csv",),
+    "delimiter": ("csv",),
+    "decimal": ("csv",),
+    "noheader": ("csv",),
     "features": ("iris", "breast_cancer", "wine", "diabetes", "csv", "npz"),
 }
 
@@ -122,7 +125,7 @@ def _check_batch(experiment: Experiment, data: Dataset) -> None:
 
 
 def _scaled(experiment: Experiment, data: Dataset) -> Dataset:
-    """Fits the scaling and applies it, except to images of bytes."""
+    """Fits the scaling and applies it, except to images of bytes; then rounds."""
     if experiment.preprocess != "none" and data.kind == TOKENS:
         raise UserError(
             f"--preprocess: {experiment.preprocess} scales numbers, and "
@@ -130,10 +133,12 @@ def _scaled(experiment: Experiment, data: Dataset) -> Dataset:
         )
     scaling = preprocessing.fit(experiment.preprocess, data.train_inputs)
     data = dataclasses.replace(data, scaling=scaling)
-    if scaling is None or not data.scaled_on_host:
+    if data.kind == TOKENS or data.train_inputs.dtype == np.uint8:
         return data
 
     def scaled(inputs: np.ndarray) -> np.ndarray:
+        if scaling is None:
+            return inputs.astype(np.float32, copy=False)
         inputs = scaling.apply(inputs)
         if not np.isfinite(inputs).all():
             raise UserError(
@@ -142,7 +147,11 @@ def _scaled(experiment: Experiment, data: Dataset) -> Dataset:
             )
         return inputs
 
-    return data.map_inputs(scaled)
+    rounded = data.map_inputs(scaled)
+    rounded = dataclasses.replace(
+        rounded, notes=(*data.notes, *rounding.notes(experiment, data, rounded))
+    )
+    return half_range.checked(experiment, rounded)
 
 
 def _description(data: Dataset) -> Description:

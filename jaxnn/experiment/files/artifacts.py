@@ -322,6 +322,24 @@ def read_arrays(path: str | pathlib.Path, flag: str) -> dict[str, np.ndarray]:
         raise UserError(f"{flag}: cannot read {path}: {error}") from None
 
 
+def read_initial(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """Reads the parameters of `--init_params` by name.
+
+    Raises:
+      UserError: the file cannot be read, or a parameter is not finite.
+    """
+    arrays = read_arrays(path, "--init_params")
+    for name, array in arrays.items():
+        bad = np.argwhere(~np.isfinite(np.asarray(array, np.float64)))
+        if len(bad):
+            value = array[tuple(bad[0])]
+            raise UserError(
+                f"--init_params: {name}{bad[0].tolist()} is {value} in {path}; give "
+                "parameters that are finite"
+            )
+    return arrays
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a small text file atomically."""
     with whole(path) as partial:

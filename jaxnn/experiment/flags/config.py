@@ -61,6 +61,21 @@ class Experiment:
     target: str = option(
         "", "csv: name of the column to predict; empty: the last column."
     )
+    delimiter: str = option(
+        "",
+        "csv: character between cells, or tab; empty: the comma, semicolon, tab or bar "
+        "that fits the file.",
+    )
+    decimal: str = option(
+        "",
+        "csv: mark before decimals; empty: find out.",
+        choices=("", ".", ","),
+    )
+    noheader: bool = option(
+        False,
+        "csv: the first line holds data, columns are named x0, x1, ...; otherwise it "
+        "names the columns, unless it holds numbers as the lines below it do.",
+    )
     task: str = option(
         "auto",
         "csv, npz: type of the target; auto: binary or multiclass for text or a few "

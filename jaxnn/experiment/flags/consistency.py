@@ -14,6 +14,15 @@ from jaxnn.experiment.flags.config import Experiment
 
 RESNET_DEPTHS = (18, 20, 32, 50)
 
+# float32: the smallest number that is not flushed to 0, the largest, and below 1.
+SMALLEST = 2.0**-126
+LARGEST = (2 - 2.0**-23) * 2.0**127
+BELOW_ONE = 1 - 2.0**-24
+
+DECAYS = ("momentum", "adam_b1", "adam_b2", "rmsprop_decay")
+EPSILONS = ("adam_eps", "rmsprop_eps", "adagrad_eps")
+PENALTIES = ("l1", "l2", "weight_decay", "clip_norm", "adagrad_initial")
+
 
 def check(experiment: Experiment) -> None:
     """Raises UserError on the first flag out of range or in conflict with another."""
@@ -22,6 +31,7 @@ def check(experiment: Experiment) -> None:
         _network,
         _dropout,
         _objective,
+        _float32,
         _schedule,
         _data,
         _batch,
@@ -115,6 +125,25 @@ def _objective(experiment: Experiment) -> None:
         )
 
 
+def _float32(experiment: Experiment) -> None:
+    """Refuses what is 0, 1 or infinite in float32, and makes steps NaN."""
+    # What is not a decay may be exactly 0, which turns it off.
+    for flag in (*EPSILONS, *PENALTIES):
+        value = getattr(experiment, flag)
+        if value > LARGEST or (flag in EPSILONS and value < SMALLEST):
+            raise UserError(
+                f"--{flag}: {value:g} is outside float32's range, {SMALLEST:.3g} to "
+                f"{LARGEST:.3g}"
+            )
+    for flag in DECAYS:
+        value = getattr(experiment, flag)
+        # Half way to 1 it is rounded to 1, and nothing is averaged any more.
+        if experiment.precision != "fp64" and value >= (BELOW_ONE + 1) / 2:
+            raise UserError(
+                f"--{flag}: {value!r} is 1 in float32; give at most {BELOW_ONE:.8g}"
+            )
+
+
 def _schedule(experiment: Experiment) -> None:
     # Learning rates are float32, whose normal range is 1.2e-38 to 3.4e38.
     if not 1e-37 < experiment.learning_rate < 1e37:
@@ -147,6 +176,15 @@ def _data(experiment: Experiment) -> None:
         raise UserError(
             f"--data_path: --dataset={experiment.dataset} needs the file to read"
         )
+    delimiter = experiment.delimiter
+    is_mark = len(delimiter) == 1 and not (delimiter.isalnum() or delimiter in '"\r\n')
+    if delimiter not in ("", "tab") and not is_mark:
+        raise UserError(
+            f"--delimiter: takes one character or tab, got {delimiter!r}; leave it out "
+            "to find out"
+        )
+    if delimiter and delimiter == experiment.decimal:
+        raise UserError(f"--delimiter: {delimiter!r} is --decimal too")
     # torch_ref/threefry.py computes jax.random.key(seed) for seeds below 2**31.
     if experiment.seed >= 2**31 or experiment.split_seed >= 2**31:
         raise UserError("--seed, --split_seed: must be less than 2147483648")

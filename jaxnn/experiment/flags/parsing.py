@@ -29,6 +29,10 @@ def from_flags(values: flags.FlagValues, default_precision: str) -> Experiment:
     experiment = experiment.replace(
         precision=experiment.precision or default_precision,
         model=_absolute(experiment.model),
+        # A flagfile would lose a tab at the end of a line.
+        delimiter={"\t": "tab", "\\t": "tab"}.get(
+            experiment.delimiter, experiment.delimiter
+        ),
     )
     consistency.check(experiment)
     return experiment

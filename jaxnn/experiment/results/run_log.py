@@ -45,6 +45,9 @@ class RunLog:
         self._stack = stack
         self._workdir = workdir
         self._metric_name = metric_name
+        # One process tells; the others have read the same.
+        if workdir and data.notes:
+            print("\n".join(data.notes), flush=True)
         self._writer = artifacts.MetricsWriter(workdir) if workdir else None
         self._progress = ProgressBar(experiment.epochs if workdir else 0)
         self._row: dict[str, float] = {}
@@ -108,8 +111,9 @@ class RunLog:
           means: split -> (mean loss, mean metric); "test" first.
 
         Raises:
-          UserError: a value is not finite.
+          UserError: a value is not finite, or a static loss scale skips every step.
         """
+        self._check_static_scale(epoch, skipped)
         self.skipped_steps += int(skipped.sum())
         self._samples_seen += int(weights.sum())
 
@@ -136,6 +140,17 @@ class RunLog:
         if self._writer:
             self._writer.write(self._row)
             self._progress.show(self._row)
+
+    def _check_static_scale(self, epoch: int, skipped: np.ndarray) -> None:
+        """Raises UserError if nothing is learned: the parameters stay what they are."""
+        scale = self._experiment.static_loss_scale
+        if self._experiment.precision != "fp16" or not scale or not skipped.all():
+            return
+        raise UserError(
+            f"--static_loss_scale: at {scale:g} all {len(skipped)} steps of epoch "
+            f"{epoch + 1} overflowed and were skipped; give a smaller one, or leave it "
+            "out for dynamic loss scaling"
+        )
 
     def keep(self, epoch: int) -> None:
         """Records that early stopping restored the parameters of an epoch, from 0.
@@ -307,7 +322,13 @@ def stop_unless_finite(
     """
     if not finite.all():
         step, tensor = np.argwhere(~finite)[0]
+        # Before the first update it cannot be the learning rate.
+        cause = "training diverged, try a smaller --learning_rate"
+        if first_step + step == 0:
+            cause = (
+                "inputs or first parameters are too large, try "
+                "--preprocess=standardize or another --initializer or --init_params"
+            )
         raise UserError(
-            f"step {first_step + step}: {names[tensor]} is not finite; training "
-            "diverged, try a smaller --learning_rate"
+            f"step {first_step + step}: {names[tensor]} is not finite; {cause}"
         )

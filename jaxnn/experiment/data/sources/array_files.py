@@ -12,11 +12,13 @@ import re
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
+from jaxnn.experiment.data.sources import array_sizes
+from jaxnn.experiment.data.sources.array_sizes import Whole
 from jaxnn.experiment.errors import MissingData, UserError
 
 # Bytes of all files together from which on they are mapped. Smaller data are read: then
@@ -40,7 +42,6 @@ BROKEN = (
     zlib.error,
 )
 T = TypeVar("T")
-Whole = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 class Shard(NamedTuple):
@@ -137,7 +138,12 @@ def _pairs(paths: list[pathlib.Path]) -> list[tuple[pathlib.Path, pathlib.Path]]
 
 
 def _read_npy(path: pathlib.Path, mapped: bool) -> np.ndarray:
-    with _whole(path, ".npy file of a plain array", "numpy.save"):
+    whole = functools.partial(_whole, path, ".npy file of a plain array", "numpy.save")
+    with whole():
+        file = path.open("rb")
+    with file:
+        array_sizes.check(file, path.stat().st_size, f"--data_path: {path}", whole)
+    with whole():
         return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
 
 
@@ -169,6 +175,13 @@ def _read_member(
         array = _map_member(file, archive.zip.NameToInfo.get(f"{name}.npy"), whole)
         if array is not None:
             return array
+    if archive.zip and (member := archive.zip.NameToInfo.get(f"{name}.npy")):
+        with whole():
+            stream = archive.zip.open(member)
+        where = f"--data_path: {file.name}: {name}"
+        with stream:
+            num_bytes = array_sizes.check(stream, member.file_size, where, whole)
+        array_sizes.refuse_unless_free(num_bytes, where)
     with whole():
         return _of_type(np.ndarray, archive[name])
 
@@ -192,16 +205,10 @@ def _map_member(
 
 def _map_array(file: BinaryIO, whole: Whole) -> np.ndarray | None:
     """Maps the array whose .npy header is next in a file; None: it has to be read."""
-    headers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    with whole():
-        version = np.lib.format.read_magic(file)
-    if version not in headers:
+    header = array_sizes.header(file, whole)
+    if header is None:
         return None
-    with whole():
-        shape, by_columns, dtype = headers[version](file)
+    shape, by_columns, dtype = header
     # Objects are pickled; reading the member refuses them with NumPy's message.
     if dtype.hasobject:
         return None

@@ -1,14 +1,18 @@
 """Data sets in CSV files: numbers as they are, text one-hot encoded, one target."""
 
 import pathlib
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn.experiment.data import splits, table_file
+from jaxnn.experiment.data import rounding, splits
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.description import Column, Description, encode
 from jaxnn.experiment.data.sources import features, labels
-from jaxnn.experiment.data.table_file import TableFile
+from jaxnn.experiment.data.splits import SplitIndices
+from jaxnn.experiment.data.tables import columns, summary, table_file
+from jaxnn.experiment.data.tables.dialect import Asked
+from jaxnn.experiment.data.tables.table_file import TableFile
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 
@@ -16,48 +20,76 @@ from jaxnn.experiment.flags.config import Experiment
 def csv(experiment: Experiment) -> Dataset:
     """Returns the rows of `--data_path`, with the column `--target` to predict.
 
-    The file is UTF-8 with a header and commas between cells.
+    The file is UTF-8. Delimiter, decimal mark and whether the first line names the
+    columns are found out, unless flags tell.
+
+    Inputs are float64, so that they are scaled before they are rounded.
 
     Raises:
       UserError: something is wrong with the file, a line, a column or a cell.
     """
-    table = table_file.read(pathlib.Path(experiment.data_path))
+    read = _read(experiment)
+    used = read.description.columns
+    return Dataset.of_splits(
+        read.split,
+        read.inputs,
+        read.found.targets,
+        read.found.task,
+        class_names=read.found.class_names,
+        feature_names=tuple(name for column in used for name in column.feature_names),
+        description=read.description,
+        notes=read.notes,
+    )
+
+
+class _Read(NamedTuple):
+    """What is kept of a file; its cells, which take as much memory, are not."""
+
+    inputs: np.ndarray
+    found: labels.Labels
+    split: SplitIndices
+    description: Description
+    notes: tuple[str, ...]
+
+
+def _read(experiment: Experiment) -> _Read:
+    table = table_file.read(pathlib.Path(experiment.data_path), asked(experiment))
     target = _target(experiment, table)
     others = [name for name in table.columns if name != target]
     names = [others[column] for column in features.chosen(experiment, others)]
-    numeric = {name: table_file.is_numeric(table, name) for name in names}
+    numeric = {name: columns.is_numeric(table, name) for name in names}
 
+    values = columns.labels(table, target)
     found = labels.interpret(
-        experiment,
-        _values(table, target),
-        lambda row, text: table.error(row, target, text),
+        experiment, values, lambda row, text: table.error(row, target, text)
     )
-    split = splits.shuffled(experiment, len(table.lines), found.classes)
+    split = splits.shuffled(experiment, table.num_rows, found.classes)
 
     # Categories come from the training split alone, as the scaling does: a text that
     # only the test split holds is unknown, as it would be in new data.
-    columns = []
-    for name in names:
-        known = ()
-        if not numeric[name]:
-            known = table_file.categories(table, name, split.train)
-        columns.append(Column(name, known))
-
+    chosen = tuple(
+        Column(
+            name, () if numeric[name] else columns.categories(table, name, split.train)
+        )
+        for name in names
+    )
     ignored = tuple(name for name in table.columns if name not in names)
-    description = Description(
-        found.task, columns=tuple(columns), target=target, ignored=ignored
+    notes = (
+        *summary.lines(table, target, names),
+        *rounding.target_notes(f"column {target!r}", values, found.task),
     )
-    return Dataset.of_splits(
+    return _Read(
+        encode(table, chosen),
+        found,
         split,
-        encode(table, description.columns),
-        found.targets,
-        found.task,
-        class_names=found.class_names,
-        feature_names=tuple(
-            name for column in columns for name in column.feature_names
-        ),
-        description=description,
+        Description(found.task, columns=chosen, target=target, ignored=ignored),
+        notes,
     )
+
+
+def asked(experiment: Experiment) -> Asked:
+    """Returns what the flags say about the dialect of the file."""
+    return Asked(experiment.delimiter, experiment.decimal, experiment.noheader)
 
 
 def _target(experiment: Experiment, table: TableFile) -> str:
@@ -70,11 +102,7 @@ def _target(experiment: Experiment, table: TableFile) -> str:
     if len(table.columns) == 1:
         raise UserError(
             f"--data_path: {experiment.data_path}: has only the column {target!r}, and "
-            "nothing to predict it from; commas must separate the columns"
+            "nothing to predict it from; say what separates the columns with "
+            "--delimiter"
         )
     return target
-
-
-def _values(table: TableFile, target: str) -> np.ndarray:
-    cells = table.columns[target]
-    return np.array(cells, np.float64 if table_file.is_numeric(table, target) else str)

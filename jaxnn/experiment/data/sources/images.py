@@ -28,6 +28,7 @@ CIFAR_FILES = (
 )
 # The folder in the official archive, cifar-10-binary.tar.gz.
 CIFAR_FOLDER = "cifar-10-batches-bin"
+CIFAR_PYTHON_FOLDER = "cifar-10-batches-py"
 
 DIGIT_NAMES = tuple("0123456789")
 FASHION_NAMES = (
@@ -145,14 +146,31 @@ def _read_cifar(folder: pathlib.Path) -> list[np.ndarray]:
 
 
 def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
-    """Returns the path of a file, which may be compressed as it was downloaded."""
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return path
+    """Returns the path of a file, which may be packed or renamed by an archiver."""
+    # 7-Zip and Kaggle write train-images.idx3-ubyte, Kaggle also a folder of that name
+    # around the file.
+    names = [name, name.replace("-idx", ".idx")]
+    for path in (folder / f"{each}{end}" for each in names for end in ("", ".gz")):
+        for candidate in (path, path / path.name):
+            if candidate.is_file():
+                return candidate
+    _refuse_python_version(folder, name)
     raise MissingData(
         f"--data_path: {folder} has no file {name} (or {name}.gz); give the folder "
         "with the official files"
     )
+
+
+def _refuse_python_version(folder: pathlib.Path, name: str) -> None:
+    """Raises UserError if a folder holds CIFAR-10 pickled for Python."""
+    pickled = name.removesuffix(".bin")
+    for place in (folder, folder / CIFAR_PYTHON_FOLDER):
+        if name in CIFAR_FILES and (place / pickled).is_file():
+            raise UserError(
+                f"--data_path: {place / pickled}: is CIFAR-10's Python version, and "
+                f"the binary version is needed: unpack cifar-10-binary.tar.gz and give "
+                f"its folder {CIFAR_FOLDER}"
+            )
 
 
 def _check(

@@ -13,6 +13,9 @@ from jaxnn.experiment.flags.config import Experiment
 # values, and two samples or more per value.
 FEW_VALUES = 20
 
+# Kinds of NumPy's dtypes that hold numbers; all others hold text.
+NUMBERS = "fi"
+
 # Names that `shortened` lists.
 MOST_NAMES = 20
 
@@ -41,7 +44,8 @@ def interpret(experiment: Experiment, values: np.ndarray, complain: Complain) ->
 
     Args:
       experiment: its `task`.
-      values: [samples] text or float64; or [samples, outputs] float64 for regression.
+      values: [samples] text, float64 or int64; or [samples, outputs] numbers for
+        regression.
       complain: makes the error about a row.
 
     Raises:
@@ -55,7 +59,7 @@ def interpret(experiment: Experiment, values: np.ndarray, complain: Complain) ->
             f"--task: {task} needs one label a sample, got {values.shape[1]} numbers; "
             "use regression"
         )
-    if values.dtype.kind == "f":
+    if values.dtype.kind in NUMBERS:
         values = _whole(values, complain)
     names, classes = np.unique(values, return_inverse=True)
     return of_classes(classes, tuple(map(str, names)), task)
@@ -119,7 +123,7 @@ def shortened(names: tuple[str, ...]) -> str:
 
 def _auto(values: np.ndarray) -> str:
     """Returns "regression" or "auto", which leaves binary or multiclass open."""
-    if values.dtype.kind != "f":
+    if values.dtype.kind not in NUMBERS:
         return "auto"
     if values.ndim == 2 or (values != np.round(values)).any():
         return REGRESSION
@@ -128,7 +132,7 @@ def _auto(values: np.ndarray) -> str:
 
 
 def _regression(values: np.ndarray, complain: Complain) -> Labels:
-    if values.dtype.kind != "f":
+    if values.dtype.kind not in NUMBERS:
         raise complain(
             0, f"holds {str(values[0])!r}, text; --task=regression needs numbers"
         )
@@ -142,7 +146,10 @@ def _regression(values: np.ndarray, complain: Complain) -> Labels:
 
 
 def _whole(values: np.ndarray, complain: Complain) -> np.ndarray:
-    """Returns float labels as int64."""
+    """Returns labels as int64: whole numbers from 0, or -1 and 1."""
+    if len(values) and values.min() == -1 and (np.abs(values) == 1).all():
+        # What textbooks call the classes of hinge loss and perceptron.
+        return values.astype(np.int64)
     for bad, problem in (
         (values != np.round(values), "is not whole; classes are whole numbers from 0"),
         (values < 0, "is negative; classes are whole numbers from 0"),

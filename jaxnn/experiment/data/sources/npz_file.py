@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from jaxnn.experiment.data import lazy_rows, splits
+from jaxnn.experiment.data import lazy_rows, rounding, splits
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.lazy_rows import Rows
 from jaxnn.experiment.data.sources import array_files, features, labels
@@ -58,6 +58,7 @@ def npz(experiment: Experiment) -> Dataset:
         found.task,
         class_names=found.class_names,
         feature_names=names,
+        notes=tuple(rounding.target_notes("y", values, found.task)),
     )
 
 
@@ -126,10 +127,10 @@ def _inputs(shards: Sequence[Shard], place: Place, mapped: bool) -> np.ndarray |
 
 
 def _finite(values: np.ndarray, samples: np.ndarray, place: Place) -> np.ndarray:
-    """Returns inputs as float32; raises UserError on one that is not finite."""
+    """Returns inputs unrounded; raises UserError on one beyond float32's range."""
+    values = _exact(values)
     with np.errstate(over="ignore"):
-        values = values.astype(np.float32)
-    bad = ~np.isfinite(values)
+        bad = ~np.isfinite(values.astype(np.float32))
     if bad.any():
         first, *within = np.argwhere(bad)[0]
         shard, row = place(int(samples[first]))
@@ -141,13 +142,26 @@ def _finite(values: np.ndarray, samples: np.ndarray, place: Place) -> np.ndarray
     return values
 
 
+def _exact(values: np.ndarray) -> np.ndarray:
+    """Returns numbers in the smallest of float32, float64 and int64 that holds them."""
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    if kind == "b" or (kind in "iu" and size < 4) or (kind == "f" and size <= 4):
+        return values.astype(np.float32, copy=False)
+    # Whole numbers may be beyond 2^53, from where float64 does not hold them all.
+    return values.astype(
+        np.int64 if values.dtype == np.int64 else np.float64, copy=False
+    )
+
+
 def _targets(shards: Sequence[Shard], place: Place) -> np.ndarray:
-    """Returns [samples] text or float64, or [samples, outputs] float64."""
+    """Returns [samples] text, int64 or float64, or [samples, outputs] numbers."""
     values = np.concatenate([shard.y for shard in shards])
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.dtype.kind == "U":
         return values
+    if values.dtype.kind in "iu" and values.dtype != np.uint64:
+        return values.astype(np.int64)
     values = values.astype(np.float64)
     bad = ~np.isfinite(values)
     if bad.any():

@@ -13,6 +13,7 @@ from jaxnn.experiment.data.description import (
     Description,
     encode_rows,
     from_json,
+    read_rows,
     to_json,
 )
 from jaxnn.experiment.data.load import load_dataset
@@ -61,6 +62,10 @@ def load(path, **change):
             **change,
         )
     )
+
+
+def encode(description, path):
+    return encode_rows(description, read_rows(description, path))
 
 
 def assert_same(one, two):
@@ -135,7 +140,7 @@ class TestEncodeRows:
         data = load(
             write(HEADER + "".join(ROWS)), preprocess=preprocess, features=features
         )
-        inputs = encode_rows(
+        inputs = encode(
             from_json(to_json(data.description)), write(HEADER + "".join(ROWS))
         )
         assert inputs.dtype == np.float32
@@ -145,22 +150,20 @@ class TestEncodeRows:
 
     def test_columns_in_another_order_without_the_target(self, write):
         data = load(write(HEADER + "".join(ROWS)), preprocess="standardize")
-        ordered = encode_rows(data.description, write(HEADER + ROWS[0]))
-        other = encode_rows(
-            data.description, write("colour,width,length\nblue,0,0.25\n")
-        )
+        ordered = encode(data.description, write(HEADER + ROWS[0]))
+        other = encode(data.description, write("colour,width,length\nblue,0,0.25\n"))
         np.testing.assert_array_equal(ordered, other, strict=True)
 
     def test_formula(self, write):
         np.testing.assert_array_equal(
-            encode_rows(TABLE, write("b,a\ny,5\nz,1\n")), [[2, 0, 1], [0, 0, 0]]
+            encode(TABLE, write("b,a\ny,5\nz,1\n")), [[2, 0, 1], [0, 0, 0]]
         )
 
     def test_shapes(self, write):
         pixels = TABLE._replace(
             columns=tuple(map(Column, "abcd")), input_shape=(2, 2, 1), scaling=None
         )
-        assert encode_rows(pixels, write("a,b,c,d\n1,2,3,4\n")).tolist() == [
+        assert encode(pixels, write("a,b,c,d\n1,2,3,4\n")).tolist() == [
             [[[1], [2]], [[3], [4]]]
         ]
 
@@ -186,18 +189,18 @@ class TestEncodeRows:
     def test_unreadable_rows_are_named(self, write, content, problem):
         path = write(content)
         with pytest.raises(UserError, match=rf"^--data_path: {path}{problem}$"):
-            encode_rows(TABLE, path)
+            encode(TABLE, path)
 
     def test_beyond_float32_once_scaled(self, write):
         tiny = TABLE._replace(scaling=HostScaling(np.zeros(3), np.full(3, 1e-30)))
         with pytest.raises(
             UserError, match=r"rows\.csv:3: is beyond float32's range once scaled$"
         ):
-            encode_rows(tiny, write("a,b\n0,z\n1e20,x\n"))
+            encode(tiny, write("a,b\n0,z\n1e20,x\n"))
 
     def test_text_is_no_table(self, write):
         data = load_dataset(Experiment(dataset="sine"))
         with pytest.raises(
             UserError, match=r"^--data_path: these inputs are not rows of a table; "
         ):
-            encode_rows(data.description, write("a\n1\n"))
+            encode(data.description, write("a\n1\n"))

@@ -294,6 +294,23 @@ class TestReadArrays:
             artifacts.read_arrays(path, "--init_params")
 
 
+class TestReadInitial:
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_names_what_is_not_finite(self, tmp_path, value):
+        path = tmp_path / "p.safetensors"
+        kernel = np.array([[1, 2], [3, value]], np.float32)
+        artifacts.write_params(path, {"b": np.zeros(2, np.float32), "w": kernel})
+        with pytest.raises(
+            UserError, match=rf"^--init_params: w\[1, 1\] is {value} in {path}; give"
+        ):
+            artifacts.read_initial(path)
+
+    def test_finite(self, tmp_path):
+        path = tmp_path / "p.safetensors"
+        artifacts.write_params(path, {"w": np.ones(2, np.float32)})
+        np.testing.assert_array_equal(artifacts.read_initial(path)["w"], [1, 1])
+
+
 class TestWriteText:
     def test_replaces_whole_and_leaves_no_partial(self, tmp_path):
         artifacts.write_text(tmp_path / "a.json", "old and longer")

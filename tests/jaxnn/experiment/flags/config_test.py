@@ -47,6 +47,13 @@ def values_of(field):
     if isinstance(field.default, int):
         below = rules["below"] or 2**31
         return st.integers(rules["minimum"], below - 1)
+    if field.name == "delimiter":
+        return st.sampled_from(["", "tab", ";", "|"])
+    # What float32 can tell from 0, 1 and infinity.
+    if field.name in consistency.DECAYS:
+        return st.floats(0, consistency.BELOW_ONE)
+    if field.name in (*consistency.EPSILONS, *consistency.PENALTIES):
+        return st.floats(consistency.SMALLEST, consistency.LARGEST)
     if isinstance(field.default, float):
         least = rules["minimum"] if rules["above"] is None else rules["above"]
         most = rules["below"]

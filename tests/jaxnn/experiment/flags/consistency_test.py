@@ -53,6 +53,31 @@ RULES = {
         dict(**MLP, normalization="batch"),
         "--normalization: is for",
     ),
+    "a decay that float32 rounds to 1": (
+        dict(adam_b1=0.99999999),
+        dict(adam_b1=0.9999999),
+        "--adam_b1: 0.99999999 is 1 in float32; give at most 0.99999994",
+    ),
+    "an eps that float32 rounds to 0": (
+        dict(adam_eps=1e-300),
+        dict(adam_eps=1e-37),
+        "--adam_eps: 1e-300 is outside float32's range, 1.18e-38 to ",
+    ),
+    "a penalty beyond float32": (
+        dict(l2=1e300),
+        dict(l2=1e-300),
+        r"--l2: 1e\+300 is outside float32's range",
+    ),
+    "a delimiter of two characters": (
+        dict(delimiter=";;"),
+        dict(delimiter="tab"),
+        "--delimiter: takes one character or tab, got ';;'",
+    ),
+    "a delimiter for decimals": (
+        dict(delimiter=",", decimal=","),
+        dict(delimiter=";", decimal=","),
+        "--delimiter: ',' is --decimal too",
+    ),
     "rates and layers": (
         dict(**MLP, dropout_rates=(0.5,)),
         dict(**MLP, dropout_rates=(0.5, 0.5)),

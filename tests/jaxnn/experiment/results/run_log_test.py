@@ -1,5 +1,6 @@
 """Tests of jaxnn/experiment/results/run_log.py."""
 
+import dataclasses
 import platform
 import types
 
@@ -67,6 +68,24 @@ class TestRunLog:
         log.epoch(0, losses(1, overflow), np.array([3, 1]), YES, 0.1, {"test": (1, 1)})
         assert train_losses(tmp_path) == [1.0]
         assert log.skipped_steps == 1
+
+    def test_a_static_loss_scale_that_skips_every_step_ends_the_run(self, tmp_path):
+        experiment = EXPERIMENT.replace(static_loss_scale=2.0**30)
+        with run_log.RunLog(experiment, DATA, "jax", tmp_path, "mae") as log:
+            log.epoch(0, losses(1, 2), np.array([4, 4]), YES, 0.1, {"test": (1, 1)})
+            with pytest.raises(
+                UserError,
+                match=r"^--static_loss_scale: at 1\.07374e\+09 all 2 steps of epoch 2 "
+                r"overflowed and were skipped; give a smaller one, or leave it out",
+            ):
+                log.epoch(1, losses(1, 2), np.ones(2), ~NO, 0.1, {"test": (1, 1)})
+
+    def test_tells_what_was_read_where_it_writes(self, tmp_path, capsys):
+        data = dataclasses.replace(DATA, notes=("read t.csv", "  a: number"))
+        for workdir in (tmp_path, None):
+            with run_log.RunLog(EXPERIMENT, data, "jax", workdir, "mae"):
+                pass
+        assert capsys.readouterr().out.count("read t.csv\n  a: number\n") == 1
 
     def test_a_skipped_step_with_a_finite_loss_counts_in_the_mean(self, log, tmp_path):
         log.epoch(0, losses(1, 5), np.array([3, 1]), YES, 0.1, {"test": (1, 1)})
@@ -210,6 +229,10 @@ class TestVersions:
 
 
 class TestStopUnlessFinite:
+    def test_before_the_first_update_it_is_not_the_learning_rate(self):
+        with pytest.raises(UserError, match=r"^step 0: loss is not finite; inputs or"):
+            run_log.stop_unless_finite(self.NAMES, np.zeros((3, 2), bool), 0)
+
     NAMES = ("loss", "gradient of output/bias")
 
     def test_finite_passes(self):

@@ -135,7 +135,10 @@ class TestBadInput:
             ),
             ("shards/x_000.npy", "shards/x_000.npy: its partner y_000.npy is missing"),
             ("shards/y*", "shards/y_000.npy: its partner x_000.npy is missing"),
-            ("half", "half/x.npy: is not a whole .npy file of a plain array"),
+            (
+                "half",
+                "half/x.npy: the header promises 48 bytes, [3, 2] of float64, and",
+            ),
             ("half/x.npy,nowhere/y.npy", "half/x.npy: its partner y.npy is missing"),
             (
                 "shards/x_000.npy,shards/y_000.npy,half/a.npz",
@@ -192,8 +195,7 @@ class TestBadInput:
                 archive.writestr(name, b"text")
         with pytest.raises(
             UserError,
-            match=r"a\.npz: is not a whole \.npz file of plain arrays \(it holds "
-            r"bytes\)",
+            match=r"a\.npz: is not a whole \.npz file of plain arrays \(EOF: ",
         ):
             array_files.read(str(tmp_path / "a.npz"))
 

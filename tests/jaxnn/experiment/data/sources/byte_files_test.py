@@ -97,7 +97,6 @@ class TestReadIdx:
         [
             lambda c: c[:-9],
             lambda c: c[:5],
-            lambda c: b"x" + c,
             lambda c: c[:12] + b"\xff" + c[13:],
         ],
     )
@@ -111,6 +110,13 @@ class TestReadIdx:
             match=rf"^--data_path: {path}: not a whole gzip file; fetch it again$",
         ):
             read_idx(path, 1)
+
+    @pytest.mark.parametrize("name", ["images", "images.gz"])
+    @pytest.mark.parametrize("pack", [gzip.compress, bytes])
+    def test_packed_or_not_whatever_the_name(self, folder, name, pack):
+        array = np.arange(200, dtype=np.uint8)
+        (folder / name).write_bytes(pack(idx_bytes(array)))
+        np.testing.assert_array_equal(read_idx(folder / name, 1), array)
 
     def test_a_folder(self, folder):
         with pytest.raises(

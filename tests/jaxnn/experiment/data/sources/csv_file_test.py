@@ -1,7 +1,6 @@
-"""Tests of data/sources/csv_file.py and data/table_file.py of jaxnn/experiment."""
+"""Tests of jaxnn/experiment/data/sources/csv_file.py."""
 
 import csv as standard_csv
-import io
 import re
 
 import numpy as np
@@ -9,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxnn.experiment.data import table_file
 from jaxnn.experiment.data.sources.csv_file import csv
+from jaxnn.experiment.data.tables.cells import number
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 
@@ -22,7 +21,7 @@ FLOWERS = "length,colour,width,kind\n" + "".join(
 cells = st.one_of(
     st.floats(-1e6, 1e6, width=32).map(str),
     st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1).filter(
-        lambda cell: table_file.number(cell) is None
+        lambda cell: number(cell) is None
     ),
 )
 
@@ -61,7 +60,8 @@ class TestCsv:
             np.testing.assert_array_equal(inputs[:, 0], place + 0.5)
             np.testing.assert_array_equal(inputs[:, 2], place % 3 != 0)
             np.testing.assert_array_equal(inputs[:, 1], 1 - inputs[:, 2])
-            np.testing.assert_array_equal(targets, (place % 2)[:, None], strict=True)
+            due = (place % 2)[:, None].astype(np.float32)
+            np.testing.assert_array_equal(targets, due, strict=True)
         assert sorted(-rows_of(data)[:, 3]) == list(range(20))
         assert (len(data.test_inputs), data.test_targets.sum()) == (4, 2)
 
@@ -127,6 +127,52 @@ class TestCsv:
                 assert hot == ([name] if name in data.feature_names else [])
 
 
+class TestDialects:
+    def test_no_header_semicolons_and_decimal_commas(self, load):
+        content = "".join(f"{n},5;{n * n},25;{n % 2}\n" for n in range(20))
+        data = load(content)
+        assert data.feature_names == ("x0", "x1")
+        np.testing.assert_array_equal(
+            data.train_inputs[:, 1], (data.train_inputs[:, 0] - 0.5) ** 2 + 0.25
+        )
+        assert data.notes[0].endswith(
+            "20 rows, 3 columns separated by semicolons, decimal commas; no header, "
+            "the first line is read as data"
+        )
+
+    def test_flags(self, load):
+        content = "".join(f"{n}:{n},5:{n % 2}\n" for n in range(20))
+        data = load(content, delimiter=":", decimal=",", noheader=True)
+        np.testing.assert_array_equal(
+            data.train_inputs[:, 1], data.train_inputs[:, 0] + 0.5
+        )
+
+    def test_labels_beyond_float64_stay_apart(self, load):
+        content = "x,y\n" + "1,9007199254740992\n2,9007199254740993\n" * 9
+        assert load(content).class_names == ("9007199254740992", "9007199254740993")
+
+    def test_postcodes_and_the_surname_nan_are_texts(self, load):
+        content = "zip,name,y\n" + "02139,Nan,1.5\n10001,Smith,2\n94110,Jones,3\n" * 5
+        data = load(content)
+        assert data.feature_names == (
+            "zip=02139",
+            "zip=10001",
+            "zip=94110",
+            "name=Jones",
+            "name=Nan",
+            "name=Smith",
+        )
+        assert "'02139'" in data.notes[1]
+
+    def test_a_target_that_float32_merges_is_a_note(self, load):
+        times = "".join(f"{n},{1_700_000_000 + 10 * n}\n" for n in range(30))
+        *_, note = load("x,y\n" + times).notes
+        assert note.startswith(
+            "note: column 'y': 30 distinct values become 3 in float32, e.g. 1700000000 "
+            "and 1700000010; "
+        )
+
+
 class TestAuto:
     @pytest.mark.parametrize(
         ("labels", "task", "names"),
@@ -134,6 +180,8 @@ class TestAuto:
             (["no", "yes"] * 10, "binary", ("no", "yes")),
             (["a", "b", "c"] * 7, "multiclass", ("a", "b", "c")),
             ([0, 1] * 10, "binary", ("0", "1")),
+            ([1, -1] * 10, "binary", ("-1", "1")),
+            (["01", "02"] * 10, "binary", ("01", "02")),
             ([3, 7, 10] * 7, "multiclass", ("3", "7", "10")),
             ([0.5, 1] * 10, "regression", ()),
             (range(20), "regression", ()),
@@ -162,10 +210,9 @@ BAD = {
     "a,b\n": "has a header but no rows",
     "a,a\n1,2\n": "the header names column 'a' twice",
     "a,,b\n1,2,3\n": "column 1 of the header has no name",
-    "1,2\n3,4\n": "the first line must name the columns, got 1,2",
     "y\n1\n2\n": (
-        "has only the column 'y', and nothing to predict it from; commas must "
-        "separate the columns"
+        "has only the column 'y', and nothing to predict it from; say what separates "
+        "the columns with --delimiter"
     ),
     "a,y\n1,2\n1\n": "3: has 1 cells, the header 2",
     "a,y\n1,2\n\n1,2,3\n": "4: has 3 cells, the header 2",
@@ -174,7 +221,7 @@ BAD = {
     "a,y\n1,2\nnan,2\n": (
         "3: column 'a' is nan, not a finite number; correct it or remove the row"
     ),
-    "a,y\nx,2\n-Inf,2\nz,1\n": (
+    "a,y\n1,2\n-Inf,2\nz,1\n": (
         "3: column 'a' is -Inf, not a finite number; correct it or remove the row"
     ),
     "a,y\n1,2\n2,3\n1_0,3\n": (
@@ -276,25 +323,3 @@ class TestBadInput:
             match=r"^--features: column 'name' of .* has 1040 different texts, each an",
         ):
             load(content)
-
-
-class TestRead:
-    @given(st.lists(st.tuples(cells, cells), min_size=1, max_size=10))
-    @settings(deadline=None, max_examples=50, derandomize=True)
-    def test_cells_and_their_lines(self, tmp_path_factory, rows):
-        path = tmp_path_factory.getbasetemp() / "cells.csv"
-        text = io.StringIO(newline="")
-        standard_csv.writer(text).writerows([("first", "second"), *rows])
-        path.write_text(text.getvalue(), encoding="utf-8", newline="")
-        table = table_file.read(path)
-        assert list(zip(*table.columns.values())) == rows
-        assert table.lines == list(range(2, len(rows) + 2))
-
-    def test_blank_lines_quotes_spaces_and_the_byte_order_mark(self, tmp_path):
-        path = tmp_path / "t.csv"
-        path.write_bytes(
-            '\ufeff a , b\r\n\r\n"x, y", 1 \r\n"two\nlines",2\r\n3,4'.encode()
-        )
-        table = table_file.read(path)
-        assert table.columns == {"a": ["x, y", "two\nlines", "3"], "b": ["1", "2", "4"]}
-        assert table.lines == [3, 5, 6]

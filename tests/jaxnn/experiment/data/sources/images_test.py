@@ -69,6 +69,18 @@ class TestMnist:
             == {"mnist": "9", "fashion_mnist": "Ankle boot"}[dataset]
         )
 
+    @pytest.mark.parametrize("inside", [False, True])
+    @pytest.mark.parametrize("end", ["", ".gz"])
+    def test_names_of_7_zip_and_kaggle(self, tmp_path, end, inside):
+        for name, array in ARRAYS.items():
+            path = tmp_path / (name.replace("-idx", ".idx") + end)
+            if inside:
+                path.mkdir()
+                path /= path.name
+            path.write_bytes(idx_bytes(array))
+        data = load("mnist", tmp_path)
+        np.testing.assert_array_equal(data.train_inputs, TRAIN[..., None])
+
     def test_validation_is_stratified_and_from_the_training_files(self, tmp_path):
         write_mnist(tmp_path)
         data = load("mnist", tmp_path, validation_fraction=0.25)
@@ -217,3 +229,17 @@ class TestDownload:
             "folder",
         ):
             load("mnist", "")
+
+
+class TestCifarForPython:
+    @pytest.mark.parametrize("within", ["", images.CIFAR_PYTHON_FOLDER])
+    def test_is_named(self, tmp_path, within):
+        folder = tmp_path / within
+        folder.mkdir(exist_ok=True)
+        (folder / "data_batch_1").write_bytes(b"pickle")
+        with pytest.raises(
+            UserError,
+            match=r"data_batch_1: is CIFAR-10's Python version, and the binary version "
+            r"is needed: unpack cifar-10-binary\.tar\.gz",
+        ):
+            load("cifar10", tmp_path)

@@ -58,22 +58,32 @@ def load(tmp_path, monkeypatch, request):
 
 class TestNpz:
     @pytest.mark.parametrize(
-        "dtype", [np.float64, np.float32, np.float16, np.int64, np.uint8, bool]
+        ("dtype", "kept"),
+        [
+            (np.float64, np.float64),
+            (np.float32, np.float32),
+            (np.float16, np.float32),
+            (np.int64, np.int64),
+            (np.int32, np.float64),
+            (np.uint64, np.float64),
+            (np.uint8, np.float32),
+            (bool, np.float32),
+        ],
     )
-    def test_a_table_becomes_float32(self, load, dtype):
+    def test_a_table_is_not_rounded_before_it_is_scaled(self, load, dtype, kept):
         x = (RNG.random((20, 3)) * 100).astype(dtype)
         data = load(x=x, y=np.arange(20) + 0.5)
         assert (data.task, data.feature_names) == ("regression", ("x0", "x1", "x2"))
         order = (data.train_targets[:, 0] - 0.5).astype(int)
         np.testing.assert_array_equal(
-            data.train_inputs, x[order].astype(np.float32), strict=True
+            data.train_inputs, x[order].astype(kept), strict=True
         )
 
     @pytest.mark.parametrize(
         ("x", "shape", "dtype"),
         [
-            (RNG.normal(size=(20, 5, 2)), (5, 2), np.float32),
-            (RNG.normal(size=(20, 4, 4, 3)), (4, 4, 3), np.float32),
+            (RNG.normal(size=(20, 5, 2)), (5, 2), np.float64),
+            (RNG.normal(size=(20, 4, 4, 3)), (4, 4, 3), np.float64),
             (RNG.integers(0, 256, (20, 4, 4, 3), np.uint8), (4, 4, 3), np.uint8),
             (RNG.integers(0, 256, (20, 4, 4), np.uint8), (4, 4, 1), np.uint8),
         ],
@@ -103,7 +113,7 @@ class TestNpz:
     def test_features(self, load):
         data = load(dict(features=(2, 1)), x=X, y=Y)
         assert data.feature_names == ("x2", "x1")
-        assert set(data.test_inputs[:, 0]) <= set(X[:, 2].astype(np.float32))
+        assert set(data.test_inputs[:, 0]) <= set(X[:, 2])
 
 
 def held(data: Dataset) -> Dataset:
