@@ -56,7 +56,9 @@ class TestPrecision:
             ({"bf16": {"enabled": True}, "fp16": {"enabled": False}}, "bf16"),
             ({"bfloat16": {"enabled": True}}, "bf16"),
             ({"fp16": {}}, "fp32"),
-            ({"fp16": None}, "fp32"),
+            ({"bf16": None}, "fp32"),
+            ({"fp16": {"enabled": "on"}}, "fp16"),
+            ({"fp16": {"enabled": 1}}, "fp16"),
         ],
     )
     def test_format(self, read, entries, precision):
