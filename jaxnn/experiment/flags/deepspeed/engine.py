@@ -187,18 +187,15 @@ def _precision(draft: Draft) -> None:
 def _auto_cast(draft: Draft, on: list[str]) -> None:
     """Notes inputs that DeepSpeed casts to fp16 although nothing else is.
 
-    Under fp16 jaxnn casts them as well. DeepSpeed looks at no other key.
+    Under fp16 both stacks cast them anyway. DeepSpeed looks at no other key.
     """
     key = "fp16.auto_cast"
-    if not draft.source.boolean(key):
-        draft.passed.pop(key, None)
-    elif on != ["fp16"]:
+    if draft.source.boolean(key) and on != ["fp16"]:
         draft.note(
             key,
             "without fp16.enabled DeepSpeed still casts inputs to fp16, and stops at "
             "the first layer, whose weights are not; it is left out here",
         )
-        draft.passed.pop(key, None)
 
 
 def _loss_scaler(draft: Draft) -> None:

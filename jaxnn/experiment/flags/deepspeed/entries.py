@@ -5,6 +5,7 @@ optimizer.
 """
 
 import json
+import re
 from typing import Any
 
 from jaxnn.experiment.errors import UserError
@@ -18,6 +19,7 @@ OLD_NAMES = {"bfloat16": "bf16"}
 # Blocks whose values DeepSpeed converts by pydantic's rules: "true", "on" and 1 are
 # true, "2" and 2.0 are 2.
 CONVERTED = ("fp16", "bf16", "zero_optimization")
+PARTS = re.compile(r'"(?:[^"\\]|\\.)*"|[^."]+')
 WORDS = {
     **dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True),
     **dict.fromkeys(("false", "f", "no", "n", "off", "0"), False),
@@ -143,7 +145,7 @@ class DsConfigFile:
                 name = OLD_NAMES.get(name, name)
             # A name that contains a dot stays in quotes, so that it cannot be taken for
             # a key of a block.
-            plain = "." not in name and name.isprintable()
+            plain = not {".", '"'} & set(name) and name.isprintable()
             key = prefix + (name if plain else json.dumps(name))
             if isinstance(value, dict) and value:
                 self._flatten(f"{key}.", value)
@@ -158,6 +160,11 @@ class DsConfigFile:
 def read(path: str) -> DsConfigFile:
     """Reads a ds_config; raises as `text.load`."""
     return DsConfigFile(path, load(path))
+
+
+def parts(key: str) -> list[str]:
+    """Returns the names of the blocks around an entry, and its own."""
+    return PARTS.findall(key) if '"' in key else key.split(".")
 
 
 def _is_converted(key: str) -> bool:

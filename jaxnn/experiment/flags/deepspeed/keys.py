@@ -8,7 +8,7 @@ that is in neither it ignores, and so does jaxnn, with a warning.
 from collections.abc import Iterable
 from typing import Any
 
-from jaxnn.experiment.flags.deepspeed.entries import DsConfigFile
+from jaxnn.experiment.flags.deepspeed.entries import DsConfigFile, parts
 from jaxnn.experiment.flags.deepspeed.showing import shortened, show
 from jaxnn.experiment.flags.deepspeed.strict import OBJECTS, STRICT
 from jaxnn.experiment.flags.deepspeed.suggesting import nearest, suggestion
@@ -31,6 +31,7 @@ TRANSLATED = (
     "fp16.hysteresis",
     "fp16.consecutive_hysteresis",
     "fp16.min_loss_scale",
+    "fp16.auto_cast",
     "bf16.enabled",
 )
 
@@ -113,7 +114,6 @@ REFUSED = (
 # Keys and blocks about memory and communication: the same mathematics, so that JAX has
 # no use for them; but faults of DeepSpeed may live there. torch_ref passes them on.
 PASSED = (
-    "fp16.auto_cast",
     "bf16.immediate_grad_update",
     "bf16.check_grad_overflow",
     "communication_data_type",
@@ -339,10 +339,8 @@ def covering(key: str, names: frozenset[str]) -> str:
 
 def _outermost(key: str) -> str:
     """Returns the outermost part of an unknown key that is unknown itself."""
-    top, _, rest = key.partition(".")
-    if rest and top in LOOKED_INTO:
-        return f"{top}.{rest.partition('.')[0]}"
-    return top
+    names = parts(key)
+    return ".".join(names[: 2 if names[0] in LOOKED_INTO else 1])
 
 
 def _explained(unknown: list[str]) -> list[str]:

@@ -156,9 +156,7 @@ def _positive(draft: Draft) -> Callable[[str], int | None]:
     def read(key: str) -> int | None:
         value = draft.source.whole(key)
         if value is not None and value < 1:
-            raise draft.source.error(
-                key, f"must be at least 1, got {value}; DeepSpeed refuses less, too"
-            )
+            raise draft.source.error(key, f"must be at least 1, got {value}")
         return value
 
     return read

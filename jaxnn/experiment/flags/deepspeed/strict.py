@@ -6,7 +6,7 @@ DeepSpeed reads the keys it knows and ignores the rest.
 
 from typing import Any
 
-from jaxnn.experiment.flags.deepspeed.entries import WORDS, DsConfigFile
+from jaxnn.experiment.flags.deepspeed.entries import WORDS, DsConfigFile, parts
 from jaxnn.experiment.flags.deepspeed.showing import show
 from jaxnn.experiment.flags.deepspeed.suggesting import suggestion
 
@@ -126,7 +126,9 @@ KINDS = {
 OBJECTS = (
     *STRICT,
     "optimizer",
+    "optimizer.params",
     "scheduler",
+    "scheduler.params",
     "pipeline",
     "checkpoint",
     "data_types",
@@ -139,11 +141,29 @@ OBJECTS = (
 # Those that may be null, or false, which switches nothing on.
 NULLABLE = (
     "bf16",
+    "optimizer.params",
+    "scheduler.params",
     "zero_optimization.offload_param",
     "zero_optimization.offload_optimizer",
 )
-# Other keys for which DeepSpeed 0.19.8 has no use for null or "auto".
+# Other keys for which DeepSpeed 0.19.8 has no use for null.
 NOT_NULL = ("gradient_clipping", "wall_clock_breakdown")
+# Other keys that are no blocks.
+PLAIN = (
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "optimizer.type",
+    "scheduler.type",
+    "communication_data_type",
+    "seq_parallel_communication_data_type",
+    "wall_clock_breakdown",
+)
+SCALARS = frozenset(PLAIN) | frozenset(
+    key for key, kind in KINDS.items() if not kind.startswith(("any", "block"))
+)
+FORMATS = ("fp16", "bf16", "fp32")
 
 
 def check(source: DsConfigFile) -> None:
@@ -151,7 +171,9 @@ def check(source: DsConfigFile) -> None:
     for key in (*source.values, *source.auto, *source.nulls):
         _check_removed(source, key)
         _check_object(source, key)
-        block = key.rpartition(".")[0]
+        block = ".".join(parts(key)[:-1])
+        if block in SCALARS:
+            raise source.error(block, "must be a plain value, got an object")
         if block in STRICT and key not in KINDS and key not in STRICT:
             names = [name for name in KINDS if name.startswith(f"{block}.")]
             raise source.error(
@@ -159,6 +181,7 @@ def check(source: DsConfigFile) -> None:
             )
     for key, value in source.values.items():
         _check_value(source, key, value)
+    _check_formats(source)
     for key in source.nulls:
         if not KINDS.get(key, "?").endswith("?") or key in NOT_NULL:
             raise source.error(key, "DeepSpeed refuses null here; leave it out")
@@ -168,8 +191,8 @@ def check(source: DsConfigFile) -> None:
 
 
 def _check_removed(source: DsConfigFile, key: str) -> None:
-    parts = key.split(".")
-    for name in (parts[0], ".".join(parts[:2])):
+    names = parts(key)
+    for name in (names[0], ".".join(names[:2])):
         if name in REMOVED:
             raise source.error(
                 name,
@@ -203,6 +226,14 @@ def _check_value(source: DsConfigFile, key: str, value: Any) -> None:
         raise source.wrong(key, "an object")
     if kind in ("share", "from 0"):
         _check_number(source, key, value, kind)
+
+
+def _check_formats(source: DsConfigFile) -> None:
+    for key in ("communication_data_type", "seq_parallel_communication_data_type"):
+        value = source.values.get(key, "auto" if key in source.auto else None)
+        if value is not None and str(value).lower() not in FORMATS:
+            known = ", ".join(FORMATS)
+            raise source.error(key, f"DeepSpeed knows {known}, got {show(value)}")
 
 
 def _check_whole(source: DsConfigFile, key: str, value: Any, kind: str) -> None:

@@ -54,6 +54,26 @@ BAD = {
         r"fp16.enable: unknown key, which DeepSpeed refuses; did you mean "
         r"fp16.enabled\?",
     ),
+    "key with a dot": (
+        {**SILENT, "fp16": {"a.enabled": True}},
+        'fp16."a.enabled": unknown key, which DeepSpeed refuses',
+    ),
+    "object for a number": (
+        {"train_batch_size": {"a": 1}},
+        "train_batch_size: must be a plain value, got an object",
+    ),
+    "object for a boolean": (
+        {**SILENT, "fp16": {"enabled": {"a": 1}}},
+        "fp16.enabled: must be a plain value, got an object",
+    ),
+    "format": (
+        {**SILENT, "communication_data_type": "half"},
+        'communication_data_type: DeepSpeed knows fp16, bf16, fp32, got "half"',
+    ),
+    "number for params": (
+        {**SILENT, "optimizer": {"type": "Adam", "params": 5}},
+        "optimizer.params: must be an object, got 5",
+    ),
     "unlike any key": (
         {**SILENT, "compile": {"backend": "inductor"}},
         "compile.backend: unknown key, which DeepSpeed refuses$",

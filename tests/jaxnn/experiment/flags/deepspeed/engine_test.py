@@ -64,6 +64,14 @@ class TestPrecision:
     def test_format(self, read, entries, precision):
         assert read({**SILENT, **entries})[0].precision == precision
 
+    @pytest.mark.parametrize(("enabled", "is_noted"), [(True, False), (False, True)])
+    def test_inputs_that_are_cast_anyway(self, read, enabled, is_noted):
+        plain = {**SILENT, "fp16": {"enabled": enabled}}
+        cast = {**SILENT, "fp16": {"enabled": enabled, "auto_cast": True}}
+        experiment, notes = read(cast)
+        assert experiment == read(plain)[0]
+        assert any("fp16.auto_cast" in note for note in notes) == is_noted
+
     def test_scaler_is_deepspeeds(self, read, theirs):
         for given_values in (
             {},

@@ -24,7 +24,7 @@ def value_of(key):
     kind = strict.KINDS.get(key)
     if kind:
         return VALUES[kind]
-    if key == "data_types.grad_accum_dtype":
+    if "communication_data_type" in key or key == "data_types.grad_accum_dtype":
         return "fp32"
     return {} if key in keys.OBJECTS or f"{key}.enabled" in strict.KINDS else False
 
@@ -40,11 +40,11 @@ class TestPassedOn:
         assert (
             f"note: --ds_config: without a meaning in JAX, for DeepSpeed alone: {key}"
             in notes
-        ) or key == "fp16.auto_cast"
+        )
         written = writing.ds_config(experiment, 1)
         for name in key.split("."):
             written = written[name]
-        assert written == value_of(key) or key == "fp16.auto_cast"
+        assert written == value_of(key)
 
     def test_disks_are_memory_here(self, read):
         entries = nested(
