@@ -70,7 +70,9 @@ def write(experiment: Experiment, path: pathlib.Path, workdir: pathlib.Path) -> 
     model = models.build(experiment, signature).to(device)
     available, _ = kernels.choose_adam(experiment)
     optimizer = OPTIMIZERS[experiment.optimizer](available, model.parameters())
-    engine = engines.initialize(model, optimizer, config)
+    engine = engines.initialize_with_extra(
+        model, optimizer, config, experiment.ds_extra
+    )
     # A second model, because at stage 3 the engine's is partitioned over the ranks.
     whole_model = models.build(experiment, signature)
     handoff.into_engine(experiment, arrays, engine, whole_model)

@@ -22,6 +22,36 @@ def initialize(
     return engine
 
 
+def initialize_with_extra(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: dict[str, Any],
+    extra: str,
+) -> Any:
+    """`initialize` under a ds_config with keys of the user's own.
+
+    Args:
+      model: network.
+      optimizer: of its parameters.
+      config: ds_config, which holds the keys already.
+      extra: text of `--ds_extra`.
+
+    Raises:
+      UserError: DeepSpeed takes no such configuration here.
+    """
+    try:
+        return initialize(model, optimizer, config)
+    # DeepSpeed asserts, and raises anything, at any depth.
+    except Exception as error:
+        if not extra:
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"--ds_extra: DeepSpeed stops at it here: {reason[:300]}; leave out the "
+            f"key of --ds_config that causes it; they are {extra}"
+        ) from error
+
+
 def set_learning_rate(engine: Any, learning_rate: float) -> None:
     """Sets the learning rate of the coming step."""
     for group in engine.optimizer.param_groups:

@@ -13,7 +13,7 @@ NamedTensors = Mapping[str, torch.Tensor]
 """{torch name: whole tensor}."""
 COUNTED_AS_TENSOR = (torch.optim.Adam, torch.optim.Adagrad, torch.optim.RMSprop)
 """Optimizers whose state counts updates in a float tensor; their subclasses, too."""
-COUNTED_AS_NUMBER = ("FusedAdam",)
+COUNTED_AS_NUMBER = ("FusedAdam", "DeepSpeedCPUAdam")
 """Names of DeepSpeed's optimizers whose state counts updates in an int."""
 
 
@@ -108,7 +108,7 @@ def _recount(engine: Any) -> None:
     (csrc/includes/cpu_adam.h, IncrementStep).
     """
     inner: Any = engine_readers.inner_optimizer(engine)
-    is_fused = type(inner).__name__ in COUNTED_AS_NUMBER
+    is_fused = hasattr(inner, "multi_tensor_adam")
     if not is_fused or engine.device.type != "cpu":
         return
     # Updates of a tensor of zeros, at learning rate 0: only the count moves.

@@ -14,11 +14,13 @@ from typing import Any
 from jaxnn.experiment.data.cache import cache_folder
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.flags.deepspeed import passing
 
 STALE_LOCK_SECONDS = 180
 """Age at which the lock of a compilation counts as left behind by a killed process."""
-COMPILED_OPS = ("fused_adam", "deepspeed_shm_comm")
-"""Ops that DeepSpeed compiles when first used; only several ranks use the second."""
+COMPILED_OPS = ("fused_adam", "deepspeed_shm_comm", "cpu_adam")
+"""Ops that DeepSpeed compiles when first used; only several ranks use the second, and
+only an offloaded optimizer the third."""
 
 
 def prepare_compilation(world_size: int) -> None:
@@ -34,7 +36,7 @@ def prepare_compilation(world_size: int) -> None:
     # torch looks for ninja on the PATH; pip installs it beside this Python.
     beside = str(pathlib.Path(sys.executable).parent)
     os.environ["PATH"] = os.pathsep.join([beside, os.environ.get("PATH", "")])
-    for op in COMPILED_OPS if world_size > 1 else COMPILED_OPS[:1]:
+    for op in COMPILED_OPS[:2] if world_size > 1 else COMPILED_OPS[:1]:
         folder = pathlib.Path(os.environ["TORCH_EXTENSIONS_DIR"]) / op
         _wait_for(folder / "lock")
         if not (folder / f"{op}.so").exists():
@@ -97,11 +99,13 @@ def choose_adam(experiment: Experiment) -> tuple[Experiment, str]:
     """
     if experiment.optimizer not in ("adam", "adamw") or not experiment.fused_adam:
         return experiment, ""
-    from deepspeed.ops.op_builder import FusedAdamBuilder  # type: ignore[attr-defined]
+    from deepspeed.ops import op_builder
 
+    extra = passing.from_flag(experiment.ds_extra)
+    name = "CPUAdamBuilder" if passing.is_offloaded(extra) else "FusedAdamBuilder"
     try:
         with quiet():
-            FusedAdamBuilder().load()
+            getattr(op_builder, name)().load()
     # A missing or broken compiler raises anything, at any depth.
     except Exception as error:
         lines = (str(error) or type(error).__name__).splitlines()

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.flags.deepspeed import passing
 
 TorchParams = Iterable[torch.nn.Parameter]
 
@@ -92,9 +93,8 @@ def adam(experiment: Experiment, params: TorchParams) -> Optimizer:
     """
     settings = _given_adam_settings(experiment)
     if experiment.fused_adam:
-        return regularized(
-            experiment, params, fused_adam, adam_w_mode=False, **settings
-        )
+        kind = deepspeeds_adam(experiment)
+        return regularized(experiment, params, kind, adam_w_mode=False, **settings)
     return regularized(experiment, params, torch.optim.Adam, **settings)
 
 
@@ -104,7 +104,8 @@ def adamw(experiment: Experiment, params: TorchParams) -> Optimizer:
     The decay does not pass through the moments. DeepSpeed's FusedAdam, which the "Adam"
     of a ds_config means (MISMATCHES D6), or torch's AdamW under `--nofused_adam`.
     """
-    kind = fused_adam if experiment.fused_adam else torch.optim.AdamW
+    is_fused = experiment.fused_adam
+    kind = deepspeeds_adam(experiment) if is_fused else torch.optim.AdamW
     settings = _given_adam_settings(experiment)
     return regularized(experiment, params, kind, is_decoupled=True, **settings)
 
@@ -220,6 +221,19 @@ def fused_adam(*args: Any, **settings: Any) -> Optimizer:
     from deepspeed.ops.adam import FusedAdam
 
     return FusedAdam(*args, **settings)
+
+
+def cpu_adam(*args: Any, adam_w_mode: bool = True, **settings: Any) -> Optimizer:
+    """DeepSpeed's Adam for a state that is offloaded to the CPU, compiled likewise."""
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    return DeepSpeedCPUAdam(*args, adamw_mode=adam_w_mode, **settings)
+
+
+def deepspeeds_adam(experiment: Experiment) -> Callable[..., Optimizer]:
+    """Returns the Adam that DeepSpeed would build itself."""
+    extra = passing.from_flag(experiment.ds_extra)
+    return cpu_adam if passing.is_offloaded(extra) else fused_adam
 
 
 def _with_penalty(optimizer: Optimizer, l1: float, l2: float) -> Optimizer:

@@ -193,7 +193,7 @@ def make_engine(
         for note in kernels.notes(work.experiment, fp16_kernels, no_fused_adam):
             print(f"note: {note}", file=sys.stderr, flush=True)
     optimizer = OPTIMIZERS[experiment.optimizer](experiment, model.parameters())
-    return engines.initialize(model, optimizer, config)
+    return engines.initialize_with_extra(model, optimizer, config, experiment.ds_extra)
 
 
 def write_ds_config(work: epochs.Work, workdir: pathlib.Path) -> None:

@@ -56,9 +56,11 @@ def parse(
         odds with the flags.
     """
     values = parse_values(argv, _experiment_and(define_more))
+    if not values.ds_config:
+        return parsing.from_flags(values, default_precision), values
     # A ds_config's settings become flags before the experiment is made of them.
-    source = reading if values.ds_config else parsing
-    return source.from_flags(values, default_precision), values
+    typed = _typed(argv, _experiment_and(define_more))
+    return reading.from_flags(values, default_precision, typed, argv), values
 
 
 def parse_values(argv: Sequence[str], define: Define) -> flags.FlagValues:
@@ -69,6 +71,20 @@ def parse_values(argv: Sequence[str], define: Define) -> flags.FlagValues:
             f"unexpected argument {arguments.names[0]!r}: flags look like --name=value"
         )
     return arguments.values
+
+
+def _typed(argv: Sequence[str], define: Define) -> set[str]:
+    """Returns the flags that stand on the command line itself, not in a flagfile."""
+    rest, skips = [], False
+    for argument in argv:
+        name, equals, _ = argument.lstrip("-").partition("=")
+        is_flagfile = argument.startswith("-") and name == "flagfile"
+        if not is_flagfile and not skips:
+            rest.append(argument)
+        # The file may be the next argument.
+        skips = is_flagfile and not equals
+    values = parse_arguments(rest, define).values
+    return {name for name in values if values[name].present}
 
 
 def parse_arguments(

@@ -454,9 +454,23 @@ class Experiment:
     )
     ds_config: str = option(
         "",
-        "DeepSpeed configuration (JSON file) from which to take batch size, optimizer, "
-        "schedule, precision, clipping, accumulation and ZeRO stage.",
+        "DeepSpeed configuration (JSON or Hjson file) from which to take batch size, "
+        "optimizer, schedule, precision, clipping, accumulation and ZeRO stage; it "
+        "overrides a --flagfile.",
         run_only=True,
+    )
+    ds_auto: str = option(
+        "",
+        'What "auto" in --ds_config is without a flag. trainer: what Hugging Face\'s '
+        "Trainer fills in by default; deepspeed: dropped, as if it were not there; "
+        "empty: as trainer, and each is listed.",
+        choices=("", "trainer", "deepspeed"),
+        run_only=True,
+    )
+    ds_extra: str = option(
+        "",
+        "DeepSpeed: JSON object of further configuration about memory and "
+        "communication, which JAX has no use for; --ds_config fills it in.",
     )
 
     # Files.

@@ -1,14 +1,17 @@
-"""The keys of a ds_config: translated to flags, ignored, or limited to one value.
+"""The keys of a ds_config: translated to flags, passed on, ignored, or limited to one
+value.
 
-The lists are those of DeepSpeed 0.19.8. A key that is in none of them is an error, so
-that a typo or a new feature cannot change the training unnoticed.
+The lists are those of DeepSpeed 0.19.8. What it refuses itself is in `strict`; a key
+that is in neither it ignores, and so does jaxnn, with a warning.
 """
 
-import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from jaxnn.experiment.flags.deepspeed.draft import DsConfigFile, show
+from jaxnn.experiment.flags.deepspeed.entries import DsConfigFile, parts
+from jaxnn.experiment.flags.deepspeed.showing import shortened, show
+from jaxnn.experiment.flags.deepspeed.strict import OBJECTS, STRICT
+from jaxnn.experiment.flags.deepspeed.suggesting import nearest, suggestion
 
 # Keys that jaxnn reads.
 TRANSLATED = (
@@ -28,6 +31,7 @@ TRANSLATED = (
     "fp16.hysteresis",
     "fp16.consecutive_hysteresis",
     "fp16.min_loss_scale",
+    "fp16.auto_cast",
     "bf16.enabled",
 )
 
@@ -42,115 +46,87 @@ BLOCKS = (
     "bf16",
     "data_types",
     "tensor_parallel",
-    "amp",
     "torch_autocast",
     "data_efficiency",
-    "curriculum_learning",
-    "progressive_layer_drop",
-    "eigenvalue",
-    "elasticity",
     "hybrid_engine",
     "expert_parallel",
-    "quantize_training",
 )
 
 # Blocks whose keys depend on the type of the optimizer or scheduler; `check_params`
 # checks them.
 CHECKED_BY_TYPE = ("optimizer.params", "scheduler.params")
 
-# Key -> the only value with which DeepSpeed computes what jaxnn does.
-REQUIRED: dict[str, Any] = {
-    "managed_gradient_accumulation": True,
-    "gradient_allreduce_op": "mean",
-    "dataloader_drop_last": False,
-    "sequence_parallel_size": 1,
-    "sparse_gradients": False,
-    "fp16.auto_cast": False,
-    "fp16.fp16_master_weights_and_grads": False,
-    "bf16.bf16_master_weights_and_grads": False,
-    "bf16.bf16_optimizer_states": False,
-    "zero_optimization.zero_quantized_weights": False,
-    "zero_optimization.zero_quantized_nontrainable_weights": False,
-    "zero_optimization.zero_quantized_gradients": False,
-    "tensor_parallel.autotp_size": 0,
-    "amp.enabled": False,
-    "torch_autocast.enabled": False,
-    "data_efficiency.enabled": False,
-    "curriculum_learning.enabled": False,
-    "progressive_layer_drop.enabled": False,
-    "eigenvalue.enabled": False,
-    "elasticity.enabled": False,
-    "hybrid_engine.enabled": False,
-    "expert_parallel.enabled": False,
-    "quantize_training.enabled": False,
+ANOTHER = "jaxnn computes nothing of the kind"
+# Key -> the only value with which DeepSpeed computes what jaxnn does, and what another
+# would do.
+REQUIRED: dict[str, tuple[Any, str]] = {
+    "managed_gradient_accumulation": (
+        True,
+        "the training script would then divide the gradients itself",
+    ),
+    "gradient_allreduce_op": ("mean", "gradients would be summed over the ranks"),
+    "dataloader_drop_last": (False, "the last batch of an epoch would be left out"),
+    "sequence_parallel_size": (1, "ranks would share a sequence"),
+    "fp16.fp16_master_weights_and_grads": (
+        False,
+        "DeepSpeed keeps master weights, gradients and Adam's moments in fp16 then, "
+        "with its CPU Adam; jaxnn's are float32",
+    ),
+    "bf16.bf16_master_weights_and_grads": (
+        False,
+        "DeepSpeed keeps master weights and gradients in bf16 then; jaxnn's are "
+        "float32",
+    ),
+    "bf16.bf16_optimizer_states": (
+        False,
+        "DeepSpeed keeps the moments in bf16 then; jaxnn's are float32",
+    ),
+    "zero_optimization.zero_quantized_weights": (False, "weights would be rounded"),
+    "zero_optimization.zero_quantized_nontrainable_weights": (
+        False,
+        "frozen weights would be rounded",
+    ),
+    "zero_optimization.zero_quantized_gradients": (
+        False,
+        "gradients would be rounded",
+    ),
+    "zero_optimization.legacy_stage1": (False, "DeepSpeed no longer has it"),
+    "tensor_parallel.autotp_size": (0, "ranks would share each layer"),
+    "torch_autocast.enabled": (
+        False,
+        "torch chooses the format of each operation then, with a loss scaler of its "
+        "own in fp16; use the fp16 or the bf16 block",
+    ),
+    "data_efficiency.enabled": (False, "DeepSpeed would choose the batches"),
+    "hybrid_engine.enabled": (False, ANOTHER),
+    "expert_parallel.enabled": (False, ANOTHER),
 }
 
 # Keys and blocks that change the mathematics unless they are false or empty.
 REFUSED = (
-    "compression_training",
-    "sparse_attention",
     "weight_quantization",
     "zero_optimization.zenflow",
-    "zero_optimization.zeropp_loco_param",
     "data_types.param_dtype",
     "data_types.buffer_dtype",
     "data_types.keep_in_fp32_modules",
 )
 
-# Keys and blocks about memory, communication, logs and files: they do not change the
-# mathematics.
-IGNORED = (
-    "steps_per_print",
-    "wall_clock_breakdown",
-    "memory_breakdown",
-    "dump_state",
-    "disable_python_gc",
-    "log_level",
-    "vocabulary_size",
-    "disable_allgather",
-    "allgather_size",
-    "communication_data_type",
-    "seq_parallel_communication_data_type",
-    "prescale_gradients",
-    "gradient_predivide_factor",
-    "zero_force_ds_cpu_optimizer",
-    "use_data_before_expert_parallelism",
-    "graph_harvesting",
-    "activation_checkpointing",
-    "aio",
-    "autotuning",
-    "checkpoint",
-    "comms_logger",
-    "compile",
-    "csv_monitor",
-    "comet",
-    "datastates",
-    "flops_profiler",
-    "nebula",
-    "pipeline",
-    "tensorboard",
-    "timers",
-    "wandb",
-    "optimizer.legacy_fusion",
-    "data_types.grad_accum_dtype",
+# Keys and blocks about memory and communication: the same mathematics, so that JAX has
+# no use for them; but faults of DeepSpeed may live there. torch_ref passes them on.
+PASSED = (
     "bf16.immediate_grad_update",
     "bf16.check_grad_overflow",
-    "tensor_parallel",
-    "amp",
-    "torch_autocast",
-    "data_efficiency",
-    "curriculum_learning",
-    "progressive_layer_drop",
-    "eigenvalue",
-    "elasticity",
-    "hybrid_engine",
-    "expert_parallel",
-    "quantize_training",
+    "communication_data_type",
+    "data_types.grad_accum_dtype",
+    "disable_allgather",
+    "prescale_gradients",
+    "gradient_predivide_factor",
     *(
         f"zero_optimization.{name}"
         for name in (
             "allgather_bucket_size",
             "allgather_partitions",
+            "allgather_sequential",
             "compute_grad_norm",
             "contiguous_gradients",
             "cpu_offload",
@@ -160,14 +136,11 @@ IGNORED = (
             "enable_sanity_checks",
             "gather_16bit_weights_on_model_save",
             "ignore_unused_parameters",
-            "leaf_module",
             "load_from_fp32_weights",
             "log_trace_cache_warnings",
             "max_live_parameters",
             "max_reuse_distance",
             "memory_efficient_linear",
-            "mics_hierarchical_params_gather",
-            "mics_shard_size",
             "model_persistence_threshold",
             "module_granularity_threshold",
             "offload_optimizer",
@@ -181,7 +154,6 @@ IGNORED = (
             "reduce_bucket_size",
             "reduce_scatter",
             "round_robin_gradients",
-            "save_muon_momentum_buffer_in_memory",
             "stage3_allgather_sequential",
             "stage3_gather_16bit_weights_on_model_save",
             "stage3_gather_fp16_weights_on_model_save",
@@ -200,54 +172,123 @@ IGNORED = (
     ),
 )
 
-KNOWN = (*TRANSLATED, *BLOCKS, *REQUIRED, *REFUSED, *IGNORED)
+# Keys and blocks about logs, files, speed, and what only a user's own script or model
+# has: nobody here needs them.
+IGNORED = (
+    "steps_per_print",
+    "wall_clock_breakdown",
+    "memory_breakdown",
+    "dump_state",
+    "disable_python_gc",
+    "log_level",
+    "vocabulary_size",
+    "allgather_size",
+    "seq_parallel_communication_data_type",
+    "zero_force_ds_cpu_optimizer",
+    "use_data_before_expert_parallelism",
+    "activation_checkpointing",
+    "aio",
+    "autotuning",
+    "checkpoint",
+    "comms_logger",
+    "compile",
+    "csv_monitor",
+    "comet",
+    "datastates",
+    "flops_profiler",
+    "pipeline",
+    "tensorboard",
+    "timers",
+    "wandb",
+    "optimizer.legacy_fusion",
+    "tensor_parallel",
+    "torch_autocast",
+    "data_efficiency",
+    "hybrid_engine",
+    "expert_parallel",
+    "zero_optimization.leaf_module",
+    "zero_optimization.save_muon_momentum_buffer_in_memory",
+)
+
+KNOWN = (*TRANSLATED, *BLOCKS, *REQUIRED, *REFUSED, *PASSED, *IGNORED)
+# The same for `covering`, which looks names up.
+COVERED = frozenset((*CHECKED_BY_TYPE, *REFUSED, *PASSED, *IGNORED))
+EXACT = frozenset((*TRANSLATED, *REQUIRED, *BLOCKS))
+LOOKED_INTO = frozenset((*OBJECTS, *BLOCKS))
+_REFUSED, _PASSED, _IGNORED = map(frozenset, (REFUSED, PASSED, IGNORED))
+
+# Keys that real files put elsewhere -> where DeepSpeed reads them.
+MOVED = {
+    "max_grad_norm": "gradient_clipping",
+    "grad_clip": "gradient_clipping",
+    "clip_grad": "gradient_clipping",
+    "lr_scheduler": "scheduler",
+    "lr": "optimizer.params.lr",
+    "learning_rate": "optimizer.params.lr",
+    "eps": "optimizer.params.eps",
+    "betas": "optimizer.params.betas",
+    "weight_decay": "optimizer.params.weight_decay",
+    "batch_size": "train_batch_size",
+    "micro_batch_size": "train_micro_batch_size_per_gpu",
+    "comms_config": "comms_logger",
+}
+# Where such a key belongs -> what does not happen.
+MISSED = {
+    "gradient_clipping": "it clips nothing",
+    "scheduler": "it makes no schedule",
+    "optimizer": "it does not reach the optimizer",
+}
+LISTED = 8
+"""Keys that a warning names; more are counted."""
 
 
-def check(source: DsConfigFile) -> list[str]:
-    """Checks every key of a file and returns those that are ignored.
+def check(source: DsConfigFile) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Checks every key of a file that DeepSpeed accepts.
+
+    Returns:
+      Keys to pass on to DeepSpeed with their values, known keys that nobody here needs,
+      and keys that DeepSpeed ignores, with what that means.
 
     Raises:
-      UserError: a key is unknown, or asks for something that jaxnn does not compute.
+      UserError: a key asks for something that jaxnn does not compute.
     """
-    for key in (*source.values, *source.auto):
-        is_known = (
-            key in TRANSLATED
-            or key in REQUIRED
-            or key in BLOCKS
-            or covering(key, (*CHECKED_BY_TYPE, *REFUSED, *IGNORED))
-        )
-        if not is_known:
-            raise source.error(key, f"unknown key{_suggestion(key, KNOWN)}")
+    unknown: dict[str, None] = {}
+    for key in (*source.values, *source.auto, *source.nulls):
+        if key not in EXACT and not covering(key, COVERED) and key not in OBJECTS:
+            unknown[_outermost(key)] = None
+    passed, ignored = {}, {}
     for key, value in source.values.items():
         _check_value(source, key, value)
-
-    ignored = [
-        covering(key, IGNORED)
-        for key in source.values
-        if key not in REQUIRED and key not in BLOCKS
-    ]
-    # A block is reported once, however many keys it has.
-    return list(dict.fromkeys(filter(None, ignored)))
+        if key in REQUIRED or key in BLOCKS:
+            continue
+        if covering(key, _PASSED):
+            passed[key] = value
+        # A block is reported once, however many keys it has.
+        elif name := covering(key, _IGNORED):
+            ignored[name] = None
+    return passed, list(ignored), _explained(list(unknown))
 
 
 def _check_value(source: DsConfigFile, key: str, value: Any) -> None:
-    refused = covering(key, REFUSED)
+    refused = covering(key, _REFUSED)
     # Empty or false, the feature is off.
     if refused and value not in (False, [], {}):
         raise source.error(
             refused, "is not supported, and would change what is computed"
         )
-    if key in REQUIRED and value != REQUIRED[key]:
+    if key not in REQUIRED:
+        return
+    only, why = REQUIRED[key]
+    if isinstance(only, bool) and key.partition(".")[0] in STRICT:
+        value = source.boolean(key)
+    if isinstance(value, str):
+        value = value.lower()
+    if value != only:
         raise source.error(
             key,
-            f"{show(value)} is not supported, and would change what is computed; only "
-            f"{show(REQUIRED[key])} is",
+            f"{show(value)} is not supported, and would change what is computed: "
+            f"{why}; only {show(only)} is",
         )
-    # A block that is an object is flattened to the keys in it, unless it is empty. A
-    # boolean is DeepSpeed's old form of the ZeRO block.
-    is_old_zero = key == "zero_optimization" and isinstance(value, bool)
-    if key in BLOCKS and value != {} and not is_old_zero:
-        raise source.error(key, f"must be an object, got {show(value)}")
 
 
 def check_params(
@@ -270,9 +311,11 @@ def check_params(
       UserError: a name is unknown, or a required one has another value.
     """
     known = [f"{block}.{name}" for name in (*translated, *required, *ignored)]
-    for key in (*source.values, *source.auto):
-        if covering(key, (block,)) and key not in (*known, block):
-            raise source.error(key, f"unknown key{_suggestion(key, known)}")
+    for key in (*source.values, *source.auto, *source.nulls):
+        if key.startswith(f"{block}.") and key not in known:
+            raise source.error(
+                key, f"unknown key, which DeepSpeed refuses{suggestion(key, known)}"
+            )
     for name, only in required.items():
         value = source.values.get(f"{block}.{name}", only)
         if value != only:
@@ -282,22 +325,39 @@ def check_params(
             )
 
 
-def covering(key: str, names: Sequence[str]) -> str:
+def blocks(passed: Iterable[str]) -> list[str]:
+    """Returns keys that are passed on, each block of them once."""
+    return list(dict.fromkeys(covering(key, _PASSED) for key in passed))
+
+
+def covering(key: str, names: frozenset[str]) -> str:
     """Returns the name that is the key or a block around it, or "" if there is none."""
-    return next(
-        (name for name in names if key == name or key.startswith(f"{name}.")), ""
-    )
+    while key and key not in names:
+        key = key.rpartition(".")[0]
+    return key
 
 
-def _suggestion(key: str, known: Sequence[str]) -> str:
-    """Returns "; did you mean ...?" with a similar key, or "" if there is none."""
-    close = difflib.get_close_matches(key, known, 1, 0.75)
-    if not close:
-        # The right name in the wrong block: compare last parts alone. Of equal ones the
-        # first key wins, hence the reversed order.
-        last = {name.rpartition(".")[2]: name for name in reversed(known)}
-        name = key.rpartition(".")[2]
-        close = [
-            last[match] for match in difflib.get_close_matches(name, last, 1, 0.75)
-        ]
-    return f"; did you mean {close[0]}?" if close else ""
+def _outermost(key: str) -> str:
+    """Returns the outermost part of an unknown key that is unknown itself."""
+    names = parts(key)
+    return ".".join(names[: 2 if names[0] in LOOKED_INTO else 1])
+
+
+def _explained(unknown: list[str]) -> list[str]:
+    """Returns each key with what DeepSpeed does not do, and where it belongs."""
+    listed = [_one(key) for key in unknown[:LISTED]]
+    if len(unknown) > LISTED:
+        listed.append(f"and {len(unknown) - LISTED} more")
+    return listed
+
+
+def _one(key: str) -> str:
+    shown = shortened(key)
+    last = key.rpartition(".")[2]
+    # "_comment" is like "comet".
+    is_remark = last.startswith(("_", "/", "#"))
+    belongs = MOVED.get(last) or ("" if is_remark else nearest(shown, KNOWN))
+    if not belongs:
+        return shown
+    missed = MISSED.get(belongs.partition(".")[0], "it changes nothing")
+    return f"{shown} ({missed}; it belongs in {belongs})"

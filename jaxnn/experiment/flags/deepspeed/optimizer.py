@@ -7,13 +7,21 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxnn.experiment.flags.deepspeed import keys
-from jaxnn.experiment.flags.deepspeed.draft import Draft, Setting, show
+from jaxnn.experiment.flags.deepspeed.draft import Draft, Setting
+from jaxnn.experiment.flags.deepspeed.showing import show
 
 PARAMS = "optimizer.params"
 
 # DeepSpeed lowers the case of the names of its own optimizers (runtime/config.py) and
 # looks up all others in torch.optim as they are.
 ANY_CASE = ("adam", "adamw", "adagrad")
+
+# Others that DeepSpeed 0.19.8 or torch.optim has.
+UNSUPPORTED = (
+    *("lamb", "lion", "muon", "muadam", "muadamw", "musgd"),
+    *("adadelta", "adamax", "asgd", "lbfgs", "nadam", "radam", "rprop", "sparseadam"),
+    "adafactor",
+)
 
 # Parameters that change how an update is computed, but not its result.
 SPEED_ONLY = ("foreach", "fused", "capturable", "differentiable", "set_grad_none")
@@ -34,7 +42,8 @@ def read(draft: Draft) -> None:
     source = draft.source
     kind = source.text("optimizer.type")
     if kind is None:
-        source.refuse_without_type("optimizer")
+        if source.has_block("optimizer"):
+            draft.ignored.append("optimizer (it has no type)")
         draft.note(
             "optimizer", f"not in {source.name}; --optimizer and its flags decide"
         )
@@ -42,11 +51,15 @@ def read(draft: Draft) -> None:
 
     name = kind.lower() if kind.lower() in ANY_CASE else kind
     if name not in OPTIMIZERS:
+        whose = (
+            "" if kind.lower() in UNSUPPORTED else "unknown to DeepSpeed 0.19.8, and "
+        )
         raise source.error(
             "optimizer.type",
-            f"{show(kind)} is not supported; known: Adam, AdamW, SGD, Adagrad, RMSprop",
+            f"{show(kind)} is {whose}not supported; known: Adam, AdamW, SGD, Adagrad, "
+            "RMSprop",
         )
-    if f"{PARAMS}.max_grad_norm" in source.values:
+    if source.has_block(f"{PARAMS}.max_grad_norm"):
         raise source.error(
             f"{PARAMS}.max_grad_norm",
             "DeepSpeed refuses it here; use gradient_clipping",
@@ -61,9 +74,10 @@ def _adam(draft: Draft, name: str) -> None:
         source,
         PARAMS,
         ("lr", "betas", "eps", "weight_decay", "adam_w_mode", "torch_adam"),
-        {**REQUIRED, "bias_correction": True, "fp32_optimizer_states": True},
-        SPEED_ONLY,
+        {**REQUIRED, "fp32_optimizer_states": True},
+        (*SPEED_ONLY, "bias_correction"),
     )
+    _refuse_uncorrected(draft)
 
     # "Adam" is AdamW unless adam_w_mode is false (MISMATCHES D6).
     w_mode = f"{PARAMS}.adam_w_mode"
@@ -93,6 +107,17 @@ def _adam(draft: Draft, name: str) -> None:
         draft.note(
             "optimizer.type",
             "DeepSpeed's Adam is AdamW unless adam_w_mode is false: --optimizer=adamw",
+        )
+
+
+def _refuse_uncorrected(draft: Draft) -> None:
+    key = f"{PARAMS}.bias_correction"
+    if draft.source.values.get(key, True) not in (True, 1):
+        raise draft.source.error(
+            key,
+            "false is not supported: DeepSpeed's Adam then divides no moment by "
+            "1 - beta^t, so that its first update is (1 - beta1) / sqrt(1 - beta2) "
+            "times jaxnn's, 3.16 by default; write true",
         )
 
 
@@ -181,10 +206,9 @@ def _decay(draft: Draft, flag: str, default: float, why: str = "") -> None:
 
 def _betas(draft: Draft) -> None:
     key = f"{PARAMS}.betas"
-    if key not in draft.source.auto:
-        betas = draft.source.pair(key)
-        for flag, value in zip(("adam_b1", "adam_b2"), betas or (0.9, 0.999)):
-            draft.settings[flag] = Setting(value, key, betas is not None)
+    betas = draft.source.pair(key) or (0.9, 0.999)
+    for flag, value in zip(("adam_b1", "adam_b2"), betas):
+        draft.settings[flag] = Setting(value, key, draft.source.states(key))
 
 
 def _warn_of_zero(draft: Draft) -> None:

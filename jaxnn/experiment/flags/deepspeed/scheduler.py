@@ -6,8 +6,9 @@ Its learning rates replace that of the optimizer block.
 from collections.abc import Callable
 from typing import Any
 
-from jaxnn.experiment.flags.deepspeed import keys
-from jaxnn.experiment.flags.deepspeed.draft import Draft, Setting, show
+from jaxnn.experiment.flags.deepspeed import auto, keys
+from jaxnn.experiment.flags.deepspeed.draft import Draft, Setting
+from jaxnn.experiment.flags.deepspeed.showing import show
 
 PARAMS = "scheduler.params"
 
@@ -20,6 +21,10 @@ RATIOS = (
     "cos_min_ratio",
     "warmup_type",
 )
+WHY_NOT = {
+    "OneCycle": " (nor harmless: unless cycle_momentum is false it replaces Adam's "
+    "betas, beta1 going from 0.9 to 0.8 and back, beta2 0.99 for ever; MISMATCHES D22)"
+}
 REQUIRED = {"last_batch_iteration": -1}
 
 
@@ -34,22 +39,28 @@ def read(draft: Draft) -> None:
     source = draft.source
     kind = source.text("scheduler.type")
     if kind is None:
-        return source.refuse_without_type("scheduler")
+        if source.has_block("scheduler"):
+            draft.ignored.append("scheduler (it has no type)")
+        return
     if kind not in SCHEDULERS:
         raise source.error(
             "scheduler.type",
-            f"{show(kind)} is not supported; known: {', '.join(SCHEDULERS)}",
+            f"{show(kind)} is not supported{WHY_NOT.get(kind, '')}; known: "
+            f"{', '.join(SCHEDULERS)}",
         )
+    if not source.has_block(PARAMS) or PARAMS in source.nulls:
+        raise source.error(PARAMS, "is missing; DeepSpeed stops without it: write {}")
+    auto.same_rate(draft)
     flag, function = SCHEDULERS[kind]
     draft.settings["schedule"] = Setting(flag, "scheduler.type")
     function(draft)
 
     draft.take("warmup_steps", f"{PARAMS}.warmup_num_steps", _positive(draft), 1000)
     warmup_type = f"{PARAMS}.warmup_type"
-    draft.take("warmup_type", warmup_type, source.text, "log")
+    draft.take("warmup_type", warmup_type, _curve(draft), "log")
     # "log" is jaxnn's default too, so that `reading` has no reason for a note; but few
     # expect a warm-up that is not linear.
-    is_silent = warmup_type not in (*source.values, *source.auto)
+    is_silent = warmup_type not in source.values
     if is_silent and "warmup_type" not in draft.given:
         draft.note(
             warmup_type,
@@ -113,10 +124,10 @@ def _rates(draft: Draft, default: float | None) -> None:
     draft.take("min_learning_rate", f"{PARAMS}.warmup_min_lr", source.number, 0.0)
 
     peak = source.number(key)
-    if key in source.auto or (peak is None and default is None):
+    if peak is None and default is None:
         return
     unused = draft.settings.get("learning_rate")
-    setting = Setting(default if peak is None else peak, key, peak is not None)
+    setting = Setting(default if peak is None else peak, key, source.states(key))
     draft.settings["learning_rate"] = setting
     if unused and unused.is_stated and unused.value != setting.value:
         draft.note(
@@ -124,6 +135,19 @@ def _rates(draft: Draft, default: float | None) -> None:
             f"{unused.value:g} is never used: {key} is the peak, "
             f"{'' if setting.is_stated else 'by default '}{setting.value:g}",
         )
+
+
+def _curve(draft: Draft) -> Callable[[str], str | None]:
+    """Returns a getter of the curve of a warm-up, as DeepSpeed takes it."""
+
+    def read(key: str) -> str | None:
+        curve = draft.source.values.get(key)
+        if curve not in (None, "log", "linear"):
+            draft.note(key, f"DeepSpeed does not know {show(curve)} and takes log")
+            return "log"
+        return curve
+
+    return read
 
 
 def _positive(draft: Draft) -> Callable[[str], int | None]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.flags.deepspeed import passing
 
 # For steps_per_print: more steps than any run has.
 NEVER = 10**9
@@ -26,9 +27,11 @@ def ds_config(experiment: Experiment, world_size: int) -> dict[str, Any]:
         size.
 
     Raises:
-      UserError: the batch size does not divide, or the minimum loss scale is not whole.
+      UserError: the batch size does not divide, the minimum loss scale is not whole,
+        or `--ds_extra` is no such object.
     """
-    return {
+    extra = passing.from_flag(experiment.ds_extra)
+    config = {
         **_batch(experiment, world_size),
         "gradient_clipping": experiment.clip_norm,
         "zero_optimization": {"stage": experiment.zero_stage},
@@ -38,6 +41,10 @@ def ds_config(experiment: Experiment, world_size: int) -> dict[str, Any]:
         "bf16": {"enabled": experiment.precision == "bf16"},
         "steps_per_print": NEVER,
     }
+    # Else offloading wants DeepSpeed to build the optimizer.
+    if passing.is_offloaded(extra):
+        config["zero_force_ds_cpu_optimizer"] = False
+    return passing.merged(config, extra)
 
 
 def file_config(

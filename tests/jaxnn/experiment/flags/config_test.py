@@ -21,6 +21,7 @@ RUN_ONLY = {
     "record",
     "record_steps",
     "ds_config",
+    "ds_auto",
     "coordinator_address",
     "num_processes",
     "process_id",

@@ -56,11 +56,21 @@ class TestPrecision:
             ({"bf16": {"enabled": True}, "fp16": {"enabled": False}}, "bf16"),
             ({"bfloat16": {"enabled": True}}, "bf16"),
             ({"fp16": {}}, "fp32"),
-            ({"fp16": None}, "fp32"),
+            ({"bf16": None}, "fp32"),
+            ({"fp16": {"enabled": "on"}}, "fp16"),
+            ({"fp16": {"enabled": 1}}, "fp16"),
         ],
     )
     def test_format(self, read, entries, precision):
         assert read({**SILENT, **entries})[0].precision == precision
+
+    @pytest.mark.parametrize(("enabled", "is_noted"), [(True, False), (False, True)])
+    def test_inputs_that_are_cast_anyway(self, read, enabled, is_noted):
+        plain = {**SILENT, "fp16": {"enabled": enabled}}
+        cast = {**SILENT, "fp16": {"enabled": enabled, "auto_cast": True}}
+        experiment, notes = read(cast)
+        assert experiment == read(plain)[0]
+        assert any("fp16.auto_cast" in note for note in notes) == is_noted
 
     def test_scaler_is_deepspeeds(self, read, theirs):
         for given_values in (

@@ -1,7 +1,13 @@
 """Tests of jaxnn/experiment/flags/deepspeed/reading.py on whole files."""
 
+import dataclasses
+import json
+
+import pytest
+
 from jaxnn.experiment.flags import command_line, options
 from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.flags.deepspeed import auto
 from tests.jaxnn.experiment.flags.deepspeed.entries import LARGER, TUTORIAL
 
 
@@ -56,13 +62,15 @@ class TestLargerConfig:
             warmup_steps=100,
             zero_stage=2,
             precision="bf16",
+            ds_extra='{"zero_optimization": {"overlap_comm": true, '
+            '"offload_optimizer": {"device": "cpu"}}}',
         )
         assert notes[1:] == [
             "note: --ds_config: scheduler.params.warmup_type: not in theirs.json; "
             "DeepSpeed's warm-up is a logarithm by default",
-            "note: --ds_config: ignored, without a meaning in JAX: "
-            "zero_optimization.overlap_comm, zero_optimization.offload_optimizer, "
-            "steps_per_print",
+            "note: --ds_config: without a meaning in JAX, for DeepSpeed alone: "
+            "zero_optimization.overlap_comm, zero_optimization.offload_optimizer",
+            "note: --ds_config: ignored, without a meaning here: steps_per_print",
         ]
 
     def test_flags_of_the_run_are_the_resolved_ones(self, read, tmp_path):
@@ -123,15 +131,57 @@ class TestAuto:
         assert experiment == Experiment(
             **flags, optimizer="adamw", schedule="warmup_decay_lr", hysteresis=3
         )
-        left = next(note for note in notes if "left to the flags" in note)
-        assert left.endswith("total_num_steps")
-        assert "train_batch_size, " in left
-        assert "reduce_bucket_size" not in left
+        taken = [note for note in notes if '"auto" is a flag if given' in note]
+        assert len(taken) == 1
+        assert "train_batch_size (--batch_size=64)" in taken[0]
+        assert "gradient_clipping (--clip_norm=3.0)" in taken[0]
+        assert "reduce_bucket_size (DeepSpeed's default)" in taken[0]
+        assert "total_num_steps (the steps of the run)" in taken[0]
 
-    def test_without_flags_are_jaxnns_defaults(self, read):
-        experiment, _ = read(HUGGING_FACE)
-        assert (
-            experiment.batch_size,
-            experiment.clip_norm,
-            experiment.learning_rate,
-        ) == (32, 0.0, 1e-3)
+    TRAINERS = Experiment(
+        batch_size=8,
+        clip_norm=1.0,
+        learning_rate=5e-5,
+        optimizer="adamw",
+        schedule="warmup_decay_lr",
+        warmup_steps=1,
+        hysteresis=3,
+        precision="fp32",
+    )
+
+    def test_without_flags_is_what_the_trainer_fills_in(self, read):
+        assert read(HUGGING_FACE)[0] == self.TRAINERS
+        experiment, notes = read(HUGGING_FACE, "--ds_auto=trainer")
+        assert experiment.replace(ds_auto="") == self.TRAINERS
+        assert not any("auto" in note for note in notes)
+
+    def test_is_the_default_of_transformers(self):
+        from transformers import TrainingArguments
+
+        theirs = {f.name: f.default for f in dataclasses.fields(TrainingArguments)}
+        for ours, name in {
+            auto.MICRO: "per_device_train_batch_size",
+            "gradient_accumulation_steps": "gradient_accumulation_steps",
+            "gradient_clipping": "max_grad_norm",
+            "optimizer.params.lr": "learning_rate",
+            "optimizer.params.eps": "adam_epsilon",
+            "optimizer.params.weight_decay": "weight_decay",
+            "fp16.enabled": "fp16",
+            "bf16.enabled": "bf16",
+        }.items():
+            assert auto.FILLED[ours] == theirs[name], name
+
+    def test_is_dropped(self, read):
+        experiment, notes = read(
+            HUGGING_FACE, "--ds_auto=deepspeed", "--batch_size=4", "--schedule_steps=9"
+        )
+        assert (experiment.learning_rate, experiment.warmup_steps) == (1e-3, 1000)
+        assert (experiment.precision, experiment.clip_norm) == ("fp32", 1.0)
+        told = next(note for note in notes if '"auto" is dropped' in note)
+        assert "DeepSpeed itself would stop at train_batch_size, " in told
+
+    @pytest.mark.parametrize("program", ["fp32", "fp16", "fp64"])
+    def test_is_the_same_in_every_program(self, tmp_path, program):
+        (tmp_path / "theirs.json").write_text(json.dumps(HUGGING_FACE))
+        flag = f"--ds_config={tmp_path / 'theirs.json'}"
+        assert command_line.parse(["prog", flag], program)[0].precision == "fp32"
