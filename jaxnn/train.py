@@ -190,7 +190,7 @@ def read_initial_params(
         lambda: train_step.initial_variables(model, 0, signature)
     )
     wanted = trace.flatten(variables["params"])
-    given = artifacts.read_initial(experiment.init_params)
+    given = artifacts.read_params(experiment.init_params, "--init_params")
     for name in sorted(wanted.keys() | given.keys()):
         here = tuple(given[name].shape) if name in given else None
         there = tuple(wanted[name].shape) if name in wanted else None

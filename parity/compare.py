@@ -27,6 +27,7 @@ from parity.judging.recording import judge_recording
 from parity.judging.replays import Replays
 from parity.judging.verdict import COULD_NOT_JUDGE, DIVERGENCE, PARITY
 from parity.report import terminal
+from parity.whole_trace import require_whole
 
 WITHOUT_EFFECT = (
     "num_devices",
@@ -90,6 +91,8 @@ def main(names: Sequence[str], threshold: float) -> int:
     stacks = [trace.meta["stack"] for trace in traces]
     labels = stacks if len(set(stacks)) == 2 else ["first", "second"]
     data = load_dataset(experiments[0])
+    for trace, name, experiment in zip(traces, names, experiments):
+        require_whole(trace, name, experiment, data)
     initial = select(traces[0].read(0), "params")
     judgements = {}
     for label, trace, experiment in zip(labels, traces, experiments):
@@ -142,6 +145,11 @@ def experiment_of(trace: Reader, name: str) -> Experiment:
         experiment, _ = command_line.parse(["compare", *lines], precision)
     except UserError as error:
         raise UserError(f"cannot judge: {name}/meta.json: {error}") from None
+    if experiment.precision != precision:
+        raise UserError(
+            f"cannot judge: {name}/meta.json: precision is {precision!r}, and "
+            f"--precision={experiment.precision} among its flags; they must be equal"
+        )
     return experiment
 
 

@@ -2,3 +2,7 @@
 
 Twins annotate tensors as `Array`, so that `diff` shows where the libraries differ.
 """
+
+from jaxnn.experiment import console
+
+console.say_interrupted_while_importing()

@@ -9,6 +9,7 @@ import argparse
 import math
 import pathlib
 import re
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -84,6 +85,7 @@ def read(path: str | pathlib.Path) -> Any:
 
     harmless = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
     harmless.append(argparse.Namespace)
+    _require_whole(path)
     try:
         with torch.serialization.safe_globals(harmless):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -92,6 +94,27 @@ def read(path: str | pathlib.Path) -> Any:
         raise UserError(
             f"cannot read {path}: {_reason(error)}; take another checkpoint"
         ) from None
+
+
+def _require_whole(path: str | pathlib.Path) -> None:
+    """Raises UserError on a member of the archive that is not what was written.
+
+    torch loads it all the same: it does not look at the checksums of a zip archive.
+    """
+    # What is no archive, torch has a word about; older versions wrote none.
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    # Where a flipped bit lies in the directory, zipfile raises anything.
+    except Exception as error:
+        damaged = _reason(error)
+    if damaged:
+        raise UserError(
+            f"cannot read {path}: {damaged} in it is damaged; take another checkpoint, "
+            "or copy this one again"
+        )
 
 
 def open_checkpoint(folder: pathlib.Path) -> Checkpoint:

@@ -165,7 +165,7 @@ def start(
     if experiment.init_params:
         params_io.load(
             model,
-            artifacts.read_initial(experiment.init_params),
+            artifacts.read_params(experiment.init_params, "--init_params"),
             experiment.init_params,
         )
     return model.to(device)

@@ -78,7 +78,7 @@ def start(experiment: Experiment, data: Dataset) -> OracleState:
 
 def _read_params(experiment: Experiment, fresh: Arrays) -> Arrays:
     """Reads `--init_params`, which must have the names and shapes of `fresh`."""
-    given = artifacts.read_arrays(experiment.init_params, "--init_params")
+    given = artifacts.read_params(experiment.init_params, "--init_params")
     for name in sorted(fresh.keys() | given.keys()):
         expected = fresh[name].shape if name in fresh else None
         found = given[name].shape if name in given else None

@@ -3,6 +3,7 @@ written into its flags."""
 
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -147,6 +148,55 @@ class TestMain:
         )
         with pytest.raises(UserError, match=r"strange/meta\.json: "):
             compare.main([str(strange), str(strange)], 8.0)
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            (dict(flags=[1]), "flags are not lines of a flagfile"),
+            (dict(first_step="a"), "first_step is 'a', not a number of steps"),
+            (dict(first_step=-1), "first_step is -1, not a number of steps"),
+            (dict(world_size=0), "world_size is 0, not a number of ranks"),
+            (dict(world_size=True), "world_size is True, not a number of ranks"),
+            (dict(world_size=3), "world_size 3 does not divide --batch_size=32"),
+            (dict(precision="fp7"), "precision is 'fp7', and --precision=fp32"),
+            (dict(order={"params": [1], "activations": []}), "order lacks the names"),
+        ],
+    )
+    def test_refuses_a_meta_that_lies(self, traces, tmp_path, change, said):
+        liar = edited_meta(traces["second"], tmp_path / "liar", **change)
+        for names in ((traces["first"], liar), (liar, traces["first"])):
+            with pytest.raises(UserError, match=rf"liar/meta\.json: {said}"):
+                compare.main([*map(str, names)], 8.0)
+
+    @pytest.mark.parametrize(
+        ("name", "change", "said"),
+        [
+            ("params/output/bias", None, "params/output/bias is missing, (1,)"),
+            ("grads/output/bias", None, "grads/output/bias is missing, (1,)"),
+            (
+                "updated_moments/first/output/bias",
+                lambda array: array[None],
+                "updated_moments/first/output/bias is (1, 1), (1,) in the network",
+            ),
+            ("loss", None, "loss is missing, not one number"),
+            ("skipped", lambda skipped: np.int32(1), "skipped is int32 ()"),
+            ("batch/ids", None, "batch/ids is missing"),
+            ("batch/ids", lambda ids: ids + 10**6, "and there are 455 training"),
+            ("batch/ids", lambda ids: ids - 10**6, "batch/ids holds -"),
+            ("activations/output", lambda rows: rows[1:], "not a row of each sample"),
+        ],
+    )
+    def test_refuses_a_step_that_is_not_its_flags(
+        self, traces, tmp_path, name, change, said
+    ):
+        other = tmp_path / "other"
+        shutil.copytree(traces["second"], other)
+        step = artifacts.read_arrays(other / "step_000001.safetensors", "")
+        array = step.pop(name)
+        step |= {name: change(array)} if change else {f"{name}_renamed": array}
+        artifacts.write_arrays(other / "step_000001.safetensors", step)
+        with pytest.raises(UserError, match=r"other: step 1: .*" + re.escape(said)):
+            compare.main([str(traces["first"]), str(other)], 8.0)
 
     @pytest.mark.parametrize("names", [[], ["a"], ["a", "b", "c"]])
     def test_takes_two(self, names):

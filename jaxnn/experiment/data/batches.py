@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.flags.config import STEPS_BELOW, Experiment
 
 PADDING = -1
 
@@ -24,8 +25,18 @@ def total_steps(experiment: Experiment, num_samples: int) -> int:
     """Number of steps in all epochs, regardless of `--max_steps`.
 
     It is the length of the learning rate schedule.
+
+    Raises:
+      UserError: there are more than a table of them can hold.
     """
-    return experiment.epochs * steps_per_epoch(num_samples, experiment.batch_size)
+    per_epoch = steps_per_epoch(num_samples, experiment.batch_size)
+    total = experiment.epochs * per_epoch
+    if total >= STEPS_BELOW:
+        raise UserError(
+            f"--epochs: {experiment.epochs} epochs of {per_epoch} steps are {total} "
+            f"steps, which must be less than {STEPS_BELOW}; lower it"
+        )
+    return total
 
 
 def plan(experiment: Experiment, num_samples: int) -> list[int]:

@@ -14,7 +14,7 @@ from jaxnn.experiment.catalogue import (
     facts_on,
     losses_for,
 )
-from jaxnn.experiment.data import half_range, preprocessing, rounding
+from jaxnn.experiment.data import half_range, preprocessing, rounding, sizes
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.description import Column, Description
 from jaxnn.experiment.data.sources.csv_file import csv
@@ -58,15 +58,18 @@ def load_dataset(experiment: Experiment) -> Dataset:
 
     Raises:
       UserError: the data cannot be loaded as the flags say, the loss or the model does
-        not suit them, or the batch is larger than the training split.
+        not suit them, the batch is larger than the training split, or memory holds
+        neither data nor network.
     """
     _refuse_idle_flags(experiment)
+    sizes.check_samples(experiment)
     data = DATASETS[experiment.dataset](experiment)
     if experiment.positive_class:
         data = _with_positive_class(experiment, data)
     _check_loss(experiment, data)
     _check_model(experiment, data)
     _check_batch(experiment, data)
+    sizes.check_network(experiment, data.signature)
     data = _scaled(experiment, data)
     # Last, because the description holds the task and the scaling.
     return dataclasses.replace(data, description=_description(data))

@@ -28,9 +28,9 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import ml_dtypes  # noqa: F401  it teaches NumPy the bfloat16 of `read_arrays`
+import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from jaxnn.experiment.catalogue import is_own, split_own
@@ -97,7 +97,7 @@ def create_workdir(
     if experiment.resume:
         return _reopen_workdir(workdir, experiment)
 
-    held = [workdir / name for name in contents if (workdir / name).exists()]
+    held = _held(workdir, contents)
     if held and not experiment.overwrite:
         raise UserError(
             f"--workdir: {workdir} holds another run ({held[0].name}); choose another "
@@ -122,17 +122,25 @@ def create_workdir(
     return workdir
 
 
+def _held(workdir: pathlib.Path, contents: tuple[str, ...]) -> list[pathlib.Path]:
+    """Returns what a folder holds of a run."""
+    try:
+        return [workdir / name for name in contents if (workdir / name).exists()]
+    except OSError as error:
+        raise UserError(f"--workdir: cannot read {workdir}: {error.strerror}") from None
+
+
 def _reopen_workdir(workdir: pathlib.Path, experiment: Experiment) -> pathlib.Path:
     """Returns the folder of the run to resume.
 
     Raises:
       UserError: there is none, or a flag differs that would change the computation.
     """
-    if not experiment.workdir or not (workdir / FLAGS).exists():
+    if not experiment.workdir or not _held(workdir, (FLAGS,)):
         raise UserError(
             f"--resume: give the --workdir of the run to continue; {workdir} holds none"
         )
-    before = _flag_values((workdir / FLAGS).read_text())
+    before = _flag_values(_own_text(workdir / FLAGS))
     now = _flag_values(options.to_flagfile(experiment))
     for flag in now:
         if flag not in MAY_CHANGE and before.get(flag) != now[flag]:
@@ -244,8 +252,7 @@ class MetricsWriter:
             self._path.unlink(missing_ok=True)
             return []
 
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        rows = [row for row in csv.DictReader(lines) if int(row["epoch"]) <= epochs]
+        rows = self._rows_up_to(epochs)
         if len(rows) != epochs:
             raise UserError(
                 f"--resume: {self._path} holds {len(rows)} of {epochs} epochs done; "
@@ -259,10 +266,46 @@ class MetricsWriter:
         write_text(self._path, text.getvalue())
         return rows
 
+    def _rows_up_to(self, epochs: int) -> list[dict[str, str]]:
+        """Returns the rows of the file; raises UserError where one is not numbers."""
+        lines = _own_text(self._path).splitlines() if self._path.exists() else []
+        rows = []
+        for number, row in enumerate(csv.DictReader(lines), 2):
+            try:
+                if _epoch_of(row) <= epochs:
+                    rows.append(row)
+            # A cell too few is None, one too many is a list, a header of another
+            # spelling has no epoch.
+            except (KeyError, TypeError, ValueError):
+                raise UserError(
+                    f"--resume: {self._path}:{number}: not the numbers of an epoch as "
+                    "they were written; put the file back, or --overwrite the run"
+                ) from None
+        return rows
+
+
+def _epoch_of(row: Mapping[str, str]) -> int:
+    """Returns the epoch of a row of metrics.csv; raises if a cell is no number."""
+    for value in row.values():
+        float(value)
+    return int(row["epoch"])
+
+
+def _own_text(path: pathlib.Path) -> str:
+    """Returns a text that the run to resume has written."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UserError(
+            f"--resume: cannot read {path}: {reason}; put it back as it was, or "
+            "--overwrite the run"
+        ) from None
+
 
 def read_metrics(workdir: pathlib.Path) -> dict[str, np.ndarray]:
     """Returns the columns of metrics.csv: name -> [epochs] float64."""
-    with (workdir / METRICS).open(newline="") as file:
+    with (workdir / METRICS).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     names = rows[0] if rows else ()
     return {name: np.array([float(row[name]) for row in rows]) for name in names}
@@ -276,7 +319,7 @@ def write_summary(workdir: pathlib.Path, summary: Mapping[str, Any]) -> None:
 
 def read_summary(workdir: pathlib.Path) -> dict[str, Any]:
     """Returns summary.json of a finished run."""
-    return json.loads((workdir / SUMMARY).read_text())
+    return json.loads((workdir / SUMMARY).read_text("utf-8"))
 
 
 def write_params(path: pathlib.Path, params: Mapping[str, np.ndarray]) -> None:
@@ -320,30 +363,53 @@ def read_arrays(path: str | pathlib.Path, flag: str) -> dict[str, np.ndarray]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{flag}: cannot read {path}: {error}") from None
+    # NumPy has no such type: safetensors looks it up as an attribute or a key.
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{flag}: cannot read {path}: {_unknown_type(path) or error}"
+        ) from None
 
 
-def read_initial(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads the parameters of `--init_params` by name.
+def read_params(path: str | pathlib.Path, flag: str) -> dict[str, np.ndarray]:
+    """Reads parameters by name from a safetensors file.
 
     Raises:
-      UserError: the file cannot be read, or a parameter is not finite.
+      UserError: as `read_arrays` does, or one is not of floating-point numbers that are
+        finite.
     """
-    arrays = read_arrays(path, "--init_params")
+    arrays = read_arrays(path, flag)
     for name, array in arrays.items():
+        if array.dtype.kind != "f" and array.dtype != ml_dtypes.bfloat16:
+            raise UserError(
+                f"{flag}: {name} of {path} is {array.dtype}, and parameters are "
+                "floating-point numbers; convert it"
+            )
         bad = np.argwhere(~np.isfinite(np.asarray(array, np.float64)))
         if len(bad):
             value = array[tuple(bad[0])]
             raise UserError(
-                f"--init_params: {name}{bad[0].tolist()} is {value} in {path}; give "
+                f"{flag}: {name}{bad[0].tolist()} is {value} in {path}; give "
                 "parameters that are finite"
             )
     return arrays
 
 
+def _unknown_type(path: str | pathlib.Path) -> str:
+    """Returns which tensor of a file is of a type that NumPy does not have."""
+    with safe_open(path, "numpy") as file:
+        for name in file.keys():  # noqa: SIM118  it is no dictionary
+            try:
+                file.get_tensor(name)
+            except Exception:
+                dtype = file.get_slice(name).get_dtype()
+                return f"{name} is {dtype}, which NumPy has not; convert it to F32"
+    return ""
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a small text file atomically."""
     with whole(path) as partial:
-        partial.write_text(text)
+        partial.write_text(text, "utf-8")
 
 
 @contextlib.contextmanager

@@ -388,15 +388,36 @@ def _check(meta: Mapping[str, Any], path: pathlib.Path) -> None:
                 f"{path}: {key} is {found}, not a {kind.__name__}; give it to "
                 "parity.trace.Writer"
             )
+    # Whoever trusts these would otherwise be told of parity: True is an int to Python.
+    if isinstance(meta["world_size"], bool) or meta["world_size"] < 1:
+        raise UserError(
+            f"{path}: world_size is {meta['world_size']!r}, not a number of ranks from "
+            "1; correct it"
+        )
+    first = meta.get("first_step", 0)
+    if isinstance(first, bool) or not isinstance(first, int) or first < 0:
+        raise UserError(
+            f"{path}: first_step is {first!r}, not a number of steps from 0; correct it"
+        )
+    if not _are_names(meta["flags"]):
+        raise UserError(
+            f"{path}: flags are not lines of a flagfile, ['--epochs=3', ...]; correct "
+            "them"
+        )
     if meta["level"] not in LEVELS:
         raise UserError(
             f"{path}: level is {meta['level']!r}, not one of {', '.join(LEVELS)}"
         )
-    if not all(isinstance(meta["order"].get(kind), list) for kind in ORDERED):
+    orders = [meta["order"].get(kind) for kind in ORDERED]
+    if not all(isinstance(order, list) and _are_names(order) for order in orders):
         raise UserError(
             f"{path}: order lacks the names of {' or '.join(ORDERED)}; "
             "parity.trace.Writer writes them"
         )
+
+
+def _are_names(items: list[Any]) -> bool:
+    return all(isinstance(item, str) for item in items)
 
 
 def _refuse(constant: str) -> None:

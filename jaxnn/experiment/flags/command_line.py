@@ -10,15 +10,25 @@ from typing import NamedTuple
 
 from absl import flags
 
+from jaxnn.experiment import console
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import parsing
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.flags.deepspeed import reading
 
 BAD_INPUT = 2
-INTERRUPTED = 130
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Errors of a disk that takes no more."""
+PATHS = (
+    errno.EACCES,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EPERM,
+)
+"""Errors of a path that cannot be used as it is."""
 
 Define = Callable[[flags.FlagValues], None]
 """Defines flags on the values it is given."""
@@ -111,6 +121,11 @@ def parse_arguments(
     except flags.CantOpenFlagFileError as error:
         reason = str(error).rpartition("] ")[2]
         raise UserError(f"--flagfile: cannot read it: {reason}") from None
+    # A flagfile that is no text, or that names one with a NUL byte in its name.
+    except ValueError as error:
+        raise UserError(
+            f"--flagfile: cannot read it: {error}; give a text file in UTF-8"
+        ) from None
     except flags.Error as error:
         # absl's own message names the flag; folded into one line.
         message = " ".join(str(error).removeprefix("flag ").split())
@@ -227,12 +242,14 @@ def _run(
     crash_status: int,
     leave: Callable[[int], None] = sys.exit,
 ) -> None:
-    if any(argument in ("-h", "-help", "--help") for argument in sys.argv[1:]):
-        print(help_text(description, define))
-        sys.exit(0)
+    console.open_closed_streams()
+    wants_help = any(flag in ("-h", "-help", "--help") for flag in sys.argv[1:])
     # What was imported stays: searching it for garbage, now and on the way out, costs
     # 0.3 s.
     gc.freeze()
+    if wants_help:
+        status = _status_of(lambda: print(help_text(description, define)), crash_status)
+        sys.exit(status)
     status = _status_of(body, crash_status)
     gc.freeze()
     leave(status)
@@ -241,23 +258,36 @@ def _run(
 def _status_of(body: Callable[[], int | None], crash_status: int) -> int:
     """Runs the body and says what went wrong, if anything; returns the exit code."""
     try:
-        return body() or 0
+        status = body() or 0
+        return console.flush() or status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return console.INTERRUPTED
+    except BrokenPipeError:
+        return console.drop_output()
+    except MemoryError as error:
+        print(
+            f"error: not enough memory: {error or 'none left'}; choose smaller sizes, "
+            "a smaller --batch_size first",
+            file=sys.stderr,
+        )
+        return BAD_INPUT
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            name = error.filename or "a file"
-            print(
-                f"error: cannot write {name}: {error.strerror}; make room",
-                file=sys.stderr,
-            )
+        if isinstance(error, OSError) and error.errno in (*NO_ROOM, *PATHS):
+            print(f"error: {_of_the_disk(error)}", file=sys.stderr)
             return BAD_INPUT
         traceback.print_exc()
         return crash_status
+
+
+def _of_the_disk(error: OSError) -> str:
+    name = error.filename or "a file"
+    if error.errno in NO_ROOM:
+        return f"cannot write {name}: {error.strerror}; make room"
+    return f"cannot use {name}: {error.strerror}; choose another path, or its rights"
 
 
 def _experiment_and(define_more: Define | None) -> Define:

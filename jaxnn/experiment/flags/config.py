@@ -11,6 +11,8 @@ from jaxnn.experiment import catalogue
 from jaxnn.experiment.flags.options import option
 
 PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
+STEPS_BELOW = 50_000_000
+"""Bound on the steps of a schedule, which is a table of learning rates."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Experiment:
         "comma-separated or as a glob, form one data set in the order of their names. "
         "If the files total 256 MiB or more, x is memory-mapped, from .npy files and "
         "from .npz files that are not compressed (numpy.savez).",
+        path=True,
     )
     target: str = option(
         "", "csv: name of the column to predict; empty: the last column."
@@ -143,6 +146,7 @@ class Experiment:
         "import all of FILE. See jaxnn/experiment/own_model.py.",
         choices=tuple(catalogue.MODELS),
         or_own=True,
+        path=True,
     )
     hidden_sizes: tuple[int, ...] = option(
         (),
@@ -197,7 +201,9 @@ class Experiment:
         "(patches on a CPU, direct elsewhere).",
         choices=("auto", "patches", "direct"),
     )
-    num_layers: int = option(2, "transformers: number of blocks.", minimum=1)
+    num_layers: int = option(
+        2, "transformers: number of blocks.", minimum=1, below=10_000
+    )
     width: int = option(128, "transformers: embedding width of a token.", minimum=1)
     num_heads: int = option(4, "transformers: number of attention heads.", minimum=1)
     mlp_width: int = option(
@@ -345,6 +351,7 @@ class Experiment:
         "Schedules with an end: length in optimizer steps, at least that of the run; "
         "0: all steps of --epochs, even if --max_steps stops earlier.",
         minimum=0,
+        below=STEPS_BELOW,
     )
     decay_rate: float = option(
         0.1,
@@ -411,7 +418,11 @@ class Experiment:
         run_only=True,
     )
     initialization_timeout: int = option(
-        120, "Seconds to wait for the other processes.", minimum=1, run_only=True
+        120,
+        "Seconds to wait for the other processes.",
+        minimum=1,
+        below=1_000_000,
+        run_only=True,
     )
 
     # FP16 loss scaling: names and defaults of DeepSpeed's fp16 block. The scale is
@@ -458,6 +469,7 @@ class Experiment:
         "optimizer, schedule, precision, clipping, accumulation and ZeRO stage; it "
         "overrides a --flagfile.",
         run_only=True,
+        path=True,
     )
     ds_auto: str = option(
         "",
@@ -478,6 +490,7 @@ class Experiment:
         "",
         "Folder for the files of the run; empty: a new folder under runs/.",
         run_only=True,
+        path=True,
     )
     overwrite: bool = option(
         False, "Replace the run in --workdir, if there is one.", run_only=True
@@ -498,6 +511,7 @@ class Experiment:
         "",
         "params.safetensors with the initial parameters; empty: initialize them.",
         run_only=True,
+        path=True,
     )
     record: str = option(
         "off",

@@ -5,10 +5,21 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from absl import flags
 
 from jaxnn.experiment.catalogue import is_own
 from jaxnn.experiment.errors import UserError
+
+INTEGERS_BELOW = 2**31
+"""Counters on a device are int32."""
+FLOATS = (1e-37, 1e37)
+"""What the stacks compute with is float32, whose normal range is 1.2e-38 to 3.4e38."""
+LONGEST_PART, LONGEST_PATH = 255, 4000
+"""Bytes between two slashes and of a path that file systems take, nearly: a run adds
+to it."""
+SHOWN = 60
+"""Characters of a bad value that its message repeats."""
 
 
 def option(
@@ -21,6 +32,7 @@ def option(
     above: float | None = None,
     below: float | None = None,
     run_only: bool = False,
+    path: bool = False,
 ) -> Any:
     """Returns a dataclass field that is also a flag.
 
@@ -35,6 +47,7 @@ def option(
       below: upper bound, exclusive.
       run_only: True if the flag belongs to one run and not to the experiment; it is
         then left out of `experiment.flags`.
+      path: True if it names a file or a folder, or several separated by commas.
     """
     metadata = dict(
         help=help,
@@ -44,6 +57,7 @@ def option(
         above=above,
         below=below,
         run_only=run_only,
+        path=path,
     )
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -142,12 +156,62 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
     allowed = value in rules["choices"] or (rules["or_own"] and is_own(value))
     if any(rules["choices"]) and not allowed:
         raise UserError(f"{flag}: unknown value {value!r}; known: {_listed(field)}")
-    # NaN passes every comparison below.
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{flag}: must be a finite number, got {value}")
+    if isinstance(value, str):
+        _check_text(flag, value, rules["path"])
+    elif isinstance(value, float) or isinstance(field.default, float):
+        _check_float(flag, value, rules["below"])
+    elif value >= INTEGERS_BELOW:
+        raise UserError(f"{flag}: must be less than {INTEGERS_BELOW}, got {value}")
     if rules["minimum"] is not None and value < rules["minimum"]:
         raise UserError(f"{flag}: must be at least {rules['minimum']}, got {value}")
     if rules["above"] is not None and value <= rules["above"]:
         raise UserError(f"{flag}: must be greater than {rules['above']}, got {value}")
     if rules["below"] is not None and value >= rules["below"]:
         raise UserError(f"{flag}: must be less than {rules['below']}, got {value}")
+
+
+def _check_float(flag: str, value: float, below: float | None) -> None:
+    """Raises UserError on a number that is another one, or none, in float32."""
+    # NaN passes every comparison. A ds_config may hold a whole number of any length.
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{flag}: must be a finite number, got {value}")
+    least, most = FLOATS
+    if value and not least <= abs(value) <= most:
+        raise UserError(
+            f"{flag}: {_short(str(value))} is outside float32's range, {least:g} to "
+            f"{most:g}"
+        )
+    if below is not None and value < below <= np.float32(value):
+        raise UserError(f"{flag}: {value} is {below} in float32; lower it")
+
+
+def _check_text(flag: str, value: str, is_path: bool) -> None:
+    """Raises UserError on a text that no file system or flagfile takes."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{flag}: {_short(ascii(value))} is not UTF-8; rename it"
+        ) from None
+    # A flagfile has one flag a line, without blanks around it.
+    if any(ord(character) < 32 for character in value):
+        raise UserError(
+            f"{flag}: {_short(ascii(value))} holds a control character; leave it out"
+        )
+    if is_path:
+        _check_lengths(flag, value)
+
+
+def _check_lengths(flag: str, value: str) -> None:
+    for path in value.split(","):
+        longest = max(len(part.encode()) for part in path.split("/"))
+        if longest > LONGEST_PART or len(path.encode()) > LONGEST_PATH:
+            raise UserError(
+                f"{flag}: {_short(value)} is too long, {len(path.encode())} bytes with "
+                f"a name of {longest}; file systems take {LONGEST_PATH} and "
+                f"{LONGEST_PART}"
+            )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

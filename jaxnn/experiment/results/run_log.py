@@ -17,6 +17,9 @@ from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import report
 from jaxnn.experiment.results.progress import ProgressBar
 
+ALWAYS = ("step", "train_loss", "test_loss")
+"""Columns of metrics.csv, whatever the experiment, besides the epoch."""
+
 
 class RunLog:
     """Collects, writes and prints the results of one run, the same for both stacks.
@@ -66,17 +69,24 @@ class RunLog:
         Returns:
           The validation losses of these epochs; [] without a validation split and on
           processes that do not write.
+
+        Raises:
+          UserError: metrics.csv is not as it was written.
         """
         self.skipped_steps = skipped_steps
         if not self._writer:
             return []
         self._rows = [
-            {
-                name: int(value) if name in ("epoch", "step") else float(value)
-                for name, value in row.items()
-            }
+            {name: float(value) for name, value in row.items()}
+            | {name: int(row[name]) for name in ("epoch", "step") if name in row}
             for row in self._writer.keep(epochs)
         ]
+        for name in ALWAYS:
+            if self._rows and name not in self._rows[0]:
+                raise UserError(
+                    f"--resume: {artifacts.METRICS} has no column {name}; put it back "
+                    "as it was written, or --overwrite the run"
+                )
         self._row = self._rows[-1] if self._rows else {}
         return [
             row["validation_loss"] for row in self._rows if "validation_loss" in row

@@ -7,6 +7,7 @@ from jaxnn.experiment.data import splits
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.memory import require_room
 
 # (amplitude, period in steps) of the sine waves in the sum.
 WAVES = ((1.0, 40.0), (0.5, 17.0), (0.25, 7.0))
@@ -23,8 +24,9 @@ def sine(experiment: Experiment) -> Dataset:
     has an RMSE of 0.24.
 
     Raises:
-      UserError: a split is too short for one window.
+      UserError: a split is too short for one window, or memory for all of them.
     """
+    _require_room(experiment)
     values = series(experiment.num_samples, experiment.split_seed)
     slices = splits.contiguous(experiment, len(values))
     train, validation, test = (
@@ -47,6 +49,13 @@ def sine(experiment: Experiment) -> Dataset:
         validation_inputs=validation[0],
         validation_targets=validation[1],
     )
+
+
+def _require_room(experiment: Experiment) -> None:
+    steps = experiment.sequence_length
+    # The largest split has at least a third of the values.
+    count = max(experiment.num_samples // 3 - steps, 0)
+    require_room(4 * count * steps, "--sequence_length", f"{count} windows")
 
 
 def series(length: int, seed: int) -> np.ndarray:

@@ -294,23 +294,6 @@ class TestReadArrays:
             artifacts.read_arrays(path, "--init_params")
 
 
-class TestReadInitial:
-    @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_names_what_is_not_finite(self, tmp_path, value):
-        path = tmp_path / "p.safetensors"
-        kernel = np.array([[1, 2], [3, value]], np.float32)
-        artifacts.write_params(path, {"b": np.zeros(2, np.float32), "w": kernel})
-        with pytest.raises(
-            UserError, match=rf"^--init_params: w\[1, 1\] is {value} in {path}; give"
-        ):
-            artifacts.read_initial(path)
-
-    def test_finite(self, tmp_path):
-        path = tmp_path / "p.safetensors"
-        artifacts.write_params(path, {"w": np.ones(2, np.float32)})
-        np.testing.assert_array_equal(artifacts.read_initial(path)["w"], [1, 1])
-
-
 class TestWriteText:
     def test_replaces_whole_and_leaves_no_partial(self, tmp_path):
         artifacts.write_text(tmp_path / "a.json", "old and longer")
@@ -326,7 +309,7 @@ class TestWriteText:
         assert names(tmp_path) == ["a.json"]
 
     def test_a_full_disk_says_which_file(self, tmp_path, monkeypatch):
-        def write_text(path: pathlib.Path, text: str) -> None:
+        def write_text(path: pathlib.Path, text: str, encoding: str) -> None:
             path.write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -403,3 +386,80 @@ class TestOwnModel:
         (workdir.parent / "net.py").unlink()
         trained = artifacts.as_trained(experiment, workdir)
         assert trained.model == f"{workdir / artifacts.MODEL}:Net"
+
+
+class TestReadParams:
+    @pytest.mark.parametrize(
+        ("array", "said"),
+        [
+            (np.ones(3, np.int64), "bias of .* is int64, and parameters are"),
+            (np.ones(3, bool), "bias of .* is bool, and parameters are"),
+        ],
+    )
+    def test_names_the_tensor(self, tmp_path, array, said):
+        path = tmp_path / "p.safetensors"
+        artifacts.write_arrays(path, {"output/bias": array})
+        with pytest.raises(UserError, match=f"^--init_params: output/{said}"):
+            artifacts.read_params(path, "--init_params")
+
+    def test_names_a_tensor_of_a_type_that_numpy_lacks(self, tmp_path):
+        header = b'{"w":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}}'
+        path = tmp_path / "fp8.safetensors"
+        path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+        with pytest.raises(UserError, match=r"^--init_params: .*: w is F8_E4M3, which"):
+            artifacts.read_params(path, "--init_params")
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_names_what_is_not_finite(self, tmp_path, value):
+        path = tmp_path / "p.safetensors"
+        kernel = np.array([[1, 2], [3, value]], np.float32)
+        artifacts.write_params(path, {"b": np.zeros(2, np.float32), "w": kernel})
+        with pytest.raises(
+            UserError, match=rf"^--init_params: w\[1, 1\] is {value} in {path}; give"
+        ):
+            artifacts.read_params(path, "--init_params")
+
+    def test_finite(self, tmp_path):
+        path = tmp_path / "p.safetensors"
+        artifacts.write_params(path, {"w": np.ones(2, np.float32)})
+        np.testing.assert_array_equal(
+            artifacts.read_params(path, "--init_params")["w"], [1, 1]
+        )
+
+    def test_takes_every_precision(self, tmp_path):
+        path = tmp_path / "p.safetensors"
+        given = {kind: np.ones(2, kind) for kind in ("float16", "bfloat16", "float64")}
+        artifacts.write_arrays(path, given)
+        assert artifacts.read_params(path, "--init_params").keys() == given.keys()
+
+
+class TestFilesOfAnotherProgram:
+    """What a spreadsheet or an editor makes of a run's files before `--resume`."""
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "Epoche,step\n1,2\n",
+            "epoch;step\n1;2\n",
+            'epoch,step\n1,"0,5"\n',
+            "epoch,step\n1\n",
+            "epoch,step\n1,2,3\n",
+            "\ufeffepoch,step\n1,2\n",
+        ],
+    )
+    def test_metrics(self, tmp_path, content):
+        (tmp_path / artifacts.METRICS).write_text(content, "utf-8")
+        with pytest.raises(
+            UserError, match=r"^--resume: .*metrics\.csv:2: not the num"
+        ):
+            artifacts.MetricsWriter(tmp_path).keep(1)
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+    def test_of_another_encoding(self, tmp_path, encoding):
+        experiment = Experiment(workdir=str(tmp_path), resume=True, precision="fp32")
+        for name in (artifacts.METRICS, artifacts.FLAGS):
+            (tmp_path / name).write_text("--name=é\n", encoding)
+        with pytest.raises(UserError, match=r"^--resume: .*flags: it is not UTF-8"):
+            artifacts.create_workdir(experiment, "jax")
+        with pytest.raises(UserError, match=r"^--resume: .*csv: it is not UTF-8"):
+            artifacts.MetricsWriter(tmp_path).keep(1)

@@ -56,16 +56,10 @@ def values_of(field):
     if field.name in (*consistency.EPSILONS, *consistency.PENALTIES):
         return st.floats(consistency.SMALLEST, consistency.LARGEST)
     if isinstance(field.default, float):
-        least = rules["minimum"] if rules["above"] is None else rules["above"]
-        most = rules["below"]
-        return st.floats(
-            least,
-            most,
-            exclude_min=rules["above"] is not None,
-            exclude_max=most is not None,
-            allow_nan=False,
-            allow_infinity=False,
-        )
+        # What float32 tells from its bounds.
+        most = (1 - 2**-24) * rules["below"] if rules["below"] else 1e36
+        positive = st.floats(1e-36, most)
+        return positive if rules["minimum"] is None else st.just(0.0) | positive
     return LINES
 
 
@@ -77,11 +71,17 @@ def experiments(draw):
         for name, field in FIELDS.items()
         if name not in RUN_ONLY and not isinstance(field.default, tuple)
     }
+    fields["name"] = fields["name"].replace("/", "")[:50]
     facts = catalogue.MODELS[fields["model"]]
     layers = draw(st.integers(1, 3)) if facts.hidden == catalogue.REQUIRED else 0
     rates = draw(
-        st.one_of(st.just(()), st.tuples(*[st.floats(0, 1, exclude_max=True)] * layers))
+        st.one_of(st.just(()), st.tuples(*[values_of(FIELDS["momentum"])] * layers))
     )
+    # Their products stay below what an integer flag may be.
+    for factor in ("batch_size", "num_devices", "accumulation_steps"):
+        fields[factor] = draw(st.integers(1, 1000))
+    for factor in ("width", "num_heads"):
+        fields[factor] = draw(st.integers(1, 40_000))
     fields["batch_size"] *= (fields["num_devices"] or 1) * fields["accumulation_steps"]
     fields["learning_rate"] = draw(st.floats(1e-36, 1e36))
     fields["min_learning_rate"] = draw(st.floats(0, fields["learning_rate"]))
