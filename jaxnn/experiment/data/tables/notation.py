@@ -37,7 +37,7 @@ NOTATIONS = (
             r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}.*|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}.*"
         ),
         "dates",
-        "as numbers, e.g. of days",
+        "as a count of days or seconds",
     ),
     (PADDED, "digits with leading zeros", "without the zeros"),
 )

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from safetensors.numpy import save_file
 
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
@@ -413,7 +414,7 @@ class TestReadParams:
     def test_names_what_is_not_finite(self, tmp_path, value):
         path = tmp_path / "p.safetensors"
         kernel = np.array([[1, 2], [3, value]], np.float32)
-        artifacts.write_params(path, {"b": np.zeros(2, np.float32), "w": kernel})
+        save_file({"b": np.zeros(2, np.float32), "w": kernel}, path)
         with pytest.raises(
             UserError, match=rf"^--init_params: w\[1, 1\] is {value} in {path}; give"
         ):

@@ -34,8 +34,8 @@ class TestCheck:
         with pytest.raises(
             UserError,
             match=r"^--data_path: .*: the header promises 146 TiB, "
-            r"\[40, 1000000000000\] of float32, and the file holds 100 bytes; write it "
-            r"again$",
+            r"\[40, 1000000000000\] of float32, and the file holds 100 bytes; "
+            r"write it again$",
         ):
             array_files.read(str(tmp_path / "d.npz" if kind == "npz" else tmp_path))
 
