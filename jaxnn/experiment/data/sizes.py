@@ -64,7 +64,8 @@ def activations(experiment: Experiment, signature: Signature) -> int:
         inner = experiment.mlp_width or 4 * experiment.width
         return experiment.num_layers * inner
     pixels = math.prod(signature.input_shape[:2])
-    images = pixels * experiment.channels[0] if experiment.model == "cnn" else 0
+    channels = experiment.channels[:1] if experiment.model == "cnn" else ()
+    images = pixels * sum(channels)
     return steps * sum(experiment.hidden_sizes) + images
 
 

@@ -15,15 +15,6 @@ from jaxnn.experiment.flags.config import Experiment
 RESNET_DEPTHS = (18, 20, 32, 50)
 LONGEST_NAME = 200
 
-# float32: the smallest number that is not flushed to 0, the largest, and below 1.
-SMALLEST = 2.0**-126
-LARGEST = (2 - 2.0**-23) * 2.0**127
-BELOW_ONE = 1 - 2.0**-24
-
-DECAYS = ("momentum", "adam_b1", "adam_b2", "rmsprop_decay")
-EPSILONS = ("adam_eps", "rmsprop_eps", "adagrad_eps")
-PENALTIES = ("l1", "l2", "weight_decay", "clip_norm", "adagrad_initial")
-
 
 def check(experiment: Experiment) -> None:
     """Raises UserError on the first flag out of range or in conflict with another."""
@@ -33,7 +24,6 @@ def check(experiment: Experiment) -> None:
         _network,
         _dropout,
         _objective,
-        _float32,
         _schedule,
         _data,
         _batch,
@@ -136,25 +126,6 @@ def _objective(experiment: Experiment) -> None:
             "--patience: a run of several processes that may stop early cannot be "
             "resumed; go on in one"
         )
-
-
-def _float32(experiment: Experiment) -> None:
-    """Refuses what is 0, 1 or infinite in float32, and makes steps NaN."""
-    # What is not a decay may be exactly 0, which turns it off.
-    for flag in (*EPSILONS, *PENALTIES):
-        value = getattr(experiment, flag)
-        if value > LARGEST or (flag in EPSILONS and value < SMALLEST):
-            raise UserError(
-                f"--{flag}: {value:g} is outside float32's range, {SMALLEST:.3g} to "
-                f"{LARGEST:.3g}"
-            )
-    for flag in DECAYS:
-        value = getattr(experiment, flag)
-        # Half way to 1 it is rounded to 1, and nothing is averaged any more.
-        if experiment.precision != "fp64" and value >= (BELOW_ONE + 1) / 2:
-            raise UserError(
-                f"--{flag}: {value!r} is 1 in float32; give at most {BELOW_ONE:.8g}"
-            )
 
 
 def _schedule(experiment: Experiment) -> None:

@@ -56,16 +56,16 @@ RULES = {
     "a decay that float32 rounds to 1": (
         dict(adam_b1=0.99999999),
         dict(adam_b1=0.9999999),
-        "--adam_b1: 0.99999999 is 1 in float32; give at most 0.99999994",
+        "--adam_b1: 0.99999999 is 1 in float32; lower it",
     ),
     "an eps that float32 rounds to 0": (
         dict(adam_eps=1e-300),
-        dict(adam_eps=1e-37),
-        "--adam_eps: 1e-300 is outside float32's range, 1.18e-38 to ",
+        dict(adam_eps=1e-36),
+        "--adam_eps: 1e-300 is outside float32's range, 1e-37 to ",
     ),
     "a penalty beyond float32": (
         dict(l2=1e300),
-        dict(l2=1e-300),
+        dict(l2=1e-30),
         r"--l2: 1e\+300 is outside float32's range",
     ),
     "a delimiter of two characters": (

@@ -13,12 +13,17 @@ from jaxnn.experiment.flags.deepspeed import writing
 from tests.jaxnn.experiment.flags.deepspeed.entries import fast
 
 
+def amounts(most):
+    """Zero, or what float32 tells from it even after a multiplication."""
+    return st.just(0.0) | st.floats(1e-15, most)
+
+
 @st.composite
 def expressible(draw):
     """(experiment, ranks) that a ds_config can express."""
     ranks = draw(st.integers(1, 4))
     power = draw(st.integers(0, 127))
-    shares = st.floats(0, 1, exclude_max=True)
+    shares = amounts(1 - 2**-23)
     small = st.floats(1e-12, 10)
     microbatches = draw(st.integers(1, 5))
     optimizer = draw(st.sampled_from(sorted(writing.OPTIMIZERS)))
@@ -34,20 +39,20 @@ def expressible(draw):
             "fused_adam": st.booleans(),
         },
         "rmsprop": {"rmsprop_decay": shares, "rmsprop_eps": small},
-        "adagrad": {"adagrad_eps": small, "adagrad_initial": st.floats(0, 10)},
+        "adagrad": {"adagrad_eps": small, "adagrad_initial": amounts(10)},
     }
     fields = {
         name: draw(values)
         for name, values in own["adam" if optimizer == "adamw" else optimizer].items()
     }
-    fields["weight_decay" if optimizer == "adamw" else "l2"] = draw(st.floats(0, 1))
+    fields["weight_decay" if optimizer == "adamw" else "l2"] = draw(amounts(1))
     fields["learning_rate"] = draw(small)
     curve = draw(st.sampled_from(["constant", *writing.SCHEDULERS]))
     if curve != "constant":
         fields |= {
             "warmup_steps": draw(st.integers(1, 1000)),
             "warmup_type": draw(st.sampled_from(["log", "linear"])),
-            "min_learning_rate": draw(st.floats(0, 1)) * fields["learning_rate"],
+            "min_learning_rate": draw(amounts(1)) * fields["learning_rate"],
         }
     if curve in ("warmup_decay_lr", "warmup_cosine_lr"):
         fields["schedule_steps"] = draw(st.integers(1, 10**6))
@@ -65,7 +70,7 @@ def expressible(draw):
         batch_size=ranks * microbatches * draw(st.integers(1, 64)),
         num_devices=ranks,
         accumulation_steps=microbatches,
-        clip_norm=draw(st.floats(0, 10)),
+        clip_norm=draw(amounts(10)),
         zero_stage=draw(st.integers(0, 3)),
         precision=draw(st.sampled_from(["fp32", "bf16", "fp16"])),
         initial_scale_power=power,
@@ -73,7 +78,7 @@ def expressible(draw):
         hysteresis=draw(st.integers(1, 9)),
         consecutive_hysteresis=draw(st.booleans()),
         min_loss_scale=2.0 ** draw(st.integers(0, power)),
-        static_loss_scale=draw(st.floats(0, 2.0**20)),
+        static_loss_scale=draw(amounts(2.0**20)),
         **fields,
     ), ranks
 
