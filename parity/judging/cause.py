@@ -6,9 +6,6 @@ from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
 from parity.semantics.switch import Switch
 
-SHOWN = 3
-"""Tensors that a sentence names; the others are counted."""
-
 
 def cause(
     names: Sequence[str],
@@ -60,10 +57,3 @@ def joined(found: Sequence[Explanation], is_whole: bool) -> Explanation:
 def leaf_of(m: Measurement) -> str:
     """Returns the leaf that a measured moment or parameter belongs to."""
     return m.tensor.removeprefix("first/").removeprefix("second/")
-
-
-def listed(names: Sequence[str]) -> str:
-    """Returns the first names, and how many more there are."""
-    shown = ", ".join(names[:SHOWN])
-    more = len(names) - SHOWN
-    return shown + (f" and {more} more" if more > 0 else "")

@@ -6,7 +6,7 @@ from jaxnn.experiment.files.trace import Reader, select
 from parity.judging.measure import Measurement
 from parity.judging.optimizer_difference import Found, find
 from parity.judging.replays import Replays
-from parity.measured.history import Step
+from parity.measured.history import Step, recorded_step
 from parity.noise import FLOAT64
 from parity.quantities import UPDATE
 
@@ -37,14 +37,7 @@ def _recorded(trace: Reader, numbers: Sequence[int]) -> Iterator[Step]:
     for number in numbers:
         step = trace.read(number)
         if not step["skipped"]:
-            yield Step(
-                count=number,
-                params=select(step, "params"),
-                grads=select(step, "grads"),
-                updated=select(step, "updated"),
-                moments=select(step, "moments"),
-                updated_moments=select(step, "updated_moments"),
-            )
+            yield recorded_step(number, step)
 
 
 def _replayed(

@@ -118,7 +118,10 @@ def steps_text(counts: Sequence[int]) -> str:
 def _tensors(names: tuple[str, ...], total: int) -> str:
     if len(names) == total:
         return "all tensors"
-    shown = ", ".join(names[:SHOWN])
+    return f"{len(names)} tensor{'s' if len(names) > 1 else ''}: {listed(names)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns the first names, and how many more there are."""
     more = len(names) - SHOWN
-    counted = f"{len(names)} tensor{'s' if len(names) > 1 else ''}"
-    return f"{counted}: {shown}" + (f" and {more} more" if more > 0 else "")
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxnn.experiment.files.trace import select
+
 Arrays = Mapping[str, np.ndarray]
 
 NONE: Arrays = {}
@@ -32,6 +34,17 @@ class Step(NamedTuple):
     updated: Arrays
     moments: Arrays = NONE
     updated_moments: Arrays = NONE
+
+
+def recorded_step(count: int, tensors: Mapping[str, np.ndarray]) -> Step:
+    """Returns the update of a recorded step.
+
+    Args:
+      count: updates applied before.
+      tensors: the step's, as the trace names them.
+    """
+    kinds = ("params", "grads", "updated", "moments", "updated_moments")
+    return Step(count, *(select(tensors, kind) for kind in kinds))
 
 
 class History(NamedTuple):

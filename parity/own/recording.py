@@ -65,6 +65,11 @@ class Ported:
         """Number of whole steps."""
         return len(self._trace)
 
+    @functools.cached_property
+    def learned(self) -> list[int]:
+        """Indices of the steps that no overflow skipped."""
+        return [n for n in range(len(self)) if not self.raw(n)["skipped"]]
+
     def read(self, number: int) -> Tensors:
         """Returns a step by the port's names; activations are left out."""
         raw = self.raw(number)

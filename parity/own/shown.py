@@ -16,10 +16,9 @@ from jaxnn.experiment.files.trace import select
 from parity.judging.cause import leaf_of
 from parity.judging.measure import Measurement
 from parity.noise import Tensors
-from parity.own.causes.layer_trials import passes
+from parity.own.causes.layer_trials import passes, replay_of
 from parity.own.port import Port
 from parity.own.recording import Ported
-from parity.own.replay import PortReplay
 from parity.quantities import GRADIENTS, UPDATE
 
 MOST = 48
@@ -218,8 +217,7 @@ def _exchanged(
     for a, b in itertools.islice(pairs, MOST):
         other = _Exchanged(port.trace, port.converted)
         other.exchange(a, b)
-        held = port.activations(number)
-        replay = PortReplay(other, number, port.objective, None, held)
+        replay = replay_of(port, number, ported=other)
         inputs = replay.inputs(number)
         loss = float(replay.gradients(inputs, replay.compute)["loss"])
         is_near = np.isclose(loss, float(port.ported.raw(number)["loss"]), rtol=NEAR)

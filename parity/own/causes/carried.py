@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parity.judging.cause import cause, listed
+from parity.judging.cause import cause
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
+from parity.measured.difference import listed
 from parity.noise import Tensors
 from parity.own.equalities import CARRIED
 from parity.own.recording import Ported

@@ -7,9 +7,8 @@ import numpy as np
 
 from jaxnn.experiment.files.trace import select
 from parity.inputs import Inputs
-from parity.judging.cause import listed
 from parity.judging.measure import Measurement
-from parity.measured.difference import factor_text
+from parity.measured.difference import factor_text, listed
 from parity.noise import FLOAT64, Tensors
 from parity.own.port import Port
 from parity.own.replay import PortReplay

@@ -11,9 +11,10 @@ import numpy as np
 
 from jaxnn.experiment.files.trace import select
 from parity.inputs import Inputs
-from parity.judging.cause import cause, listed
+from parity.judging.cause import cause
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
+from parity.measured.difference import listed
 from parity.noise import Tensors
 from parity.own.causes import gradient_factor, layer_trials, lost_path
 from parity.own.causes.gradient_factor import Factors, Multiplied
@@ -105,7 +106,7 @@ def _catalogue(
         def counting(number: int) -> PortReplay | None:
             like = len(port.ported.passes(number)) == len(shares.values)
             other = counted(port, shares.values)
-            return _replay(port, other, number) if like else None
+            return replay_of(port, number, ported=other) if like else None
 
         how = "measured from the recorded gradients, and replayed"
         yield Trial(shares.name, shares.text, how, counting)
@@ -122,7 +123,9 @@ def _catalogue(
         "stale_parameters",
         "forward and backward use the parameters of the step before",
         "weights that are not refreshed after an update",
-        lambda number: _replay(port, _Stale(port.trace, port.converted), number),
+        lambda number: replay_of(
+            port, number, ported=_Stale(port.trace, port.converted)
+        ),
     )
     yield Trial(
         "gradient_repeated",
@@ -130,11 +133,6 @@ def _catalogue(
         "gradients that arrive a step late",
         lambda number: Late(port, number) if number else None,
     )
-
-
-def _replay(port: Port, ported: Ported, number: int) -> PortReplay:
-    held = port.activations(number)
-    return PortReplay(ported, number, port.objective, None, held)
 
 
 class _Stale(Ported):
@@ -170,7 +168,7 @@ class Late(PortReplay):
         super().__init__(
             port.ported, number, port.objective, None, port.activations(number)
         )
-        self._before = replay_of(port, number - 1, port.objective)
+        self._before = replay_of(port, number - 1)
         self._start = self._before.inputs(number - 1)
 
     def _gradients(

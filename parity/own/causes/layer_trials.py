@@ -24,6 +24,7 @@ from parity.own.networks.network import Change
 from parity.own.passes import Objective
 from parity.own.port import Port
 from parity.own.recorded_step import recorded_step
+from parity.own.recording import Ported
 from parity.own.replay import PortReplay
 from parity.quantities import GRADIENTS
 
@@ -158,9 +159,24 @@ def _of_gelu(make: Any) -> tuple[Patch, ...]:
     return tuple(Patch(place, "gelu", make) for place in (jax.nn, flax.linen, flax.nnx))
 
 
-def replay_of(port: Port, number: int, objective: Objective) -> PortReplay:
-    """Returns a replay of one step without its update."""
-    return PortReplay(port.ported, number, objective, None, port.activations(number))
+def replay_of(
+    port: Port,
+    number: int,
+    objective: Objective | None = None,
+    ported: Ported | None = None,
+) -> PortReplay:
+    """Returns a replay of one step without its update.
+
+    Args:
+      port: the port and its recording.
+      number: index of the step.
+      objective: loss and gradients; the port's own if None.
+      ported: the recording; the port's own if None.
+    """
+    # Not `or`: a recording has a length.
+    held = port.ported if ported is None else ported
+    activations = port.activations(number)
+    return PortReplay(held, number, objective or port.objective, None, activations)
 
 
 def passes(

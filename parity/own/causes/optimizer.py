@@ -25,7 +25,7 @@ def explain(port: Port, failed: Sequence[Measurement]) -> list[Explanation]:
       port: the port and its recording.
       failed: measurements that failed.
     """
-    recorded_steps = [_recorded(port, number) for number in _learned(port)]
+    recorded_steps = [_recorded(port, number) for number in port.ported.learned]
     if port.feed() is None or len(recorded_steps) < 2:
         return []
     found = find(recorded_steps, list(_own(port, recorded_steps)), failed)
@@ -119,21 +119,13 @@ def _only(step: history.Step, leaf: str) -> history.Step:
     )
 
 
-def _learned(port: Port) -> list[int]:
-    steps = range(len(port.ported))
-    return [number for number in steps if not port.ported.raw(number)["skipped"]]
-
-
 def _recorded(port: Port, number: int) -> history.Step:
-    step = port.ported.read(number)
+    step = history.recorded_step(number, port.ported.read(number))
     leaves = set(port.ported.trained)
-    return history.Step(
-        count=number,
-        params=_of(leaves, select(step, "params")),
+    return step._replace(
+        params=_of(leaves, step.params),
         grads=_of(leaves, port.ported.gradients(number)),
-        updated=_of(leaves, select(step, "updated")),
-        moments=select(step, "moments"),
-        updated_moments=select(step, "updated_moments"),
+        updated=_of(leaves, step.updated),
     )
 
 

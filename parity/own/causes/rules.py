@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxnn.experiment.files.trace import select
-from parity.judging.cause import cause, listed
+from parity.judging.cause import cause
 from parity.judging.explanation import Explanation
 from parity.judging.measure import Measurement
+from parity.measured.difference import listed
 from parity.own.causes import carried, loss_scale
 from parity.own.causes.update import begins_anew
 from parity.own.port import Port

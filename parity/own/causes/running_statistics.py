@@ -79,8 +79,7 @@ def explain(port: Port, failed: Sequence[Measurement]) -> list[Explanation]:
       failed: measurements that failed.
     """
     wrong = sorted({m.tensor for m in failed if m.quantity == "batch_stats"})
-    ported = port.ported
-    steps = [n for n in range(len(ported)) if not ported.raw(n)["skipped"]]
+    steps = port.ported.learned
     # A statistic that starts at zero shows in its second step what it keeps.
     if len(steps) < 2:
         return []
