@@ -49,11 +49,11 @@ class Pair(NamedTuple):
 def only_makes_noise(
     before: Sequence[Measurement], after: Sequence[Measurement], threshold: float
 ) -> bool:
-    """Returns True if a step passes under a switch for want of digits alone.
+    """Returns True if what a switch mends of a step it mends for want of digits alone.
 
     Args:
       before: measurements of a step without the switch.
-      after: measurements with it; everything passes.
+      after: measurements with it.
       threshold: largest z that passes.
     """
     pairs = [pair for pair in _pairs(before, after) if pair.growth > LARGER]

@@ -51,15 +51,16 @@ def diagnose(
       three of those that bring it nearer at all.
     """
     trial = _Trial(measure, steps[0], threshold)
+    cost_without = trial.cost(())
     candidates = _candidates(catalogue, experiment, trial.failing(()))
     singles = list(_tried(trial, ((switch,) for switch in candidates), note))
     if not any(single.explains for single in singles):
-        pairs = _pairs(singles, trial.cost(()))
+        pairs = _pairs(singles, cost_without)
         ordered = (_sorted_by(catalogue, pair) for pair in pairs)
         singles += list(_tried(trial, ordered, note))
     explained = [single for single in singles if single.explains]
     if not explained:
-        nearer = [single for single in singles if single.cost < trial.cost(())]
+        nearer = [single for single in singles if single.cost < cost_without]
         return sorted(nearer, key=_by_cost)[:NEAREST]
     if len(explained) > 1:
         for step in steps[1:]:
