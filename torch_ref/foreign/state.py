@@ -24,6 +24,7 @@ from torch_ref.foreign.opening import Opened
 from torch_ref.foreign.pieces import Whole
 
 Arrays = Mapping[str, np.ndarray]
+BUFFERS = "buffers/"
 FACTS = ("lr", "weight_decay", "eps", "betas", "momentum", "alpha")
 """What is told of an optimizer's groups."""
 
@@ -64,7 +65,7 @@ def arrays_of(opened: Opened, named: Sequence[Shapes]) -> dict[str, np.ndarray]:
     found = {n: whole.read().numpy() for n, whole in wholes(opened, named).items()}
     module = opened.common["module"]
     for name in opened.common["buffer_names"]:
-        found[f"buffers/{name}"] = _array(module[name])
+        found[f"{BUFFERS}{name}"] = _array(module[name])
     return found
 
 
@@ -116,12 +117,13 @@ def put(
     places = wholes(opened, named)
     module = opened.common["module"]
     for name in opened.common["buffer_names"]:
-        places[f"buffers/{name}"] = Whole(tuple(module[name].shape), [module[name]])
+        places[f"{BUFFERS}{name}"] = Whole(tuple(module[name].shape), [module[name]])
     changed = [name for name, array in arrays.items() if _put(places, name, array)]
     trained = {f"params/{name}": name for group in named for name in group}
     for name in set(changed) & trained.keys():
         _refresh(module, trained[name], arrays[name])
-    for name in (n.removeprefix("buffers/") for n in changed if "buffers/" in n[:8]):
+    buffers = [n for n in changed if n.startswith(BUFFERS)]
+    for name in (n.removeprefix(BUFFERS) for n in buffers):
         for common in opened.commons[1:]:
             common["module"][name].copy_(module[name])
     counters.write(opened, new)
@@ -144,9 +146,8 @@ def _put(places: Mapping[str, Whole], name: str, array: np.ndarray) -> bool:
     whole = places[name]
     if array.shape != whole.shape:
         raise UserError(f"--template: {name} is {whole.shape}, {array.shape} in --from")
-    old = (
-        whole.read().numpy() if "buffers/" not in name[:8] else _array(whole.pieces[0])
-    )
+    is_buffer = name.startswith(BUFFERS)
+    old = _array(whole.pieces[0]) if is_buffer else whole.read().numpy()
     # Not a number is equal to itself here.
     if old.tobytes() == np.asarray(array, old.dtype).tobytes():
         return False
