@@ -33,3 +33,14 @@ def total() -> int:
         limit = LIMIT_OF_CONTAINER.read_text().strip()
         here = min(here, int(limit)) if limit.isdigit() else here
     return here
+
+
+def free_memory() -> int | None:
+    """Returns how many bytes programs can still get, or None if nobody says."""
+    try:
+        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    kibibytes = {line.split()[0]: line.split()[1] for line in lines}
+    available = kibibytes.get("MemAvailable:")
+    return int(available) * 1024 if available else None

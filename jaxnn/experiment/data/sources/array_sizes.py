@@ -2,13 +2,13 @@
 
 import contextlib
 import math
-import pathlib
 from collections.abc import Callable
 from typing import IO
 
 import numpy as np
 
 from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.memory import free_memory
 
 # Arrays that exist at once: as read, in its final dtype, and cut into splits.
 COPIES = 3
@@ -75,17 +75,6 @@ def refuse_unless_free(num_bytes: int, where: str) -> None:
             "free; write it with numpy.savez, which does not compress: then it is "
             "memory-mapped"
         )
-
-
-def free_memory() -> int | None:
-    """Returns how many bytes programs can still get, or None if nobody says."""
-    try:
-        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    kibibytes = {line.split()[0]: line.split()[1] for line in lines}
-    available = kibibytes.get("MemAvailable:")
-    return int(available) * 1024 if available else None
 
 
 def in_words(num_bytes: int) -> str:

@@ -1,5 +1,6 @@
 """Which delimiter, which decimal mark and whether a header: found out or told."""
 
+import contextlib
 import csv
 import io
 import itertools
@@ -72,13 +73,11 @@ def detect(text: str, asked: Asked, names: Sequence[str] = ()) -> Dialect:
 def _rows(text: str, delimiter: str) -> list[list[str]]:
     """Returns the stripped cells of the first rows, without blank lines."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    rows = []
-    try:
+    rows: list[list[str]] = []
+    # What is no table is reported by whoever reads all of it.
+    with contextlib.suppress(csv.Error):
         for cells in itertools.islice((row for row in reader if row), ROWS):
             rows.append([cell.strip() for cell in cells])
-    # What is no table is reported by whoever reads all of it.
-    except csv.Error:
-        pass
     # The last one may have been cut off.
     return rows[:-1] if len(text) >= CHARACTERS else rows
 
