@@ -3,13 +3,17 @@
 import itertools
 import signal
 import threading
+from types import FrameType
 
 import jax
 from jax.experimental import multihost_utils
 
 
 class Interruption:
-    """Notices SIGTERM from the moment it is made, of any process of the run."""
+    """Notices SIGTERM, of any process of the run, from when it is made.
+
+    As a context it puts back at its end what the signal did before.
+    """
 
     def __init__(self):
         self._asked = threading.Event()
@@ -17,8 +21,20 @@ class Interruption:
         # Python allows signal handlers in the main thread only. Several processes rely
         # on JAX's own handler, which tells the others.
         is_main_thread = threading.current_thread() is threading.main_thread()
+        self._before = None
         if jax.process_count() == 1 and is_main_thread:
-            signal.signal(signal.SIGTERM, lambda number, frame: self._asked.set())
+            self._before = signal.signal(signal.SIGTERM, self._ask)
+
+    def __enter__(self) -> "Interruption":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._asked.set()
 
     def is_due(self) -> bool:
         """True if the run is to stop now, in all processes or in none.

@@ -5,10 +5,11 @@
 Without flags it trains the linear regression. Exit code 2 on bad input or divergence.
 """
 
+import contextlib
 import functools
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import flax.linen as nn
 import jax
@@ -35,7 +36,7 @@ from jaxnn.experiment.data.dataset import Dataset, Signature
 from jaxnn.experiment.data.load import load_dataset
 from jaxnn.experiment.data.samples import exceed_cache
 from jaxnn.experiment.errors import UserError
-from jaxnn.experiment.files import artifacts, trace
+from jaxnn.experiment.files import artifacts, locks, trace
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import run_log
@@ -48,6 +49,14 @@ from jaxnn.train_step import Params, TrainState
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 SAMPLE_LENGTH = 400
 """Characters that a language model writes into sample.txt."""
+SETTINGS = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+)
+"""Of JAX, process-wide, that a run changes."""
 SMALL_LOOPS = (
     "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000000"
 )
@@ -58,9 +67,8 @@ would be slower by a fifth."""
 def main(experiment: Experiment) -> None:
     """Trains, together with other processes if there are any."""
     clock = run_log.Clock()
-    # Both before anything touches a device.
-    configure(experiment)
-    with distributed.joined(experiment):
+    # The first two before anything touches a device.
+    with configured(experiment), distributed.joined(experiment), locks.released():
         run_experiment(experiment, clock)
 
 
@@ -71,7 +79,7 @@ def run_experiment(experiment: Experiment, clock: run_log.Clock) -> None:
     clock.end("data")
     run, before = assemble(experiment, data)
     clock.end("init")
-    with run.log:
+    with run.interruption, run.log:
         kept = loop.train(run, before)
         if run.checkpoints:
             run.checkpoints.close()
@@ -147,6 +155,22 @@ def finish(run: loop.Run, data: Dataset, kept: loop.Kept, clock: run_log.Clock) 
         PACKAGES,
         predict=functools.partial(predict, jax.jit(forward), kept),
     )
+
+
+@contextlib.contextmanager
+def configured(experiment: Experiment) -> Iterator[None]:
+    """Does as `configure`, and puts everything back at its end."""
+    settings = {name: getattr(jax.config, name) for name in SETTINGS}
+    flags = os.environ.get("XLA_FLAGS")
+    configure(experiment)
+    try:
+        yield
+    finally:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        os.environ.pop("XLA_FLAGS", None)
+        if flags is not None:
+            os.environ["XLA_FLAGS"] = flags
 
 
 def configure(experiment: Experiment) -> None:

@@ -24,7 +24,7 @@ from jaxnn.experiment.data import batches
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.load import load_dataset
 from jaxnn.experiment.errors import UserError
-from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.files import artifacts, locks
 from jaxnn.experiment.files.trace import Reader
 from jaxnn.experiment.flags import command_line, options
 from jaxnn.experiment.flags.config import Experiment
@@ -60,6 +60,7 @@ FREE = "free"
 PACKAGES = ("jax", "flax", "optax", "torch", "deepspeed", "numpy")
 
 
+@locks.released()
 def main(experiment: Experiment, values: flags.FlagValues) -> int:
     """Flags -> initial parameters -> both stacks -> verdict; returns the exit code."""
     refuse_resumed_and_distributed(experiment)
@@ -68,6 +69,7 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
         own_model.load(experiment.model, own_model.TORCH)
     # As many devices in both stacks, whatever is here.
     experiment = experiment.replace(num_devices=max(experiment.num_devices, 1))
+    stacks.share_device()
     train.configure(experiment)
     data = load_dataset(experiment)
     initial = stacks.initial_params(experiment, data)

@@ -19,6 +19,7 @@ from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.ports import free_port
 
 INITIAL_PARAMS = "initial.safetensors"
+PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"
 LAST_LINES = 12
 """Lines of a failed stack's log to show."""
 
@@ -39,6 +40,15 @@ def initial_params(experiment: Experiment, data: Dataset) -> dict[str, np.ndarra
 
         params = jax.jit(make)(experiment.seed)
     return {name: np.asarray(array) for name, array in flatten(params).items()}
+
+
+def share_device() -> None:
+    """Lets the processes of a judgement allocate a GPU's memory as they need it.
+
+    Each JAX process would take three quarters of it at once, and there are two beside
+    torch's. To be called before JAX touches a device; what is set already stays.
+    """
+    os.environ.setdefault(PREALLOCATE, "false")
 
 
 def record(

@@ -23,7 +23,7 @@ from jaxnn.experiment.data import batches, evaluation
 from jaxnn.experiment.data.dataset import Dataset, Signature
 from jaxnn.experiment.data.load import load_dataset
 from jaxnn.experiment.errors import UserError
-from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.files import artifacts, locks
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.flags.deepspeed.writing import ds_config, file_config
@@ -52,7 +52,8 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     del values
     clock = run_log.Clock()
     require_supported(experiment)
-    run_experiment(experiment, clock)
+    with locks.released():
+        run_experiment(experiment, clock)
     ranks.shut_down()
 
 

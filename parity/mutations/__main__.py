@@ -20,6 +20,7 @@ from jaxnn import train
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line
+from parity import stacks
 from parity.judging.measure import THRESHOLD
 from parity.judging.verdict import COULD_NOT_JUDGE
 from parity.mutations import score, table
@@ -92,6 +93,7 @@ def run(
         ["mutations", *BASES[base], f"--precision={precision}", f"--name={base}"],
         precision,
     )
+    stacks.share_device()
     train.configure(experiment)
     start = time.perf_counter()
     folder = root / f"{base}-{precision}"

@@ -3,12 +3,18 @@ resumption."""
 
 import csv
 import json
+import os
 import pathlib
 import shutil
+import signal
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+
+from jaxnn import train
+from jaxnn.experiment.flags.config import Experiment
 
 EXPERIMENTS = pathlib.Path("launch/experiments")
 SUMMARY = {
@@ -322,3 +328,16 @@ class TestResume:
             done.stderr
             == "error: --epochs: 4 now, 2 in the run to resume; they must be equal\n"
         )
+
+
+def test_a_program_that_trains_gets_back_what_it_had(tmp_path):
+    def held():
+        settings = {name: getattr(jax.config, name) for name in train.SETTINGS}
+        return settings, dict(os.environ), signal.getsignal(signal.SIGTERM)
+
+    before = held()
+    experiment = Experiment(
+        precision="fp64", num_samples=32, epochs=1, plots=False, workdir=str(tmp_path)
+    )
+    train.main(experiment)
+    assert held() == before

@@ -35,6 +35,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxnn.experiment.catalogue import is_own, split_own
 from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files import locks
 from jaxnn.experiment.flags import options
 from jaxnn.experiment.flags.config import Experiment
 
@@ -79,6 +80,8 @@ def create_workdir(
 ) -> pathlib.Path:
     """Creates or reopens the folder of a run and writes `experiment.flags` into it.
 
+    The folder is locked until `locks.released` ends.
+
     Args:
       experiment: its `workdir` ("": a new folder under runs/), `overwrite` and `resume`
         select the folder.
@@ -87,8 +90,8 @@ def create_workdir(
         nothing else.
 
     Raises:
-      UserError: the folder holds another run, holds none to resume, or cannot be
-        written.
+      UserError: the folder holds another run, holds none to resume, is in use by
+        another process, or cannot be written.
     """
     if experiment.workdir:
         workdir = pathlib.Path(experiment.workdir)
@@ -104,6 +107,8 @@ def create_workdir(
             "folder, add --overwrite to replace it or --resume to continue it"
         )
     try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        locks.hold(workdir)
         # Before anything is removed, which may be this very file.
         model = read_model(experiment)
         for path in held:
@@ -112,7 +117,6 @@ def create_workdir(
                 shutil.rmtree(path)
             else:
                 path.unlink()
-        workdir.mkdir(parents=True, exist_ok=True)
         write_model(model, workdir)
         write_text(workdir / FLAGS, options.to_flagfile(experiment))
     except OSError as error:
@@ -140,6 +144,7 @@ def _reopen_workdir(workdir: pathlib.Path, experiment: Experiment) -> pathlib.Pa
         raise UserError(
             f"--resume: give the --workdir of the run to continue; {workdir} holds none"
         )
+    locks.hold(workdir)
     before = _flag_values(_own_text(workdir / FLAGS))
     now = _flag_values(options.to_flagfile(experiment))
     for flag in now:

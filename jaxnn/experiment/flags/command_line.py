@@ -17,6 +17,8 @@ from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.flags.deepspeed import reading
 
 BAD_INPUT = 2
+DEVICE_FULL = "RESOURCE_EXHAUSTED"
+"""XLA's word in the error of a device without memory."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Errors of a disk that takes no more."""
 PATHS = (
@@ -278,6 +280,14 @@ def _status_of(body: Callable[[], int | None], crash_status: int) -> int:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (*NO_ROOM, *PATHS):
             print(f"error: {_of_the_disk(error)}", file=sys.stderr)
+            return BAD_INPUT
+        if DEVICE_FULL in str(error):
+            print(
+                "error: the device has no memory left; choose a smaller --batch_size, "
+                "or leave JAX's other processes less by XLA_PYTHON_CLIENT_PREALLOCATE="
+                "false or XLA_PYTHON_CLIENT_MEM_FRACTION",
+                file=sys.stderr,
+            )
             return BAD_INPUT
         traceback.print_exc()
         return crash_status

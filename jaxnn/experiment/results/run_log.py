@@ -208,15 +208,29 @@ class RunLog:
             **(more or {}),
         }
         self._write(self._workdir, params, summary)
-        if self._experiment.plots:
-            # matplotlib takes long to import.
-            from jaxnn.experiment.results import plots
-
-            plots.draw(
-                self._experiment, self._data, self._workdir, params, outputs, predict
-            )
+        try:
+            if self._experiment.plots:
+                self._draw(self._workdir, params, outputs, predict)
+        # After a full disk pictures are drawn anew by jaxnn.plots; the run is complete.
+        except Exception:
+            artifacts.write_summary(self._workdir, summary)
+            raise
+        # Last: a run that has one is complete, and is not resumed.
+        artifacts.write_summary(self._workdir, summary)
         clock.end("files")
         self._announce(final, clock)
+
+    def _draw(
+        self,
+        workdir: pathlib.Path,
+        params: Mapping[str, np.ndarray],
+        outputs: np.ndarray,
+        predict: Callable[[np.ndarray], np.ndarray] | None,
+    ) -> None:
+        # matplotlib takes long to import.
+        from jaxnn.experiment.results import plots
+
+        plots.draw(self._experiment, self._data, workdir, params, outputs, predict)
 
     def _write(
         self,
@@ -227,7 +241,6 @@ class RunLog:
         # Checked before anything is written: a run that diverged leaves no parameters.
         artifacts.require_finite(summary, artifacts.SUMMARY)
         artifacts.write_params(workdir / artifacts.PARAMS, params)
-        artifacts.write_summary(workdir, summary)
         if self._data.description:
             text = description.to_json(self._data.description)
             artifacts.write_text(workdir / artifacts.DATA, text)

@@ -40,6 +40,13 @@ def losses(*values):
 
 
 class TestRunLog:
+    def test_resume_names_a_column_that_was_renamed(self, log, tmp_path):
+        (tmp_path / artifacts.METRICS).write_text(
+            "epoch,step,loss,test_loss\n1,2,3,4\n"
+        )
+        with pytest.raises(UserError, match=r"^--resume: .* has no column train_loss"):
+            log.resume(1, 0)
+
     def test_a_row_an_epoch(self, log, tmp_path):
         log.epoch(0, losses(1, 2), np.array([4, 4]), NO, 0.125, {"test": (0.5, 0.25)})
         log.epoch(
@@ -174,6 +181,21 @@ class TestRunLog:
             "output/bias": [1.5],
         }
         assert "1 of 2 steps skipped (FP16 overflow)" in capsys.readouterr().out
+
+    def test_a_run_killed_while_it_draws_is_not_complete(
+        self, log, tmp_path, monkeypatch
+    ):
+        def killed(*arguments):
+            raise SystemExit
+
+        log._experiment = EXPERIMENT.replace(plots=True)
+        monkeypatch.setattr("jaxnn.experiment.results.plots.draw", killed)
+        log.epoch(0, losses(1, 1), np.array([4, 4]), NO, 0.125, {"test": (0.5, 0.25)})
+        clock = types.SimpleNamespace(seconds={"train": 2.0, "compile": 0.5})
+        with pytest.raises(SystemExit):
+            log.finish(PARAMS, DATA.test_targets, clock, ["cpu"], [])
+        assert (tmp_path / artifacts.PARAMS).exists()
+        assert not (tmp_path / artifacts.SUMMARY).exists()
 
     def test_finish_writes_nothing_if_a_parameter_is_not_finite(self, log, tmp_path):
         log.epoch(0, losses(1, 1), np.array([4, 4]), NO, 0.125, {"test": (0.5, 0.25)})
