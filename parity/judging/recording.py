@@ -15,6 +15,7 @@ from parity.judging.replayed_optimizer import beside_the_replay
 from parity.judging.replays import Replays
 from parity.judging.rounds import THOROUGH, WORTH_A_CLOSE_LOOK, close_below
 from parity.judging.step import Judge, order
+from parity.judging.summing import lost_by_summing
 from parity.judging.third_opinion import Vote
 from parity.judging.verdict import Verdict, judge_measurements
 from parity.semantics.switch import Switch
@@ -38,6 +39,7 @@ class Judgement(NamedTuple):
       notes: what could not be tried or asked, a line each.
       measured: how the recorded optimizer differs from that of the replay, with
         figures; empty where no update failed, or where nothing can be measured.
+      lost: at parity, what the sum over microbatches loses; empty if little.
     """
 
     measurements: list[Measurement]
@@ -47,6 +49,7 @@ class Judgement(NamedTuple):
     vote: Vote | None = None
     measured: str = ""
     notes: Sequence[str] = ()
+    lost: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Returns what verdict.json holds of a recording."""
@@ -55,12 +58,13 @@ class Judgement(NamedTuple):
             "oracle": self.vote and self.vote._asdict(),
             "measured": self.measured,
             "notes": list(self.notes),
+            "lost": self.lost,
         }
 
     def sentences(self, stack: str) -> list[str]:
-        """Returns what is to be said of a divergence, a line each; none at parity."""
+        """Returns what is to be said besides the verdict, a line each."""
         if self.verdict.is_parity:
-            return []
+            return [f"note: {self.lost}"] if self.lost else []
         opinion = [self.vote.sentence(stack)] if self.vote else []
         notes = [f"note: {note}" for note in self.notes]
         return [sentence(self.explanations or ()), *self.figures, *opinion, *notes]
@@ -97,7 +101,8 @@ def judge_recording(
     verdict = judge_measurements(measurements, len(numbers), threshold, made_in)
     failed = verdict.first_divergence
     if failed is None:
-        return Judgement(measurements, verdict, made_in)
+        lost = lost_by_summing(replays, trace, numbers)
+        return Judgement(measurements, verdict, made_in, lost=lost)
     notes: list[str] = []
     explanations = explain(
         judge, failed.step, len(trace), replays, threshold, notes.append

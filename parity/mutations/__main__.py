@@ -24,22 +24,21 @@ from parity import stacks
 from parity.judging.measure import THRESHOLD
 from parity.judging.verdict import COULD_NOT_JUDGE
 from parity.mutations import score, table
-from parity.mutations.bases import BASES
+from parity.mutations.bases import BASES, ONLY_PRECISIONS, PRECISIONS
 from parity.mutations.score import FaultOutcome
 from parity.report import published_score
 from parity.semantics import SWITCHES
 
-PRECISIONS = ("fp16", "fp32")
 CONSOLE_WIDTH = 120
 
 
 def main(values: flags.FlagValues) -> int:
     """Plants and judges every fault asked for; returns the exit code."""
     bases = list(values.bases or BASES)
-    precisions = list(values.precisions or ())
+    given = list(values.precisions)
     faults = list(values.faults or ())
     check_known("bases", bases, BASES)
-    check_known("precisions", precisions, (*PRECISIONS, "bf16"))
+    check_known("precisions", given, (*PRECISIONS, "bf16"))
     check_known("faults", faults, SWITCHES)
 
     fresh = f"runs/{time.strftime('mutations-%Y%m%d-%H%M%S')}"
@@ -52,7 +51,7 @@ def main(values: flags.FlagValues) -> int:
     outcomes = [
         outcome
         for base in bases
-        for precision in precisions
+        for precision in given or ONLY_PRECISIONS.get(base, PRECISIONS)
         for outcome in run(base, precision, root, faults, console)
     ]
     table.print_score(outcomes, console)
@@ -118,7 +117,10 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_list(
-        "precisions", list(PRECISIONS), "Precisions to plant in.", flag_values=values
+        "precisions",
+        [],
+        "Precisions to plant in; empty: fp16 and fp32, or what the base is made for.",
+        flag_values=values,
     )
     flags.DEFINE_list("faults", [], "Faults to plant; empty: all.", flag_values=values)
     flags.DEFINE_bool(

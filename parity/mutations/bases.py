@@ -141,10 +141,27 @@ BASES: dict[str, tuple[str, ...]] = {
         "--initial_scale_power=4",
         "--loss_scale_window=3",
     ),
+    # DeepSpeed adds microbatches up in the compute dtype (MISMATCHES D23).
+    "accumulation": (
+        "--dataset=linear",
+        "--num_samples=512",
+        "--model=linear",
+        "--loss=mse",
+        "--optimizer=sgd",
+        "--learning_rate=0.03",
+        "--batch_size=512",
+        "--accumulation_steps=512",
+    ),
 }
 
+PRECISIONS = ("fp16", "fp32")
+ONLY_PRECISIONS: dict[str, tuple[str, ...]] = {"accumulation": ("bf16",)}
+"""Base -> precisions to plant in, if not PRECISIONS. bfloat16 counts to 256 one by one,
+float16 to 2048."""
+
 ONLY: dict[str, tuple[str, ...]] = {
-    "growth": ("growth_step_halved", "scale_grows_early", "scale_is_static")
+    "growth": ("growth_step_halved", "scale_grows_early", "scale_is_static"),
+    "accumulation": ("accumulated_in_half",),
 }
-"""Base -> faults to plant there, if not all. In "growth" DeepSpeed's own fault would
-come before any other."""
+"""Base -> faults to plant there, if not all. In "growth" and "accumulation"
+DeepSpeed's own fault would come before any other."""

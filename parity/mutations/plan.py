@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from jaxnn.experiment.catalogue import RECURRENT
 from jaxnn.experiment.flags.config import Experiment
-from jaxnn.experiment.traits import is_adam
+from jaxnn.experiment.traits import is_adam, is_half
 from parity.semantics import SWITCHES
 from parity.semantics.switch import Switch
 
@@ -23,6 +23,9 @@ FROM_THE_START = ("masters_not_rounded", "not_shuffled", "same_order_every_epoch
 
 ONCE = ("weights_reloaded", "moments_reset")
 """Faults of the torch side that happen right before one step and not again."""
+
+
+MANY_MICROBATCHES = 128
 
 
 class Mutant(NamedTuple):
@@ -104,7 +107,12 @@ def _without_zero(experiment: Experiment) -> Experiment:
 BY_CODE = ("computed_in_bf16",)
 """Faults planted in code although a flag exists, which also rounds the masters."""
 
-ONLY_UPSTREAM = ("loss_not_scaled", "init_step_counted", "growth_step_halved")
+ONLY_UPSTREAM = (
+    "loss_not_scaled",
+    "init_step_counted",
+    "growth_step_halved",
+    "accumulated_in_half",
+)
 """Faults of DeepSpeed itself, which no code of this project plants."""
 
 UPSTREAM = (
@@ -117,6 +125,12 @@ UPSTREAM = (
     Upstream(
         ("growth_step_halved",),
         lambda e: e.precision == "fp16" and e.loss_scale_window < STEPS,
+        lambda e: e,
+    ),
+    # A few microbatches lose no more in any dtype than they were rounded by before.
+    Upstream(
+        ("accumulated_in_half",),
+        lambda e: is_half(e) and e.accumulation_steps >= MANY_MICROBATCHES,
         lambda e: e,
     ),
 )

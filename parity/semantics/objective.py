@@ -14,6 +14,7 @@ from jaxnn.experiment.traits import (
     has_dropout,
     is_cross_entropy,
     is_fp16,
+    is_half,
 )
 from jaxnn.models import cnn, mlp, rnn, transformer
 from parity.inputs import Inputs
@@ -194,6 +195,14 @@ SWITCHES = [
         "zero_grad() between the microbatches of a step",
         accumulates,
         patches=(Patch(train_step, "accumulate", _only_last_microbatch),),
+    ),
+    Switch(
+        "accumulated_in_half",
+        (GRADIENTS,),
+        "the microbatches' gradients are added in the compute dtype, not in float32",
+        "MISMATCHES D23; DeepSpeed's data_types.grad_accum_dtype, unless it is fp32",
+        lambda e: accumulates(e) and is_half(e),
+        patches=(Patch(train_step, "sum_dtype", lambda plain: lambda dtype: dtype),),
     ),
     Switch(
         "ranks_summed",

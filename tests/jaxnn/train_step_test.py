@@ -122,6 +122,20 @@ class TestGradients:
         for name in ("kernel", "bias"):
             np.testing.assert_array_equal(grads["output"][name], expected[name])
 
+    @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+    def test_accumulation_rounds_once(self, dtype):
+        """bfloat16 counts to 256 one by one, float16 to 2048."""
+        count = 4096
+        rows = train_step.Batch(*[jnp.ones(count, dtype)] * 3)
+
+        def ones(batch_stats, microbatch, number):
+            one = microbatch.inputs[0]
+            return {}, one, {"w": one}, batch_stats
+
+        _, loss, grads, _ = train_step.accumulate(ones, {}, rows, count)
+        assert loss == grads["w"] == count
+        assert loss.dtype == grads["w"].dtype == dtype
+
     def test_accumulation_draws_the_masks_of_the_whole_batch(self):
         """Sums of six rows in two orders: a few roundings of numbers below 32."""
         experiment = SGD.replace(

@@ -4,12 +4,10 @@ import pytest
 
 from jaxnn.experiment.flags import command_line, consistency
 from parity.mutations import plan
-from parity.mutations.bases import BASES, ONLY
+from parity.mutations.bases import BASES, ONLY, ONLY_PRECISIONS, PRECISIONS
 from parity.semantics import SWITCHES
 from torch_ref.faults import FAULTS
 from torch_ref.faults.fault import EVENT, START
-
-PRECISIONS = ("fp16", "fp32")
 
 
 def mutants(base, precision):
@@ -24,7 +22,7 @@ class TestMutants:
         planted = {
             name
             for base in BASES
-            for precision in PRECISIONS
+            for precision in ONLY_PRECISIONS.get(base, PRECISIONS)
             for mutant in mutants(base, precision)
             if set(mutant.switches) & set(ONLY.get(base, SWITCHES))
             for name in mutant.switches
@@ -57,4 +55,5 @@ class TestMutants:
 
     def test_only_names_what_is_there(self):
         assert ONLY.keys() <= BASES.keys()
+        assert ONLY_PRECISIONS.keys() <= BASES.keys()
         assert {name for names in ONLY.values() for name in names} <= SWITCHES.keys()

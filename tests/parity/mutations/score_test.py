@@ -20,6 +20,7 @@ FAULTS = {
         "loss_not_scaled",
     ),
     "growth": ("growth_step_halved", "scale_grows_early"),
+    "accumulation": ("accumulated_in_half",),
 }
 
 
@@ -28,7 +29,7 @@ def test_all_is_caught_located_and_explained(run, tmp_path, base):
     done = run(
         "parity.mutations",
         f"--bases={base}",
-        "--precisions=fp16",
+        f"--precisions={'bf16' if base == 'accumulation' else 'fp16'}",
         f"--faults={','.join(FAULTS[base])}",
         f"--workdir={tmp_path / 'runs'}",
     )

@@ -67,6 +67,7 @@ class TestEveryFault:
             "loss_not_scaled",
             "init_step_counted",
             "growth_step_halved",
+            "accumulated_in_half",
         }
 
     @pytest.mark.parametrize("name", sorted(set(FAULTS) - {"ranks_summed"}))
