@@ -160,9 +160,16 @@ def finish(run: loop.Run, data: Dataset, kept: loop.Kept, clock: run_log.Clock) 
 @contextlib.contextmanager
 def configured(experiment: Experiment) -> Iterator[None]:
     """Does as `configure`, and puts everything back at its end."""
+    with settings_put_back():
+        configure(experiment)
+        yield
+
+
+@contextlib.contextmanager
+def settings_put_back() -> Iterator[None]:
+    """Puts back at its end what `configure` sets."""
     settings = {name: getattr(jax.config, name) for name in SETTINGS}
     flags = os.environ.get("XLA_FLAGS")
-    configure(experiment)
     try:
         yield
     finally:

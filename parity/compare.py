@@ -16,6 +16,7 @@ import numpy as np
 from absl import flags
 from rich.console import Console
 
+from jaxnn import train
 from jaxnn.experiment.data.load import load_dataset
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files.trace import Reader, select
@@ -78,6 +79,7 @@ def start(arguments: Arguments) -> int:
     return main(arguments.names, arguments.values.threshold)
 
 
+@train.settings_put_back()
 def main(names: Sequence[str], threshold: float) -> int:
     """Judges the traces in two folders; returns the exit code."""
     if len(names) != 2:
@@ -90,6 +92,7 @@ def main(names: Sequence[str], threshold: float) -> int:
     check_alike(traces, names)
     stacks = [trace.meta["stack"] for trace in traces]
     labels = stacks if len(set(stacks)) == 2 else ["first", "second"]
+    train.configure(experiments[0])
     data = load_dataset(experiments[0])
     for trace, name, experiment in zip(traces, names, experiments):
         require_whole(trace, name, experiment, data)

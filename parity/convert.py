@@ -62,6 +62,7 @@ class ConversionSource(NamedTuple):
     data: Dataset
 
 
+@train.settings_put_back()
 def main(values: flags.FlagValues) -> None:
     """Converts --from into --to, which appears whole or not at all."""
     if values.port or values.template:

@@ -60,6 +60,7 @@ FREE = "free"
 PACKAGES = ("jax", "flax", "optax", "torch", "deepspeed", "numpy")
 
 
+@train.settings_put_back()
 @locks.released()
 def main(experiment: Experiment, values: flags.FlagValues) -> int:
     """Flags -> initial parameters -> both stacks -> verdict; returns the exit code."""

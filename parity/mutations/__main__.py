@@ -32,6 +32,7 @@ from parity.semantics import SWITCHES
 CONSOLE_WIDTH = 120
 
 
+@train.settings_put_back()
 def main(values: flags.FlagValues) -> int:
     """Plants and judges every fault asked for; returns the exit code."""
     bases = list(values.bases or BASES)
