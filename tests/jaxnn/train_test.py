@@ -333,7 +333,10 @@ class TestResume:
 def test_a_program_that_trains_gets_back_what_it_had(tmp_path):
     def held():
         settings = {name: getattr(jax.config, name) for name in train.SETTINGS}
-        return settings, dict(os.environ), signal.getsignal(signal.SIGTERM)
+        listening = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(listening)
+        handler = signal.getsignal(signal.SIGTERM)
+        return settings, dict(os.environ), handler, listening
 
     before = held()
     experiment = Experiment(
