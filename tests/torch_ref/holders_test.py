@@ -59,6 +59,11 @@ def test_another_users_stay(places, monkeypatch):
     assert left_behind(places[1]) == set()
 
 
+def test_what_other_hosts_may_hold_stays(places, monkeypatch):
+    monkeypatch.setattr("torch_ref.holders._file_system", lambda path: "nfs4")
+    assert left_behind(places[1]) == set()
+
+
 def test_without_proc_all_count_as_held(places, monkeypatch, tmp_path):
     monkeypatch.setattr("torch_ref.holders.PROCESSES", tmp_path)
     assert left_behind(places[1]) == set()
