@@ -21,6 +21,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxnn.experiment import ports
 from jaxnn.experiment.data.dataset import SPLITS, Dataset
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import options
@@ -42,7 +43,8 @@ def joined(experiment: Experiment) -> Iterator[None]:
     To be entered before JAX touches a device. An error in one process ends all.
 
     Raises:
-      UserError: no cluster is described, or the processes' flags differ.
+      UserError: no cluster is described, its port is taken, or the processes' flags
+        differ.
     """
     if not (experiment.coordinator_address or experiment.distributed):
         yield
@@ -82,7 +84,8 @@ def agree_on_data(data: Dataset) -> None:
 
 
 def _initialize(experiment: Experiment) -> None:
-    """Joins JAX's cluster; raises UserError if there is none."""
+    """Joins JAX's cluster; raises UserError if there is none, or its port is taken."""
+    _require_free_port(experiment)
     # JAX would end the process with a stack trace, so a message of ours comes first.
     limit = threading.Timer(
         experiment.initialization_timeout, _end, [_too_late(experiment), 2]
@@ -113,6 +116,19 @@ def _initialize(experiment: Experiment) -> None:
         ) from None
     finally:
         limit.cancel()
+
+
+def _require_free_port(experiment: Experiment) -> None:
+    """Raises UserError in process 0 if it cannot listen for the others."""
+    address = experiment.coordinator_address
+    # JAX would end the process with a segmentation fault.
+    if address and not experiment.process_id:
+        port = address.rpartition(":")[2]
+        if ports.is_taken(int(port)):
+            raise UserError(
+                f"--coordinator_address: port {port} of this host is taken by another "
+                "program; choose a free one (--port of launch/multi_host.sh)"
+            )
 
 
 def _too_late(experiment: Experiment) -> str:

@@ -38,7 +38,8 @@ def holding(held) -> subprocess.Popen:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    assert process.stdout and process.stdout.read(1) == b"x"
+    assert process.stdout
+    assert process.stdout.read(1) == b"x"
     return process
 
 
