@@ -3,7 +3,8 @@
 Each process has the devices of its host, loads its share of each batch and takes part
 in every step; only process 0 writes and prints. They find each other by
 `--coordinator_address`, or by what SLURM, Open MPI or a TPU pod puts into the
-environment (`--distributed`). When one process dies, the others end within seconds.
+environment (`--distributed`). When one process dies, the others end within seconds;
+when one is stopped, within minutes.
 """
 
 import contextlib
@@ -26,12 +27,14 @@ from jaxnn.experiment.data.dataset import SPLITS, Dataset
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import options
 from jaxnn.experiment.flags.config import Experiment
-from jaxnn.liveness import Peers
+from jaxnn.liveness import SILENT_SECONDS, Peers
 
 GRACE = 2.0
 """Seconds in which a process may end with a message of its own after another has."""
 COMPARED = 64
 """Inputs of a split that are compared between processes; all may not fit in memory."""
+HEARTBEAT_TIMEOUT = 300
+"""Seconds after which JAX misses a process that never came to be one of the `Peers`."""
 MARGIN = 60
 """Seconds from our time limit to JAX's, which ends a process with a stack trace."""
 
@@ -98,6 +101,8 @@ def _initialize(experiment: Experiment) -> None:
             "coordinator_address": experiment.coordinator_address,
             "num_processes": experiment.num_processes,
             "process_id": experiment.process_id,
+            # JAX would come before `Peers`, with pages of a stack trace.
+            "heartbeat_timeout_seconds": HEARTBEAT_TIMEOUT,
         }
     try:
         jax.distributed.initialize(
@@ -203,11 +208,23 @@ def _connected(experiment: Experiment) -> Peers | None:
     # A cluster's own launcher ends all processes when one ends.
     if not experiment.coordinator_address:
         return None
-    peers = Peers(jax.process_index(), jax.process_count(), _one_has_ended)
+    peers = Peers(jax.process_index(), jax.process_count(), _on_end)
     port = int(multihost_utils.broadcast_one_to_all(np.int32(peers.port)))
     host = experiment.coordinator_address.rpartition(":")[0]
     peers.connect(host, port)
     return peers
+
+
+def _on_end(process: int, is_silent: bool) -> None:
+    """Ends this process because another one ended, or is silent."""
+    if not is_silent:
+        _one_has_ended(process)
+    _end(
+        f"process {process} has been silent for {SILENT_SECONDS:g} s: it is stopped, "
+        f"or its host hangs, so process {jax.process_index()} ends; go on from the "
+        "last checkpoint with --resume",
+        1,
+    )
 
 
 def _one_has_ended(process: int | None) -> None:

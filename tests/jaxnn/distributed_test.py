@@ -22,7 +22,7 @@ FLAGS = (*GO_ON, "--overwrite")
 STARTED: list[subprocess.Popen] = []
 DEADLINE = 60
 """Seconds in which the others must have ended after one was killed: without `Peers`
-JAX would notice after 100."""
+JAX would notice after 300."""
 
 
 @pytest.fixture(autouse=True)
