@@ -73,6 +73,7 @@ def main(experiment: Experiment) -> None:
         configured(experiment),
         distributed.joined(experiment),
         locks.released(),
+        parallel.released(),
         Limit(experiment.grace_seconds) as limit,
     ):
         run_experiment(experiment, clock, limit)
