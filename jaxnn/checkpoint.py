@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxnn import late_callbacks
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import trace
 from jaxnn.train_step import TrainState
@@ -92,6 +93,7 @@ class Checkpoints:
         self._workdir = workdir
         self._keep = keep
         self._manager = None
+        self._put_back = None
 
     def save(self, saved: Saved) -> None:
         """Starts to write a checkpoint, once the last one is whole.
@@ -104,6 +106,7 @@ class Checkpoints:
 
         arrays = _by_path(saved)
         _require_room(self._workdir, sum(array.nbytes for array in arrays.values()))
+        self._put_back = self._put_back or late_callbacks.drop()
         with _disk(self._workdir):
             self._manager = self._manager or _manager(ocp, self._workdir, self._keep)
             self._manager.save(
@@ -121,6 +124,9 @@ class Checkpoints:
                 self._manager.wait_until_finished()
                 self._manager.close()
             self._manager = None
+        if self._put_back:
+            self._put_back()
+            self._put_back = None
 
 
 def save(workdir: pathlib.Path, state: TrainState) -> None:
@@ -165,6 +171,7 @@ def restore_saved(
     found = [step for step in steps(workdir) if before is None or step < before]
     for step in reversed(found):
         folder = _folder(workdir, step)
+        put_back = late_callbacks.drop()
         try:
             arrays = _read(folder)
         # Orbax, its storage and its codecs raise anything on a damaged checkpoint.
@@ -172,6 +179,7 @@ def restore_saved(
             reason = str(error).splitlines()[0]
             print(f"{folder} is damaged and left out: {reason}", flush=True)
             continue
+        put_back()
         return _saved(arrays, like, folder)
     if found:
         raise UserError(
@@ -329,7 +337,18 @@ def _disk(workdir: pathlib.Path) -> Iterator[None]:
         yield
     # Orbax's storage (tensorstore) raises ValueError on a full disk.
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0].rpartition(": ")[2]
         raise UserError(
-            f"--checkpoint_every: cannot write {workdir / FOLDER}: {reason}"
+            f"--checkpoint_every: cannot write {workdir / FOLDER}: {_reason(error)}"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Returns the last of an error's reasons, without what tensorstore adds."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    # "...: No space left on device [os_error_code='28'] [tensorstore_spec='...']"
+    said = re.split(r" \[\w+='", str(error).splitlines()[0])[0]
+    # Orbax raises some errors with nothing but a path.
+    if isinstance(error, FileNotFoundError):
+        return f"{said} is gone"
+    return said.rpartition(": ")[2]

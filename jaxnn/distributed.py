@@ -3,7 +3,8 @@
 Each process has the devices of its host, loads its share of each batch and takes part
 in every step; only process 0 writes and prints. They find each other by
 `--coordinator_address`, or by what SLURM, Open MPI or a TPU pod puts into the
-environment (`--distributed`). When one process dies, the others end within seconds.
+environment (`--distributed`). When one process dies, the others end within seconds;
+when one is stopped, within minutes.
 """
 
 import contextlib
@@ -21,16 +22,19 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxnn.experiment import ports
 from jaxnn.experiment.data.dataset import SPLITS, Dataset
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import options
 from jaxnn.experiment.flags.config import Experiment
-from jaxnn.liveness import Peers
+from jaxnn.liveness import SILENT_SECONDS, Peers
 
 GRACE = 2.0
 """Seconds in which a process may end with a message of its own after another has."""
 COMPARED = 64
 """Inputs of a split that are compared between processes; all may not fit in memory."""
+HEARTBEAT_TIMEOUT = 300
+"""Seconds after which JAX misses a process that never came to be one of the `Peers`."""
 MARGIN = 60
 """Seconds from our time limit to JAX's, which ends a process with a stack trace."""
 
@@ -42,7 +46,8 @@ def joined(experiment: Experiment) -> Iterator[None]:
     To be entered before JAX touches a device. An error in one process ends all.
 
     Raises:
-      UserError: no cluster is described, or the processes' flags differ.
+      UserError: no cluster is described, its port is taken, or the processes' flags
+        differ.
     """
     if not (experiment.coordinator_address or experiment.distributed):
         yield
@@ -82,7 +87,8 @@ def agree_on_data(data: Dataset) -> None:
 
 
 def _initialize(experiment: Experiment) -> None:
-    """Joins JAX's cluster; raises UserError if there is none."""
+    """Joins JAX's cluster; raises UserError if there is none, or its port is taken."""
+    _require_free_port(experiment)
     # JAX would end the process with a stack trace, so a message of ours comes first.
     limit = threading.Timer(
         experiment.initialization_timeout, _end, [_too_late(experiment), 2]
@@ -95,6 +101,8 @@ def _initialize(experiment: Experiment) -> None:
             "coordinator_address": experiment.coordinator_address,
             "num_processes": experiment.num_processes,
             "process_id": experiment.process_id,
+            # JAX would come before `Peers`, with pages of a stack trace.
+            "heartbeat_timeout_seconds": HEARTBEAT_TIMEOUT,
         }
     try:
         jax.distributed.initialize(
@@ -113,6 +121,19 @@ def _initialize(experiment: Experiment) -> None:
         ) from None
     finally:
         limit.cancel()
+
+
+def _require_free_port(experiment: Experiment) -> None:
+    """Raises UserError in process 0 if it cannot listen for the others."""
+    address = experiment.coordinator_address
+    # JAX would end the process with a segmentation fault.
+    if address and not experiment.process_id:
+        port = address.rpartition(":")[2]
+        if ports.is_taken(int(port)):
+            raise UserError(
+                f"--coordinator_address: port {port} of this host is taken by another "
+                "program; choose a free one (--port of launch/multi_host.sh)"
+            )
 
 
 def _too_late(experiment: Experiment) -> str:
@@ -187,11 +208,23 @@ def _connected(experiment: Experiment) -> Peers | None:
     # A cluster's own launcher ends all processes when one ends.
     if not experiment.coordinator_address:
         return None
-    peers = Peers(jax.process_index(), jax.process_count(), _one_has_ended)
+    peers = Peers(jax.process_index(), jax.process_count(), _on_end)
     port = int(multihost_utils.broadcast_one_to_all(np.int32(peers.port)))
     host = experiment.coordinator_address.rpartition(":")[0]
     peers.connect(host, port)
     return peers
+
+
+def _on_end(process: int, is_silent: bool) -> None:
+    """Ends this process because another one ended, or is silent."""
+    if not is_silent:
+        _one_has_ended(process)
+    _end(
+        f"process {process} has been silent for {SILENT_SECONDS:g} s: it is stopped, "
+        f"or its host hangs, so process {jax.process_index()} ends; go on from the "
+        "last checkpoint with --resume",
+        1,
+    )
 
 
 def _one_has_ended(process: int | None) -> None:

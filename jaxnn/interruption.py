@@ -8,14 +8,20 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
+from jaxnn.grace import Limit
+
 
 class Interruption:
     """Notices SIGTERM, of any process of the run, from when it is made.
 
     As a context it puts back at its end what the signal did before.
+
+    Args:
+      limit: ends the process if the signal cannot be obeyed in time; None: never.
     """
 
-    def __init__(self):
+    def __init__(self, limit: Limit | None = None):
+        self._limit = limit
         self._asked = threading.Event()
         self._looks = itertools.count()
         # Python allows signal handlers in the main thread only. Several processes rely
@@ -45,3 +51,8 @@ class Interruption:
             # JAX answers True at one and the same look everywhere.
             return multihost_utils.reached_preemption_sync_point(next(self._looks))
         return self._asked.is_set()
+
+    def obeyed(self) -> None:
+        """Tells that what was asked for is being done, and may take its time."""
+        if self._limit:
+            self._limit.obeyed()

@@ -256,6 +256,8 @@ def _save(
     reported: Reported = checkpoint.NOTHING_REPORTED,
 ) -> None:
     """Writes a checkpoint if one is due."""
+    if done.is_last:
+        run.interruption.obeyed()
     if done.due and run.checkpoints:
         run.checkpoints.save(Saved(done.due, best, reported))
 

@@ -4,8 +4,11 @@ Arrays that differ between devices carry a leading [devices] axis. So does the s
 whose copies are equal.
 """
 
+import contextlib
+import sys
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -22,6 +25,24 @@ AXIS = "devices"
 """Name of the mapped axis."""
 OWN = Samples(0, 0, None)
 """pmap's in_axes of samples of which each device has its own; all share the scaling."""
+
+_mapped: weakref.WeakSet[Callable] = weakref.WeakSet()
+"""What was handed to pmap."""
+
+
+@contextlib.contextmanager
+def released() -> Iterator[None]:
+    """Lets go at its end of the programs that were compiled within it.
+
+    pmap's cache keeps each function that it was ever given, by a value that refers to
+    its own key: megabytes for each run of a program that trains again and again.
+    """
+    before = set(_mapped)
+    try:
+        yield
+    finally:
+        for function in set(_mapped) - before:
+            _evict(function)
 
 
 def make_epoch(train_step: Callable, eval_step: Callable, devices: Devices) -> Callable:
@@ -47,9 +68,7 @@ def make_epoch(train_step: Callable, eval_step: Callable, devices: Devices) -> C
 
     # `resident` lies on every device already, so it is not mapped. The state is
     # donated, or it would be in memory twice.
-    return jax.pmap(
-        epoch, AXIS, in_axes=(0, 0, 0, None), donate_argnums=0, devices=_named(devices)
-    )
+    return _map(epoch, devices, in_axes=(0, 0, 0, None), donate_argnums=0)
 
 
 def make_steps(train_step: Callable, devices: Devices) -> Callable:
@@ -58,12 +77,8 @@ def make_steps(train_step: Callable, devices: Devices) -> Callable:
     The training half of `make_epoch`, with samples [devices, samples, ...] of which
     each device has its own, and `ids` [devices, steps, rows] places in them.
     """
-    return jax.pmap(
-        _training(train_step),
-        AXIS,
-        in_axes=(0, 0, OWN, None),
-        donate_argnums=0,
-        devices=_named(devices),
+    return _map(
+        _training(train_step), devices, in_axes=(0, 0, OWN, None), donate_argnums=0
     )
 
 
@@ -73,9 +88,7 @@ def make_evaluation(eval_step: Callable, devices: Devices) -> Callable:
     The other half of `make_epoch`, with samples and `ids` [devices, batches, rows] as
     in `make_steps`.
     """
-    return jax.pmap(
-        _evaluation(eval_step), AXIS, in_axes=(0, 0, OWN), devices=_named(devices)
-    )
+    return _map(_evaluation(eval_step), devices, in_axes=(0, 0, OWN))
 
 
 def make_recorded_step(train_step: Callable, devices: Devices) -> Callable:
@@ -87,7 +100,7 @@ def make_recorded_step(train_step: Callable, devices: Devices) -> Callable:
     def step(state, ids: jax.Array, samples: Samples, learning_rates: jax.Array):
         return train_step(state, gather(samples, ids), learning_rates)
 
-    return jax.pmap(step, AXIS, in_axes=(0, 0, OWN, None), devices=_named(devices))
+    return _map(step, devices, in_axes=(0, 0, OWN, None))
 
 
 def put(tree: Any, devices: Devices) -> Any:
@@ -234,6 +247,21 @@ def _evaluation(eval_step: Callable) -> Callable:
         return lax.psum(sums, AXIS), outputs
 
     return evaluate
+
+
+def _map(function: Callable, devices: Devices, **options: Any) -> Callable:
+    _mapped.add(function)
+    return jax.pmap(function, AXIS, devices=_named(devices), **options)
+
+
+def _evict(function: Callable) -> None:
+    """Removes a function from pmap's cache."""
+    # jax.clear_caches would take the caller's own programs too. There is no public way
+    # to one function, and in another JAX perhaps no such cache.
+    cache = getattr(sys.modules.get("jax._src.pmap"), "_cached_shard_map", None)
+    evict = getattr(cache, "evict_function", None)
+    if evict:
+        evict(function)
 
 
 def _named(devices: Devices) -> Devices | None:

@@ -40,6 +40,7 @@ from jaxnn.experiment.files import artifacts, locks, trace
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import run_log
+from jaxnn.grace import Limit
 from jaxnn.interruption import Interruption
 from jaxnn.metrics import METRICS, Metric
 from jaxnn.optimizers import OPTIMIZERS, Optimizer
@@ -68,16 +69,22 @@ def main(experiment: Experiment) -> None:
     """Trains, together with other processes if there are any."""
     clock = run_log.Clock()
     # The first two before anything touches a device.
-    with configured(experiment), distributed.joined(experiment), locks.released():
-        run_experiment(experiment, clock)
+    with (
+        configured(experiment),
+        distributed.joined(experiment),
+        locks.released(),
+        parallel.released(),
+        Limit(experiment.grace_seconds) as limit,
+    ):
+        run_experiment(experiment, clock, limit)
 
 
-def run_experiment(experiment: Experiment, clock: run_log.Clock) -> None:
+def run_experiment(experiment: Experiment, clock: run_log.Clock, limit: Limit) -> None:
     """Flags -> data -> model -> state -> epochs -> records."""
     data = load_dataset(experiment)
     distributed.agree_on_data(data)
     clock.end("data")
-    run, before = assemble(experiment, data)
+    run, before = assemble(experiment, data, limit)
     clock.end("init")
     with run.interruption, run.log:
         kept = loop.train(run, before)
@@ -90,7 +97,9 @@ def run_experiment(experiment: Experiment, clock: run_log.Clock) -> None:
         print(f"stopped as asked; resume with {resume_command(run.workdir)}")
 
 
-def assemble(experiment: Experiment, data: Dataset) -> tuple[loop.Run, Saved]:
+def assemble(
+    experiment: Experiment, data: Dataset, limit: Limit
+) -> tuple[loop.Run, Saved]:
     """Builds all that trains; returns the run, and what it starts from."""
     model = models.build(experiment, data.signature)
     devices = choose_devices(experiment)
@@ -104,7 +113,7 @@ def assemble(experiment: Experiment, data: Dataset) -> tuple[loop.Run, Saved]:
     state = start(experiment, model, optimizer, data.signature)
     names = loop.watched_tensors(state.params)
     # From here on a SIGTERM lets the run save its state.
-    interruption = Interruption()
+    interruption = Interruption(limit)
     runner = make_epochs(work, model, optimizer, metric, names, interruption)
 
     # Bad input up to here leaves no run directory behind.

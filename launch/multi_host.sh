@@ -53,6 +53,7 @@ while true; do
       ;;
     --port=*)
       number --port "$value"
+      ((value < 65536)) || fail "--port: must be less than 65536, got '$value'"
       port=$value
       ;;
     --devices_per_process=*)
@@ -72,8 +73,9 @@ while true; do
 done
 [ ${#hosts[@]} -gt 0 ] || fail "needs the number of processes first, or" \
   "--hostfile=FILE that names hosts; got '${1:-}'"
-free_port='from jaxnn.experiment.ports import free_port; print(free_port())'
-[ -n "$port$file" ] || port=$(python3 -c "$free_port")
+given=$port
+ports='from jaxnn.experiment.ports import free_port, is_taken'
+[ -n "$port$file" ] || port=$(python3 -c "$ports; print(free_port())")
 
 lines=()
 # Where ssh ends, so does the stdin of the remote side, which stops what runs there.
@@ -93,6 +95,10 @@ done
 if [ -n "$dry_run" ]; then
   printf '%s\n' "${lines[@]}"
   exit
+fi
+if [ -n "$given" ] && [ -z "$file" ]; then
+  python3 -c "$ports; exit(is_taken($port))" \
+    || fail "--port: $port is taken by another program; choose a free one, or none"
 fi
 [ -n "${JAXNN_PYTHON:-}" ] || bash launch/setup.sh
 exec python3 launch/supervise.py ${file:+--ssh} "${lines[@]}"

@@ -7,6 +7,7 @@ import pathlib
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -283,6 +284,11 @@ BAD = {
         ["2", "--devices_per_process=x"],
         "--devices_per_process: must be a number above 0, got 'x'",
     ),
+    "a port too large": (
+        "multi_host",
+        ["2", "--port=65536"],
+        "--port: must be less than 65536, got '65536'",
+    ),
     "no hostfile": (
         "multi_host",
         ["--hostfile=/nowhere"],
@@ -340,6 +346,18 @@ class TestBadInput:
             2,
             "",
             f"{name}: {problem}\n",
+        )
+
+    def test_a_port_that_is_taken(self, monkeypatch):
+        monkeypatch.setenv("JAXNN_PYTHON", "false")
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            done = script("multi_host.sh", 2, f"--port={port}")
+        assert (done.returncode, done.stdout, done.stderr) == (
+            2,
+            "",
+            f"multi_host: --port: {port} is taken by another program; choose a free "
+            "one, or none\n",
         )
 
     @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What DeepSpeed finds on this machine: compiled ops and FP16 kernels."""
 
 import contextlib
+import fcntl
 import hashlib
 import logging
 import os
@@ -15,9 +16,11 @@ from jaxnn.experiment.data.cache import cache_folder
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.flags.deepspeed import passing
+from torch_ref import holders
 
 STALE_LOCK_SECONDS = 180
-"""Age at which the lock of a compilation counts as left behind by a killed process."""
+"""Age at which the lock of a compilation counts as left behind by a killed process,
+where processes cannot be looked at."""
 COMPILED_OPS = ("fused_adam", "deepspeed_shm_comm", "cpu_adam")
 """Ops that DeepSpeed compiles when first used; only several ranks use the second, and
 only an offloaded optimizer the third."""
@@ -159,12 +162,45 @@ def quiet() -> Iterator[None]:
 
 
 def _wait_for(lock: pathlib.Path) -> None:
-    """Waits for another process's compilation; removes its lock once it is stale.
+    """Waits for another process's compilation; removes the lock of a killed one.
 
-    torch itself would wait for the lock of a killed process forever.
+    torch itself would wait for the lock of a killed process forever, and in silence.
     """
+    is_told = False
+    while lock.exists() and not _removed(lock):
+        if not is_told:
+            print(
+                f"note: waiting for another process to compile DeepSpeed's "
+                f"{lock.parent.name}; if none does, remove {lock}",
+                file=sys.stderr,
+                flush=True,
+            )
+        is_told = True
+        time.sleep(0.5)
+
+
+def _removed(lock: pathlib.Path) -> bool:
+    """Removes a lock that nobody holds; returns False if somebody does."""
+    # Of two that find a dead process's lock, one may have made its own by the time the
+    # other removes it. The extension's folder itself is left to the compiler.
+    file = os.open(lock.parent.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not _is_stale(lock):
+            return False
+        lock.unlink(missing_ok=True)
+    finally:
+        os.close(file)
+    return True
+
+
+def _is_stale(lock: pathlib.Path) -> bool:
+    """True if no process holds a lock any more."""
+    # Python keeps the lock open; ninja, which may outlive it, works in the folder.
+    places = [lock, lock.parent]
+    if all(map(holders.can_tell, places)):
+        return len(holders.left_behind(places)) == len(places)
     # The file vanishes at any moment: when its owner finishes.
     with contextlib.suppress(FileNotFoundError):
-        while time.time() - lock.stat().st_mtime < STALE_LOCK_SECONDS:
-            time.sleep(0.5)
-        lock.unlink()
+        return time.time() - lock.stat().st_mtime > STALE_LOCK_SECONDS
+    return False

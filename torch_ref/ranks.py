@@ -10,7 +10,11 @@ import torch
 
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.ports import free_port
-from torch_ref import kernels
+from torch_ref import holders, kernels
+
+SHARED_MEMORY = pathlib.Path("/dev/shm")
+BUFFER = "deepspeed_allreduce_buffer"
+"""What the names of DeepSpeed's buffers begin with (csrc/cpu/comm/shm.cpp)."""
 
 
 def join() -> tuple[int, int, torch.device]:
@@ -31,6 +35,7 @@ def join() -> tuple[int, int, torch.device]:
             "MASTER_PORT": str(free_port()),
         }
     world_size = int(os.environ["WORLD_SIZE"])
+    sweep_shared_memory()
     # Before anything is compiled, or loaded from the folder that this chooses.
     kernels.prepare_compilation(world_size)
     # DeepSpeed 0.19.8 calls functions at stage 3 that torch has renamed.
@@ -53,6 +58,17 @@ def join() -> tuple[int, int, torch.device]:
             raise _unreachable(error) from None
         device = torch.device(accelerator.current_device_name())
     return int(os.environ["RANK"]), world_size, device
+
+
+def sweep_shared_memory() -> None:
+    """Removes the buffers of ranks that were killed, 66 MiB each.
+
+    A rank has its own and its peers' open from beginning to end.
+    """
+    buffers = [*SHARED_MEMORY.glob(f"{BUFFER}_{os.getuid()}_*")]
+    for path in holders.left_behind(buffers):
+        # Another rank that starts may sweep too.
+        path.unlink(missing_ok=True)
 
 
 def share(workdir: pathlib.Path | None) -> pathlib.Path:
@@ -107,9 +123,8 @@ def _remove_shared_memory(rank: int) -> None:
     """
     address = os.environ.get("MASTER_ADDR", "")
     port = os.environ.get("MASTER_PORT", "")
-    # The name is made in DeepSpeed's csrc/cpu/comm/shm.cpp.
-    name = f"deepspeed_allreduce_buffer_{os.getuid()}_{address}_{port}_{rank}"
-    pathlib.Path("/dev/shm", name).unlink(missing_ok=True)
+    name = f"{BUFFER}_{os.getuid()}_{address}_{port}_{rank}"
+    (SHARED_MEMORY / name).unlink(missing_ok=True)
 
 
 def _unreachable(error: Exception) -> UserError:

@@ -2,6 +2,7 @@
 
 import pathlib
 import shutil
+import sys
 
 import chex
 import jax
@@ -164,3 +165,36 @@ class TestDamage:
             UserError, match=r"--checkpoint_every: cannot write .*checkpoints: "
         ):
             checkpoint.save(tmp_path, state_of())
+
+    @pytest.mark.parametrize(
+        ("error", "reason"),
+        [
+            (OSError(28, "No space left on device", "a"), "No space left on device"),
+            (FileNotFoundError("a/commit_success.txt"), "a/commit_success.txt is gone"),
+            (
+                ValueError(
+                    "Error writing: No space left on device [os_error_code='28'] "
+                    '[tensorstore_spec=\'{"path": "a"}\']'
+                ),
+                "No space left on device",
+            ),
+        ],
+    )
+    def test_the_reason_is_in_words(self, error, reason, tmp_path):
+        with (
+            pytest.raises(UserError, match=rf": {reason}$"),
+            checkpoint._disk(tmp_path),
+        ):
+            raise error
+
+    def test_late_callbacks_are_dropped_after_an_error(self, tmp_path):
+        """And after it alone: nothing is left behind by what works."""
+        before = sys.unraisablehook
+        checkpoint.save(tmp_path, state_of(step=1))
+        checkpoint.restore(tmp_path, state_of())
+        assert sys.unraisablehook is before
+        largest_file(tmp_path, 1).write_bytes(b"")
+        with pytest.raises(UserError):
+            checkpoint.restore(tmp_path, state_of())
+        assert sys.unraisablehook is not before
+        sys.unraisablehook = before

@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ FLAGS = (*GO_ON, "--overwrite")
 STARTED: list[subprocess.Popen] = []
 DEADLINE = 60
 """Seconds in which the others must have ended after one was killed: without `Peers`
-JAX would notice after 100."""
+JAX would notice after 300."""
 
 
 @pytest.fixture(autouse=True)
@@ -297,6 +298,18 @@ class TestWithoutTheOthers:
         assert complaint == (
             f"error: --num_processes: process 0 waited 1 s at {address} and not all 2 "
             "processes came; start the others, or raise --initialization_timeout\n"
+        )
+
+    def test_the_port_is_taken(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            status, _, complaint = ended(
+                [start(f"--coordinator_address=localhost:{port}", "--num_processes=2")]
+            )[0]
+        assert status == 2
+        assert complaint == (
+            f"error: --coordinator_address: port {port} of this host is taken by "
+            "another program; choose a free one (--port of launch/multi_host.sh)\n"
         )
 
     def test_no_cluster(self):

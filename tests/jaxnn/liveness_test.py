@@ -1,10 +1,14 @@
 import contextlib
+import socket
 import subprocess
 import sys
 import threading
 import time
+from unittest import mock
 
-from jaxnn.liveness import Peers
+import pytest
+
+from jaxnn.liveness import BEAT, ENDED_WELL, Peers
 
 
 @contextlib.contextmanager
@@ -14,7 +18,7 @@ def gathered(count: int):
     seen: list[tuple[int, int]] = []
 
     def told(observer: int):
-        return lambda process: seen.append((observer, process))
+        return lambda process, is_silent: seen.append((observer, process))
 
     members = [Peers(process, count, told(process)) for process in range(count)]
     meetings = [
@@ -36,7 +40,7 @@ def close(peers: Peers) -> None:
         connection.close()
 
 
-def is_seen(seen: list[tuple[int, int]], pair: tuple[int, int]) -> bool:
+def is_seen(seen: list, pair: tuple[int, int]) -> bool:
     until = time.monotonic() + 10
     while pair not in seen and time.monotonic() < until:
         time.sleep(0.01)
@@ -67,7 +71,7 @@ class TestPeers:
 
     def test_a_killed_process_is_noticed(self):
         seen: list[tuple[int, int]] = []
-        peers = Peers(0, 2, lambda process: seen.append((0, process)))
+        peers = Peers(0, 2, lambda process, is_silent: seen.append((0, process)))
         program = (
             "import os, jaxnn.liveness as c; m = c.Peers(1, 2, print); "
             f"m.connect('localhost', {peers.port}); os.kill(os.getpid(), 9)"
@@ -77,3 +81,47 @@ class TestPeers:
         assert is_seen(seen, (0, 1))
         assert killed.wait() == -9
         close(peers)
+
+    def test_a_stopped_process_is_noticed(self):
+        """And told from one that has ended."""
+        seen: list[tuple[int, bool]] = []
+        peers = Peers(0, 2, lambda *told: seen.append(told), silence=0.02)
+        program = (
+            "import os, jaxnn.liveness as c; m = c.Peers(1, 2, print); "
+            f"m.connect('localhost', {peers.port}); os.kill(os.getpid(), 19)"
+        )
+        stopped = subprocess.Popen([sys.executable, "-c", program])
+        peers.connect("localhost", peers.port)
+        assert is_seen(seen, (1, True))
+        stopped.kill()
+        stopped.wait()
+        close(peers)
+
+    def test_signs_of_life_are_sent(self):
+        server = Peers(0, 2, lambda *told: None, beat=0.001)
+        meeting = threading.Thread(target=server.connect, args=("localhost", 0))
+        meeting.start()
+        with socket.create_connection(("localhost", server.port)) as other:
+            other.sendall((1).to_bytes(4, "big"))
+            meeting.join()
+            assert [other.recv(1), other.recv(1)] == [BEAT, BEAT]
+            other.sendall(ENDED_WELL)
+        server.leave()
+        close(server)
+
+    @pytest.mark.parametrize(
+        ("heard", "told"),
+        [
+            ([BEAT, TimeoutError(), BEAT, TimeoutError(), ENDED_WELL], []),
+            ([BEAT, TimeoutError(), TimeoutError()], [(1, True)]),
+            ([TimeoutError(), b""], [(1, False)]),
+            ([BEAT, ConnectionResetError()], [(1, False)]),
+        ],
+    )
+    def test_what_is_heard_of_a_process(self, heard, told):
+        seen: list[tuple[int, bool]] = []
+        peers = Peers(1, 2, lambda *told: seen.append(told))
+        connection = mock.Mock()
+        connection.recv.side_effect = heard
+        peers._listen(connection, 1)
+        assert seen == told

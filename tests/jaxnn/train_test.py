@@ -2,11 +2,13 @@
 resumption."""
 
 import csv
+import gc
 import json
 import os
 import pathlib
 import shutil
 import signal
+import weakref
 
 import jax
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from jaxnn import train
+from jaxnn.experiment.data.load import load_dataset
 from jaxnn.experiment.flags.config import Experiment
 
 EXPERIMENTS = pathlib.Path("launch/experiments")
@@ -333,7 +336,10 @@ class TestResume:
 def test_a_program_that_trains_gets_back_what_it_had(tmp_path):
     def held():
         settings = {name: getattr(jax.config, name) for name in train.SETTINGS}
-        return settings, dict(os.environ), signal.getsignal(signal.SIGTERM)
+        listening = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(listening)
+        handler = signal.getsignal(signal.SIGTERM)
+        return settings, dict(os.environ), handler, listening
 
     before = held()
     experiment = Experiment(
@@ -341,3 +347,24 @@ def test_a_program_that_trains_gets_back_what_it_had(tmp_path):
     )
     train.main(experiment)
     assert held() == before
+
+
+def test_a_run_leaves_neither_programs_nor_data_in_memory(tmp_path, monkeypatch):
+    held = []
+
+    def load(experiment):
+        data = load_dataset(experiment)
+        held.extend(map(weakref.ref, (data.train_inputs, data.test_inputs)))
+        return data
+
+    def programs_after_a_run(name: str) -> int:
+        experiment = Experiment(num_samples=32, epochs=1, precision="fp32", plots=False)
+        train.main(experiment.replace(workdir=str(tmp_path / name)))
+        gc.collect()
+        return len(jax.devices()[0].client.live_executables())
+
+    monkeypatch.setattr(train, "load_dataset", load)
+    # The first run compiles what every run shares.
+    assert programs_after_a_run("first") == programs_after_a_run("second")
+    assert len(held) == 4
+    assert [array for array in held if array() is not None] == []

@@ -501,6 +501,15 @@ class Experiment:
     checkpoint_every: int = option(
         0, "Epochs between checkpoints; 0: only on SIGTERM.", minimum=0
     )
+    grace_seconds: float = option(
+        30.0,
+        "jaxnn.train: seconds in which SIGTERM or Ctrl-C is obeyed, SIGTERM by saving "
+        "the state after the epoch; after them the process ends as it is. Raise it "
+        "where an epoch or its compilation takes longer.",
+        minimum=0,
+        below=1_000_000,
+        run_only=True,
+    )
     keep: int = option(2, "Number of checkpoints to keep, the latest ones.", minimum=1)
     evaluate_train: bool = option(
         False,

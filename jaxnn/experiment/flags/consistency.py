@@ -1,5 +1,7 @@
 """Checks that flags agree with each other; one clear line on the first that do not."""
 
+import re
+
 from jaxnn.experiment.catalogue import (
     MODELS,
     NONE,
@@ -14,6 +16,7 @@ from jaxnn.experiment.flags.config import Experiment
 
 RESNET_DEPTHS = (18, 20, 32, 50)
 LONGEST_NAME = 200
+PORTS_BELOW = 2**16
 
 
 def check(experiment: Experiment) -> None:
@@ -200,7 +203,9 @@ def _run(experiment: Experiment) -> None:
 def _hosts(experiment: Experiment) -> None:
     address = experiment.coordinator_address
     processes = experiment.num_processes
-    if address and not address.rpartition(":")[2].isdigit():
+    port = address.rpartition(":")[2]
+    is_port = re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < PORTS_BELOW
+    if address and not is_port:
         raise UserError(f"--coordinator_address: {address!r} is not HOST:PORT")
     if bool(address) != bool(processes):
         raise UserError(

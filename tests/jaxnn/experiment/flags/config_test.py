@@ -27,6 +27,7 @@ RUN_ONLY = {
     "process_id",
     "distributed",
     "initialization_timeout",
+    "grace_seconds",
 }
 MLP = Experiment(
     precision="fp32", model="mlp", hidden_sizes=(8, 4), dropout_rates=(0.5, 0.0)

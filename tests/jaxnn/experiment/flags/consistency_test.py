@@ -119,6 +119,11 @@ RULES = {
         dict(coordinator_address="here:1", num_processes=2),
         "--coordinator_address: 'here' is not HOST:PORT",
     ),
+    "an address with a port too large": (
+        dict(coordinator_address="here:65536", num_processes=2),
+        dict(coordinator_address="here:65535", num_processes=2),
+        "--coordinator_address: 'here:65536' is not HOST:PORT",
+    ),
     "an address without a number": (
         dict(coordinator_address="a:1"),
         dict(coordinator_address="a:1", num_processes=2),
