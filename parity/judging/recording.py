@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnn.experiment.files.trace import Reader
-from parity.judging.diagnose import STEPS, diagnose
+from parity.judging.diagnose import diagnose
 from parity.judging.explanation import Explanation, sentence
 from parity.judging.measure import Measurement
 from parity.judging.optimizer_difference import explain as explain_differences
@@ -165,5 +165,6 @@ def explain(
         close_below = min(WORTH_A_CLOSE_LOOK, WORSE * worst)
         return judge.part(part, step, switches, close_below)
 
-    following = range(number, steps)[:STEPS]
-    return diagnose(measure, following, replays.experiment, threshold, note=note)
+    return diagnose(
+        measure, range(number, steps), replays.experiment, threshold, note=note
+    )
