@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnn.experiment.files import batch_summary
 from jaxnn.experiment.files.trace import Reader
+from parity.judging.batch import explain_batch
 from parity.judging.diagnose import diagnose
 from parity.judging.explanation import Explanation, sentence
 from parity.judging.measure import Measurement
@@ -99,6 +101,10 @@ def judge_recording(
     if failed is None:
         return Judgement(measurements, verdict, made_in)
     notes: list[str] = []
+    if failed.quantity in batch_summary.KINDS:
+        # No switch changes the data, so none could explain the step.
+        explanations = explain_batch(failed)
+        return Judgement(measurements, verdict, made_in, explanations)
     explanations = explain(
         judge, failed.step, len(trace), replays, threshold, notes.append
     )
