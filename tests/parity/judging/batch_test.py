@@ -15,11 +15,11 @@ TARGETS = np.array([0, 1, 1], np.int32)
 NAMES = ("mean radius", "mean texture")
 
 
-def dataset(inputs=INPUTS, targets=TARGETS, **more):
+def dataset(inputs: np.ndarray = INPUTS, targets: np.ndarray = TARGETS, **more):
     return Dataset(inputs, targets, inputs, targets, "multiclass", **more)
 
 
-def step(inputs=INPUTS[IDS], targets=TARGETS[IDS]):
+def step(inputs: np.ndarray = INPUTS[IDS], targets: np.ndarray = TARGETS[IDS]):
     return {"batch/ids": IDS, **batch_summary(inputs, targets)}
 
 
