@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.files import batch_summary
+from jaxnn.experiment.files.batch_summary import KINDS
 from jaxnn.experiment.files.trace import select
 from parity.judging.cause import cause
 from parity.judging.explanation import Explanation
@@ -27,14 +28,13 @@ def judge_batch(
         that are older than these.
       data: data set of the flags.
     """
-    if "batch/inputs/digest" not in step:
+    given = [kind for kind in KINDS if f"batch/{kind}/digest" in step]
+    if not given:
         return []
     ids = step["batch/ids"]
-    rows = scaled(data, data.train_inputs[ids]), data.train_targets[ids]
-    return [
-        _compared(number, kind, select(step, f"batch/{kind}"), expected, data)
-        for kind, expected in zip(batch_summary.KINDS, map(batch_summary.summary, rows))
-    ]
+    inputs = scaled(data, data.train_inputs[ids])
+    wanted = batch_summary.batch_summary(inputs, data.train_targets[ids])
+    return [_compared(number, kind, step, wanted, data) for kind in given]
 
 
 def explain_batch(failed: Measurement) -> list[Explanation]:
@@ -46,10 +46,11 @@ def explain_batch(failed: Measurement) -> list[Explanation]:
 def _compared(
     number: int,
     kind: str,
-    recorded: dict[str, np.ndarray],
-    expected: dict[str, np.ndarray],
+    step: Mapping[str, np.ndarray],
+    wanted: Mapping[str, np.ndarray],
     data: Dataset,
 ) -> Measurement:
+    recorded, expected = (select(flat, f"batch/{kind}") for flat in (step, wanted))
     if np.array_equal(recorded["digest"], expected["digest"]):
         return Measurement(number, kind, "", 0.0, 0.0)
     names = data.feature_names if kind == "inputs" else ()
