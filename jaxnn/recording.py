@@ -10,11 +10,12 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from jaxnn import parallel, train_step
+from jaxnn import gathering, parallel, train_step
 from jaxnn.devices import Devices
 from jaxnn.epochs import Work
 from jaxnn.experiment.data.dataset import Signature
 from jaxnn.experiment.files import trace
+from jaxnn.experiment.files.batch_summary import batch_summary
 from jaxnn.experiment.flags import options
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import run_log
@@ -88,6 +89,7 @@ class Recorder:
             tensors = step_tensors(self._optimizer, before, after, batch, result, grads)
             # In the order in which both stacks list them; JAX has sorted the names.
             tensors["params"] = {name: tensors["params"][name] for name in self._names}
+            tensors |= self._given(tensors["batch/ids"])
             if activations:
                 samples = len(tensors["batch/ids"])
                 tensors["activations"] = join_rows(
@@ -98,6 +100,12 @@ class Recorder:
             self._next += 1
         self.left -= len(results)
         return state, jax.tree.map(lambda *steps: np.stack(steps), *results)
+
+    def _given(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns what samples [samples] are, in few numbers."""
+        given = self._work.train.read(ids)
+        inputs = gathering.scale_bytes(given.inputs, given.scaling)
+        return batch_summary(np.asarray(inputs), given.targets)
 
     def _run_step(self, state: TrainState, batch: np.ndarray) -> Any:
         """Puts a global batch [batch] on the devices and runs one step."""

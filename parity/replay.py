@@ -94,7 +94,7 @@ class Replay:
             f"params/{name}": array
             for name, array in trace.select(step, "params").items()
         }
-        compute["inputs"] = _scaled(self._data, self._data.train_inputs[ids])
+        compute["inputs"] = scaled(self._data, self._data.train_inputs[ids])
         compute = {name: _cast(array, self.compute) for name, array in compute.items()}
         # Running statistics stay float32 in any precision (MISMATCHES D10).
         statistics = _of_kinds(step, ("batch_stats",))
@@ -340,8 +340,8 @@ def _update(optimizer, update, params, moments, updates, grads, learning_rate):
     return {"updated": params, "updated_moments": optimizer.moments(state)._asdict()}
 
 
-def _scaled(data: Dataset, inputs: np.ndarray) -> np.ndarray:
-    """uint8 images as the training step scales them on the device; others unchanged."""
+def scaled(data: Dataset, inputs: np.ndarray) -> np.ndarray:
+    """Returns uint8 images as the training step scales them; others unchanged."""
     if inputs.dtype != np.uint8:
         return inputs
     return data.scaling.apply(inputs) if data.scaling else inputs.astype(np.float32)

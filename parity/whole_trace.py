@@ -9,6 +9,7 @@ from jaxnn import models, train_step
 from jaxnn.experiment.catalogue import OPTIMIZERS
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files.batch_summary import KINDS
 from jaxnn.experiment.files.trace import Reader, flatten, select
 from jaxnn.experiment.flags.config import Experiment
 
@@ -100,6 +101,8 @@ def _problems(
         if array is None or array.shape or array.dtype.kind not in allowed:
             yield f"{name} is {_described(array)}, not one number"
     yield from _bad_ids(step.get("batch/ids"), samples)
+    for kind in KINDS:
+        yield from _bad_digest(step, f"batch/{kind}")
     for name, array in select(step, "activations").items():
         if array.shape[:1] != step["batch/ids"].shape:
             yield f"activations/{name} is {_described(array)}, not a row of each sample"
@@ -111,6 +114,19 @@ def _bad_ids(ids: np.ndarray | None, samples: int) -> Iterator[str]:
     elif ids.min() < 0 or ids.max() >= samples:
         worst = ids.min() if ids.min() < 0 else ids.max()
         yield f"batch/ids holds {worst}, and there are {samples} training samples"
+
+
+def _bad_digest(step: Mapping[str, np.ndarray], name: str) -> Iterator[str]:
+    """Older traces have no digests."""
+    digest = step.get(f"{name}/digest")
+    if digest is None:
+        return
+    if digest.shape != (32,) or digest.dtype != np.uint8:
+        yield f"{name}/digest is {_described(digest)}, not the 32 bytes of a SHA-256"
+    for statistic in ("mean", "largest"):
+        array = step.get(f"{name}/{statistic}")
+        if array is None or array.ndim != 1 or array.dtype.kind != "f":
+            yield f"{name}/{statistic} is {_described(array)}, not one number a column"
 
 
 def _described(array: np.ndarray | None) -> str:

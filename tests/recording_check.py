@@ -4,6 +4,8 @@ here from what was recorded."""
 import ml_dtypes
 import numpy as np
 
+from jaxnn.experiment.files.batch_summary import batch_summary
+
 FORMATS = {
     "fp64": np.float64,
     "fp32": np.float32,
@@ -27,6 +29,7 @@ def assert_first_layers(experiment, data, trace, unit):
     compute = FORMATS[experiment.precision]
     for number in range(len(trace)):
         step = trace.read(number)
+        _assert_given(data, step)
         x, kernel, bias = (
             np.asarray(array).astype(compute).astype(np.float64)
             for array in (
@@ -45,3 +48,12 @@ def assert_first_layers(experiment, data, trace, unit):
             )
             np.testing.assert_array_equal(rows, rows.astype(compute).astype(rows.dtype))
     assert len(step["batch/ids"]) < experiment.batch_size, "no step had padding"
+
+
+def _assert_given(data, step):
+    """The recorded digests are of the batch's real rows, in order."""
+    ids = step["batch/ids"]
+    wanted = batch_summary(data.train_inputs[ids], data.train_targets[ids])
+    assert wanted.keys() <= step.keys()
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(step[name], array, name)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from jaxnn.experiment.files import trace
+from jaxnn.experiment.files.batch_summary import KINDS, batch_summary
 from jaxnn.experiment.flags import options
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import run_log
@@ -102,13 +103,25 @@ class Recorder:
             # Padding has negative ids.
             samples = int(np.count_nonzero(ids >= 0))
             activations = join_rows(passes, samples, self._world_size)
+        given = self._given(batch, int(np.count_nonzero(ids >= 0)))
         # All ranks take part in the reading above, one of them in the writing.
         if self._writer:
             grads = params_io.to_flax(engine.module, grads)
             tensors = step_tensors(before, after, ids, result, grads)
             tensors["activations"] = activations
+            tensors |= given
             self._writer.write(step - self._first, tensors)
         return result
+
+    def _given(self, batch: Batch, samples: int) -> dict[str, np.ndarray]:
+        """Returns what all ranks' batch holds, in few numbers."""
+        parts = self._experiment.accumulation_steps
+        rows = {
+            name: array.reshape(parts, -1, *array.shape[1:]).unbind()
+            for name, array in zip(KINDS, batch)
+        }
+        passes = [dict(zip(rows, part)) for part in zip(*rows.values())]
+        return batch_summary(**join_rows(passes, samples, self._world_size))
 
     def _watched(
         self, engine: Any, batch: Batch

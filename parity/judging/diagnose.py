@@ -4,26 +4,29 @@ Single switches first, then pairs of those that brought the step nearer. Where s
 explain the step, the steps that follow choose between them.
 """
 
+import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from jaxnn.experiment.flags.config import Experiment
 from parity.judging.coarser import only_makes_noise
 from parity.judging.explanation import NEAREST, Explanation
 from parity.judging.measure import Measurement
-from parity.quantities import PARTS
+from parity.quantities import PARTS, QUANTITIES, RULES
 from parity.semantics import SWITCHES
 from parity.semantics.switch import Switch
 
 STEPS = 3
-"""Steps to choose between explanations by, the diverging one included."""
+"""Steps to test explanations by, the diverging one included; rules take them all."""
 PAIRED = 8
 """How many of the most helpful switches are tried in pairs."""
 EQUALITY_WORTH = 1e12
 """z that a broken equality counts as, beside measured distances."""
 
-Measure = Callable[[str, int, tuple[Switch, ...]], Sequence[Measurement]]
+Switches = tuple[Switch, ...]
+
+Measure = Callable[[str, int, Switches], Sequence[Measurement]]
 """(part, step, switches) -> the measurements of one part of a step, replayed under the
 switches."""
 
@@ -40,7 +43,7 @@ def diagnose(
 
     Args:
       measure: called at most once for each part, step and set of switches.
-      steps: the diverging step, and recorded ones that follow it.
+      steps: the diverging step, and all recorded ones that follow it.
       experiment: experiment as its flags have it.
       threshold: largest z that passes.
       catalogue: name -> switch, those to try.
@@ -50,22 +53,55 @@ def diagnose(
       What explains the step, the most exact first; where nothing does, the nearest
       three of those that bring it nearer at all.
     """
-    trial = _Trial(measure, steps[0], threshold)
+    trials = functools.cache(lambda step: _Trial(measure, step, threshold))
+    trial = trials(steps[0])
+    later = [trials(step) for step in steps[1:STEPS]]
+    rules = [trials(step) for step in steps[STEPS:]]
+
+    def tried(candidates: Iterable[Switches]) -> Iterator[Explanation]:
+        for one in _tried(trial, candidates, note):
+            is_wrong = one.explains and _is_refuted(trial, later, rules, one.switches)
+            yield one._replace(explains=False, cost=math.inf) if is_wrong else one
+
     cost_without = trial.cost(())
     candidates = _candidates(catalogue, experiment, trial.failing(()))
-    singles = list(_tried(trial, ((switch,) for switch in candidates), note))
+    singles = list(tried((switch,) for switch in candidates))
     if not any(single.explains for single in singles):
         pairs = _pairs(singles, cost_without)
-        ordered = (_sorted_by(catalogue, pair) for pair in pairs)
-        singles += list(_tried(trial, ordered, note))
+        singles += list(tried(_sorted_by(catalogue, pair) for pair in pairs))
     explained = [single for single in singles if single.explains]
     if not explained:
         nearer = [single for single in singles if single.cost < cost_without]
         return sorted(nearer, key=_by_cost)[:NEAREST]
     if len(explained) > 1:
-        for step in steps[1:]:
-            explained = _with_costs_of(_Trial(measure, step, threshold), explained)
+        for following in later:
+            explained = _with_costs_of(following, explained)
     return sorted(explained, key=_by_cost)
+
+
+def _is_refuted(
+    first: "_Trial",
+    later: Sequence["_Trial"],
+    rules: Sequence["_Trial"],
+    switches: Switches,
+) -> bool:
+    """Returns True if what switches mend at the first step fails later all the same.
+
+    What passes later without them refutes nothing: some faults act once.
+
+    Args:
+      first: the diverging step.
+      later: steps to ask about everything.
+      rules: steps to ask about the rules alone, which need no replay.
+      switches: explain the diverging step.
+    """
+    mended = first.failed(()) - first.failed(switches)
+    of_rules = {name for name in mended if QUANTITIES[name].part == RULES}
+    return any(
+        step.still_failing(switches, names)
+        for steps, names in ((later, mended), (rules, of_rules))
+        for step in steps
+    )
 
 
 def _candidates(
@@ -79,7 +115,7 @@ def _candidates(
 
 def _tried(
     trial: "_Trial",
-    candidates: Iterable[tuple[Switch, ...]],
+    candidates: Iterable[Switches],
     note: Callable[[str], None],
 ) -> Iterator[Explanation]:
     """Yields what each set of switches makes of the step.
@@ -95,9 +131,7 @@ def _tried(
             note(f"{label} could not be tried: {error or type(error).__name__}")
 
 
-def _pairs(
-    singles: Sequence[Explanation], cost_without: float
-) -> Iterator[tuple[Switch, ...]]:
+def _pairs(singles: Sequence[Explanation], cost_without: float) -> Iterator[Switches]:
     """Yields pairs of what brought the step nearer, never two patches of one place."""
     helpful = [single for single in singles if single.cost < cost_without]
     best = sorted(helpful, key=_by_cost)[:PAIRED]
@@ -112,9 +146,7 @@ def _pairs(
             yield switches
 
 
-def _sorted_by(
-    catalogue: Mapping[str, Switch], switches: tuple[Switch, ...]
-) -> tuple[Switch, ...]:
+def _sorted_by(catalogue: Mapping[str, Switch], switches: Switches) -> Switches:
     names = list(catalogue)
     return tuple(sorted(switches, key=lambda switch: names.index(switch.name)))
 
@@ -142,7 +174,7 @@ class _Trial:
         self._threshold = threshold
         self._known: dict[tuple[str, tuple[str, ...]], Sequence[Measurement]] = {}
 
-    def measurements(self, switches: tuple[Switch, ...]) -> list[Measurement]:
+    def measurements(self, switches: Switches) -> list[Measurement]:
         """Returns the measurements of the whole step.
 
         A part that no switch acts on is measured without any, and so only once for all
@@ -154,25 +186,44 @@ class _Trial:
             for m in self._part(part, tuple(s for s in switches if part in s.parts))
         ]
 
-    def _part(self, part: str, switches: tuple[Switch, ...]) -> Sequence[Measurement]:
+    def _part(self, part: str, switches: Switches) -> Sequence[Measurement]:
         key = (part, tuple(switch.name for switch in switches))
         if key not in self._known:
             self._known[key] = self._measure(part, self._step, switches)
         return self._known[key]
 
-    def failing(self, switches: tuple[Switch, ...]) -> set[str]:
+    def failing(self, switches: Switches) -> set[str]:
         """Returns the parts in which something fails."""
         return {
-            m.definition.part
-            for m in self.measurements(switches)
-            if m.z > self._threshold
+            m.definition.part for m in self.measurements(switches) if self._fails(m)
         }
 
-    def cost(self, switches: tuple[Switch, ...]) -> float:
+    def failed(self, switches: Switches) -> set[str]:
+        """Returns the quantities that fail."""
+        return {m.quantity for m in self.measurements(switches) if self._fails(m)}
+
+    def still_failing(self, switches: Switches, names: Collection[str]) -> set[str]:
+        """Returns which of some quantities fail without the switches and with them."""
+        return {
+            name
+            for name in names
+            if self._has_failed(name, ()) and self._has_failed(name, switches)
+        }
+
+    def _has_failed(self, name: str, switches: Switches) -> bool:
+        part = QUANTITIES[name].part
+        acting = tuple(s for s in switches if part in s.parts)
+        found = self._part(part, acting)
+        return any(m.quantity == name and self._fails(m) for m in found)
+
+    def _fails(self, m: Measurement) -> bool:
+        return m.z > self._threshold
+
+    def cost(self, switches: Switches) -> float:
         """Returns how badly the step fits under the switches; see `cost`."""
         return cost(self.measurements(switches), self._threshold)
 
-    def explanation(self, switches: tuple[Switch, ...]) -> Explanation:
+    def explanation(self, switches: Switches) -> Explanation:
         """Returns what the switches make of the step."""
         without = self.measurements(())
         parts = {part for switch in switches for part in switch.parts}

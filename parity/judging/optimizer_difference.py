@@ -24,8 +24,10 @@ NO_REFERENCES: Mapping[str, str] = {}
 HOW = "measured from the recorded tensors"
 OF_UPDATES = ("rate", "eps", "eps place", "decay", "bias-correction count")
 """Kinds of differences that leave the moments as they are."""
+FITTED_BESIDE = (*OF_UPDATES, "gradient factor")
+"""Kinds whose figures rest on the betas that were fitted."""
 SHARED = 1e-4
-"""Relative difference that float32 betas make in what was fitted beside them."""
+"""Relative difference that the betas' rounding makes in what was fitted beside them."""
 
 
 class Found(NamedTuple):
@@ -131,11 +133,12 @@ def _of_what_failed(
     """Returns the differences that bear on what failed.
 
     Rates, eps and decay do not touch the moments. And betas or a count of the bias
-    correction that are others make rates and eps look other in their fifth digit.
+    correction that are others make rates, eps and the gradients' factors look other in
+    their fifth digit.
     """
     if not any(m.quantity == "updated" for m in failed):
-        return [d for d in found if d.kind not in OF_UPDATES]
-    shared = [d for d in found if d.kind in OF_UPDATES and _is_tiny(d)]
+        found = [d for d in found if d.kind not in OF_UPDATES]
+    shared = [d for d in found if d.kind in FITTED_BESIDE and _is_tiny(d)]
     return [d for d in found if d not in shared or len(shared) == len(found)]
 
 

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnn.experiment.files import batch_summary
 from jaxnn.experiment.files.trace import Reader
-from parity.judging.diagnose import STEPS, diagnose
+from parity.judging.batch import explain_batch
+from parity.judging.diagnose import diagnose
 from parity.judging.explanation import Explanation, sentence
 from parity.judging.measure import Measurement
 from parity.judging.optimizer_difference import explain as explain_differences
@@ -104,6 +106,10 @@ def judge_recording(
         lost = lost_by_summing(replays, trace, numbers)
         return Judgement(measurements, verdict, made_in, lost=lost)
     notes: list[str] = []
+    if failed.quantity in batch_summary.KINDS:
+        # No switch changes the data, so none could explain the step.
+        explanations = explain_batch(failed)
+        return Judgement(measurements, verdict, made_in, explanations)
     explanations = explain(
         judge, failed.step, len(trace), replays, threshold, notes.append
     )
@@ -170,5 +176,6 @@ def explain(
         close_below = min(WORTH_A_CLOSE_LOOK, WORSE * worst)
         return judge.part(part, step, switches, close_below)
 
-    following = range(number, steps)[:STEPS]
-    return diagnose(measure, following, replays.experiment, threshold, note=note)
+    return diagnose(
+        measure, range(number, steps), replays.experiment, threshold, note=note
+    )

@@ -12,6 +12,7 @@ from jaxnn.experiment.files import trace
 from jaxnn.experiment.files.trace import Reader, select
 from jaxnn.experiment.flags.config import Experiment
 from parity import rules
+from parity.judging.batch import judge_batch
 from parity.judging.measure import Measurement, equal
 from parity.judging.replays import Replays, Switches
 from parity.judging.rounds import THOROUGH, Rounds
@@ -76,6 +77,7 @@ class Judge:
         self._rounds = rounds
         # A step is read for itself, for the step after it and under every switch.
         self._read = functools.lru_cache(maxsize=4)(recording.read)
+        self._batch = functools.cache(self._judge_batch)
         self._is_skipped = functools.cache(self._read_skipped)
         self._contexts: dict[tuple[str, ...], RunContext] = {}
 
@@ -107,10 +109,11 @@ class Judge:
         step = self._read(number)
         context = self._step_context(number, switches)
         if part == RULES:
-            return [
+            rows = [
                 equal(number, row.quantity, row.tensor, row.recorded, row.expected)
                 for row in self._expected(switches, context)
             ]
+            return [*rows, *self._batch(number)]
         replay = self._replays.under(switches)
         inputs = apply("before", switches, replay.inputs(number, step), context)
         rounds = Rounds(self._rounds, self._threshold, close_below)
@@ -213,6 +216,9 @@ class Judge:
                 experiment, len(self._replays.data.train_inputs)
             )
         return RunContext(experiment, timeline, rates)
+
+    def _judge_batch(self, number: int) -> list[Measurement]:
+        return judge_batch(number, self._read(number), self._replays.data)
 
     def _read_skipped(self, number: int) -> bool:
         return bool(self._read(number)["skipped"])

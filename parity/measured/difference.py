@@ -100,7 +100,9 @@ def factor_text(factor: float) -> str:
         return f"{factor:.4g}"
     exponent = round(float(np.log2(factor)))
     if exponent == 0 or abs(factor / 2.0**exponent - 1) > 1e-3:
-        return f"{factor:.4g}"
+        short = f"{factor:.4g}"
+        # Told of because it is not 1, so it must not read as 1.
+        return short if float(short) != 1 else f"{factor:.8g}"
     if exponent > 0:
         return f"{factor:.4g} (2^{exponent})"
     return f"{factor:.4g} (1/{2**-exponent}, 2^{exponent})"

@@ -2,10 +2,12 @@
 
     python -m parity.mutations          # every fault in every base, in fp16 and fp32
     python -m parity.mutations --bases=mlp --precisions=fp32 --faults=adam_eps
+    python -m parity.mutations --unknown    # differences that none of them is
 
 Exit code 0: every fault that moves a tensor by more than its detectable error is
 caught, 95 % of them are located, 90 % explained, and no clean run raises an alarm. 1:
-otherwise. 2: could not judge.
+otherwise. 2: could not judge. With --unknown, 0: what moves a tensor by more than its
+detectable error is caught, and no name or figure is wrong.
 """
 
 import json
@@ -20,10 +22,11 @@ from jaxnn import train
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.flags.config import Experiment
 from parity import stacks
 from parity.judging.measure import THRESHOLD
 from parity.judging.verdict import COULD_NOT_JUDGE
-from parity.mutations import score, table
+from parity.mutations import score, table, unknown, unknown_score
 from parity.mutations.bases import BASES, ONLY_PRECISIONS, PRECISIONS
 from parity.mutations.score import FaultOutcome
 from parity.report import published_score
@@ -49,10 +52,16 @@ def main(values: flags.FlagValues) -> int:
 
     # Where the output is piped, rich assumes 80 columns and would cut the tables.
     console = Console(width=None if Console().is_terminal else CONSOLE_WIDTH)
-    outcomes = [
-        outcome
+    cells = [
+        (base, precision)
         for base in bases
         for precision in given or ONLY_PRECISIONS.get(base, PRECISIONS)
+    ]
+    if values.unknown:
+        return plant_unknown(cells, root, console)
+    outcomes = [
+        outcome
+        for base, precision in cells
         for outcome in run(base, precision, root, faults, console)
     ]
     table.print_score(outcomes, console)
@@ -89,12 +98,7 @@ def run(
       faults: names of the faults to plant; empty for all.
       console: console to print on.
     """
-    experiment, _ = command_line.parse(
-        ["mutations", *BASES[base], f"--precision={precision}", f"--name={base}"],
-        precision,
-    )
-    stacks.share_device()
-    train.configure(experiment)
+    experiment = configure(base, precision)
     start = time.perf_counter()
     folder = root / f"{base}-{precision}"
     outcomes = []
@@ -107,6 +111,45 @@ def run(
         f"{base} {precision}: {len(outcomes)} runs in {seconds:.0f} s", highlight=False
     )
     return outcomes
+
+
+def configure(base: str, precision: str) -> Experiment:
+    """Returns the experiment of a base, with JAX set up for it."""
+    experiment, _ = command_line.parse(
+        ["mutations", *BASES[base], f"--precision={precision}", f"--name={base}"],
+        precision,
+    )
+    stacks.share_device()
+    train.configure(experiment)
+    return experiment
+
+
+def plant_unknown(
+    cells: Sequence[tuple[str, str]],
+    root: pathlib.Path,
+    console: Console,
+) -> int:
+    """Plants what no switch holds, prints and writes the score; returns the exit code.
+
+    Args:
+      cells: names of bases, each with a precision.
+      root: folder of all runs.
+      console: console to print on.
+    """
+    outcomes = []
+    for base, precision in cells:
+        experiment = configure(base, precision)
+        folder = root / f"{base}-{precision}"
+        bench = score.set_up(base, experiment, folder, THRESHOLD)
+        planted = list(unknown.differences(base, experiment))
+        for outcome in unknown_score.plant(bench, planted):
+            console.out(unknown_score.line(outcome), highlight=False)
+            outcomes.append(outcome)
+    unknown_score.print_score(outcomes, console)
+    rows = unknown_score.as_json(outcomes, published_score.commit())
+    artifacts.write_text(root / "unknown.json", json.dumps(rows, indent=2) + "\n")
+    console.print(f"files: {root}", highlight=False)
+    return 0 if unknown_score.is_enough(outcomes) else 1
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -124,6 +167,12 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_list("faults", [], "Faults to plant; empty: all.", flag_values=values)
+    flags.DEFINE_bool(
+        "unknown",
+        False,
+        "Plant differences that no switch holds instead, and count wrong names.",
+        flag_values=values,
+    )
     flags.DEFINE_bool(
         "publish",
         False,

@@ -6,7 +6,7 @@ find out where, its switch is applied to jaxnn's own recording and the result is
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from jaxnn.experiment.files.trace import Reader
 from jaxnn.experiment.flags.config import Experiment
 from parity.judging.measure import Measurement, first_failed
 from parity.judging.recording import explain
-from parity.judging.replays import Replays
+from parity.judging.replays import Replays, Switches
 from parity.judging.rounds import THOROUGH
 from parity.judging.step import Judge, order
 from parity.mutations.bases import ONLY
@@ -58,18 +58,23 @@ class FaultOutcome(NamedTuple):
     @property
     def located(self) -> bool:
         """True if the judge names the step and quantity where the fault first shows."""
-        # The tensor may differ: where several fail, rounding can decide which is first.
-        return bool(
-            self.found
-            and self.expected
-            and self.found.step == self.expected.step
-            and self.found.quantity == self.expected.quantity
-        )
+        return is_located(self.found, self.expected)
 
     @property
     def explained(self) -> bool:
         """True if the judge's first explanation is what was planted."""
         return self.explanation == tuple(self.fault.split("+"))
+
+
+def is_located(found: Measurement | None, expected: Measurement | None) -> bool:
+    """Returns True if two measurements are of one quantity of one step."""
+    # The tensor may differ: where several fail, rounding can decide which is first.
+    return bool(
+        found
+        and expected
+        and found.step == expected.step
+        and found.quantity == expected.quantity
+    )
 
 
 def score(
@@ -90,11 +95,7 @@ def score(
       only: names of the faults to plant; empty for all.
       threshold: largest z that passes.
     """
-    data = load_dataset(experiment)
-    initial = initial_params(experiment, data)
-    replays = Replays(experiment, data)
-    bench = Bench(base, experiment, data, initial, folder, replays, threshold)
-
+    bench = set_up(base, experiment, folder, threshold)
     known = set(only or SWITCHES) & set(ONLY.get(base, SWITCHES))
     planted = [mutant for mutant in mutants(experiment) if set(mutant.switches) & known]
     statuses = record(bench, planted)
@@ -108,6 +109,16 @@ def score(
         yield judge_clean(bench)
     for mutant, status in zip(planted, statuses[1:]):
         yield judge_mutant(bench, mutant, status)
+
+
+def set_up(
+    base: str, experiment: Experiment, folder: pathlib.Path, threshold: float
+) -> Bench:
+    """Returns a base to record; the arguments are those of `score`."""
+    data = load_dataset(experiment)
+    initial = initial_params(experiment, data)
+    replays = Replays(experiment, data)
+    return Bench(base, experiment, data, initial, folder, replays, threshold)
 
 
 def judge_clean(bench: Bench) -> FaultOutcome:
@@ -131,7 +142,8 @@ def judge_mutant(bench: Bench, mutant: Mutant, status: int) -> FaultOutcome:
     if status and num_steps <= mutant.first_step:
         return FaultOutcome(*known, None, 0.0, None, (), f"exit code {status}")
 
-    expected, largest = expectation(bench, mutant)
+    switches = tuple(SWITCHES[name] for name in mutant.switches)
+    expected, largest = expectation(bench, switches, mutant.steps)
     judge = bench.judge(mutant.name)
     found = first_divergence(bench, judge, mutant.name)
     if found is None:
@@ -161,23 +173,25 @@ def first_divergence(bench: Bench, judge: Judge, name: str) -> Measurement | Non
     return None
 
 
-def expectation(bench: Bench, mutant: Mutant) -> tuple[Measurement | None, float]:
+def expectation(
+    bench: Bench, switches: Switches, steps: Iterable[int]
+) -> tuple[Measurement | None, float]:
     """Applies a fault to jaxnn's own recording and judges the result.
 
     Args:
       bench: recorded base.
-      mutant: fault to apply.
+      switches: what reproduces the fault.
+      steps: indices of the steps that it acts on.
 
     Returns:
       The first measurement that fails, or None, and the largest z up to there.
     """
-    switches = tuple(SWITCHES[name] for name in mutant.switches)
     parts = dict.fromkeys(part for switch in switches for part in switch.parts)
     trace = bench.trace(JAX)
     clean = bench.judge(JAX)
     largest = 0.0
 
-    for number in mutant.steps:
+    for number in steps:
         # Each step is replayed from the recorded state, so that one step can be
         # replaced without the others.
         enacted = Enacted(trace, number, clean.enacted(number, switches))

@@ -67,17 +67,15 @@ def line(outcome: FaultOutcome) -> str:
     if outcome.complaint:
         return f"{head} NOT JUDGED, {outcome.complaint}"
     if outcome.fault == CLEAN:
-        result = (
-            f"FALSE ALARM at {_where(outcome.found)}" if outcome.found else "parity"
-        )
+        result = f"FALSE ALARM at {where(outcome.found)}" if outcome.found else "parity"
         return f"{head} {result}"
     if not outcome.caught:
         word = "MISSED" if outcome.expected else "below detection"
         return f"{head} {word}, moves a tensor by z {outcome.largest:.2g}"
 
-    at = _where(outcome.found)
+    at = where(outcome.found)
     if not outcome.located:
-        at += f" INSTEAD OF {_where(outcome.expected)}"
+        at += f" INSTEAD OF {where(outcome.expected)}"
     explained = "explained"
     if not outcome.explained:
         names = " + ".join(outcome.explanation) or "nothing"
@@ -85,7 +83,8 @@ def line(outcome: FaultOutcome) -> str:
     return f"{head} caught at {at}; {explained}"
 
 
-def _where(measurement: Measurement | None) -> str:
+def where(measurement: Measurement | None) -> str:
+    """Returns step, quantity, tensor and z of a measurement in words."""
     if measurement is None:
         return "nowhere"
     z = "unequal" if measurement.z == UNEQUAL else f"z {measurement.z:.3g}"
@@ -202,13 +201,14 @@ def _outcome_as_json(outcome: FaultOutcome) -> dict[str, Any]:
         **outcome._asdict(),
         # json would write a NamedTuple as a list.
         "largest": z_as_json(outcome.largest),
-        "expected": _measurement_as_json(outcome.expected),
-        "found": _measurement_as_json(outcome.found),
+        "expected": measurement_as_json(outcome.expected),
+        "found": measurement_as_json(outcome.found),
         **{word: getattr(outcome, word) for word in WORDS},
     }
 
 
-def _measurement_as_json(measurement: Measurement | None) -> dict[str, Any] | None:
+def measurement_as_json(measurement: Measurement | None) -> dict[str, Any] | None:
+    """Returns a measurement as JSON; None for none."""
     if measurement is None:
         return None
     return {**measurement._asdict(), "z": z_as_json(measurement.z)}

@@ -21,9 +21,14 @@ STEPS = 3
 
 @pytest.fixture(scope="module")
 def traces(tmp_path_factory):
-    """Two runs of one experiment, and one whose Adam has another eps."""
+    """Two runs of one experiment, one whose Adam has another eps, one of other data."""
     found = {}
-    for name, more in (("first", ()), ("second", ()), ("eps", ("--adam_eps=1e-4",))):
+    for name, more in (
+        ("first", ()),
+        ("second", ()),
+        ("eps", ("--adam_eps=1e-4",)),
+        ("scaled", ("--preprocess=min_max",)),
+    ):
         folder = tmp_path_factory.mktemp(name)
         experiment, _ = command_line.parse(
             [
@@ -80,6 +85,31 @@ class TestMain:
         said = " ".join(capsys.readouterr().out.split())
         assert "second: DIVERGENCE, first at step 0" in said
         assert "the oracle (NumPy, float64) sides with the replay" in said
+
+    def test_a_trace_of_other_data(self, traces, tmp_path, capsys):
+        liar = edited_meta(
+            traces["scaled"],
+            tmp_path / "liar",
+            flags=Reader(traces["first"]).meta["flags"],
+        )
+        assert compare.main([str(traces["first"]), str(liar)], 8.0) == 1
+        said = " ".join(capsys.readouterr().out.split())
+        assert "first: parity" in said
+        assert (
+            "second: DIVERGENCE, first at step 0 (inputs), z unequal of 8 allowed: the "
+            "inputs differ: column " in said
+        )
+        assert "second: part of it is inputs: " in said
+
+    def test_a_trace_older_than_digests(self, traces, tmp_path, capsys):
+        older = edited_meta(traces["second"], tmp_path / "older")
+        for path in older.glob("step_*.safetensors"):
+            step = artifacts.read_arrays(path, "")
+            kept = {k: x for k, x in step.items() if k[:6] != "batch/" or "ids" in k}
+            assert len(step) == len(kept) + 6
+            artifacts.write_arrays(path, kept)
+        assert compare.main([str(traces["first"]), str(older)], 8.0) == 0
+        assert "second: parity" in capsys.readouterr().out
 
     def test_refuses_other_flags(self, traces):
         with pytest.raises(
@@ -181,6 +211,8 @@ class TestMain:
             ("loss", None, "loss is missing, not one number"),
             ("skipped", lambda skipped: np.int32(1), "skipped is int32 ()"),
             ("batch/ids", None, "batch/ids is missing"),
+            ("batch/inputs/digest", lambda x: x[:9], "not the 32 bytes of a SHA-256"),
+            ("batch/targets/mean", None, "batch/targets/mean is missing, not one"),
             ("batch/ids", lambda ids: ids + 10**6, "and there are 455 training"),
             ("batch/ids", lambda ids: ids - 10**6, "batch/ids holds -"),
             ("activations/output", lambda rows: rows[1:], "not a row of each sample"),

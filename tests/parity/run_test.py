@@ -80,6 +80,26 @@ class TestDivergence:
             verdict["first_divergence"]["quantity"],
         ) == (2, "batch")
 
+    def test_data_scaled_otherwise(self, run, tmp_path):
+        """The data are named, not the layer that reads them."""
+        done, verdict = judged(
+            run,
+            tmp_path,
+            "breast_cancer",
+            "--torch_flags=--preprocess=min_max",
+            "--steps=2",
+        )
+        assert done.returncode == 1
+        first = verdict["first_divergence"]
+        assert (first["recording"], first["step"], first["quantity"]) == (
+            "torch",
+            0,
+            "inputs",
+        )
+        assert first["gap"].startswith("the inputs differ: column ")
+        assert verdict["quantities"]["targets"]["max_z"] == 0
+        assert verdict["recordings"]["jax"]["verdict"] == "parity"
+
     def test_adam_eps_changed(self, run, tmp_path):
         done, verdict = judged(
             run, tmp_path, "breast_cancer", "--torch_flags=--adam_eps=1e-7"

@@ -23,6 +23,10 @@ A step file is a flat mapping of names to arrays. Names and layouts are Flax's:
 
     batch/ids                     [samples] int32: sample ids of the global batch, in
                                   order, without padding
+    batch/KIND/digest             optional: [32] uint8 SHA-256 of what the step was
+                                  given, KIND being inputs and targets; see below
+    batch/KIND/mean               [columns] float64
+    batch/KIND/largest            [columns] float64: largest magnitudes
     params/NAME                   master parameters before the step
     batch_stats/NAME              running statistics of batch normalization before the
                                   step
@@ -47,6 +51,11 @@ A step file is a flat mapping of names to arrays. Names and layouts are Flax's:
 "params" adds parameters, running statistics and moments, "full" adds activations and
 gradients. A step file appears whole or not at all, so the trace of a killed run is
 readable up to its last whole step.
+
+Digests. What the network was given, scaled, in the order of batch/ids and without
+padding, is hashed as the little-endian bytes of float32, or int64 if it is whole
+numbers. Columns are the last axis: features of a table or sequence, channels of an
+image, positions of tokens.
 
 Activations. A layer is a module below the network itself that has parameters, its own
 or those of its submodules. LAYER is the path of the module as in the names of its

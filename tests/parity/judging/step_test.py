@@ -385,8 +385,11 @@ class TestRules:
 
     def test_sees_another_order_of_samples(self, recording):
         trace = Edited(recording[2], 4, batch__ids=lambda ids: ids[::-1].copy())
+        # The digests stay as they were: other ids name other rows.
         assert [(m.step, m.quantity) for m in rules(recording, trace) if m.z] == [
-            (4, "batch")
+            (4, "batch"),
+            (4, "inputs"),
+            (4, "targets"),
         ]
 
     def test_sees_another_schedule_and_another_scaler(self, recording):
