@@ -15,6 +15,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import parsing
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.flags.deepspeed import reading
+from jaxnn.experiment.flags.deepspeed.draft import Draft
 
 BAD_INPUT = 2
 DEVICE_FULL = "RESOURCE_EXHAUSTED"
@@ -67,12 +68,21 @@ def parse(
       UserError: unknown flag, bad value, unreadable flagfile, or a `--ds_config` at
         odds with the flags.
     """
+    experiment, values, _ = _parse(argv, default_precision, define_more)
+    return experiment, values
+
+
+def _parse(
+    argv: Sequence[str], default_precision: str, define_more: Define | None
+) -> tuple[Experiment, flags.FlagValues, Draft | None]:
+    """`parse`, and what was read of a ds_config."""
     values = parse_values(argv, _experiment_and(define_more))
     if not values.ds_config:
-        return parsing.from_flags(values, default_precision), values
+        return parsing.from_flags(values, default_precision), values, None
     # A ds_config's settings become flags before the experiment is made of them.
     typed = _typed(argv, _experiment_and(define_more))
-    return reading.from_flags(values, default_precision, typed, argv), values
+    experiment, draft = reading.from_flags(values, default_precision, typed, argv)
+    return experiment, values, draft
 
 
 def parse_values(argv: Sequence[str], define: Define) -> flags.FlagValues:
@@ -184,8 +194,9 @@ def run(
     """
 
     def parse_and_run() -> int | None:
-        experiment, values = parse(sys.argv, default_precision, define_more)
-        return main(experiment, values) if define_more else main(experiment)
+        experiment, values, draft = _parse(sys.argv, default_precision, define_more)
+        with reading.keys_named(draft):
+            return main(experiment, values) if define_more else main(experiment)
 
     _run(parse_and_run, description, _experiment_and(define_more), crash_status, leave)
 
