@@ -105,11 +105,12 @@ def from_flags(
     given = {name for name in values if values[name].present}
     everything = {name: values[name].value for name in values}
     draft = read(str(values.ds_config), everything, given, typed)
-    name = draft.source.name
-    agreement.check(name, draft.typed, draft.settings, argv)
+    passing.settle(draft)
+    wrong = agreement.contradictions(draft.typed, draft.settings)
+    draft.give_up(wrong)
     notes = [*draft.notes, *_apply(draft, values)]
-    values.ds_extra = values.ds_extra or passing.to_flag(draft.passed)
-    with keys_named(draft):
+    told = agreement.told(draft.source.name, wrong, draft.settings, argv)
+    with told, keys_named(draft):
         experiment = parsing.from_flags(values, default_precision)
     if experiment.zero_stage == 0 and experiment.precision in STAGE_0:
         notes.append(f"zero_optimization.stage: {STAGE_0[experiment.precision]}")
