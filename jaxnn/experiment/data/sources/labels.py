@@ -151,6 +151,7 @@ def _whole(values: np.ndarray, complain: Complain) -> np.ndarray:
         # What textbooks call the classes of hinge loss and perceptron.
         return values.astype(np.int64)
     for bad, problem in (
+        (np.abs(values) >= 2.0**63, "is beyond 64 bits; put a letter before labels"),
         (values != np.round(values), "is not whole; classes are whole numbers from 0"),
         (values < 0, "is negative; classes are whole numbers from 0"),
     ):

@@ -14,6 +14,7 @@ from jaxnn.experiment.errors import UserError
 # Distinct texts in a column; each becomes an input.
 MOST_CATEGORIES = 1000
 EMPTY = "is empty; fill it in or remove the row"
+ALL_EMPTY = "is empty in all rows; remove it, or leave it out of --features"
 WHOLE = re.compile(r"[+-]?[0-9]+")
 
 
@@ -50,7 +51,7 @@ def refuse_empty(table: TableFile, column: str) -> None:
     held = table.columns[column]
     if isinstance(held, Texts) and "" in held.names:
         row = held.first_row(held.names.index(""))
-        raise table.error(row, column, EMPTY)
+        raise table.error(row, column, EMPTY if len(held.names) > 1 else ALL_EMPTY)
 
 
 def numbers(table: TableFile, column: str) -> np.ndarray:

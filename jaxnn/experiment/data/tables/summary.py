@@ -42,7 +42,9 @@ def _file(table: TableFile) -> str:
 
 def _column(table: TableFile, name: str, target: str) -> str:
     role = " (target)" if name == target else ""
-    return f"  {name}{role}: {_held(table, name)}"
+    # A name in quotes may hold a line break.
+    shown = name if name.isprintable() else repr(name)
+    return f"  {shown}{role}: {_held(table, name)}"
 
 
 def _held(table: TableFile, name: str) -> str:

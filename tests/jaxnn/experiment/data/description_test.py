@@ -181,7 +181,7 @@ class TestEncodeRows:
             ),
             ("a,b\n\n,x\n", ":3: column 'a' is empty; fill it in or remove the row"),
             ("a,b\n1,x\n2,\n", ":3: column 'b' is empty; fill it in or remove the row"),
-            ("a,b\n1\n", ":2: has 1 cells, the header 2"),
+            ("a,b\n1\n", ":2: has 1 cells, the header 2: 'a, b'"),
             ("a,b\n", ": has a header but no rows"),
             ("", ": is empty; .*"),
         ],
