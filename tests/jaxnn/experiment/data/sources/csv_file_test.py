@@ -223,7 +223,7 @@ BAD = {
     "a,y\n1,2\n\n1,2,3\n": "4: has 3 cells, the header 2: 'a, y'",
     "a,y\n1,2\n,2\n": "3: column 'a' is empty; fill it in or remove the row",
     "a,y\n,2\n,3\n": (
-        "2: column 'a' is empty in all rows; remove it, or leave it out of --features"
+        "2: column 'a' is empty in all rows; fill it in, or remove the column"
     ),
     "a,y\n1,2\n1,\n": "3: column 'y' is empty; fill it in or remove the row",
     "a,y\n1,2\nnan,2\n": (
