@@ -12,7 +12,7 @@ from absl import flags
 
 from jaxnn.experiment import console
 from jaxnn.experiment.errors import UserError
-from jaxnn.experiment.flags import parsing
+from jaxnn.experiment.flags import options, parsing
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.flags.deepspeed import reading
 from jaxnn.experiment.flags.deepspeed.draft import Draft
@@ -120,7 +120,8 @@ def parse_arguments(
       forwards: keep unknown flags for a program that this one starts.
 
     Raises:
-      UserError: unknown flag that is not forwarded, bad value, unreadable flagfile.
+      UserError: unknown flag that is not forwarded, bad value, a number beyond int32 or
+        float32, unreadable flagfile.
     """
     values = flags.FlagValues()
     # Positional arguments may stand between flags.
@@ -142,9 +143,18 @@ def parse_arguments(
         # absl's own message names the flag; folded into one line.
         message = " ".join(str(error).removeprefix("flag ").split())
         raise UserError(message) from None
+    _check_numbers(values)
     names = [argument for argument in rest if not argument.startswith("-")]
     forwarded = [argument for argument in rest if argument.startswith("-")]
     return Arguments(values, names, forwarded)
+
+
+def _check_numbers(values: flags.FlagValues) -> None:
+    # Of any command: absl's bounds let NaN and infinity pass.
+    for name in values:
+        value = values[name].value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            options.check_number(f"--{name}", value)
 
 
 def _unknown_flag(error: flags.UnrecognizedFlagError) -> str:
