@@ -15,7 +15,7 @@ from jaxnn.experiment.data.tables import columns as table_columns
 from jaxnn.experiment.data.tables import table_file
 from jaxnn.experiment.data.tables.dialect import Asked
 from jaxnn.experiment.data.tables.table_file import TableFile
-from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.errors import UserError, one_line
 
 # Version of the file format.
 FORMAT = 1
@@ -236,7 +236,7 @@ def _check_columns(description: Description, table: TableFile) -> None:
         if names:
             raise UserError(
                 f"--data_path: {table.path}: column {names[0]!r} is {problem}; the "
-                f"network was trained on {', '.join(known)}"
+                f"network was trained on {one_line(', '.join(known))}"
             )
 
 

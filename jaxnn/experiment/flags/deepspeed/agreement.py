@@ -7,9 +7,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.errors import UserError, one_line
 from jaxnn.experiment.flags.deepspeed.draft import Setting
-from jaxnn.experiment.flags.deepspeed.showing import one_line
 
 # Relative difference at which a flag still agrees with a file: WarmupCosineLR's rates
 # are products of a ratio and the peak.

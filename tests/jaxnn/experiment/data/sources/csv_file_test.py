@@ -282,6 +282,10 @@ class TestBadInput:
         ):
             csv(Experiment(dataset="csv", data_path=f"{tmp_path}/no.csv"))
 
+    def test_names_of_two_lines_are_listed_on_one(self, load):
+        with pytest.raises(UserError, match=r"it has a\\nb, y$"):
+            load('"a\nb",y\n1,2\n', target="z")
+
     def test_a_missing_target_lists_the_columns(self, load):
         with pytest.raises(
             UserError,

@@ -131,7 +131,7 @@ class TestLines:
         path = tmp_path / "t.csv"
         path.write_text('"a\nb",y\n1,2\n')
         assert summary.lines(table_file.read(path), "y", ["a\nb"])[1:] == [
-            "  'a\\nb': number",
+            "  a\\nb: number",
             "  y (target): number",
         ]
 
