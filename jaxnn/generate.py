@@ -11,6 +11,7 @@ from jaxnn import decoding, finished_run, train
 from jaxnn.experiment.catalogue import LANGUAGE
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.memory import require_room
 
 LEAST = {"length": 1, "temperature": 0, "top_k": 0, "seed": 0}
 """Flag -> smallest value that it takes."""
@@ -23,6 +24,8 @@ def main(values: flags.FlagValues) -> None:
         value = values.get_flag_value(name, None)
         if not value >= least:
             raise UserError(f"--{name}: must be at least {least}, got {value}")
+    # The key of a draw, and its token.
+    require_room(12.0 * values.length, "--length", f"{values.length} characters")
     run = finished_run.load(values.workdir)
     if run.description.task != LANGUAGE:
         raise UserError(

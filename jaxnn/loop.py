@@ -14,7 +14,8 @@ from jaxnn.experiment.data import batches, evaluation
 from jaxnn.experiment.early_stopping import EarlyStopping
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import trace
-from jaxnn.experiment.results import run_log
+from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.results import divergence, run_log
 from jaxnn.interruption import Interruption
 from jaxnn.recording import Recorder
 from jaxnn.train_step import Params, StepResult, TrainState
@@ -147,18 +148,24 @@ def watched_tensors(params: Params) -> list[str]:
     return ["loss", *(f"gradient of {name}" for name in trace.flatten(params))]
 
 
-def stop_if_diverged(results: StepResult, names: list[str], first_step: int) -> None:
+def stop_if_diverged(
+    results: StepResult,
+    names: list[str],
+    first_step: int,
+    experiment: Experiment = divergence.COMMON,
+) -> None:
     """Raises UserError if a loss or gradient is not finite, unless FP16 skipped it.
 
     Args:
       results: StepResult of arrays [steps].
       names: as from `watched_tensors`.
       first_step: index of the first of the steps in the run.
+      experiment: its flags may be the cause.
     """
     if results.finite.all():
         return
     allowed = np.asarray(results.finite | results.skipped[:, None])
-    run_log.stop_unless_finite(names, allowed, first_step)
+    divergence.stop_unless_finite(names, allowed, first_step, experiment)
     if results.exhausted.any():
         step = int(results.exhausted.argmax())
         tensor = names[int((~results.finite[step]).argmax())]
@@ -209,7 +216,8 @@ def _record(
         return state, reported
     done = len(reported.loss)
     state, results = run.recorder.run(state, run.work.global_batches(number, done))
-    stop_if_diverged(results, run.names, run.work.first_step(number) + done)
+    first = run.work.first_step(number) + done
+    stop_if_diverged(results, run.names, first, run.work.experiment)
     return state, _extended(reported, results)
 
 
@@ -219,7 +227,7 @@ def _reported(run: Run, done: Started) -> Reported:
         return done.before
     results = parallel.first(done.epoch.results)
     first = run.work.first_step(done.number) + len(done.before.loss)
-    stop_if_diverged(results, run.names, first)
+    stop_if_diverged(results, run.names, first, run.work.experiment)
     return _extended(done.before, results)
 
 

@@ -29,7 +29,7 @@ from jaxnn.experiment.files.trace import Reader
 from jaxnn.experiment.flags import command_line, options
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import run_log
-from parity import stacks
+from parity import rules, stacks
 from parity.free import judge_ends
 from parity.judging.measure import THRESHOLD, z_as_json
 from parity.judging.recording import Judgement, judge_recording
@@ -73,6 +73,9 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
     stacks.share_device()
     train.configure(experiment)
     data = load_dataset(experiment)
+    judged = _judged(experiment, values, len(data.train_inputs))
+    # Bad input ends here, and not in two processes.
+    rules.learning_rates(judged, len(data.train_inputs))
     initial = stacks.initial_params(experiment, data)
     workdir = artifacts.create_workdir(experiment, "parity", CONTENTS)
     artifacts.write_params(workdir / INITIAL_PARAMS, initial)
@@ -91,15 +94,28 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
             threshold,
         )
     else:
-        plan = batches.plan(experiment, len(data.train_inputs))
-        steps = min(values.steps, sum(plan))
-        # What lies behind the judged steps, as the end of a schedule, is not their
-        # affair.
-        experiment = experiment.replace(max_steps=steps)
         is_same = judge_steps(
-            experiment, data, initial, workdir, modules, torch_flags, steps, threshold
+            judged,
+            data,
+            initial,
+            workdir,
+            modules,
+            torch_flags,
+            judged.max_steps,
+            threshold,
         )
     return PARITY if is_same else DIVERGENCE
+
+
+def _judged(
+    experiment: Experiment, values: flags.FlagValues, samples: int
+) -> Experiment:
+    """Returns the experiment as far as it is judged."""
+    if values.mode == FREE:
+        return experiment
+    # What lies behind the judged steps, as the end of a schedule, is not their affair.
+    steps = min(values.steps, sum(batches.plan(experiment, samples)))
+    return experiment.replace(max_steps=steps)
 
 
 def refuse_resumed_and_distributed(experiment: Experiment) -> None:

@@ -168,10 +168,10 @@ def finish(command: Sequence[str], module: str, flag: str) -> None:
     """
     done = subprocess.run(command, capture_output=True, text=True)
     lines = (done.stdout + done.stderr).splitlines()
-    complaints = [line.partition("error: ")[2] for line in lines if "error: " in line]
-    if done.returncode == command_line.BAD_INPUT and complaints:
-        named = complaints[0].startswith("--")
-        raise UserError(complaints[0] if named else f"{flag}: {complaints[0]}")
+    complaint = _complaint(lines)
+    if done.returncode == command_line.BAD_INPUT and complaint:
+        named = complaint.startswith("--")
+        raise UserError(complaint if named else f"{flag}: {complaint}")
     if done.returncode:
         end = "\n".join(lines[-LAST_LINES:])
         raise RuntimeError(f"{module} failed:\n{end}")
@@ -190,8 +190,18 @@ def _wait(
             process.kill()
     for stack in failed:
         log = workdir / f"{stack}.log"
-        lines = log.read_text().splitlines()[-LAST_LINES:]
+        lines = log.read_text().splitlines()
+        code = running[stack].returncode
+        complaint = _complaint(lines)
+        if code == command_line.BAD_INPUT and complaint:
+            raise UserError(f"cannot judge: {modules[stack]}: {complaint}")
         raise UserError(
-            f"cannot judge: {modules[stack]} failed with exit code "
-            f"{running[stack].returncode}; the end of {log}:\n  " + "\n  ".join(lines)
+            f"cannot judge: {modules[stack]} failed with exit code {code}; the end of "
+            f"{log}:\n  " + "\n  ".join(lines[-LAST_LINES:])
         )
+
+
+def _complaint(lines: Sequence[str]) -> str:
+    """Returns what a program says is wrong with its input, or ""."""
+    told = (line.partition("error: ")[2] for line in lines if "error: " in line)
+    return next(told, "")

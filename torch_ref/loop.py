@@ -8,7 +8,7 @@ import torch
 
 from jaxnn.experiment.data import batches, evaluation
 from jaxnn.experiment.early_stopping import EarlyStopping
-from jaxnn.experiment.results import run_log
+from jaxnn.experiment.results import divergence, run_log
 from torch_ref import checkpoint, engine_readers, params_io, train_step
 from torch_ref.epochs import Epoch, SteppedEpochs, Work
 from torch_ref.recording import Recorder
@@ -121,7 +121,9 @@ def stop_if_diverged(
         )
         tensors = watched_tensors(engine, result.loss)
     finite = [bool(torch.isfinite(tensor).all()) for tensor in tensors.values()]
-    run_log.stop_unless_finite(list(tensors), np.array([finite]), step)
+    divergence.stop_unless_finite(
+        list(tensors), np.array([finite]), step, work.experiment
+    )
 
 
 def _log_epoch(run: Run, number: int, epoch: Epoch) -> dict[str, np.ndarray]:

@@ -31,6 +31,9 @@ WITH_WARMUP = (
     "warmup_cosine_lr",
 )
 
+# Schedules that must reach their peak.
+FITTING = ("linear_warmup", "warmup_cosine", "one_cycle")
+
 # Schedules that read --min_learning_rate.
 WITH_FLOOR = ("cosine", *WITH_WARMUP)
 
@@ -164,7 +167,8 @@ def warmup_lr(experiment: Experiment, num_steps: int) -> np.ndarray:
 def warmup_decay_lr(experiment: Experiment, num_steps: int) -> np.ndarray:
     """DeepSpeed's WarmupDecayLR: the rise of `warmup_lr`, then a line to the floor.
 
-    The line reaches the floor at t = T + 1, after the end of the run.
+    The line reaches the floor at t = T + 1, after the end of the run, which may come
+    before the peak.
     """
     count = _scheduler_steps(num_steps)
     warmup = _warmup_steps(experiment)
@@ -268,12 +272,12 @@ def _check_warmup(experiment: Experiment, num_steps: int) -> None:
             "peak, or 0 for 30% of the run"
         )
 
-    # WarmupLR may end before its peak: DeepSpeed's default warm-up is 1000 steps.
-    must_fit = schedule in (*WITH_WARMUP, "one_cycle") and schedule != "warmup_lr"
-    if must_fit and warmup >= max(num_steps, 1):
+    # DeepSpeed's may end before their peak: its default warm-up is 1000 steps.
+    if schedule in FITTING and warmup >= max(num_steps, 1):
+        longer = "--schedule_steps" if experiment.schedule_steps else "--epochs"
         raise UserError(
-            f"--warmup_steps: {warmup} steps until the peak do not fit into a run of "
-            f"{num_steps}; lower it or raise --epochs"
+            f"--warmup_steps: {warmup} steps until the peak do not fit into a schedule "
+            f"of {num_steps}; lower it or raise {longer}"
         )
 
 

@@ -17,7 +17,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.files.trace import select
 from jaxnn.experiment.flags.config import Experiment
-from jaxnn.experiment.results import run_log
+from jaxnn.experiment.results import divergence
 from jaxnn.experiment.results.progress import ProgressBar
 from parity.oracle import losses, models, optimizers, step
 from parity.oracle.metrics import METRICS
@@ -222,7 +222,7 @@ def _check_finite(loss: float, grads: Arrays, number: int) -> None:
     names = ["loss", *(f"gradient of {name}" for name in grads)]
     finite = np.array([np.isfinite(array).all() for array in (loss, *grads.values())])
     # One row: the checker takes [steps, tensors].
-    run_log.stop_unless_finite(names, finite[None], number)
+    divergence.stop_unless_finite(names, finite[None], number)
 
 
 def evaluate(

@@ -6,6 +6,7 @@ import pytest
 
 import jaxnn.generate
 from jaxnn import train
+from jaxnn.experiment import memory
 from jaxnn.experiment.flags import command_line
 
 
@@ -67,7 +68,10 @@ class TestMain:
             (["--prompt=abc"], "--prompt: the model has never seen 'a'"),
             (["--length=0"], "--length: must be at least 1"),
             (["--temperature=-1"], "--temperature: must be at least 0"),
-            (["--temperature=nan"], "--temperature: must be at least 0"),
+            (["--temperature=nan"], "--temperature: must be a finite number, got nan"),
+            (["--temperature=1e300"], "--temperature: 1e+300 is outside float32's ra"),
+            (["--length=2147483648"], "--length: must be less than 2147483648"),
+            (["--seed=1" + 30 * "0"], "--seed: must be less than 2147483648"),
             (["--top_k=-1"], "--top_k: must be at least 0"),
             (["--prompts=x"], "--prompts: unknown flag; did you mean"),
         ],
@@ -77,6 +81,12 @@ class TestMain:
         assert (code, out) == (2, "")
         assert err.startswith(f"error: {message}")
         assert err.count("\n") == 1
+
+    def test_more_characters_than_there_is_memory_for(self, generate, monkeypatch):
+        monkeypatch.setattr(memory, "total", lambda: 11_999)
+        code, _, err = generate("--length=1000")
+        assert code == 2
+        assert err.startswith("error: --length: 1000 characters take ")
 
     def test_a_run_that_is_no_language_model(self, generate, tmp_path):
         experiment, _ = command_line.parse(

@@ -196,3 +196,27 @@ class TestCouldNotJudge:
         assert verdict is None
         assert "the torch side fell over" in done.stderr
         assert "Traceback" not in done.stderr
+
+    def test_a_flag_that_a_stack_refuses_is_told_in_one_line(self, run, tmp_path):
+        done, _ = judged(run, tmp_path, "breast_cancer", "--torch_flags=--adam_b1=2")
+        assert done.returncode == 2
+        assert done.stderr.splitlines() == [
+            "error: cannot judge: torch_ref.train: --adam_b1: must be less than 1, got "
+            "2.0"
+        ]
+
+    def test_a_schedule_that_does_not_fit_is_known_before_anything_runs(
+        self, run, tmp_path
+    ):
+        (tmp_path / "ds.json").write_text(
+            '{"train_batch_size": 32, "optimizer": {"type": "Adam", "params": {}}, '
+            '"scheduler": {"type": "WarmupDecayLR", "params": {"total_num_steps": 9}}}'
+        )
+        done, _ = judged(
+            run, tmp_path, "breast_cancer", f"--ds_config={tmp_path / 'ds.json'}"
+        )
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].startswith(
+            f"error: --ds_config: {tmp_path}/ds.json: scheduler.params.total_num_steps"
+        )
+        assert not (tmp_path / "run").exists()

@@ -4,6 +4,7 @@ It is stored as `data.json`: columns, encodings of text, scaling, vocabulary.
 """
 
 import json
+import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from jaxnn.experiment.data.tables import columns as table_columns
 from jaxnn.experiment.data.tables import table_file
 from jaxnn.experiment.data.tables.dialect import Asked
 from jaxnn.experiment.data.tables.table_file import TableFile
-from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.errors import UserError, one_line
 
 # Version of the file format.
 FORMAT = 1
@@ -101,12 +102,44 @@ def from_json(text: str, name: str = "data.json") -> Description:
             for column in entries.pop("columns")
         )
         scaling = _scaling(entries.pop("scaling"))
-        return Description(columns=columns, scaling=scaling, **entries)
+        description = Description(columns=columns, scaling=scaling, **entries)
+        _check(description)
+        return description
     # Whatever Python raises on JSON of another structure.
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise UserError(
             f"{name}: does not describe data ({error}); train again to write it anew"
         ) from None
+
+
+def _check(description: Description) -> None:
+    """Raises ValueError if a value is of another kind or shape than it must be."""
+    described = description
+    texts = [
+        *(described.task, described.target, *described.class_names),
+        *(*described.ignored, *described.vocabulary),
+        *(text for name, known in described.columns for text in (name, *known)),
+    ]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("a name is no text")
+    numbers = [*described.input_shape, described.num_outputs]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError("a size is no whole number from 0")
+    width = sum(len(column.feature_names) for column in described.columns)
+    if described.columns and width != math.prod(described.input_shape):
+        raise ValueError(f"{width} inputs of columns are not its input_shape")
+    for array in described.scaling or ():
+        if np.broadcast_shapes(array.shape, described.input_shape) != (
+            described.input_shape
+        ):
+            raise ValueError("its scaling is not of its input_shape")
 
 
 def read_rows(
@@ -203,7 +236,7 @@ def _check_columns(description: Description, table: TableFile) -> None:
         if names:
             raise UserError(
                 f"--data_path: {table.path}: column {names[0]!r} is {problem}; the "
-                f"network was trained on {', '.join(known)}"
+                f"network was trained on {one_line(', '.join(known))}"
             )
 
 

@@ -10,6 +10,18 @@ from jaxnn.experiment.errors import MissingData, UserError
 GZIP = b"\x1f\x8b"
 """What a file that is packed with gzip starts with (RFC 1952)."""
 
+OTHERS = (
+    (
+        b"PK\x03\x04",
+        "a zip archive, as .xlsx files are",
+        "unpack it or save it as text",
+    ),
+    (b"version https://git-lfs", "a Git LFS pointer", "run `git lfs pull`"),
+    (b"\xff\xfe", "UTF-16", "convert it to UTF-8"),
+    (b"\xfe\xff", "UTF-16", "convert it to UTF-8"),
+)
+"""Start of a file -> what it is instead of UTF-8 text, and what to do."""
+
 
 def read_bytes(path: pathlib.Path) -> bytes:
     """Returns the content of a file, decompressed if it is packed with gzip.
@@ -78,6 +90,14 @@ def decoded(path: pathlib.Path, content: bytes, is_cut: bool = False) -> str:
     Raises:
       UserError: it is not UTF-8.
     """
+    for start, kind, instead in OTHERS:
+        if content.startswith(start):
+            raise UserError(f"--data_path: {path}: is {kind}; {instead}")
+    if b"\0" in content[:100]:
+        raise UserError(
+            f"--data_path: {path}: holds NUL bytes; if it is UTF-16, convert it to "
+            "UTF-8"
+        )
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         # Some spreadsheets write one; it would be part of the first column's name.

@@ -167,7 +167,7 @@ def _train_test_split(
             stratify=labels,
         )
     except ValueError as error:
-        raise _cannot_split(experiment, flag, error) from None
+        raise _cannot_split(experiment, flag, _rare(labels) or error) from None
     return [np.asarray(train), np.asarray(held_out)]
 
 
@@ -186,7 +186,23 @@ def _fold(
         raise _cannot_split(experiment, "num_folds", error) from None
 
 
-def _cannot_split(experiment: Experiment, flag: str, error: Exception) -> UserError:
+def _rare(labels: np.ndarray | None) -> str:
+    """Returns how many classes have one sample, which no two splits can share."""
+    counts = (
+        np.array([]) if labels is None else np.unique(labels, return_counts=True)[1]
+    )
+    rare = int((counts == 1).sum())
+    if not rare:
+        return ""
+    return (
+        f"{rare} of {len(counts)} classes have a single sample, and each needs two; "
+        "leave those samples out, or use --task=regression for numbers"
+    )
+
+
+def _cannot_split(
+    experiment: Experiment, flag: str, error: Exception | str
+) -> UserError:
     return UserError(
         f"--{flag}: cannot split --dataset={experiment.dataset}: "
         f"{' '.join(str(error).split())}"

@@ -312,9 +312,9 @@ class Reader:
     def __init__(self, folder: pathlib.Path):
         self._folder = folder
         try:
-            text = (folder / "meta.json").read_text()
+            text = (folder / "meta.json").read_text("utf-8")
             self.meta: dict[str, Any] = dict(json.loads(text, parse_constant=_refuse))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise UserError(
                 f"{folder / 'meta.json'}: no readable trace there: {error}"
             ) from None
@@ -322,7 +322,7 @@ class Reader:
         # The version comes first: another version may have other keys.
         if self.meta.get("version") not in KNOWN_VERSIONS:
             raise UserError(
-                f"{folder}: trace version {self.meta.get('version')}, this program "
+                f"{folder}: trace version {self.meta.get('version')!r}, this program "
                 f"reads {' and '.join(map(str, KNOWN_VERSIONS))}; record it again"
             )
         _check(self.meta, folder / "meta.json")

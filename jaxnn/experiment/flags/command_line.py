@@ -12,9 +12,10 @@ from absl import flags
 
 from jaxnn.experiment import console
 from jaxnn.experiment.errors import UserError
-from jaxnn.experiment.flags import parsing
+from jaxnn.experiment.flags import options, parsing
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.flags.deepspeed import reading
+from jaxnn.experiment.flags.deepspeed.draft import Draft
 
 BAD_INPUT = 2
 DEVICE_FULL = "RESOURCE_EXHAUSTED"
@@ -67,12 +68,21 @@ def parse(
       UserError: unknown flag, bad value, unreadable flagfile, or a `--ds_config` at
         odds with the flags.
     """
+    experiment, values, _ = _parse(argv, default_precision, define_more)
+    return experiment, values
+
+
+def _parse(
+    argv: Sequence[str], default_precision: str, define_more: Define | None
+) -> tuple[Experiment, flags.FlagValues, Draft | None]:
+    """`parse`, and what was read of a ds_config."""
     values = parse_values(argv, _experiment_and(define_more))
     if not values.ds_config:
-        return parsing.from_flags(values, default_precision), values
+        return parsing.from_flags(values, default_precision), values, None
     # A ds_config's settings become flags before the experiment is made of them.
     typed = _typed(argv, _experiment_and(define_more))
-    return reading.from_flags(values, default_precision, typed, argv), values
+    experiment, draft = reading.from_flags(values, default_precision, typed, argv)
+    return experiment, values, draft
 
 
 def parse_values(argv: Sequence[str], define: Define) -> flags.FlagValues:
@@ -110,7 +120,8 @@ def parse_arguments(
       forwards: keep unknown flags for a program that this one starts.
 
     Raises:
-      UserError: unknown flag that is not forwarded, bad value, unreadable flagfile.
+      UserError: unknown flag that is not forwarded, bad value, a number beyond int32 or
+        float32, unreadable flagfile.
     """
     values = flags.FlagValues()
     # Positional arguments may stand between flags.
@@ -132,9 +143,18 @@ def parse_arguments(
         # absl's own message names the flag; folded into one line.
         message = " ".join(str(error).removeprefix("flag ").split())
         raise UserError(message) from None
+    _check_numbers(values)
     names = [argument for argument in rest if not argument.startswith("-")]
     forwarded = [argument for argument in rest if argument.startswith("-")]
     return Arguments(values, names, forwarded)
+
+
+def _check_numbers(values: flags.FlagValues) -> None:
+    # Of any command: absl's bounds let NaN and infinity pass.
+    for name in values:
+        value = values[name].value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            options.check_number(f"--{name}", value)
 
 
 def _unknown_flag(error: flags.UnrecognizedFlagError) -> str:
@@ -184,8 +204,9 @@ def run(
     """
 
     def parse_and_run() -> int | None:
-        experiment, values = parse(sys.argv, default_precision, define_more)
-        return main(experiment, values) if define_more else main(experiment)
+        experiment, values, draft = _parse(sys.argv, default_precision, define_more)
+        with reading.keys_named(draft):
+            return main(experiment, values) if define_more else main(experiment)
 
     _run(parse_and_run, description, _experiment_and(define_more), crash_status, leave)
 

@@ -116,6 +116,16 @@ def check_ranges(instance: Any) -> None:
             _check_value(field, item)
 
 
+def check_number(flag: str, value: float) -> None:
+    """Raises UserError on a number that devices do not have: int32 and float32."""
+    if isinstance(value, float):
+        _check_float(flag, value)
+    elif value >= INTEGERS_BELOW:
+        raise UserError(
+            f"{flag}: must be less than {INTEGERS_BELOW}, got {_short(str(value))}"
+        )
+
+
 def to_flagfile(instance: Any) -> str:
     """Returns the flagfile that sets a dataclass's values, without `run_only` flags."""
     lines = []
@@ -160,8 +170,8 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
         _check_text(flag, value, rules["path"])
     elif isinstance(value, float) or isinstance(field.default, float):
         _check_float(flag, value, rules["below"])
-    elif value >= INTEGERS_BELOW:
-        raise UserError(f"{flag}: must be less than {INTEGERS_BELOW}, got {value}")
+    else:
+        check_number(flag, value)
     if rules["minimum"] is not None and value < rules["minimum"]:
         raise UserError(f"{flag}: must be at least {rules['minimum']}, got {value}")
     if rules["above"] is not None and value <= rules["above"]:
@@ -170,7 +180,7 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
         raise UserError(f"{flag}: must be less than {rules['below']}, got {value}")
 
 
-def _check_float(flag: str, value: float, below: float | None) -> None:
+def _check_float(flag: str, value: float, below: float | None = None) -> None:
     """Raises UserError on a number that is another one, or none, in float32."""
     # NaN passes every comparison. A ds_config may hold a whole number of any length.
     if isinstance(value, float) and not math.isfinite(value):

@@ -331,27 +331,3 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},
     }
-
-
-def stop_unless_finite(
-    names: Sequence[str], finite: np.ndarray, first_step: int
-) -> None:
-    """Raises UserError with the first step and tensor that is not finite.
-
-    Args:
-      names: [tensors] names.
-      finite: [steps, tensors] bool, True for finite tensors.
-      first_step: index of the first of these steps in the run.
-    """
-    if not finite.all():
-        step, tensor = np.argwhere(~finite)[0]
-        # Before the first update it cannot be the learning rate.
-        cause = "training diverged, try a smaller --learning_rate"
-        if first_step + step == 0:
-            cause = (
-                "inputs or first parameters are too large, try "
-                "--preprocess=standardize or another --initializer or --init_params"
-            )
-        raise UserError(
-            f"step {first_step + step}: {names[tensor]} is not finite; {cause}"
-        )

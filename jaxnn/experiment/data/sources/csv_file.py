@@ -53,7 +53,11 @@ class _Read(NamedTuple):
 
 
 def _read(experiment: Experiment) -> _Read:
-    table = table_file.read(pathlib.Path(experiment.data_path), asked(experiment))
+    # A first line that has the target is the header, whatever it looks like.
+    known = [experiment.target] if experiment.target else []
+    table = table_file.read(
+        pathlib.Path(experiment.data_path), asked(experiment), known
+    )
     target = _target(experiment, table)
     others = [name for name in table.columns if name != target]
     names = [others[column] for column in features.chosen(experiment, others)]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxnn.experiment.catalogue import BINARY, MULTICLASS, REGRESSION
-from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.errors import UserError, one_line
 from jaxnn.experiment.flags.config import Experiment
 
 # With --task=auto, whole numbers are classes if they have at most this many distinct
@@ -115,7 +115,7 @@ def one_against_all(
 
 def shortened(names: tuple[str, ...]) -> str:
     """Returns names on one line, at most `MOST_NAMES` of them."""
-    text = ", ".join(names[:MOST_NAMES])
+    text = one_line(", ".join(names[:MOST_NAMES]))
     if len(names) > MOST_NAMES:
         text += f", ... ({len(names)} in all)"
     return text
@@ -151,6 +151,7 @@ def _whole(values: np.ndarray, complain: Complain) -> np.ndarray:
         # What textbooks call the classes of hinge loss and perceptron.
         return values.astype(np.int64)
     for bad, problem in (
+        (np.abs(values) >= 2.0**63, "is beyond 64 bits; put a letter before labels"),
         (values != np.round(values), "is not whole; classes are whole numbers from 0"),
         (values < 0, "is negative; classes are whole numbers from 0"),
     ):

@@ -80,7 +80,7 @@ def read(
         others = [name for name in names if name not in numbers]
         blocks = _blocks(path, first, names, dialect, set(numbers))
         found = _texts(blocks, others)
-    except (pa.ArrowInvalid, OSError):
+    except (pa.ArrowException, OSError):
         return None
     columns = numbers | found
     return {name: columns[name] for name in names} if len(columns) else None
@@ -94,14 +94,17 @@ def _blocks(
     without: Collection[str],
 ) -> Blocks:
     """Yields texts by column, some columns left out."""
-    keys = list(first) if dialect.header else [f"f{n}" for n in range(len(first))]
+    # By place: how pyarrow reads a header is not how csv does.
+    keys = [f"f{n}" for n in range(len(first))]
     wanted = {key: name for key, name in zip(keys, names) if name not in without}
     if not wanted:
         return
     reader = pyarrow.csv.open_csv(
         path,
         pyarrow.csv.ReadOptions(
-            block_size=BLOCK_BYTES, autogenerate_column_names=not dialect.header
+            block_size=BLOCK_BYTES,
+            autogenerate_column_names=True,
+            skip_rows_after_names=int(dialect.header),
         ),
         pyarrow.csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=True),
         pyarrow.csv.ConvertOptions(
@@ -169,7 +172,10 @@ def _texts(blocks: Blocks, names: Sequence[str]) -> dict[str, Cells]:
     for block in blocks:
         for name, column in block.items():
             distinct = compute.dictionary_encode(column)
-            cells = (cell.strip() for cell in distinct.dictionary.to_pylist())
+            cells = [cell.strip() for cell in distinct.dictionary.to_pylist()]
+            # A quote behind spaces opens a cell, which pyarrow does not know.
+            if any(cell.startswith('"') for cell in cells):
+                raise pa.ArrowInvalid("a cell in quotes behind spaces")
             codes = encoded(cells, places[name])
             held[name].append(codes[distinct.indices.to_numpy()])
     return {name: Texts(list(places[name]), held[name].values()) for name in names}

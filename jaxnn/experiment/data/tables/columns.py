@@ -14,6 +14,7 @@ from jaxnn.experiment.errors import UserError
 # Distinct texts in a column; each becomes an input.
 MOST_CATEGORIES = 1000
 EMPTY = "is empty; fill it in or remove the row"
+ALL_EMPTY = "is empty in all rows; fill it in, or remove the column"
 WHOLE = re.compile(r"[+-]?[0-9]+")
 
 
@@ -50,7 +51,8 @@ def refuse_empty(table: TableFile, column: str) -> None:
     held = table.columns[column]
     if isinstance(held, Texts) and "" in held.names:
         row = held.first_row(held.names.index(""))
-        raise table.error(row, column, EMPTY)
+        is_all = len(held.names) == 1 and table.num_rows > 1
+        raise table.error(row, column, ALL_EMPTY if is_all else EMPTY)
 
 
 def numbers(table: TableFile, column: str) -> np.ndarray:

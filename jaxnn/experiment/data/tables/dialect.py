@@ -6,7 +6,7 @@ import io
 import itertools
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxnn.experiment.data.tables.cells import number
 
@@ -70,9 +70,27 @@ def detect(text: str, asked: Asked, names: Sequence[str] = ()) -> Dialect:
     return Dialect(delimiter, decimal, header)
 
 
+def csv_reader(text: str, delimiter: str, strict: bool = False) -> Any:
+    """Returns a reader of the rows of a text.
+
+    Args:
+      text: the text of a table.
+      delimiter: character between cells.
+      strict: True to raise csv.Error on quotes in the wrong place.
+    """
+    # Cells in quotes may hold line breaks: csv wants them untranslated. Spaces before a
+    # quote are no part of the cell.
+    return csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=delimiter,
+        skipinitialspace=delimiter != " ",
+        strict=strict,
+    )
+
+
 def _rows(text: str, delimiter: str) -> list[list[str]]:
     """Returns the stripped cells of the first rows, without blank lines."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    reader = csv_reader(text, delimiter)
     rows: list[list[str]] = []
     # What is no table is reported by whoever reads all of it.
     with contextlib.suppress(csv.Error):
@@ -112,8 +130,9 @@ def _decimal(rows: Rows, delimiter: str) -> str:
 def _has_header(rows: Rows, decimal: str, names: Sequence[str]) -> bool:
     """Returns whether the first row names the columns.
 
-    It does not if it has a number in each column of numbers, and, where there are no
-    such columns, if each of its cells occurs again below it.
+    It does if it has a number where all below it are texts. It does not if it has one
+    in each column of numbers, and, where there are no such columns, if each of its
+    cells occurs again below it.
     """
     if not rows:
         return True
@@ -123,6 +142,11 @@ def _has_header(rows: Rows, decimal: str, names: Sequence[str]) -> bool:
     columns = [
         [row[place] for row in body if len(row) > place] for place in range(len(first))
     ]
+    if any(
+        number(cell, decimal) is not None and _are_texts(column, decimal)
+        for cell, column in zip(first, columns)
+    ):
+        return True
     numeric = [
         cell
         for cell, column in zip(first, columns)
@@ -131,6 +155,13 @@ def _has_header(rows: Rows, decimal: str, names: Sequence[str]) -> bool:
     if numeric:
         return any(number(cell, decimal) is None for cell in numeric)
     return not body or any(cell not in column for cell, column in zip(first, columns))
+
+
+def _are_texts(column: Sequence[str], decimal: str) -> bool:
+    """Returns whether no cell is a number, nor stands for a missing one."""
+    return bool(column) and all(
+        cell and number(cell, decimal) is None for cell in column
+    )
 
 
 def _mostly_numbers(column: Sequence[str], decimal: str) -> bool:

@@ -40,6 +40,18 @@ NOTATIONS = (
         "as a count of days or seconds",
     ),
     (PADDED, "digits with leading zeros", "without the zeros"),
+    (
+        re.compile(rf"[\u2212\u2013]?{_AMOUNT}"),
+        "numbers with a dash for a minus",
+        "with -",
+    ),
+    (
+        re.compile(rf"\({_AMOUNT}\)|{_AMOUNT}"),
+        "negative numbers in parentheses",
+        "with -",
+    ),
+    (re.compile(r"0[xX][0-9a-fA-F]+"), "hexadecimal numbers", "with decimal digits"),
+    (re.compile(r"\d{1,2}:\d{2}(:\d{2}.*)?"), "times", "as a count of minutes"),
 )
 
 # Texts that are looked at.

@@ -6,6 +6,7 @@ from jaxnn.experiment.data.tables import columns, dialect
 from jaxnn.experiment.data.tables.cells import Numbers
 from jaxnn.experiment.data.tables.notation import looks_like
 from jaxnn.experiment.data.tables.table_file import TableFile
+from jaxnn.experiment.errors import one_line
 
 # Columns that have a line of their own.
 MOST_COLUMNS = 40
@@ -42,7 +43,8 @@ def _file(table: TableFile) -> str:
 
 def _column(table: TableFile, name: str, target: str) -> str:
     role = " (target)" if name == target else ""
-    return f"  {name}{role}: {_held(table, name)}"
+    # A name in quotes may hold a line break.
+    return f"  {one_line(name)}{role}: {_held(table, name)}"
 
 
 def _held(table: TableFile, name: str) -> str:

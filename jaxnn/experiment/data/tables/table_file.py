@@ -1,7 +1,6 @@
 """Reads a CSV file: a header or none, then rows, into cells by column."""
 
 import csv
-import io
 import itertools
 import pathlib
 from collections.abc import Collection, Iterator, Sequence
@@ -15,6 +14,9 @@ from jaxnn.experiment.errors import UserError
 
 # Bytes from which on a file is read by pyarrow, whose import takes a while.
 FAST_FROM = 2**22
+
+# Characters of a first line that a message repeats.
+SHOWN = 60
 
 
 class TableFile(NamedTuple):
@@ -83,6 +85,9 @@ def _read_fast(
     """Reads a file with pyarrow; None: `_read_exact` has to, and says what is wrong."""
     from jaxnn.experiment.data.tables import arrow_reader
 
+    # pyarrow counts blank lines before a header.
+    if start.startswith(("\n", "\r")):
+        return None
     _, first = next(_rows(path, start, found.delimiter))
     names = _names(path, first, found)
     columns = arrow_reader.read(path, first, names, found, texts)
@@ -105,7 +110,8 @@ def _read_exact(
         if len(row) != len(names):
             raise UserError(
                 f"--data_path: {path}:{line}: has {len(row)} cells, the "
-                f"{'header' if found.header else 'first line'} {len(names)}"
+                f"{'header' if found.header else 'first line'} {len(names)}: "
+                f"{', '.join(names)[:SHOWN]!r}"
             )
     if not rows:
         raise UserError(f"--data_path: {path}: has a header but no rows")
@@ -121,9 +127,8 @@ def _rows(
     path: pathlib.Path, text: str, delimiter: str
 ) -> Iterator[tuple[int, list[str]]]:
     """Yields the line number and the cells of each row that is not blank."""
-    # Cells in quotes may hold line breaks: csv wants them untranslated, and the number
-    # of a row is not that of its line.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    # A cell may hold line breaks: the number of a row is not that of its line.
+    reader = dialect.csv_reader(text, delimiter, strict=True)
     try:
         for row in reader:
             if row:
@@ -142,7 +147,8 @@ def _names(path: pathlib.Path, first: Sequence[str], found: Dialect) -> list[str
     for place, name in enumerate(names):
         if not name:
             raise UserError(
-                f"--data_path: {path}: column {place} of the header has no name"
+                f"--data_path: {path}: column {place} of the header has no name: "
+                f"{found.delimiter.join(names)[:SHOWN]!r}"
             )
         if name in names[:place]:
             raise UserError(

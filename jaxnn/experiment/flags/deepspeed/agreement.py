@@ -1,44 +1,63 @@
 """Flags of the command line that contradict a ds_config."""
 
+import contextlib
 import math
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.errors import UserError, one_line
 from jaxnn.experiment.flags.deepspeed.draft import Setting
-from jaxnn.experiment.flags.deepspeed.showing import one_line
 
 # Relative difference at which a flag still agrees with a file: WarmupCosineLR's rates
 # are products of a ratio and the peak.
 ROUNDING = 1e-12
 
 
-def check(
+def contradictions(
+    typed: Mapping[str, Any], settings: Mapping[str, Setting]
+) -> dict[str, Any]:
+    """Returns the flags of the command line that say otherwise, name -> value.
+
+    Args:
+      typed: flags of the command line, name -> value.
+      settings: flag -> what the file makes of it.
+    """
+    return {
+        flag: value
+        for flag, value in typed.items()
+        if flag in settings and not agrees(value, settings[flag])
+    }
+
+
+@contextlib.contextmanager
+def told(
     name: str,
-    typed: Mapping[str, Any],
+    wrong: Mapping[str, Any],
     settings: Mapping[str, Setting],
     argv: Sequence[str],
-) -> None:
-    """Raises UserError on flags that say otherwise, all at once.
+) -> Iterator[None]:
+    """Raises UserError on contradictions, all at once, with what else is wrong.
 
     Args:
       name: of the file.
-      typed: flags of the command line, name -> value.
+      wrong: flags that contradict it, name -> value.
       settings: flag -> what the file makes of it.
       argv: the command line, of which the message shows what works.
     """
-    wrong = [
-        flag
-        for flag, value in typed.items()
-        if flag in settings and not agrees(value, settings[flag])
-    ]
+    more = ""
+    try:
+        yield
+    except UserError as error:
+        if not wrong:
+            raise
+        more = f"; besides, {error}"
     if wrong:
-        told = ", ".join(_told(flag, typed[flag], settings[flag]) for flag in wrong)
+        each = ", ".join(_told(flag, wrong[flag], settings[flag]) for flag in wrong)
         raise UserError(
-            f"--ds_config: {name}: {told}; leave out one of them: "
-            f"{_command(argv, wrong)}"
+            f"--ds_config: {name}: {each}; leave out one of them: "
+            f"{_command(argv, [*wrong])}{more}"
         )
 
 

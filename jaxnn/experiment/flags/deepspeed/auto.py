@@ -35,13 +35,19 @@ FILLED: dict[str, Any] = {
     "bf16.enabled": False,
 }
 FOLLOWING = ("train_batch_size", "scheduler.params.total_num_steps")
+READ = (
+    "optimizer.type",
+    "optimizer.params.",
+    "scheduler.type",
+    "scheduler.params.",
+)
+"""What DeepSpeed reads of these two blocks."""
 
 
 def refuse(source: DsConfigFile) -> None:
     """Raises UserError on an "auto" that neither the Trainer nor DeepSpeed takes."""
     for key in source.auto:
-        is_param = key.startswith(("optimizer.", "scheduler."))
-        if is_param and key not in FILLED and key not in FOLLOWING:
+        if key.startswith(READ) and key not in FILLED and key not in FOLLOWING:
             raise source.error(
                 key, '"auto" is filled in by nobody, not even the Trainer; write it out'
             )

@@ -82,6 +82,12 @@ class Draft:
         value = default if value is None else value
         self.settings[flag] = Setting(value, key, is_stated, why)
 
+    def give_up(self, flags: Collection[str]) -> None:
+        """Lets the file decide flags that the user gave."""
+        for name in flags:
+            self.given.pop(name, None)
+            self.typed.pop(name, None)
+
     def note(self, key: str, text: str) -> None:
         """Adds a note about a key."""
         self.notes.append(f"{key}: {text}")

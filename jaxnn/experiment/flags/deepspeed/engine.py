@@ -129,9 +129,14 @@ def _contradiction(
     return draft.source.error(
         MICRO,
         f"{micro} times {names[ACCUMULATION]} {accumulation} times {ranks} "
-        f"device{'s' * (ranks > 1)} is not {names[TRAIN]} "
+        f"{_devices(draft, ranks)} is not {names[TRAIN]} "
         f"{train}{_hint(train, micro * accumulation)}",
     )
+
+
+def _devices(draft: Draft, ranks: int) -> str:
+    word = "devices" if ranks > 1 else "device"
+    return f"{word} (--num_devices)" if draft.given.get("num_devices") else word
 
 
 def _world_size(given: Mapping[str, Any]) -> int:

@@ -8,8 +8,8 @@ import json
 import re
 from typing import Any
 
-from jaxnn.experiment.errors import UserError
-from jaxnn.experiment.flags.deepspeed.showing import one_line, shortened, show
+from jaxnn.experiment.errors import UserError, one_line
+from jaxnn.experiment.flags.deepspeed.showing import shortened, show
 from jaxnn.experiment.flags.deepspeed.text import load, placeholder
 
 # DeepSpeed still reads the old name where the new one is missing

@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.deepspeed import keys
+from jaxnn.experiment.flags.deepspeed.draft import Draft, Setting
 from jaxnn.experiment.flags.deepspeed.entries import DsConfigFile
 
 # ZeRO-Infinity's disks: the same computation as on the CPU, and no library to compile.
@@ -28,6 +29,24 @@ def to_flag(passed: Mapping[str, Any]) -> str:
             inside = inside.setdefault(block, {})
         inside[name] = "cpu" if (name, value) == ("device", "nvme") else value
     return json.dumps(entries) if entries else ""
+
+
+def settle(draft: Draft) -> None:
+    """Sets `--ds_extra`: what the file passes on, and what the flag adds to it.
+
+    Raises:
+      UserError: the flag is not a JSON object of such keys.
+    """
+    if not draft.passed:
+        return
+    theirs = from_flag(to_flag(draft.passed))
+    ours = from_flag(draft.given.get("ds_extra", ""))
+    both = merged(ours, theirs)
+    key = ", ".join(keys.blocks(draft.passed))
+    # A flag of the command line that only adds to the file agrees with it.
+    if "ds_extra" in draft.typed and both == merged(theirs, ours):
+        draft.give_up(["ds_extra"])
+    draft.settings["ds_extra"] = Setting(json.dumps(both) if both else "", key)
 
 
 def from_flag(text: str) -> dict[str, Any]:

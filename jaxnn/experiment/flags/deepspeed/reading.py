@@ -5,6 +5,7 @@ error. Where the file is silent, a flag decides if it is given, else DeepSpeed's
 default, with a note if jaxnn has another one. `auto` is about "auto".
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -85,7 +86,7 @@ def from_flags(
     default_precision: str,
     typed: Collection[str],
     argv: Sequence[str],
-) -> Experiment:
+) -> tuple[Experiment, Draft]:
     """`parsing.from_flags` with the settings of `--ds_config`; prints the notes.
 
     Args:
@@ -94,6 +95,9 @@ def from_flags(
       typed: names of the flags on the command line, outside flagfiles.
       argv: the command line.
 
+    Returns:
+      The checked experiment, and what the file made of it, for `keys_named`.
+
     Raises:
       UserError: as in `parsing.from_flags` and `read`, or a flag of the command line
         contradicts the file.
@@ -101,17 +105,37 @@ def from_flags(
     given = {name for name in values if values[name].present}
     everything = {name: values[name].value for name in values}
     draft = read(str(values.ds_config), everything, given, typed)
-    name = draft.source.name
-    agreement.check(name, draft.typed, draft.settings, argv)
+    passing.settle(draft)
+    wrong = agreement.contradictions(draft.typed, draft.settings)
+    draft.give_up(wrong)
     notes = [*draft.notes, *_apply(draft, values)]
-    values.ds_extra = values.ds_extra or passing.to_flag(draft.passed)
-    experiment = _checked(values, default_precision, draft)
+    told = agreement.told(draft.source.name, wrong, draft.settings, argv)
+    with told, keys_named(draft):
+        experiment = parsing.from_flags(values, default_precision)
     if experiment.zero_stage == 0 and experiment.precision in STAGE_0:
         notes.append(f"zero_optimization.stage: {STAGE_0[experiment.precision]}")
     everything = {name: values[name].value for name in values}
     notes += auto.told(draft, str(values.ds_auto), everything, agreement.text)
     _print(draft, notes)
-    return experiment
+    return experiment, draft
+
+
+@contextlib.contextmanager
+def keys_named(draft: Draft | None) -> Iterator[None]:
+    """Errors about a flag that a ds_config decides name the file and its key.
+
+    Args:
+      draft: what was read; None: there is no ds_config.
+    """
+    try:
+        yield
+    except UserError as error:
+        # Messages begin with the flag, "--batch_size: ".
+        flag = str(error).partition(":")[0].removeprefix("--")
+        setting = draft and draft.settings.get(flag)
+        if not (draft and setting) or (flag in draft.given and not setting.is_stated):
+            raise
+        raise draft.source.error(setting.key, str(error)) from None
 
 
 def _apply(draft: Draft, values: flags.FlagValues) -> Iterator[str]:
@@ -139,22 +163,6 @@ def _default_note(path: str, name: str, setting: Setting) -> str:
         f"{setting.key}: not in {path}; DeepSpeed's default: "
         f"--{name}={agreement.text(setting.value)}{why}"
     )
-
-
-def _checked(
-    values: flags.FlagValues, default_precision: str, draft: Draft
-) -> Experiment:
-    """Returns the experiment; errors about a flag that the file sets name its key."""
-    try:
-        return parsing.from_flags(values, default_precision)
-    except UserError as error:
-        # Messages begin with the flag, "--batch_size: ".
-        flag = str(error).partition(":")[0].removeprefix("--")
-        setting = draft.settings.get(flag)
-        is_flags = flag in draft.given and not (setting and setting.is_stated)
-        if setting is None or is_flags:
-            raise
-        raise draft.source.error(setting.key, str(error)) from None
 
 
 def _print(draft: Draft, notes: Sequence[str]) -> None:

@@ -56,6 +56,7 @@ def read(draft: Draft) -> None:
     function(draft)
 
     draft.take("warmup_steps", f"{PARAMS}.warmup_num_steps", _positive(draft), 1000)
+    _note_end(draft)
     warmup_type = f"{PARAMS}.warmup_type"
     draft.take("warmup_type", warmup_type, _curve(draft), "log")
     # "log" is jaxnn's default too, so that `reading` has no reason for a note; but few
@@ -110,6 +111,15 @@ def _total_steps(draft: Draft) -> None:
     if key not in draft.source.values:
         raise draft.source.error(key, "is missing, and DeepSpeed has no default for it")
     draft.take("schedule_steps", key, _positive(draft), 0)
+
+
+def _note_end(draft: Draft) -> None:
+    total, warmup = draft.value("schedule_steps"), draft.value("warmup_steps")
+    if "schedule_steps" in draft.settings and total < warmup:
+        draft.note(
+            f"{PARAMS}.total_num_steps",
+            f"{total} steps end before the peak, {PARAMS}.warmup_num_steps is {warmup}",
+        )
 
 
 def _rates(draft: Draft, default: float | None) -> None:

@@ -8,8 +8,8 @@ import re
 from collections import Counter
 from typing import Any
 
-from jaxnn.experiment.errors import UserError
-from jaxnn.experiment.flags.deepspeed.showing import one_line, show
+from jaxnn.experiment.errors import UserError, one_line
+from jaxnn.experiment.flags.deepspeed.showing import show
 
 LFS = "version https://git-lfs"
 # What templates put where a value belongs: {{ size }}, ${SIZE}, <SIZE>, CONFIG_SIZE.

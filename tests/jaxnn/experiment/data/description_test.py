@@ -1,5 +1,6 @@
 """Tests of jaxnn/experiment/data/description.py."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -75,6 +76,20 @@ def assert_same(one, two):
         np.testing.assert_array_equal(ours, theirs, strict=True)
 
 
+def places_in(entries, before=()):
+    """Paths to all values in JSON."""
+    items = entries.items() if isinstance(entries, dict) else enumerate(entries)
+    for place, value in items:
+        yield (*before, place)
+        if isinstance(value, dict | list):
+            yield from places_in(value, (*before, place))
+
+
+ODD = st.sampled_from(
+    [None, 5, -1, 1.5, True, "x", "a", [], [1], ["x"], [[1.0]], {}, {"a": 1}, 10**400]
+)
+
+
 class TestJson:
     @given(
         arrays(
@@ -84,10 +99,11 @@ class TestJson:
     )
     @settings(deadline=None, max_examples=50, derandomize=True)
     def test_round_trip_to_the_bit(self, offset, texts):
+        rest = [Column(f"{n}") for n in range(3 - max(1, len(texts)))]
         described = TABLE._replace(
             scaling=HostScaling(offset, offset),
             class_names=tuple(texts),
-            columns=(Column("n", tuple(texts)),),
+            columns=(Column("n", tuple(texts)), *rest),
         )
         assert_same(from_json(to_json(described)), described)
 
@@ -121,6 +137,7 @@ class TestJson:
             json.dumps({"format": 1}),
             to_json(TABLE).replace('"task"', '"tusk"'),
             to_json(TABLE).replace("host", "moon"),
+            "[" * 100_000,
         ],
     )
     def test_anything_else_is_named(self, text):
@@ -129,6 +146,21 @@ class TestJson:
             match=r"^a/data\.json: does not describe data \([^\n]*\); train again",
         ):
             from_json(text, "a/data.json")
+
+    @given(st.data())
+    @settings(deadline=None, max_examples=150, derandomize=True)
+    def test_any_other_value_is_refused_or_of_use(self, tmp_path_factory, data):
+        """What is accepted encodes rows."""
+        entries = json.loads(to_json(TABLE))
+        *places, last = data.draw(st.sampled_from(list(places_in(entries))))
+        block = entries
+        for place in places:
+            block = block[place]
+        block[last] = data.draw(ODD)
+        path = tmp_path_factory.getbasetemp() / "odd.csv"
+        path.write_text("a,b\n1,x\n")
+        with contextlib.suppress(UserError):
+            encode(from_json(json.dumps(entries)), path)
 
 
 class TestEncodeRows:
@@ -181,7 +213,7 @@ class TestEncodeRows:
             ),
             ("a,b\n\n,x\n", ":3: column 'a' is empty; fill it in or remove the row"),
             ("a,b\n1,x\n2,\n", ":3: column 'b' is empty; fill it in or remove the row"),
-            ("a,b\n1\n", ":2: has 1 cells, the header 2"),
+            ("a,b\n1\n", ":2: has 1 cells, the header 2: 'a, b'"),
             ("a,b\n", ": has a header but no rows"),
             ("", ": is empty; .*"),
         ],

@@ -242,7 +242,9 @@ class TestReader:
         ):
             trace.Reader(written).read(1)
 
-    @pytest.mark.parametrize("content", [None, "", "{", "[]", "null", "\x00"])
+    @pytest.mark.parametrize(
+        "content", [None, "", "{", "[]", "null", "\x00", "[" * 10**5]
+    )
     def test_a_damaged_meta_names_the_file(self, written, content):
         meta = written / "meta.json"
         meta.unlink() if content is None else meta.write_text(content)
@@ -254,7 +256,7 @@ class TestReader:
         (written / "meta.json").write_text(json.dumps({"version": version}))
         with pytest.raises(
             UserError,
-            match=f": trace version {version}, this program reads 2 and 3; "
+            match=f": trace version {version!r}, this program reads 2 and 3; "
             "record it again$",
         ):
             trace.Reader(written)

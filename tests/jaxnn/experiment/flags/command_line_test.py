@@ -7,9 +7,17 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
 
+import jaxnn.generate
+import jaxnn.predict
 import jaxnn.train
+import parity.compare
+import parity.run
+from jaxnn.describe import __main__ as describe
+from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import command_line
+from parity.own import __main__ as own
 
 MLP = ("--model=mlp", "--hidden_sizes=8,4")
 CASES = {
@@ -183,6 +191,45 @@ class TestBadInput:
         assert "nan" not in rows[-1]
         assert "inf" not in rows[-1]
         assert not (tmp_path / "summary.json").exists()
+
+
+DEFINE = [
+    jaxnn.generate.define_flags,
+    jaxnn.predict.define_flags,
+    describe.define_more,
+    parity.run.define_flags,
+    parity.compare.define_flags,
+    own.define_flags,
+]
+
+
+WRONG = {
+    "float": ["nan", "inf", "1e400", "1e39", "1e-300", "x", ""],
+    "int": ["nan", "1.5", f"{2**31}", "1" + 30 * "0", "x", ""],
+}
+
+
+def numbers_of(define):
+    values = flags.FlagValues()
+    define(values)
+    return [
+        (define, name, text)
+        for name in values
+        for text in WRONG.get(values[name].flag_type(), ())
+    ]
+
+
+class TestNumbers:
+    """Of every command: no number that a device does not have."""
+
+    @pytest.mark.parametrize(
+        ("define", "name", "text"),
+        [case for define in DEFINE for case in numbers_of(define)],
+    )
+    def test_one_line_names_the_flag(self, define, name, text):
+        with pytest.raises(UserError, match=f"^--{name}[:=]") as error:
+            command_line.parse_arguments(["", f"--{name}={text}"], define)
+        assert "\n" not in str(error.value)
 
 
 class TestHelp:

@@ -248,31 +248,3 @@ class TestVersions:
             "python": platform.python_version(),
             "numpy": np.__version__,
         }
-
-
-class TestStopUnlessFinite:
-    def test_before_the_first_update_it_is_not_the_learning_rate(self):
-        with pytest.raises(UserError, match=r"^step 0: loss is not finite; inputs or"):
-            run_log.stop_unless_finite(self.NAMES, np.zeros((3, 2), bool), 0)
-
-    NAMES = ("loss", "gradient of output/bias")
-
-    def test_finite_passes(self):
-        run_log.stop_unless_finite(self.NAMES, np.ones((3, 2), bool), 10)
-
-    @pytest.mark.parametrize(
-        ("bad", "step", "name"),
-        [
-            ([(0, 0)], 10, "loss"),
-            ([(1, 1), (2, 0)], 11, "gradient of output/bias"),
-            ([(2, 1), (2, 0)], 12, "loss"),
-        ],
-    )
-    def test_names_first_step_and_tensor(self, bad, step, name):
-        finite = np.ones((3, 2), bool)
-        for where in bad:
-            finite[where] = False
-        with pytest.raises(
-            UserError, match=f"^step {step}: {name} is not finite; .*--learning_rate"
-        ):
-            run_log.stop_unless_finite(self.NAMES, finite, 10)

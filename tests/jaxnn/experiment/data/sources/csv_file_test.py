@@ -140,6 +140,11 @@ class TestDialects:
             "the first line is read as data"
         )
 
+    def test_a_target_in_the_first_line_makes_it_the_header(self, load):
+        years = "2019,2020\n" + "".join(f"{n},{n / 2}\n" for n in range(20))
+        assert load(years).feature_names == ("x0",)
+        assert load(years, target="2020").feature_names == ("2019",)
+
     def test_flags(self, load):
         content = "".join(f"{n}:{n},5:{n % 2}\n" for n in range(20))
         data = load(content, delimiter=":", decimal=",", noheader=True)
@@ -209,14 +214,17 @@ BAD = {
     "": "is empty; the first line must name the columns",
     "a,b\n": "has a header but no rows",
     "a,a\n1,2\n": "the header names column 'a' twice",
-    "a,,b\n1,2,3\n": "column 1 of the header has no name",
+    "a,,b\n1,2,3\n": "column 1 of the header has no name: 'a,,b'",
     "y\n1\n2\n": (
         "has only the column 'y', and nothing to predict it from; say what separates "
         "the columns with --delimiter"
     ),
-    "a,y\n1,2\n1\n": "3: has 1 cells, the header 2",
-    "a,y\n1,2\n\n1,2,3\n": "4: has 3 cells, the header 2",
+    "a,y\n1,2\n1\n": "3: has 1 cells, the header 2: 'a, y'",
+    "a,y\n1,2\n\n1,2,3\n": "4: has 3 cells, the header 2: 'a, y'",
     "a,y\n1,2\n,2\n": "3: column 'a' is empty; fill it in or remove the row",
+    "a,y\n,2\n,3\n": (
+        "2: column 'a' is empty in all rows; fill it in, or remove the column"
+    ),
     "a,y\n1,2\n1,\n": "3: column 'y' is empty; fill it in or remove the row",
     "a,y\n1,2\nnan,2\n": (
         "3: column 'a' is nan, not a finite number; correct it or remove the row"
@@ -254,12 +262,29 @@ class TestBadInput:
         ):
             load(b"a,y\n\xff,2\n")
 
+    @pytest.mark.parametrize(
+        ("content", "problem"),
+        [
+            ("a,b\n1,2\n".encode("utf-16"), "is UTF-16; convert it to UTF-8"),
+            ("a,b\n1,2\n".encode("utf-16-le"), "holds NUL bytes; if it is UTF-16"),
+            (b"PK\x03\x04\x14\0", "is a zip archive, as .xlsx files are"),
+            (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        ],
+    )
+    def test_what_is_no_text_says_what_it_is(self, load, content, problem):
+        with pytest.raises(UserError, match=rf"^--data_path: \S+: {problem}"):
+            load(content)
+
     def test_a_missing_file_is_named(self, tmp_path):
         with pytest.raises(
             UserError,
             match=rf"^--data_path: cannot read {tmp_path}/no\.csv: No such file",
         ):
             csv(Experiment(dataset="csv", data_path=f"{tmp_path}/no.csv"))
+
+    def test_names_of_two_lines_are_listed_on_one(self, load):
+        with pytest.raises(UserError, match=r"it has a\\nb, y$"):
+            load('"a\nb",y\n1,2\n', target="z")
 
     def test_a_missing_target_lists_the_columns(self, load):
         with pytest.raises(
@@ -287,6 +312,7 @@ class TestBadInput:
         ("label", "task", "problem"),
         [
             ("-1", "auto", "the label -1, which is negative"),
+            (f"{2**70}", "auto", "the label .*, which is beyond 64 bits"),
             ("1.5", "binary", "the label 1.5, which is not whole"),
             ("1.5", "multiclass", "the label 1.5, which is not whole"),
         ],
@@ -295,8 +321,7 @@ class TestBadInput:
         content = "x,y\n" + "1,1\n2,0\n" * 5 + f"3,{label}\n"
         with pytest.raises(
             UserError,
-            match=rf"^--data_path: .*table\.csv:12: column 'y' holds {problem}; "
-            "classes ",
+            match=rf"^--data_path: .*table\.csv:12: column 'y' holds {problem}; ",
         ):
             load(content, task=task)
 

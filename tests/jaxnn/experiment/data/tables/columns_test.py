@@ -89,6 +89,10 @@ class TestLooksLike:
             (["1_000", "2"], "numbers with underscores ('1_000')"),
             (["02139", "10001"], "digits with leading zeros ('02139')"),
             (["1.234.567", "2"], "a mark between thousands ('1.234.567')"),
+            (["1", "\u22122.5"], "a dash for a minus ('\u22122.5')"),
+            (["(1,234)", "7"], "negative numbers in parentheses ('(1,234)')"),
+            (["0x1f", "0xA0"], "hexadecimal numbers ('0x1f')"),
+            (["9:30", "17:05:10"], "times ('9:30')"),
         ],
     )
     def test_other_notations(self, cells, kind):
@@ -122,6 +126,14 @@ class TestLines:
         assert note.startswith(
             f"note: column 'c': {BIG[0]} and {BIG[1]} are one number in float64; "
         )
+
+    def test_a_name_of_two_lines_is_on_one(self, tmp_path):
+        path = tmp_path / "t.csv"
+        path.write_text('"a\nb",y\n1,2\n')
+        assert summary.lines(table_file.read(path), "y", ["a\nb"])[1:] == [
+            "  a\\nb: number",
+            "  y (target): number",
+        ]
 
     def test_many_columns_are_counted(self, tmp_path):
         path = tmp_path / "t.csv"

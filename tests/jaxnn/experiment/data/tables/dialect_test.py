@@ -25,6 +25,9 @@ class TestDetect:
             ("country,2019,change\nx,1,2\ny,3,4\n", Dialect()),
             ("red,yes\nblue,no\nred,no\nblue,yes\n", Dialect(header=False)),
             ("colour,sold\nblue,no\nred,yes\n", Dialect()),
+            # So does a number above texts.
+            ("1,2,3\n5.1,0.2,rose\n4.9,0.3,lily\n", Dialect()),
+            ("5.1,7\n4.9,\n", Dialect(header=False)),
             ("a,b\n", Dialect()),
             ("1,2\n", Dialect(header=False)),
             ("y\n1\n2\n", Dialect()),

@@ -83,6 +83,14 @@ class TestRead:
         assert texts_of(table) == {"a": ["x, y", "two\nlines", "3"], "b": [1, 2, 4]}
         assert [table.line(row) for row in range(3)] == [3, 5, 6]
 
+    def test_spaces_before_a_quote(self, write):
+        path = write('a, "b, c"\n1, "x, y"\n2,\t"z"\n')
+        assert texts_of(table_file.read(path))["b, c"] == ["x, y", '"z"']
+
+    def test_two_spaces_are_an_empty_cell_where_spaces_separate(self, write):
+        with pytest.raises(UserError, match="2: has 3 cells, the header 2"):
+            table_file.read(write("a b\n1  2\n"), Asked(" "))
+
     def test_packed(self, write):
         path = write(gzip.compress(b"a,b\n1,2\n"))
         assert texts_of(table_file.read(path)) == {"a": [1], "b": [2]}
@@ -158,10 +166,32 @@ class TestFast:
         table = fast(write([(n, n + 0.5) for n in range(9)]))
         assert texts_of(table)["x1"] == [n + 0.5 for n in range(9)]
 
+    @pytest.mark.parametrize("start", ["", "\n\n", "\ufeff"])
+    @pytest.mark.parametrize("header", ["a, b\n", '"a\nx", b\n', "a, a\n"])
+    def test_headers_as_cell_by_cell(self, write, monkeypatch, start, header):
+        path = write(start + header + "1,2\n\n3,x\n")
+
+        def read():
+            try:
+                return texts_of(table_file.read(path))
+            except UserError as error:
+                return str(error)
+
+        exact = read()
+        monkeypatch.setattr(table_file, "FAST_FROM", 0)
+        assert read() == exact
+
+    def test_quotes_behind_spaces_are_read_cell_by_cell(self, write, monkeypatch):
+        monkeypatch.setattr(table_file, "FAST_FROM", 0)
+        table = table_file.read(write('a, b\n1, "2.5"\n2, "3.5"\n'))
+        assert texts_of(table) == {"a": [1, 2], "b": [2.5, 3.5]}
+
     def test_a_short_row_far_down_is_named(self, write, monkeypatch):
         monkeypatch.setattr(table_file, "FAST_FROM", 0)
         rows = [(n, n) for n in range(300)]
-        with pytest.raises(UserError, match=r":302: has 1 cells, the header 2$"):
+        with pytest.raises(
+            UserError, match=r":302: has 1 cells, the header 2: 'a, b'$"
+        ):
             table_file.read(write([("a", "b"), *rows, (1,)]))
 
     def test_beyond_float64_stays_text(self, write, fast):

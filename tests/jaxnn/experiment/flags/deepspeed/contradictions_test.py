@@ -58,6 +58,23 @@ class TestContradictions:
         assert kept == [f"--flagfile={flagfile}", f"--ds_config={file}", "--epochs=3"]
         assert command_line.parse(["prog", *kept], "fp32")[0].epochs == 3
 
+    def test_what_else_is_wrong_is_told_with_them(self, file):
+        typed = [f"--ds_config={file}", "--clip_norm=2", "--epochs=0"]
+        with pytest.raises(
+            UserError, match=r"the flag says --clip_norm=2.*; besides, --epochs: must"
+        ) as error:
+            command_line.parse(["prog", *typed], "fp32")
+        assert "\n" not in str(error.value)
+
+    def test_devices_that_a_flag_names(self, file, tmp_path):
+        file.write_text(json.dumps({"train_batch_size": 32}))
+        with pytest.raises(
+            UserError, match=r"times 3 devices \(--num_devices\) is not"
+        ):
+            command_line.parse(
+                ["prog", f"--ds_config={file}", "--num_devices=3"], "fp32"
+            )
+
     def test_a_path_of_two_lines_is_one(self, tmp_path):
         path = tmp_path / "a\nb.json"
         with pytest.raises(UserError, match=r"a\\nb\.json: No such") as error:
@@ -67,3 +84,31 @@ class TestContradictions:
         with pytest.raises(UserError, match=r"a\\nb\.json: train_batch_s") as error:
             command_line.parse(["prog", f"--ds_config={path}"], "fp32")
         assert "\n" not in str(error.value)
+
+
+class TestExtra:
+    """What DeepSpeed alone gets comes from the file and from --ds_extra."""
+
+    def zero(self, file, *arguments):
+        experiment, _ = command_line.parse(
+            ["prog", f"--ds_config={file}", *arguments], "fp32"
+        )
+        return json.loads(experiment.ds_extra)["zero_optimization"]
+
+    def test_a_flag_adds_to_the_file(self, file):
+        flag = '--ds_extra={"zero_optimization": {"reduce_scatter": false}}'
+        assert self.zero(file, flag) == {
+            "overlap_comm": True,
+            "offload_optimizer": {"device": "cpu"},
+            "reduce_scatter": False,
+        }
+
+    def test_a_flag_that_says_otherwise(self, file):
+        flag = '--ds_extra={"zero_optimization": {"overlap_comm": false}}'
+        with pytest.raises(UserError, match=r"overlap_comm, .* means --ds_extra="):
+            self.zero(file, flag)
+
+    def test_a_flagfile_gives_way(self, file, tmp_path):
+        path = tmp_path / "mine.flags"
+        path.write_text('--ds_extra={"zero_optimization": {"overlap_comm": false}}\n')
+        assert self.zero(file, f"--flagfile={path}")["overlap_comm"] is True

@@ -29,6 +29,9 @@ def value_of(key):
     return {} if key in keys.OBJECTS or f"{key}.enabled" in strict.KINDS else False
 
 
+WARMED = {"type": "WarmupLR", "params": {"warmup_num_steps": "auto"}}
+
+
 class TestPassedOn:
     @pytest.mark.parametrize("key", keys.PASSED)
     def test_to_deepspeed_alone(self, read, key):
@@ -93,6 +96,11 @@ class TestIgnored:
             ({"fp16.enabled": True}, '"fp16.enabled"'),
             ({"new\nline": 1}, '"new\\nline"'),
             ({"xyz": "auto"}, "xyz"),
+            # A public project's, of bf16 and ZeRO 1.
+            (
+                {"optimizer": {"type": "Adam", "scheduler": WARMED}},
+                "optimizer.scheduler (it makes no schedule; it belongs in scheduler)",
+            ),
         ],
     )
     def test_what_deepspeed_ignores_is_told_in_one_line(self, read, entries, told):

@@ -2,13 +2,19 @@
 
 import dataclasses
 import json
+import sys
 
 import pytest
 
+from jaxnn.experiment import schedules
 from jaxnn.experiment.flags import command_line, options
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.flags.deepspeed import auto
-from tests.jaxnn.experiment.flags.deepspeed.entries import LARGER, TUTORIAL
+from tests.jaxnn.experiment.flags.deepspeed.entries import (
+    LARGER,
+    TUTORIAL,
+    schedule,
+)
 
 
 class TestTutorialConfig:
@@ -185,3 +191,37 @@ class TestAuto:
         (tmp_path / "theirs.json").write_text(json.dumps(HUGGING_FACE))
         flag = f"--ds_config={tmp_path / 'theirs.json'}"
         assert command_line.parse(["prog", flag], program)[0].precision == "fp32"
+
+
+class TestKeysNamed:
+    """What only a running program finds wrong names the file's key too."""
+
+    def ends(self, monkeypatch, capsys, path, *arguments):
+        def main(experiment):
+            schedules.learning_rates(experiment, 50)
+
+        codes = []
+        monkeypatch.setattr(sys, "argv", ["prog", f"--ds_config={path}", *arguments])
+        command_line.run(main, "", "fp32", leave=codes.append)
+        return codes, capsys.readouterr().err.splitlines()[-1]
+
+    def test_a_schedule_that_ends_too_soon(self, monkeypatch, capsys, tmp_path):
+        path = tmp_path / "theirs.json"
+        path.write_text(
+            json.dumps(schedule("WarmupDecayLR", total_num_steps=9, warmup_num_steps=2))
+        )
+        codes, line = self.ends(monkeypatch, capsys, path)
+        assert codes == [2]
+        assert line.startswith(
+            f"error: --ds_config: {path}: scheduler.params.total_num_steps: "
+            "--schedule_steps: the schedule ends after 9 of the run's 50 steps"
+        )
+
+    def test_a_flag_that_stands_in_for_a_silent_file(
+        self, monkeypatch, capsys, tmp_path
+    ):
+        path = tmp_path / "theirs.json"
+        path.write_text(json.dumps(schedule("WarmupDecayLR", total_num_steps="auto")))
+        codes, line = self.ends(monkeypatch, capsys, path, "--schedule_steps=9")
+        assert codes == [2]
+        assert line.startswith("error: --schedule_steps: the schedule ends after 9")

@@ -106,3 +106,17 @@ class TestScheduler:
             "note: --ds_config: optimizer.params.lr: 0.5 is never used: "
             "scheduler.params.warmup_max_lr is the peak, 0.25"
         ) in notes
+
+    @pytest.mark.parametrize("kind", ["WarmupDecayLR", "WarmupCosineLR"])
+    def test_notes_an_end_before_the_peak(self, read, kind):
+        entries = schedule(kind, total_num_steps=9, warmup_num_steps=10)
+        experiment, notes = read(entries)
+        assert (
+            "note: --ds_config: scheduler.params.total_num_steps: 9 steps end before "
+            "the peak, scheduler.params.warmup_num_steps is 10"
+        ) in notes
+        assert len(schedules.learning_rates(experiment, 9)) == 9
+
+    def test_notes_no_end_that_the_run_decides(self, read):
+        entries = schedule("WarmupDecayLR", total_num_steps="auto")
+        assert not any("before the peak" in note for note in read(entries)[1])
