@@ -10,9 +10,12 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 ASKING = (signal.SIGINT, signal.SIGTERM)
+LEAST_WAIT = 1e-3
+"""Seconds; a time-out of 0 would not listen at all."""
 
 
 class Limit:
@@ -23,8 +26,8 @@ class Limit:
     the main one, where Python allows none of this.
 
     Args:
-      seconds: from the signal to the end; `obeyed` and the end of the context stop the
-        clock.
+      seconds: from the signal to the end, which a second Ctrl-C brings at once;
+        `obeyed` and the end of the context stop the clock.
       end: called in a thread, with the number of the signal.
     """
 
@@ -66,16 +69,30 @@ class Limit:
         self._obeyed.set()
 
     def _listen(self, heard: socket.socket) -> None:
-        # A byte a signal, its number; none once the context has ended.
-        while number := heard.recv(1):
-            if number[0] in ASKING and not self._obeyed.wait(self._seconds):
-                self._end(number[0])
+        asked, deadline = 0, None
+        while True:
+            left = deadline and max(deadline - time.monotonic(), LEAST_WAIT)
+            heard.settimeout(left)
+            try:
+                # A byte a signal, its number; none once the context has ended.
+                told = heard.recv(1)
+            except TimeoutError:
+                break
+            if not told:
+                return
+            # Who presses Ctrl-C again does not want to wait.
+            if asked and told[0] == signal.SIGINT:
+                break
+            if told[0] in ASKING and not asked:
+                asked, deadline = told[0], time.monotonic() + self._seconds
+        if not self._obeyed.is_set():
+            self._end(asked)
 
     def _end_process(self, number: int) -> None:
         print(
-            f"error: {signal.Signals(number).name} could not be obeyed within "
-            f"{self._seconds:g} s (--grace_seconds), so the process ends unsaved; go "
-            "on from the last checkpoint with --resume",
+            f"error: {signal.Signals(number).name} could not be obeyed in time "
+            f"(--grace_seconds={self._seconds:g}), so the process ends unsaved; go on "
+            "from the last checkpoint with --resume",
             file=sys.stderr,
         )
         sys.stdout.flush()

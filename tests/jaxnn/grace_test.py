@@ -61,6 +61,16 @@ def test_a_signal_that_is_not_obeyed_ends_the_process(handled, number):
     assert told == [number]
 
 
+def test_a_second_ctrl_c_ends_it_at_once(handled):
+    ended = threading.Event()
+    with Limit(1000, lambda number: ended.set()):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert not ended.wait(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert ended.wait(60)
+
+
 def test_one_that_is_obeyed_does_not(handled):
     told = []
     with Limit(0, told.append) as limit:
@@ -134,7 +144,7 @@ def test_in_an_epoch_that_does_not_end(tmp_path, number):
         running.kill()
     assert running.returncode in (128 + number, 130)
     assert said in (
-        f"error: {number.name} could not be obeyed within 0.1 s (--grace_seconds), so "
+        f"error: {number.name} could not be obeyed in time (--grace_seconds=0.1), so "
         "the process ends unsaved; go on from the last checkpoint with --resume\n",
         # Ctrl-C while the network was still traced.
         "interrupted\n",

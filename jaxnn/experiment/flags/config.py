@@ -502,10 +502,10 @@ class Experiment:
         0, "Epochs between checkpoints; 0: only on SIGTERM.", minimum=0
     )
     grace_seconds: float = option(
-        30.0,
+        600.0,
         "jaxnn.train: seconds in which SIGTERM or Ctrl-C is obeyed, SIGTERM by saving "
-        "the state after the epoch; after them the process ends as it is. Raise it "
-        "where an epoch or its compilation takes longer.",
+        "the state after the epoch; after them, or a second Ctrl-C, the process ends "
+        "as it is. Raise it where an epoch or its compilation takes longer.",
         minimum=0,
         below=1_000_000,
         run_only=True,
