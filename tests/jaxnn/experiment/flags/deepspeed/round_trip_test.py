@@ -77,7 +77,8 @@ def expressible(draw):
         loss_scale_window=draw(st.integers(1, 2000)),
         hysteresis=draw(st.integers(1, 9)),
         consecutive_hysteresis=draw(st.booleans()),
-        min_loss_scale=2.0 ** draw(st.integers(0, power)),
+        # 1e37 at most.
+        min_loss_scale=2.0 ** draw(st.integers(0, min(power, 122))),
         static_loss_scale=draw(amounts(2.0**20)),
         **fields,
     ), ranks
