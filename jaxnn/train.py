@@ -266,7 +266,9 @@ def make_epochs(
         work,
         step,
         eval_step,
-        watch=lambda first, results: loop.stop_if_diverged(results, names, first),
+        watch=lambda first, results: loop.stop_if_diverged(
+            results, names, first, work.experiment
+        ),
         is_due=interruption.is_due,
     )
 
