@@ -9,6 +9,7 @@ import contextlib
 import functools
 import os
 import pathlib
+import sys
 from collections.abc import Callable, Iterator
 
 import flax.linen as nn
@@ -29,7 +30,7 @@ from jaxnn import (
 from jaxnn.checkpoint import Reported, Saved
 from jaxnn.compilation_cache import keep_compiled
 from jaxnn.devices import choose_devices
-from jaxnn.experiment import schedules
+from jaxnn.experiment import console, schedules
 from jaxnn.experiment.catalogue import LANGUAGE, facts_on
 from jaxnn.experiment.data import batches, evaluation
 from jaxnn.experiment.data.dataset import Dataset, Signature
@@ -346,9 +347,20 @@ def predict(forward: Callable, kept: loop.Kept, inputs: np.ndarray) -> np.ndarra
     return np.asarray(forward(kept.params, kept.batch_stats, inputs), np.float32)
 
 
+def leave(status: int) -> None:
+    """Ends this process with an exit code; after an error without its other threads.
+
+    Orbax's go on waiting for minutes, for a checkpoint whose folder is gone.
+    """
+    if status:
+        console.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 def command() -> None:
     """Runs the program on the command line of the process."""
-    command_line.run(main, __doc__, default_precision="fp32")
+    command_line.run(main, __doc__, default_precision="fp32", leave=leave)
 
 
 if __name__ == "__main__":

@@ -57,4 +57,10 @@ if [ -n "$dry_run" ]; then
   exit
 fi
 [ -n "${JAXNN_PYTHON:-}" ] || bash launch/setup.sh torch
+# DeepSpeed's own port is one for all runs of a host.
+if ! [[ " ${launcher[*]-} " =~ " --master_port="|" --hostfile=" ]]; then
+  free_port='from jaxnn.experiment.ports import free_port; print(free_port())'
+  port=$("${command[0]}" -c "$free_port")
+  command=("${command[@]:0:3}" --master_port="$port" "${command[@]:3}")
+fi
 exec "${command[@]}"

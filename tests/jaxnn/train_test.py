@@ -8,6 +8,8 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
+import sys
 import weakref
 
 import jax
@@ -368,3 +370,13 @@ def test_a_run_leaves_neither_programs_nor_data_in_memory(tmp_path, monkeypatch)
     assert programs_after_a_run("first") == programs_after_a_run("second")
     assert len(held) == 4
     assert [array for array in held if array() is not None] == []
+
+
+def test_an_error_does_not_wait_for_other_threads():
+    """As Orbax's, which wait for a checkpoint that will never be."""
+    program = (
+        "import threading; from jaxnn import train; "
+        "threading.Thread(target=threading.Event().wait).start(); train.leave(2)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], timeout=100)
+    assert done.returncode == 2
