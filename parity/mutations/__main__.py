@@ -59,16 +59,14 @@ def main(values: flags.FlagValues) -> int:
     ]
     if values.unknown:
         return plant_unknown(cells, root, console)
-    outcomes = [
-        outcome
-        for base, precision in cells
-        for outcome in run(base, precision, root, faults, console)
-    ]
-    table.print_score(outcomes, console)
-
     commit = published_score.commit()
-    content = json.dumps(table.as_json(outcomes, commit), indent=2) + "\n"
-    artifacts.write_text(root / "mutations.json", content)
+    outcomes: list[FaultOutcome] = []
+    for base, precision in cells:
+        outcomes += run(base, precision, root, faults, console)
+        # Each time, for whoever stops it within the hour.
+        content = json.dumps(table.as_json(outcomes, commit), indent=2) + "\n"
+        artifacts.write_text(root / "mutations.json", content)
+    table.print_score(outcomes, console)
     if values.publish:
         published_score.write(table.summary(outcomes, commit))
     console.print(f"files: {root}", highlight=False)
