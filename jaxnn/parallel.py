@@ -38,10 +38,15 @@ def released() -> Iterator[None]:
     its own key: megabytes for each run of a program that trains again and again.
     """
     before = set(_mapped)
+    is_interrupted = False
     try:
         yield
+    except KeyboardInterrupt:
+        is_interrupted = True
+        raise
     finally:
-        for function in set(_mapped) - before:
+        # A program that is running is let go when it ends, which Ctrl-C does not await.
+        for function in () if is_interrupted else set(_mapped) - before:
             _evict(function)
 
 

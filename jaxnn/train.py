@@ -73,9 +73,9 @@ def main(experiment: Experiment) -> None:
     with (
         configured(experiment),
         distributed.joined(experiment),
+        Limit(experiment.grace_seconds) as limit,
         locks.released(),
         parallel.released(),
-        Limit(experiment.grace_seconds) as limit,
     ):
         run_experiment(experiment, clock, limit)
 

@@ -2,6 +2,7 @@
 has, who runs what and when."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,8 @@ import torch
 from jaxnn.experiment.data.cache import cache_folder
 from tests import sharing
 
+# A shell starts its background jobs with Ctrl-C ignored, and so would we our own.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Most of the time goes into compiling: what took a while is kept where jaxnn.train
 # keeps its own.
 jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))

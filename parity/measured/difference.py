@@ -10,6 +10,10 @@ from parity.measured.numbers import UNSEEN, Measured, agree
 SHOWN = 3
 """Tensors that a sentence names; the others are counted."""
 
+OF_NORMS = "clip"
+"""What the kinds of findings begin with whose figure is a norm, which may be 1; other
+figures beside none are factors."""
+
 
 class Finding(NamedTuple):
     """A difference of one tensor.
@@ -36,7 +40,8 @@ class Finding(NamedTuple):
         """Returns the text with its figures."""
         a, b = figures(self.recorded, self.own)
         if not self.own.is_bounded and self.recorded.is_seen:
-            a = factor_text(self.recorded.value)
+            text = power_text if self.kind.startswith(OF_NORMS) else factor_text
+            a = text(self.recorded.value)
         return self.text.format(a=a, b=b)
 
 
@@ -95,14 +100,18 @@ def figures(a: Measured, b: Measured) -> tuple[str, str]:
 
 
 def factor_text(factor: float) -> str:
-    """Returns a factor, with its power of 2 if it is one."""
+    """Returns a factor that is not 1, as `power_text` but with digits that say so."""
+    text = power_text(factor)
+    return text if text != "1" else f"{factor:.8g}"
+
+
+def power_text(factor: float) -> str:
+    """Returns a number, with its power of 2 if it is one."""
     if factor <= 0:
         return f"{factor:.4g}"
     exponent = round(float(np.log2(factor)))
     if exponent == 0 or abs(factor / 2.0**exponent - 1) > 1e-3:
-        short = f"{factor:.4g}"
-        # Told of because it is not 1, so it must not read as 1.
-        return short if float(short) != 1 else f"{factor:.8g}"
+        return f"{factor:.4g}"
     if exponent > 0:
         return f"{factor:.4g} (2^{exponent})"
     return f"{factor:.4g} (1/{2**-exponent}, 2^{exponent})"

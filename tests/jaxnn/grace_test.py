@@ -142,6 +142,7 @@ def test_in_an_epoch_that_does_not_end(tmp_path, number):
         _, said = running.communicate(timeout=100)
     finally:
         running.kill()
+        running.communicate()
     assert running.returncode in (128 + number, 130)
     assert said in (
         f"error: {number.name} could not be obeyed in time (--grace_seconds=0.1), so "

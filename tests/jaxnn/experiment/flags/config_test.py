@@ -84,7 +84,8 @@ def experiments(draw):
         st.just(0.0) | st.floats(1e-37, fields["learning_rate"])
     )
     fields["min_loss_scale"] = 2.0 ** draw(
-        st.integers(-10, fields["initial_scale_power"])
+        # 1e37 at most.
+        st.integers(-10, min(fields["initial_scale_power"], 122))
     )
     fields["resnet_depth"] = draw(st.sampled_from(consistency.RESNET_DEPTHS))
     fields["kernel_size"] |= 1
