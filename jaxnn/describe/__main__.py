@@ -8,6 +8,11 @@ and, for a network without its data:
 
     python -m jaxnn.describe --flagfile=launch/describe/resnet50.flags
 
+or how training it would scale, on paper:
+
+    python -m jaxnn.describe --flagfile=launch/describe/resnet50.flags \
+        --devices=64 --peak_tflops=312 --bandwidth_gbs=25 --nocompile
+
 Counting from shapes takes seconds; compiling the programs may take minutes
 (--nocompile leaves that out). Exit code 2 on bad input.
 """
@@ -16,7 +21,13 @@ from absl import flags
 from rich.console import Console
 
 from jaxnn import train
-from jaxnn.describe import abstract_step, layer_table, report, step_memory
+from jaxnn.describe import (
+    abstract_step,
+    layer_table,
+    report,
+    scaling_report,
+    step_memory,
+)
 from jaxnn.experiment.catalogue import (
     BINARY,
     LANGUAGE,
@@ -38,11 +49,14 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     """Flags -> shapes -> traced step -> tables; then the compiled programs."""
     # XLA reads its flags when the backend starts, so this comes first.
     train.configure(experiment)
+    machine = scaling_report.machine(values)
     console = Console(width=WIDTH, highlight=False, markup=False)
     step = abstract_step.build(experiment, signature(experiment, values))
     traced = layer_table.trace(step)
     report.print_layers(step, traced, console)
     report.print_memory(step, traced, console)
+    if machine:
+        scaling_report.print_scaling(step, traced, machine, values.devices, console)
     if values.compile:
         forward = step_memory.compile_forward(step)
         whole = step_memory.compile_step(step)
@@ -80,6 +94,7 @@ def define_more(values: flags.FlagValues) -> None:
         "analysis.",
         flag_values=values,
     )
+    scaling_report.define_flags(values)
 
 
 def signature(experiment: Experiment, values: flags.FlagValues) -> Signature:

@@ -31,7 +31,7 @@ def print_layers(step: AbstractStep, traced: Traced, console: Console) -> None:
     rows = len(step.microbatch.weights)
     shape = _shape(step.microbatch.inputs.shape[1:])
     experiment = step.experiment
-    table = _table(
+    table = empty_table(
         f"{experiment.model}, {experiment.precision}: {rows} x {shape} at once",
         ("layer", "type", "output", "parameters", "FLOPs", "kept"),
         left=3,
@@ -68,7 +68,7 @@ def _layer_row(layer: Layer) -> tuple[str, ...]:
 
 def print_memory(step: AbstractStep, traced: Traced, console: Console) -> None:
     """Prints what a step holds, tensor by tensor."""
-    table = _table(
+    table = empty_table(
         "Memory of a training step, from shapes", ("tensors", "bytes"), left=1
     )
     for purpose, number in step_memory.held(step):
@@ -97,7 +97,7 @@ def print_compiled(
     console: Console,
 ) -> None:
     """Prints the compiler's own analysis of forward pass and training step."""
-    table = _table(
+    table = empty_table(
         f"Compiled for {jax.default_backend()}, by the compiler's own analysis",
         ("", "forward pass", "training step"),
         left=1,
@@ -148,7 +148,7 @@ def print_published_figures(
         step_memory.size_of(layer.output) for layer in traced.layers if layer.num_params
     )
     ratio = f"{_backward_ratio(traced):.2f}"
-    table = _table(
+    table = empty_table(
         "ResNet-50, FP16, batch 256",
         ("", "published", "autodiff keeps", "outputs of layers"),
         left=1,
@@ -211,8 +211,8 @@ def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def _table(title: str, headers: tuple[str, ...], left: int) -> Table:
-    """An empty table, whose first `left` columns are aligned to the left."""
+def empty_table(title: str, headers: tuple[str, ...], left: int) -> Table:
+    """Returns an empty table, whose first `left` columns are aligned to the left."""
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
