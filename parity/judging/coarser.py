@@ -15,11 +15,18 @@ from parity.judging.measure import Measurement
 
 LARGER = 4.0
 """A unit that grows by more than this under a switch is another unit."""
-NO_NEARER = 1.5
+NEARER = 0.25
+"""Distance over that without the switch, of what a switch mends in truth. Another sum
+has another noise unit, which may be several times as large."""
+NO_NEARER = 2.0
 """Distance over that without the switch. Two roundings of one number, each of the
-other's size and independent, give 1.41."""
+other's size and independent, give 1.41; autocast, which rounds fewer layers than a
+whole step in fewer digits, up to 1.6."""
 TYPICAL = 2.0
 """Largest z of the median tensor: rounding itself gives about 1."""
+IN_FLOAT32 = ("embedding", "norm")
+"""Starts of the names of layers that autocast does not round (torch.amp's op-specific
+behavior): their agreement says nothing."""
 IMPROBABLE = 1e-3
 """Probability of an agreement in digits that the switch would have rounded away."""
 
@@ -60,7 +67,11 @@ def only_makes_noise(
     failed = [pair for pair in pairs if pair.before.z > threshold]
     if not failed:
         return False
-    is_no_nearer = np.median([pair.change for pair in failed]) > NO_NEARER
+    change = np.median([pair.change for pair in failed])
+    # The distance itself has shrunk: no want of digits does that.
+    if change < NEARER:
+        return False
+    is_no_nearer = change > NO_NEARER
     is_far = np.median([pair.after.z for pair in failed]) > TYPICAL
     return bool(is_no_nearer or is_far) or _chance(pairs, threshold) < IMPROBABLE
 
@@ -82,5 +93,15 @@ def _chance(pairs: Sequence[Pair], threshold: float) -> float:
     One entry, rounded by `growth` units, falls within `threshold` units of where it was
     with the probability threshold / growth; more entries make it less probable.
     """
-    agreeing = [pair for pair in pairs if pair.before.z <= threshold < pair.growth]
+    agreeing = [
+        pair
+        for pair in pairs
+        if pair.before.z <= threshold < pair.growth and not _keeps_digits(pair)
+    ]
     return math.prod(threshold / pair.growth for pair in agreeing)
+
+
+def _keeps_digits(pair: Pair) -> bool:
+    """Returns True of the output of a layer that autocast leaves in float32."""
+    layer = pair.before.tensor.rpartition("/")[2]
+    return pair.before.quantity == "activations" and layer.startswith(IN_FLOAT32)
