@@ -47,8 +47,8 @@ def test_resnet_101_on_128_servers():
     25 Gbit/s; of 16 GPUs 1656.82 images/s at batch 64 each. It lies between a sum after
     the backward pass and one within it."""
     machine = Machine(peak=1.0, utilization=1.0, bandwidth=25e9 / 8)
-    # In seconds of the GPU, the backward pass being twice the forward pass; 44.5 million
-    # float32 gradients.
+    # In seconds of the GPU, the backward pass being twice the forward pass; 44.5
+    # million float32 gradients.
     compute = 64 / (1656.82 / 16)
     work = Work(forward=compute / 3, backward=compute * 2 / 3, gradients=178e6)
     predicted = scaling.predict(work, machine, 128)
