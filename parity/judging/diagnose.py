@@ -13,6 +13,7 @@ from jaxnn.experiment.flags.config import Experiment
 from parity.judging.coarser import only_makes_noise
 from parity.judging.explanation import NEAREST, Explanation
 from parity.judging.measure import Measurement
+from parity.judging.replays import Switches
 from parity.quantities import PARTS, QUANTITIES, RULES
 from parity.semantics import SWITCHES
 from parity.semantics.switch import Switch
@@ -26,8 +27,6 @@ MUCH = 0.1
 of another order may still be a dozen off."""
 EQUALITY_WORTH = 1e12
 """z that a broken equality counts as, beside measured distances."""
-
-Switches = tuple[Switch, ...]
 
 Measure = Callable[[str, int, Switches], Sequence[Measurement]]
 """(part, step, switches) -> the measurements of one part of a step, replayed under the
@@ -183,27 +182,24 @@ class _Trial:
         A part that no switch acts on is measured without any, and so only once for all
         switches.
         """
-        return [
-            m
-            for part in PARTS
-            for m in self._part(part, tuple(s for s in switches if part in s.parts))
-        ]
+        return [m for part in PARTS for m in self._part(part, switches)]
 
     def _part(self, part: str, switches: Switches) -> Sequence[Measurement]:
-        key = (part, tuple(switch.name for switch in switches))
+        acting = tuple(switch for switch in switches if part in switch.parts)
+        key = (part, tuple(switch.name for switch in acting))
         if key not in self._known:
-            self._known[key] = self._measure(part, self._step, switches)
+            self._known[key] = self._measure(part, self._step, acting)
         return self._known[key]
 
     def failing(self, switches: Switches) -> set[str]:
         """Returns the parts in which something fails."""
-        return {
-            m.definition.part for m in self.measurements(switches) if self._fails(m)
-        }
+        return {QUANTITIES[name].part for name in self.failed(switches)}
 
     def failed(self, switches: Switches) -> set[str]:
         """Returns the quantities that fail."""
-        return {m.quantity for m in self.measurements(switches) if self._fails(m)}
+        return {
+            m.quantity for m in self.measurements(switches) if m.z > self._threshold
+        }
 
     def still_failing(self, switches: Switches, names: Collection[str]) -> set[str]:
         """Returns which of some quantities fail with switches much as without them."""
@@ -216,13 +212,9 @@ class _Trial:
         }
 
     def _worst(self, name: str, switches: Switches) -> float:
-        part = QUANTITIES[name].part
-        acting = tuple(s for s in switches if part in s.parts)
-        found = (m.z for m in self._part(part, acting) if m.quantity == name)
+        part = self._part(QUANTITIES[name].part, switches)
+        found = (m.z for m in part if m.quantity == name)
         return min(max(found, default=0.0), EQUALITY_WORTH)
-
-    def _fails(self, m: Measurement) -> bool:
-        return m.z > self._threshold
 
     def cost(self, switches: Switches) -> float:
         """Returns how badly the step fits under the switches; see `cost`."""

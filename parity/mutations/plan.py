@@ -24,8 +24,8 @@ FROM_THE_START = ("masters_not_rounded", "not_shuffled", "same_order_every_epoch
 ONCE = ("weights_reloaded", "moments_reset")
 """Faults of the torch side that happen right before one step and not again."""
 
-
 MANY_MICROBATCHES = 128
+"""Of a base that is made to show DeepSpeed's sum of them (MISMATCHES D23)."""
 
 
 class Mutant(NamedTuple):
