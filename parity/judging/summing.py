@@ -6,9 +6,11 @@ import numpy as np
 
 from jaxnn.experiment.files.trace import select
 from jaxnn.experiment.flags.config import Experiment
+from parity.inputs import Inputs
 from parity.judging.replays import Replays
 from parity.judging.step import Recording
 from parity.noise import FLOAT64, Tensors, norm
+from parity.replay import Replay
 from parity.semantics import SWITCHES
 
 SWITCH = SWITCHES["accumulated_in_half"]
@@ -47,16 +49,18 @@ def _may_lose(experiment: Experiment) -> bool:
 
 def _lost(replays: Replays, number: int, step: Tensors) -> str:
     recorded = select(step, "grads")
-    plain = _gradients(replays, (), number, step)
+    replay = replays.under(())
+    inputs = replay.inputs(number, step)
+    plain = _gradients(replay, inputs, replay.compute)
     lost = {name: norm(recorded[name] - plain[name]) for name in recorded}
     sizes = {name: norm(array) or np.inf for name, array in plain.items()}
     worst = max(lost, key=lambda name: lost[name] / sizes[name])
     if lost[worst] < WORTH_SAYING * sizes[worst]:
         return ""
-    summed = _gradients(replays, (SWITCH,), number, step)
+    summed = _gradients(replays.under((SWITCH,)), inputs, replay.compute)
     if norm(recorded[worst] - summed[worst]) > lost[worst] / 2:
         return ""
-    exact = _gradients(replays, (), number, step, FLOAT64)[worst]
+    exact = _gradients(replay, inputs, FLOAT64)[worst]
     off = [norm(array[worst] - exact) / norm(exact) for array in (recorded, plain)]
     return (
         f"{replays.experiment.accumulation_steps} microbatches are added in "
@@ -65,13 +69,5 @@ def _lost(replays: Replays, number: int, step: Tensors) -> str:
     )
 
 
-def _gradients(
-    replays: Replays,
-    switches: tuple,
-    number: int,
-    step: Tensors,
-    dtype: np.dtype | None = None,
-) -> Tensors:
-    replay = replays.under(switches)
-    inputs = replay.inputs(number, step)
-    return select(replay.gradients(inputs, dtype or replay.compute), "grads")
+def _gradients(replay: Replay, inputs: Inputs, dtype: np.dtype) -> Tensors:
+    return select(replay.gradients(inputs, dtype), "grads")
