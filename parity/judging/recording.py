@@ -12,6 +12,7 @@ from parity.judging.batch import explain_batch
 from parity.judging.diagnose import diagnose
 from parity.judging.explanation import Explanation, sentence
 from parity.judging.measure import Measurement
+from parity.judging.optimizer_difference import Found
 from parity.judging.optimizer_difference import explain as explain_differences
 from parity.judging.replayed_optimizer import beside_the_replay
 from parity.judging.replays import Replays
@@ -39,8 +40,8 @@ class Judgement(NamedTuple):
       vote: the oracle's opinion on the first tensor that failed; None at parity, and
         for an equality.
       notes: what could not be tried or asked, a line each.
-      measured: how the recorded optimizer differs from that of the replay, with
-        figures; empty where no update failed, or where nothing can be measured.
+      found: how the recorded optimizer differs from that of the replay; None where no
+        update failed.
       lost: at parity, what the sum over microbatches loses; empty if little.
     """
 
@@ -49,7 +50,7 @@ class Judgement(NamedTuple):
     order: list[str]
     explanations: list[Explanation] | None = None
     vote: Vote | None = None
-    measured: str = ""
+    found: Found | None = None
     notes: Sequence[str] = ()
     lost: str = ""
 
@@ -70,6 +71,11 @@ class Judgement(NamedTuple):
         opinion = [self.vote.sentence(stack)] if self.vote else []
         notes = [f"note: {note}" for note in self.notes]
         return [sentence(self.explanations or ()), *self.figures, *opinion, *notes]
+
+    @property
+    def measured(self) -> str:
+        """The figures of what was found; empty where nothing can be measured."""
+        return self.found.figures if self.found else ""
 
     @property
     def figures(self) -> list[str]:
@@ -123,7 +129,7 @@ def judge_recording(
         made_in,
         explanations,
         opinion_on(judge, failed, notes.append),
-        found.figures if found else "",
+        found,
         notes,
     )
 

@@ -76,7 +76,7 @@ def plant(bench: Bench, planted: Sequence[Mutant]) -> Iterator[UnknownOutcome]:
     """
     statuses = record(bench, planted)
     # What DeepSpeed itself does otherwise in this base is true of every run.
-    shown = wrong_names.measured(bench, CLEAN, _judgement(bench, CLEAN))
+    shown = wrong_names.measured(_judgement(bench, CLEAN))
     clean = {one.sentence for one in shown}
     for difference, status in zip(planted, statuses[1:]):
         yield _judge(bench, difference, status, clean)
@@ -94,7 +94,7 @@ def _judge(
     found = judgement.verdict.first_divergence
     if found is None:
         return UnknownOutcome(*known, expected, None)
-    figures = wrong_names.measured(bench, difference.name, judgement)
+    figures = wrong_names.measured(judgement)
     figures = [one for one in figures if one.sentence not in clean]
     flag = difference.name.partition("=")[0]
     return UnknownOutcome(

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 from jaxnn.experiment.flags.config import Experiment
 from parity.judging.recording import Judgement
-from parity.judging.replayed_optimizer import beside_the_replay
 from parity.measured.difference import Difference
 from parity.measured.form import UNRECOGNISED
 from parity.mutations.bench import JAX, Bench
@@ -83,11 +82,9 @@ def is_same(bench: Bench, switches: tuple[Switch, ...], planted: Switch) -> bool
     return True
 
 
-def measured(bench: Bench, name: str, judgement: Judgement) -> Sequence[Difference]:
+def measured(judgement: Judgement) -> Sequence[Difference]:
     """Returns the measured differences that a judgement shows the figures of."""
-    wrong = [m for m in judgement.measurements if m.z > bench.threshold]
-    found = beside_the_replay(bench.replays, bench.trace(name), wrong)
-    differences = found.differences if found else []
+    differences = judgement.found.differences if judgement.found else []
     return [one for one in differences if one.kind != UNRECOGNISED]
 
 
