@@ -95,14 +95,7 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
         )
     else:
         is_same = judge_steps(
-            judged,
-            data,
-            initial,
-            workdir,
-            modules,
-            torch_flags,
-            judged.max_steps,
-            threshold,
+            judged, data, initial, workdir, modules, torch_flags, threshold
         )
     return PARITY if is_same else DIVERGENCE
 
@@ -138,25 +131,24 @@ def judge_steps(
     workdir: pathlib.Path,
     modules: dict[str, str],
     torch_flags: list[str],
-    steps: int,
     threshold: float,
 ) -> bool:
     """Records both stacks, judges each step, prints and writes what was found.
 
     Args:
-      experiment: what is trained.
+      experiment: what is trained; `max_steps` is the number of steps to record.
       data: its data set.
       initial: flat parameters that both stacks start from.
       workdir: folder of the judgement.
       modules: stack -> program that records it.
       torch_flags: flags for the torch side alone.
-      steps: number of steps to record.
       threshold: largest z that passes.
 
     Returns:
       True at parity.
     """
     console = Console()
+    steps = experiment.max_steps
     title = f"{experiment.name} {experiment.precision}"
     _say(console, f"{title}: recording {steps} steps in both stacks")
     start = time.perf_counter()
