@@ -20,7 +20,8 @@ LEAST, BELOW = 15_000, 30_000
 outgoing connection before the coordinator binds the port."""
 RESERVED_SECONDS = 120
 """Age up to which a reservation counts when its process has ended."""
-FOLDER = pathlib.Path(tempfile.gettempdir(), f"jaxnn-ports-{os.getuid()}")
+FOLDER = f"jaxnn-ports-{os.getuid()}"
+"""Of the reservations, among the machine's temporary files."""
 
 _reserved: list[int] = []
 """Open files, locked until this process ends."""
@@ -61,8 +62,10 @@ def _is_bound(port: int) -> bool:
 def _reserve(port: int) -> bool:
     """Reserves a port; returns False if another process has."""
     try:
-        FOLDER.mkdir(mode=0o700, exist_ok=True)
-        file = os.open(FOLDER / str(port), os.O_RDWR | os.O_CREAT, 0o600)
+        # Asked now: finding the place for temporary files writes one.
+        folder = pathlib.Path(tempfile.gettempdir(), FOLDER)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        file = os.open(folder / str(port), os.O_RDWR | os.O_CREAT, 0o600)
     # Where nothing can be reserved, a random port has to do.
     except OSError:
         return True

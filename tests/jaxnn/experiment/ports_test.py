@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -10,9 +11,9 @@ from jaxnn.experiment import ports
 
 PROCESSES, EACH = 8, 12
 DRAW = """
-import pathlib, sys
+import sys, tempfile
 from jaxnn.experiment import ports
-ports.FOLDER = pathlib.Path(sys.argv[1])
+tempfile.tempdir, ports.FOLDER = sys.argv[1].rsplit("/", 1)
 ports.BELOW = ports.LEAST + int(sys.argv[2])
 print(*[ports.free_port() for _ in range(int(sys.argv[3]))], flush=True)
 sys.stdin.read()
@@ -21,7 +22,8 @@ sys.stdin.read()
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(ports, "FOLDER", tmp_path / "ports")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(ports, "FOLDER", "ports")
     return tmp_path / "ports"
 
 
