@@ -98,12 +98,12 @@ class Recorder:
                 with_grads=True,
             )
         after = self._state(engine)
+        # Padding has negative ids.
+        samples = int(np.count_nonzero(ids >= 0))
         activations = {}
         if passes:
-            # Padding has negative ids.
-            samples = int(np.count_nonzero(ids >= 0))
             activations = join_rows(passes, samples, self._world_size)
-        given = self._given(batch, int(np.count_nonzero(ids >= 0)))
+        given = self._given(batch, samples)
         # All ranks take part in the reading above, one of them in the writing.
         if self._writer:
             grads = params_io.to_flax(engine.module, grads)

@@ -59,7 +59,7 @@ def machine(values: flags.FlagValues) -> Machine | None:
     if not 1 <= values.devices <= MOST_DEVICES:
         raise UserError(f"--devices: must be 1 to {MOST_DEVICES}, got {values.devices}")
     for name in ("peak_tflops", "bandwidth_gbs"):
-        if not float(values[name].value or 0) > 0:
+        if not values.get_flag_value(name, 0.0) > 0:
             raise UserError(f"--{name}: --devices needs it, above 0")
     if not 0 < values.utilization <= 1:
         raise UserError(
