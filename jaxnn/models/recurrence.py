@@ -169,7 +169,8 @@ def _kernel_gradient(outputs: Array, gates: Array) -> Array:
     before = jnp.concatenate([jnp.zeros_like(outputs[:1]), outputs[:-1]])
     before = before.reshape(-1, before.shape[-1])
     gates = gates.reshape(-1, gates.shape[-1])
-    return _transpose(before) @ gates
+    # Not `before.T @ gates`, for which the compiler would make a transposed copy.
+    return lax.dot_general(before, gates, (((0,), (0,)), ((), ())))
 
 
 def _transpose(x: Array) -> Array:

@@ -116,7 +116,8 @@ class RecurrentLayer(nn.Module):
         )
 
         # The scan is over the first axis.
-        from_input = x.swapaxes(0, 1) @ input_kernel + input_bias[None, None]
+        rows = x.swapaxes(0, 1).reshape(-1, x.shape[-1]) @ input_kernel
+        from_input = (rows + input_bias[None]).reshape(x.shape[1], -1, width)
         outputs = recur(cell, from_input, recurrent_kernel, recurrent_bias)
         # custom_vjp declares the type, which functools.partial hides.
         return cast(Array, outputs).swapaxes(0, 1)
