@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxnn.initializers import INITIALIZERS
-from jaxnn.models import convolution
+from jaxnn.models import convolution, patches
 from jaxnn.models.convolution import (
     Conv,
     average_pool,
@@ -122,20 +122,22 @@ class TestConv:
             normal(batch, height, width, inputs),
             normal(size, size, inputs, outputs, seed=1),
         )
-        assert_is_torchs_conv(x, kernel, stride, padding, "patches")
+        algorithm = data.draw(st.sampled_from(["patches", "cpu"]))
+        assert_is_torchs_conv(x, kernel, stride, padding, algorithm)
 
     @pytest.mark.parametrize(
         "cached_bytes", [1, 5 * 4 * 27 * 8, 2 * 5 * 4 * 27 * 8, 5 * 5 * 4 * 27 * 8]
     )
-    def test_part_by_part_is_the_whole(self, cached_bytes, monkeypatch):
+    @pytest.mark.parametrize("algorithm", ["patches", "cpu"])
+    def test_part_by_part_is_the_whole(self, algorithm, cached_bytes, monkeypatch):
         """5 x 4 positions of 27 float64 each; 6 examples by 1, 1, 2 and 3 at a time."""
-        monkeypatch.setattr(convolution, "CACHED_BYTES", cached_bytes)
+        monkeypatch.setattr(patches, "CACHED_BYTES", cached_bytes)
         assert_is_torchs_conv(
-            normal(6, 5, 4, 3), normal(3, 3, 3, 2, seed=1), 1, 1, "patches"
+            normal(6, 5, 4, 3), normal(3, 3, 3, 2, seed=1), 1, 1, algorithm
         )
 
     def test_rows_at_a_time(self, monkeypatch):
-        monkeypatch.setattr(convolution, "CACHED_BYTES", 5 * 4 * 27 * 4 * 4)
+        monkeypatch.setattr(patches, "CACHED_BYTES", 5 * 4 * 27 * 4 * 4)
         shapes = [
             jax.ShapeDtypeStruct(shape, jnp.float32)
             for shape in ((6, 5, 4, 3), (3, 3, 3, 2))
@@ -149,19 +151,24 @@ class TestConv:
         with pytest.raises(AssertionError, match="assert_equal"):
             convolution.conv(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 2, 5)))
 
-    def test_auto_is_a_matrix_product_on_a_cpu(self):
+    @pytest.mark.parametrize(
+        ("dtype", "on_cpu"),
+        [("float32", "cpu"), ("float16", "patches"), ("bfloat16", "patches")],
+    )
+    def test_auto_depends_on_backend_and_dtype(self, dtype, on_cpu):
         def operations(algorithm):
-            image = jax.ShapeDtypeStruct((1, 4, 4, 1), jnp.float32)
-            kernel = jax.ShapeDtypeStruct((3, 3, 1, 1), jnp.float32)
+            image = jax.ShapeDtypeStruct((1, 4, 4, 1), dtype)
+            kernel = jax.ShapeDtypeStruct((3, 3, 1, 1), dtype)
             jaxpr = jax.make_jaxpr(lambda x, k: conv(x, k, algorithm=algorithm))(
                 image, kernel
             )
             return {equation.primitive.name for equation in jaxpr.eqns}
 
         assert "conv_general_dilated" in operations("direct")
+        assert "custom_vjp_call" in operations("cpu")
         assert "conv_general_dilated" not in operations("patches")
         assert operations("auto") == operations(
-            "patches" if jax.default_backend() == "cpu" else "direct"
+            on_cpu if jax.default_backend() == "cpu" else "direct"
         )
 
 
