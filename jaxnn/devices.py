@@ -1,5 +1,6 @@
 """Which devices a run trains on."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,8 +13,15 @@ Devices = list[Any]
 """jax.Device objects."""
 
 
-def choose_devices(experiment: Experiment) -> Devices:
+def choose_devices(
+    experiment: Experiment, paying: Callable[[int], int] | None = None
+) -> Devices:
     """Returns this process's devices to train on: `--num_devices`, or all of them.
+
+    Args:
+      experiment: what is trained.
+      paying: number of devices -> how many of them a step's work pays for; None for all
+        of them. Asked on a CPU without `--num_devices`.
 
     Raises:
       UserError: more asked for than there are, or the batch does not divide.
@@ -27,6 +35,8 @@ def choose_devices(experiment: Experiment) -> Devices:
             f"--num_devices: {count} asked for, {len(devices)} here; for virtual CPU "
             f"devices set XLA_FLAGS=--xla_force_host_platform_device_count={count}"
         )
+    if paying and count > 1 and not experiment.num_devices:
+        count = paying(count)
     microbatches = experiment.accumulation_steps
     # Each microbatch is divided over the devices. That it divides the batch has been
     # checked with the flags.

@@ -25,6 +25,7 @@ from jaxnn import (
     models,
     parallel,
     recording,
+    spreading,
     train_step,
 )
 from jaxnn.checkpoint import Reported, Saved
@@ -103,15 +104,17 @@ def assemble(
 ) -> tuple[loop.Run, Saved]:
     """Builds all that trains; returns the run, and what it starts from."""
     model = models.build(experiment, data.signature)
-    devices = choose_devices(experiment)
     splits = evaluation.splits(experiment, data)
     learning_rates = schedules.learning_rates(
         experiment, batches.total_steps(experiment, len(data.train_inputs))
     )
-    work, owners = epochs.make_work(experiment, data, splits, learning_rates, devices)
     metric_name, metric = METRICS[data.task]
     optimizer = OPTIMIZERS[experiment.optimizer](experiment)
     state = start(experiment, model, optimizer, data.signature)
+    devices = choose_devices(
+        experiment, spreading.chooser(experiment, model, state, data.signature)
+    )
+    work, owners = epochs.make_work(experiment, data, splits, learning_rates, devices)
     names = loop.watched_tensors(state.params)
     # From here on a SIGTERM lets the run save its state.
     interruption = Interruption(limit)
@@ -358,9 +361,15 @@ def leave(status: int) -> None:
     sys.exit(status)
 
 
+def program(experiment: Experiment) -> None:
+    """Does as `main`, on as many cores of a CPU as pay."""
+    spreading.offer_cores(experiment)
+    main(experiment)
+
+
 def command() -> None:
     """Runs the program on the command line of the process."""
-    command_line.run(main, __doc__, default_precision="fp32", leave=leave)
+    command_line.run(program, __doc__, default_precision="fp32", leave=leave)
 
 
 if __name__ == "__main__":

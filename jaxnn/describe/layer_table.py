@@ -11,7 +11,8 @@ import flax.linen as nn
 import jax
 from jax.extend import core
 
-from jaxnn.describe import abstract_step, flops, residuals, step_memory
+from jaxnn import flops
+from jaxnn.describe import abstract_step, residuals, step_memory
 from jaxnn.describe.abstract_step import AbstractStep
 from jaxnn.experiment.files.trace import flatten
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
-from jaxnn.describe import flops
+from jaxnn import flops
 
 # Names of jax primitives whose output holds no numbers that the input does not.
 VIEWS = frozenset(

@@ -389,7 +389,12 @@ class Experiment:
         "parity.run.",
         choices=("", *PRECISIONS),
     )
-    num_devices: int = option(0, "Devices to train on; 0: all of them.", minimum=0)
+    num_devices: int = option(
+        0,
+        "Devices to train on; 0: all of them, or as many cores of a CPU as a step's "
+        "work pays for.",
+        minimum=0,
+    )
     device_cache_mb: int = option(
         4096,
         "Device memory for the data, in MiB per device. Larger data sets are streamed "

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxnn.describe import flops
+from jaxnn import flops
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
