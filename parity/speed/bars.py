@@ -42,6 +42,12 @@ def draw(title: str, results: Sequence[Result], path: pathlib.Path) -> None:
     axes.set(xlabel="seconds, median over the rounds", title=title)
     axes.margins(x=0.12)
     handles = [axes.containers[1], axes.containers[0]]
-    axes.legend(handles, ["training", "whole process"], frameon=False)
+    figure.legend(
+        handles,
+        ["training", "whole process"],
+        loc="outside lower right",
+        ncols=2,
+        frameon=False,
+    )
     with artifacts.whole(path) as partial:
         figure.savefig(partial, dpi=150, format="png")

@@ -11,13 +11,13 @@ from parity.speed.competitors import BEST
 from parity.speed.measuring import Result
 
 HEADERS = (
-    "whole process, s",
-    "training, s",
+    "process s",
+    "training s",
     "samples/s",
     "MiB",
     "of peak",
     "test loss",
-    "training / jaxnn's",
+    "/ jaxnn",
 )
 MEBIBYTE = 2**20
 SUMMED_UP = {"training": "training", "wall": "whole process", "memory": "memory"}
@@ -27,6 +27,9 @@ def print_table(
     title: str, results: Sequence[Result], machine: Machine, console: Console
 ) -> None:
     """Prints a row for each competitor, then the best PyTorch against jaxnn.
+
+    Columns: seconds of the whole process and of training, throughput, peak memory,
+    share of the machine's peak, loss, and training time over jaxnn's.
 
     Args:
       title: what was measured.

@@ -81,8 +81,9 @@ class Block(nn.Module):
 
     def _attend(self, qkv: Tensor) -> Tensor:
         batch, steps, width = qkv.shape
-        heads = qkv.view(batch, steps, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        y = functional.scaled_dot_product_attention(*heads, is_causal=self.causal)
+        heads = qkv.view(batch, steps, 3, self.num_heads, -1)
+        q, k, v = heads.permute(2, 0, 3, 1, 4)
+        y = functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return y.transpose(1, 2).reshape(batch, steps, width // 3)
 
 
