@@ -20,6 +20,7 @@ import pathlib
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -42,13 +43,7 @@ REPORT, PICTURE = "speed.json", "speed.png"
 
 def main(experiment: Experiment, values: flags.FlagValues) -> int:
     """Measures all competitors asked for; returns the exit code."""
-    for name in values.competitors:
-        if name not in NAMES:
-            raise UserError(
-                f"--competitors: unknown {name!r}; known: {', '.join(NAMES)}"
-            )
-    if not values.competitors:
-        raise UserError(f"--competitors: give some of {', '.join(NAMES)}")
+    check(experiment, values.competitors)
     load_dataset(experiment)  # Bad data are said before anything is started.
     root = make_folder(experiment)
     console = Console(width=None if Console().is_terminal else CONSOLE_WIDTH)
@@ -57,6 +52,22 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
     table.print_table(title(experiment, values.rounds), results, machine, console)
     console.out(f"files: {root}", highlight=False)
     return 0
+
+
+def check(experiment: Experiment, names: Sequence[str]) -> None:
+    """Raises UserError on unknown competitors, and on flags that reach none of them."""
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise UserError(
+            f"--competitors: unknown {unknown[0]!r}; known: {', '.join(NAMES)}"
+        )
+    if not names:
+        raise UserError(f"--competitors: give some of {', '.join(NAMES)}")
+    if experiment.resume or experiment.init_params or experiment.record != "off":
+        raise UserError(
+            "--resume, --init_params, --record: every competitor starts anew and "
+            "records nothing; leave them out"
+        )
 
 
 def measure(
@@ -92,7 +103,7 @@ def make_folder(experiment: Experiment) -> pathlib.Path:
     """
     fresh = f"runs/speed-{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     root = pathlib.Path(experiment.workdir or fresh)
-    if root.exists() and not experiment.overwrite:
+    if root.exists() and not (experiment.overwrite and root.is_dir()):
         raise UserError(f"--workdir: {root} exists; choose another, or add --overwrite")
     root.mkdir(parents=True, exist_ok=True)
     artifacts.write_text(flagfile_for(root), options.to_flagfile(experiment))

@@ -22,13 +22,13 @@ TOO_LONG = 124
 def main(report: str, seconds: float, command: list[str]) -> int:
     """Runs the command; returns the exit code."""
     start = time.perf_counter()
-    # A group of its own: a launcher's workers end with it.
+    # A session of its own, with which all that it starts can be ended.
     child = subprocess.Popen(command, start_new_session=True)
 
     def stop(number: int, frame: object) -> None:
         del frame
-        os.killpg(child.pid, signal.SIGKILL)
         stopped.append(number)
+        kill_session(child.pid)
 
     stopped: list[int] = []
     for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT):
@@ -43,6 +43,18 @@ def main(report: str, seconds: float, command: list[str]) -> int:
         json.dump({"wall": wall, "memory": usage.ru_maxrss * unit}, file)
     code = os.waitstatus_to_exitcode(status)
     return TOO_LONG if signal.SIGALRM in stopped else abs(code)
+
+
+def kill_session(session: int) -> None:
+    """Kills every process of a session; without /proc, its first group."""
+    os.killpg(session, signal.SIGKILL)
+    # A compilation's processes are in groups of their own.
+    for entry in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        try:
+            if entry.isdigit() and os.getsid(int(entry)) == session:
+                os.kill(int(entry), signal.SIGKILL)
+        except ProcessLookupError:
+            continue
 
 
 if __name__ == "__main__":

@@ -33,7 +33,9 @@ class Machine(NamedTuple):
         return flops / result.median("training") / self.peak
 
 
-def find(results: Sequence[Result], kind: str, field: str = "training"):
+def find(
+    results: Sequence[Result], kind: str, field: str = "training"
+) -> Result | None:
     """Returns the competitor of a kind with the least median, or None."""
     of_kind = [r for r in results if r.competitor.kind == kind and r.runs]
     return min(of_kind, key=lambda result: result.median(field), default=None)

@@ -53,6 +53,7 @@ def test_end_to_end(run, tmp_path):
         (["--competitors=jaxnn,keras"], "--competitors: unknown 'keras'; known: jaxnn"),
         (["--competitors="], "--competitors: give some of jaxnn, deepspeed"),
         (["--rounds=0"], "--rounds=0"),
+        (["--resume"], "--resume, --init_params, --record: every competitor"),
         (["--sample_shape="], "--sample_shape: --dataset=blobs needs"),
         (["--batch_size=100"], "--batch_size: 100 is larger than the 64 training"),
         (["--workdir=."], r"--workdir: \. exists; choose another"),

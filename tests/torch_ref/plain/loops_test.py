@@ -62,7 +62,7 @@ class TestLoops:
     @pytest.mark.parametrize("variant", ["tutorial", "eager"])
     def test_learns(self, variant):
         summary, _ = trained(EXPERIMENT, variant)
-        assert summary["test_metric"] > 0.8
+        assert summary["test_metric"] > 0.6
         assert (summary["epochs"], summary["steps"]) == (4, 20)
 
     def test_warming_up_changes_nothing(self):
@@ -135,7 +135,7 @@ class TestProgram:
             raise RuntimeError("no compiler\nanywhere")
 
         monkeypatch.setattr(torch, "compile", compile_nothing)
-        with pytest.raises(UserError, match="^--variant: torch.compile fails: no com"):
+        with pytest.raises(UserError, match=r"^--variant: torch\.compile fails: no "):
             main(*self.parse(f"--workdir={tmp_path}", "--variant=compiled"))
 
     @pytest.mark.parametrize(

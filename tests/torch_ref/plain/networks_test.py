@@ -15,6 +15,7 @@ STEPS = Signature((6, 5), 2)
 TEXT = Signature((6,), 11, num_tokens=11, per_step=True)
 MLP = Experiment(model="mlp", hidden_sizes=(6, 5))
 CNN = Experiment(model="cnn", channels=(4, 6), hidden_sizes=(5,))
+GRU = Experiment(model="gru", hidden_sizes=(4, 4))
 TRANSFORMER = Experiment(model="transformer", width=8, num_heads=2)
 CASES = {
     "linear": (Experiment(), ROWS),
@@ -57,13 +58,14 @@ def test_outputs_are_the_twins(case, training):
     plain.load_state_dict(twin.state_dict())
     x = inputs(signature)
     masks = mask_source(0, 0, 0, len(x)) if training else None
-    torch.testing.assert_close(plain(x), twin(x, masks), rtol=1e-4, atol=1e-5)
+    # Batch statistics of few values amplify what kernels round.
+    close = dict(rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(plain(x), twin(x, masks), **close)
     # Running statistics have moved alike.
     torch.testing.assert_close(
         {k: v for k, v in plain.state_dict().items() if "num_batches" not in k},
         {k: v for k, v in twin.state_dict().items() if "num_batches" not in k},
-        rtol=1e-4,
-        atol=1e-5,
+        **close,
     )
 
 
@@ -91,5 +93,5 @@ def test_dropout_is_torchs(experiment, signature, count):
 
 def test_ones_own_network():
     own = Experiment(model="launch/own/net.py:Net", hidden_sizes=(6,))
-    plain = networks.build(own, Signature((8, 8, 1), 10))
-    assert plain(torch.randn(2, 8, 8, 1)).shape == (2, 10)
+    plain = networks.build(own, Signature((13,), 3))
+    assert plain(torch.randn(2, 13)).shape == (2, 3)
