@@ -3,6 +3,8 @@
 import pathlib
 from collections.abc import Sequence
 
+from matplotlib.patches import Patch
+
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.results.plots import canvas
 from parity.speed.competitors import JAXNN
@@ -41,10 +43,11 @@ def draw(title: str, results: Sequence[Result], path: pathlib.Path) -> None:
     axes.tick_params(axis="y", length=0)
     axes.set(xlabel="seconds, median over the rounds", title=title)
     axes.margins(x=0.12)
-    handles = [axes.containers[1], axes.containers[0]]
     figure.legend(
-        handles,
-        ["training", "whole process"],
+        handles=[
+            Patch(color=canvas.DARK, label="training"),
+            Patch(color=canvas.LIGHT, label="whole process"),
+        ],
         loc="outside lower right",
         ncols=2,
         frameon=False,

@@ -146,9 +146,9 @@ def memory(workload: Workload, report: Report) -> Goal:
     """Returns the goal of a workload's peak memory, against the tutorial's loop."""
     ours, theirs = (_median(report, kind, "memory") for kind in (JAXNN, EAGER))
     ratio = ours / theirs if ours and theirs else None
-    texts = [_text(x and x / MEBIBYTE, "MiB") for x in (ours, theirs)]
+    mine, other = (_text(x and x / MEBIBYTE, "MiB") for x in (ours, theirs))
     what = f"{workload.name} memory"
-    return Goal(what, *texts, ratio, MOST_MEMORY, at_least=False)
+    return Goal(what, mine, other, ratio, MOST_MEMORY, at_least=False)
 
 
 def _training(workload: Workload, report: Report) -> str:
