@@ -100,6 +100,19 @@ class TestMultiDevice:
         ]
 
 
+class TestBenchmark:
+    def test_command(self):
+        assert commands("benchmark.sh", "--dry_run", "--rounds=5", "--workdir=a b") == [
+            f"{PYTHON} -m parity.speed.benchmark --rounds=5 '--workdir=a b'"
+        ]
+
+    def test_runs_it(self, monkeypatch):
+        monkeypatch.setenv("JAXNN_PYTHON", "echo")
+        assert commands("benchmark.sh", "--rounds=5") == [
+            "-m parity.speed.benchmark --rounds=5"
+        ]
+
+
 class TestMultiHost:
     def test_commands(self):
         lines = commands(

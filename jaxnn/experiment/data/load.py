@@ -22,6 +22,7 @@ from jaxnn.experiment.data.sources.generated import approximation, gates, linear
 from jaxnn.experiment.data.sources.images import cifar10, fashion_mnist, mnist
 from jaxnn.experiment.data.sources.labels import one_against_all
 from jaxnn.experiment.data.sources.npz_file import npz
+from jaxnn.experiment.data.sources.random_classes import blobs, markov
 from jaxnn.experiment.data.sources.series import sine
 from jaxnn.experiment.data.sources.sklearn_tables import (
     breast_cancer,
@@ -37,9 +38,9 @@ from jaxnn.experiment.flags.config import Experiment
 # Kind of example -> its name in messages, with the data sets that have it.
 KINDS = {
     TABLE: "rows of a table",
-    IMAGE: "images (digits, mnist, fashion_mnist, cifar10, npz)",
-    SEQUENCE: "sequences (sine, npz)",
-    TOKENS: "text (text)",
+    IMAGE: "images (digits, mnist, fashion_mnist, cifar10, blobs, npz)",
+    SEQUENCE: "sequences (sine, blobs, npz)",
+    TOKENS: "text (text, markov)",
 }
 
 # Flag that is empty by default -> data sets that use it.
@@ -49,6 +50,8 @@ USED_BY = {
     "delimiter": ("csv",),
     "decimal": ("csv",),
     "noheader": ("csv",),
+    "sample_shape": ("blobs",),
+    "num_classes": ("blobs", "markov"),
     "features": ("iris", "breast_cancer", "wine", "diabetes", "csv", "npz"),
 }
 
@@ -182,6 +185,8 @@ DATASETS = {
     "diabetes": diabetes,
     "digits": digits,
     "sine": sine,
+    "blobs": blobs,
+    "markov": markov,
     "text": text,
     "csv": csv,
     "npz": npz,

@@ -42,6 +42,8 @@ class Experiment:
             "diabetes",
             "digits",
             "sine",
+            "blobs",
+            "markov",
             "text",
             "csv",
             "npz",
@@ -104,8 +106,22 @@ class Experiment:
         "Class to separate from all others, which makes the task binary; empty: keep "
         "the classes.",
     )
+    sample_shape: tuple[int, ...] = option(
+        (),
+        "blobs: shape of a sample: FEATURES, STEPS,FEATURES or HEIGHT,WIDTH,CHANNELS.",
+        minimum=1,
+    )
+    num_classes: int = option(
+        0,
+        "blobs: classes, each of normal numbers around a mean; markov: tokens, three "
+        "of four of which follow from the one before.",
+        minimum=0,
+        below=1_000_000,
+    )
     sequence_length: int = option(
-        50, "sine, text: steps per window, the context of the model.", minimum=1
+        50,
+        "sine, text, markov: steps per window, the context of the model.",
+        minimum=1,
     )
     num_samples: int = option(
         10_000,

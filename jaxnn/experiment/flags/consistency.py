@@ -29,6 +29,7 @@ def check(experiment: Experiment) -> None:
         _objective,
         _schedule,
         _data,
+        _generated,
         _batch,
         _run,
         _hosts,
@@ -166,6 +167,21 @@ def _data(experiment: Experiment) -> None:
         )
     if delimiter and delimiter == experiment.decimal:
         raise UserError(f"--delimiter: {delimiter!r} is --decimal too")
+
+
+def _generated(experiment: Experiment) -> None:
+    # Given for other data sets, these flags are refused with the other idle ones.
+    dataset, rank = experiment.dataset, len(experiment.sample_shape)
+    if dataset == "blobs" and rank not in (1, 2, 3):
+        raise UserError(
+            f"--sample_shape: --dataset=blobs needs 1 to 3 sizes, e.g. 32,32,3; got "
+            f"{rank}"
+        )
+    if dataset in ("blobs", "markov") and experiment.num_classes < 2:
+        raise UserError(
+            f"--num_classes: --dataset={dataset} needs at least 2, e.g. 10; got "
+            f"{experiment.num_classes}"
+        )
 
 
 def _batch(experiment: Experiment) -> None:

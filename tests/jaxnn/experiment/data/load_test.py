@@ -26,6 +26,14 @@ GENERATED = (
     Experiment(dataset="approximation"),
     Experiment(dataset="diabetes"),
     IRIS.replace(dataset="wine"),
+    Experiment(
+        dataset="blobs",
+        sample_shape=(5, 4),
+        num_classes=3,
+        num_samples=100,
+        loss="cross_entropy",
+    ),
+    TEXT.replace(dataset="markov", num_classes=9, num_samples=100),
 )
 
 
@@ -131,8 +139,8 @@ class TestLoad:
     def test_model_error_says_what_it_needs(self):
         refused(
             CANCER.replace(model="cnn"),
-            r"^--model: cnn needs images \(digits, mnist, fashion_mnist, cifar10, npz"
-            r"\); --dataset=breast_cancer has rows of a table$",
+            r"^--model: cnn needs images \(digits, mnist, fashion_mnist, cifar10, "
+            r"blobs, npz\); --dataset=breast_cancer has rows of a table$",
         )
 
     def test_batch_must_not_exceed_the_data(self):
@@ -151,7 +159,14 @@ class TestLoad:
         )
 
     @pytest.mark.parametrize(
-        ("flag", "value"), [("data_path", "x.csv"), ("target", "y"), ("features", (0,))]
+        ("flag", "value"),
+        [
+            ("data_path", "x.csv"),
+            ("target", "y"),
+            ("features", (0,)),
+            ("sample_shape", (8, 8, 1)),
+            ("num_classes", 10),
+        ],
     )
     def test_flags_that_mean_nothing_are_refused(self, flag, value):
         refused(

@@ -93,6 +93,7 @@ def experiments(draw):
     fields["fold"] = draw(st.integers(0, max(fields["num_folds"], 1) - 1))
     fields["num_folds"] += fields["num_folds"] == 1
     fields["data_path"] = fields["data_path"] or "data.csv"
+    fields["num_classes"] += 2 * (fields["num_classes"] < 2)
     for name, allowed in (
         ("normalization", fields["model"] in ("mlp", "cnn")),
         ("weight_decay", fields["optimizer"] == "adamw"),
@@ -110,6 +111,7 @@ def experiments(draw):
         dropout_rates=rates,
         channels=(8,),
         features=draw(st.sampled_from([(), (0, 3)])),
+        sample_shape=(8, 8, 1),
     )
 
 

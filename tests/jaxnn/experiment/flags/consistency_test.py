@@ -169,6 +169,26 @@ RULES = {
         dict(dataset="csv", data_path="a.csv"),
         "--data_path: --dataset=csv needs the file",
     ),
+    "no shape": (
+        dict(dataset="blobs", num_classes=3),
+        dict(dataset="blobs", num_classes=3, sample_shape=(4,)),
+        "--sample_shape: --dataset=blobs needs 1 to 3 sizes, e.g. 32,32,3; got 0",
+    ),
+    "a shape too long": (
+        dict(dataset="blobs", num_classes=3, sample_shape=(4, 4, 4, 4)),
+        dict(dataset="blobs", num_classes=3, sample_shape=(4, 4, 4)),
+        "--sample_shape: --dataset=blobs needs 1 to 3 sizes, e.g. 32,32,3; got 4",
+    ),
+    "one class": (
+        dict(dataset="blobs", num_classes=1, sample_shape=(4,)),
+        dict(dataset="blobs", num_classes=2, sample_shape=(4,)),
+        "--num_classes: --dataset=blobs needs at least 2",
+    ),
+    "no tokens": (
+        dict(dataset="markov"),
+        dict(dataset="markov", num_classes=2),
+        "--num_classes: --dataset=markov needs at least 2",
+    ),
     "devices": (
         dict(batch_size=10, num_devices=4),
         dict(batch_size=12, num_devices=4),

@@ -1,0 +1,1 @@
+"""How fast jaxnn trains an experiment, beside DeepSpeed and plain PyTorch."""
