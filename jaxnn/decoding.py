@@ -1,6 +1,8 @@
 """Draws text from a language model, character by character."""
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +10,11 @@ import numpy as np
 from jax import lax
 
 from jaxnn.experiment.errors import UserError
+from jaxnn.reading import Reader, continue_text
 
 
 def generate(
-    forward: Callable,
+    network: Callable | Reader,
     characters: Sequence[str],
     context: int,
     prompt: str,
@@ -22,11 +25,17 @@ def generate(
 ) -> str:
     """Returns the characters that a language model continues a prompt with.
 
+    A forward pass sees the last `context` characters each time. A reader computes as
+    much for a character as there is new: as long as the text is no longer than the
+    context they draw the same. After that a reader with a context sees half of it to
+    all of it, and one without (a recurrent network) everything since the prompt's last
+    `context` characters.
+
     Args:
-      forward: tokens [1, context] int32 -> logits [1, context, characters]; position t
-        sees no later one.
+      network: reader, or forward pass: tokens [1, context] int32 -> logits [1, context,
+        characters]; position t sees no later one.
       characters: the vocabulary, by token.
-      context: positions of the model; it sees that many of the last characters.
+      context: positions of the model; of the prompt it sees that many, the last ones.
       prompt: where the text begins; "" begins at a line break, or at the first
         character of a vocabulary without one.
       length: characters to draw.
@@ -38,12 +47,12 @@ def generate(
       UserError: the prompt has a character that is not in the vocabulary.
     """
     tokens = encode(prompt, characters)[-context:]
-    draw = jax.jit(_make_draw(forward, length, temperature, top_k))
-    # Filled from the left. What follows the last token is never seen, as the model is
-    # causal.
-    window = np.zeros(context, np.int32)
-    window[: len(tokens)] = tokens
-    drawn = draw(window, len(tokens), jax.random.key(seed))
+    choose = functools.partial(_choose, temperature=temperature, top_k=top_k)
+    prompted = np.array(tokens, np.int32)
+    if isinstance(network, Reader):
+        drawn = _read(network, prompted, length, seed, choose)
+    else:
+        drawn = _see(network, context, prompted, length, seed, choose)
     return "".join(characters[int(token)] for token in np.asarray(drawn))
 
 
@@ -63,16 +72,38 @@ def encode(prompt: str, characters: Sequence[str]) -> list[int]:
     return [known[character] for character in prompt] or [known.get("\n", 0)]
 
 
-def _make_draw(
-    forward: Callable, length: int, temperature: float, top_k: int
-) -> Callable:
-    """Returns draw(window, filled, key) -> tokens [length]."""
+def _read(
+    reader: Reader,
+    tokens: np.ndarray,
+    length: int,
+    seed: int,
+    choose: Callable,
+) -> jax.Array:
+    """Draws [length] tokens after others, with a reader."""
 
-    def draw(window: jax.Array, filled: jax.Array, key: jax.Array) -> jax.Array:
+    def draw(read: Callable, memory: Any, tokens: jax.Array, seed: jax.Array):
+        keys = jax.random.split(jax.random.key(seed), length)
+        bound = Reader(read, memory, reader.context)
+        return continue_text(bound, tokens, keys, choose)
+
+    return jax.jit(draw)(reader.read, reader.memory, tokens, seed)
+
+
+def _see(
+    forward: Callable,
+    context: int,
+    tokens: np.ndarray,
+    length: int,
+    seed: int,
+    choose: Callable,
+) -> jax.Array:
+    """Draws [length] tokens after others, with a forward pass for each."""
+
+    def draw(window: jax.Array, filled: jax.Array, seed: jax.Array) -> jax.Array:
         def body(carry, key):
             window, filled = carry
-            logits = forward(window[None])[0, filled - 1].astype(jnp.float32)
-            token = _choose(key, logits, temperature, top_k)
+            logits = forward(window[None])[0, filled - 1]
+            token = choose(key, logits)
             # A full window drops its first token. Shapes are static in a scan, so both
             # cases are computed.
             is_full = filled == window.shape[0]
@@ -80,17 +111,22 @@ def _make_draw(
             filled = jnp.where(is_full, filled, filled + 1)
             return (window.at[filled - 1].set(token), filled), token
 
-        keys = jax.random.split(key, length)
+        keys = jax.random.split(jax.random.key(seed), length)
         _, tokens = lax.scan(body, (window, filled), keys)
         return tokens
 
-    return draw
+    # Filled from the left. What follows the last token is never seen, as the model is
+    # causal.
+    window = np.zeros(context, np.int32)
+    window[: len(tokens)] = tokens
+    return jax.jit(draw)(window, len(tokens), seed)
 
 
 def _choose(
     key: jax.Array, logits: jax.Array, temperature: float, top_k: int
 ) -> jax.Array:
     """Draws one token: [characters] -> () int32."""
+    logits = logits.astype(jnp.float32)
     if temperature == 0:
         return jnp.argmax(logits).astype(jnp.int32)
     if top_k:

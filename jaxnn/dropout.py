@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from jaxnn import threefry
 
@@ -15,13 +15,12 @@ from jaxnn import threefry
 class MaskSource(NamedTuple):
     """Training context of a forward pass: dropout masks, and which rows are samples.
 
-    A mask is drawn for the global batch and each device cuts out its own rows, so that
-    masks do not depend on the number of devices.
+    A mask belongs to the rows of the global batch, of which each device draws its own,
+    so that masks do not depend on the number of devices.
 
     Attributes:
       key: PRNG key of the step.
       first_row: () int32, index of this device's first row in the global batch.
-      num_rows: rows of the global batch.
       weights: [rows] float32, 0 for padding rows; None if all rows are samples.
       axis_name: mapped axis of the devices that share the batch; None for one device.
       sync_batch_norm: True if batch normalization takes its statistics over the rows of
@@ -30,7 +29,6 @@ class MaskSource(NamedTuple):
 
     key: threefry.Key
     first_row: Array | int
-    num_rows: int
     weights: Array | None = None
     axis_name: str | None = None
     sync_batch_norm: bool = True
@@ -40,14 +38,13 @@ def mask_source(
     seed: int,
     step: Array | int,
     first_row: Array | int,
-    num_rows: int,
     weights: Array | None = None,
     axis_name: str | None = None,
     sync_batch_norm: bool = True,
 ) -> MaskSource:
     """Returns the training context of one step; `step` counts skipped steps too."""
     key = threefry.fold_in(threefry.key(seed), step)
-    return MaskSource(key, first_row, num_rows, weights, axis_name, sync_batch_norm)
+    return MaskSource(key, first_row, weights, axis_name, sync_batch_norm)
 
 
 def dropout(x: Array, rate: float, layer: int, source: MaskSource | None) -> Array:
@@ -65,9 +62,6 @@ def dropout(x: Array, rate: float, layer: int, source: MaskSource | None) -> Arr
         return x
     keep = 1 - rate
     key = threefry.fold_in(source.key, layer)
-    shape = (source.num_rows, *x.shape[1:])
-    # Drawn in the shape of the global batch and then cut: the bits of an element depend
-    # on its index in that shape.
-    mask = threefry.bernoulli(key, np.float32(keep), shape)
-    mask = lax.dynamic_slice_in_dim(mask, source.first_row, x.shape[0])
+    # The bits of an element depend on its index in the global batch alone.
+    mask = threefry.bernoulli(key, np.float32(keep), x.shape, source.first_row)
     return jnp.where(mask, x / np.asarray(keep, x.dtype), np.zeros((), x.dtype))

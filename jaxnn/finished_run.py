@@ -17,6 +17,8 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts, trace
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
+from jaxnn.models import readers
+from jaxnn.reading import Reader
 
 
 class FinishedRun(NamedTuple):
@@ -27,11 +29,13 @@ class FinishedRun(NamedTuple):
       description: description of its data.
       forward: preprocessed inputs [n, ...] -> outputs [n, ...]; may be called inside
         and outside `jax.jit`.
+      reader: the network as a reader; None if it is no language model of ours.
     """
 
     experiment: Experiment
     description: Description
     forward: Callable[[jax.Array | np.ndarray], jax.Array]
+    reader: Reader | None
 
 
 def load(workdir: str) -> FinishedRun:
@@ -59,8 +63,12 @@ def load(workdir: str) -> FinishedRun:
     batch_stats = _read_batch_stats(folder)
     model = models.build(experiment, _signature(described, params))
     forward = functools.partial(train_step.forward, experiment, model)
+    is_language = described.task == LANGUAGE
     return FinishedRun(
-        experiment, described, lambda inputs: forward(params, batch_stats, inputs)
+        experiment,
+        described,
+        lambda inputs: forward(params, batch_stats, inputs),
+        readers.build(experiment, model, params) if is_language else None,
     )
 
 

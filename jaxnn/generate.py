@@ -3,6 +3,11 @@
     python -m jaxnn.generate --workdir=RUN --prompt="The import statement"
 
 RUN is the folder of a language model's run, e.g. runs/transformer_text-jax-...
+
+The network sees the last --sequence_length characters of the prompt. Once the text is
+longer than that, a Transformer moves on in hops: it sees half to all of that many of
+the last characters. A recurrent network keeps its state, and a network of one's own
+sees the last --sequence_length characters each time.
 """
 
 from absl import flags
@@ -36,7 +41,7 @@ def main(values: flags.FlagValues) -> None:
     train.configure(run.experiment)
     prompt = str(values.prompt)
     text = decoding.generate(
-        run.forward,
+        run.reader or run.forward,
         run.description.vocabulary,
         run.experiment.sequence_length,
         prompt,

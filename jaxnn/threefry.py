@@ -29,15 +29,53 @@ def fold_in(key: Key, data: Array | int) -> Key:
     return threefry_2x32(key, jnp.uint32(0), jnp.asarray(data).astype(jnp.uint32))
 
 
-def bernoulli(key: Key, p: np.float32, shape: tuple[int, ...]) -> Array:
-    """jax.random.bernoulli(key, p, shape): bool, fewer than 2**31 elements."""
-    # Below 2**32 elements the high word of every counter is 0.
-    low = lax.iota(jnp.uint32, math.prod(shape))
-    first, second = threefry_2x32(key, jnp.zeros_like(low), low)
+def bernoulli(
+    key: Key, p: np.float32, shape: tuple[int, ...], first_row: Array | int = 0
+) -> Array:
+    """Rows of what jax.random.bernoulli(key, p, ...) draws for a larger array.
+
+    Args:
+      key: two words.
+      p: probability of True.
+      shape: [rows, ...] of the rows to draw, fewer than 2**31 elements.
+      first_row: index of the first of them in the larger array, below 2**31.
+
+    Returns:
+      `shape` bool.
+    """
+    first, second = threefry_2x32(key, *counters(shape, first_row))
     # The 23 high bits become the mantissa of a float in [1, 2).
     mantissa = (first ^ second) >> np.uint32(9) | np.uint32(0x3F800000)
     uniform = lax.bitcast_convert_type(mantissa, jnp.float32) - np.float32(1)
     return (uniform < p).reshape(shape)
+
+
+def counters(shape: tuple[int, ...], first_row: Array | int) -> tuple[Array, Array]:
+    """Indices of the elements of some rows in a larger array, in row-major order.
+
+    Args:
+      shape: [rows, ...] of those rows, n elements.
+      first_row: index of the first row in the larger array.
+
+    Returns:
+      High and low words of the indices, [n] uint32 each.
+    """
+    high, low = _product(first_row, math.prod(shape[1:]))
+    indices = low + lax.iota(jnp.uint32, math.prod(shape))
+    # A sum that has wrapped is smaller than what was added to.
+    return high + (indices < low).astype(jnp.uint32), indices
+
+
+def _product(a: Array | int, b: int) -> tuple[Array, Array]:
+    """High and low word of the product of two numbers below 2**32."""
+    # JAX has no 64-bit integers by default; products of half words fit in a word.
+    a = jnp.asarray(a).astype(jnp.uint32)
+    mask, half = np.uint32(0xFFFF), np.uint32(16)
+    low, high = a & mask, a >> half
+    b_low, b_high = np.uint32(b & 0xFFFF), np.uint32(b >> 16)
+    middle = high * b_low + (low * b_low >> half)
+    other = low * b_high + (middle & mask)
+    return high * b_high + (middle >> half) + (other >> half), a * np.uint32(b)
 
 
 # On a CPU jax.random runs the rounds in a loop of its own, which inside a training scan

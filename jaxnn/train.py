@@ -45,7 +45,9 @@ from jaxnn.experiment.results import run_log
 from jaxnn.grace import Limit
 from jaxnn.interruption import Interruption
 from jaxnn.metrics import METRICS, Metric
+from jaxnn.models import readers
 from jaxnn.optimizers import OPTIMIZERS, Optimizer
+from jaxnn.reading import Reader
 from jaxnn.streaming import StreamedEpochs
 from jaxnn.train_step import Params, TrainState
 
@@ -153,8 +155,9 @@ def finish(run: loop.Run, data: Dataset, kept: loop.Kept, clock: run_log.Clock) 
     work = run.work
     forward = functools.partial(train_step.forward, work.experiment, run.model)
     if data.task == LANGUAGE and run.workdir:
+        network = readers.build(work.experiment, run.model, kept.params)
         trained = functools.partial(forward, kept.params, kept.batch_stats)
-        write_sample(work.experiment, data, trained, run.workdir)
+        write_sample(work.experiment, data, network or trained, run.workdir)
     if kept.batch_stats and run.workdir:
         batch_stats = trace.flatten(kept.batch_stats)
         artifacts.write_params(run.workdir / artifacts.BATCH_STATS, batch_stats)
@@ -335,11 +338,14 @@ def resume_command(workdir: pathlib.Path) -> str:
 
 
 def write_sample(
-    experiment: Experiment, data: Dataset, forward: Callable, workdir: pathlib.Path
+    experiment: Experiment,
+    data: Dataset,
+    network: Callable | Reader,
+    workdir: pathlib.Path,
 ) -> None:
     """Writes a text by a trained language model into sample.txt, and prints it."""
     text = decoding.generate(
-        forward, data.class_names, experiment.sequence_length, "", SAMPLE_LENGTH
+        network, data.class_names, experiment.sequence_length, "", SAMPLE_LENGTH
     )
     artifacts.write_text(workdir / artifacts.SAMPLE, text)
     print("sample:\n" + "\n".join(f"  {line}" for line in text.splitlines()))

@@ -168,7 +168,6 @@ def objective(
     """
     inputs, targets, weights = microbatch
     size = len(weights)
-    rows = size * experiment.accumulation_steps
     # Global rows are ordered by microbatch, then by rank: a mask belongs to a row,
     # whatever the number of ranks.
     first_row = (number * world_size + rank) * size
@@ -176,7 +175,6 @@ def objective(
         experiment.seed,
         step,
         first_row,
-        rows * world_size,
         weights,
         axis_name,
         experiment.sync_batch_norm,

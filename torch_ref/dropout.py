@@ -15,13 +15,12 @@ from torch_ref import threefry
 class MaskSource(NamedTuple):
     """Training context of a forward pass: dropout masks, and which rows are samples.
 
-    A mask is drawn for the global batch and each device cuts out its own rows, so that
-    masks do not depend on the number of devices.
+    A mask belongs to the rows of the global batch, of which each device draws its own,
+    so that masks do not depend on the number of devices.
 
     Attributes:
       key: PRNG key of the step.
       first_row: index of this device's first row in the global batch.
-      num_rows: rows of the global batch.
       weights: [rows] float32, 0 for padding rows; None if all rows are samples.
       sync_batch_norm: True if batch normalization takes its statistics over the rows of
         all devices, False if over those of each device.
@@ -29,7 +28,6 @@ class MaskSource(NamedTuple):
 
     key: threefry.Key
     first_row: int
-    num_rows: int
     weights: Array | None = None
     sync_batch_norm: bool = True
 
@@ -38,13 +36,12 @@ def mask_source(
     seed: int,
     step: int,
     first_row: int,
-    num_rows: int,
     weights: Array | None = None,
     sync_batch_norm: bool = True,
 ) -> MaskSource:
     """Returns the training context of one step; `step` counts skipped steps too."""
     key = threefry.fold_in(threefry.key(seed), step)
-    return MaskSource(key, first_row, num_rows, weights, sync_batch_norm)
+    return MaskSource(key, first_row, weights, sync_batch_norm)
 
 
 def dropout(x: Array, rate: float, layer: int, source: MaskSource | None) -> Array:
@@ -62,10 +59,9 @@ def dropout(x: Array, rate: float, layer: int, source: MaskSource | None) -> Arr
         return x
     keep = 1 - rate
     key = threefry.fold_in(source.key, layer)
-    shape = (source.num_rows, *x.shape[1:])
-    # Drawn in the shape of the global batch and then cut: the bits of an element depend
-    # on its index in that shape.
-    mask = threefry.bernoulli(key, np.float32(keep), shape, x.device)
-    mask = mask[source.first_row : source.first_row + x.shape[0]]
+    # The bits of an element depend on its index in the global batch alone.
+    mask = threefry.bernoulli(
+        key, np.float32(keep), x.shape, source.first_row, x.device
+    )
     # torch would divide float16 by a float32 number; jax rounds the number first.
     return torch.where(mask, x / x.new_tensor(keep), x.new_zeros(()))

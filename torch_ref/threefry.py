@@ -32,16 +32,53 @@ def fold_in(key: Key, data: int) -> Key:
 
 
 def bernoulli(
-    key: Key, p: np.float32, shape: tuple[int, ...], device: torch.device | str = "cpu"
+    key: Key,
+    p: np.float32,
+    shape: tuple[int, ...],
+    first_row: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Array:
-    """jax.random.bernoulli(key, p, shape): bool, fewer than 2**31 elements."""
-    # Below 2**32 elements the high word of every counter is 0.
-    low = torch.arange(math.prod(shape), dtype=torch.int32, device=device)
-    first, second = threefry_2x32(key, torch.zeros_like(low), low)
+    """Rows of what jax.random.bernoulli(key, p, ...) draws for a larger array.
+
+    Args:
+      key: two words.
+      p: probability of True.
+      shape: [rows, ...] of the rows to draw, fewer than 2**31 elements.
+      first_row: index of the first of them in the larger array, below 2**31.
+      device: where to draw.
+
+    Returns:
+      `shape` bool.
+    """
+    first, second = threefry_2x32(key, *counters(shape, first_row, device))
     # The 23 high bits become the mantissa of a float in [1, 2).
     mantissa = _shift_right(first ^ second, 9) | 0x3F800000
     uniform = mantissa.view(torch.float32) - 1
     return (uniform < float(p)).reshape(shape)
+
+
+def counters(
+    shape: tuple[int, ...], first_row: int, device: torch.device | str = "cpu"
+) -> tuple[Array, Array]:
+    """Indices of the elements of some rows in a larger array, in row-major order.
+
+    Args:
+      shape: [rows, ...] of those rows, n elements.
+      first_row: index of the first row in the larger array.
+      device: where to count.
+
+    Returns:
+      High and low words of the indices, [n] int32 each.
+    """
+    start = first_row * math.prod(shape[1:])
+    high, low = start >> 32, start % 2**32
+    count = math.prod(shape)
+    # Elements before the low word wraps; after that the high word is one more.
+    before = min(count, 2**32 - low)
+    words = torch.full((count,), _as_int32(high), dtype=torch.int32, device=device)
+    words[before:] += 1
+    indices = torch.arange(count, dtype=torch.int32, device=device) + _as_int32(low)
+    return words, indices
 
 
 # torch has few operations on uint32. int32 overflow wraps as uint32's does, so that the

@@ -80,7 +80,6 @@ def objective(
         experiment.seed,
         step,
         first_row,
-        rows * world_size,
         weights,
         experiment.sync_batch_norm,
     )

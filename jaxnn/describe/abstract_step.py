@@ -102,7 +102,7 @@ def make_objective(step: AbstractStep) -> Callable:
     def objective(params: Any, batch_stats: Any, microbatch: Batch):
         weights = microbatch.weights
         # Step 0 and row 0: their values cost nothing and change no shape.
-        masks = mask_source(step.experiment.seed, 0, 0, len(weights), weights)
+        masks = mask_source(step.experiment.seed, 0, 0, weights)
         outputs, updated = step.model.apply(
             {"params": params, "batch_stats": batch_stats},
             microbatch.inputs,

@@ -104,7 +104,7 @@ class TestCapture:
                 model.apply(
                     variables,
                     x,
-                    dropout.mask_source(3, 7, 0, ROWS, weights),
+                    dropout.mask_source(3, 7, 0, weights),
                     mutable="batch_stats",
                 )
             return outputs
@@ -114,7 +114,7 @@ class TestCapture:
         with torch.no_grad(), torch_outputs.capture(theirs, ROWS) as passes:
             theirs(
                 torch.from_numpy(x),
-                torch_ref.dropout.mask_source(3, 7, 0, ROWS, torch.from_numpy(weights)),
+                torch_ref.dropout.mask_source(3, 7, 0, torch.from_numpy(weights)),
             )
         (outputs,) = passes
         assert list(ours) == list(outputs)

@@ -96,7 +96,7 @@ class TestBuild:
             lambda p: jax.ShapeDtypeStruct(p.shape, dtype), variables["params"]
         )
         steps = signature.input_shape[:1] if signature.per_step else ()
-        for masks in (None, mask_source(0, 0, 0, 2)):
+        for masks in (None, mask_source(0, 0, 0)):
             outputs, stats = jax.eval_shape(
                 lambda v, x, m=masks: model.apply(v, x, m, mutable=["batch_stats"]),
                 {**variables, "params": params},
@@ -117,9 +117,7 @@ class TestBuild:
         model, params = start(experiment)
         params = jax.tree.map(lambda x: x.astype(dtype), params)
         assert (
-            model.apply(
-                {"params": params}, X.astype(dtype), mask_source(0, 0, 0, 6)
-            ).dtype
+            model.apply({"params": params}, X.astype(dtype), mask_source(0, 0, 0)).dtype
             == dtype
         )
 
@@ -146,7 +144,7 @@ class TestLinear:
     def test_masks_are_not_used(self):
         model, params = start(Experiment())
         np.testing.assert_array_equal(
-            model.apply({"params": params}, X, mask_source(0, 0, 0, 6)),
+            model.apply({"params": params}, X, mask_source(0, 0, 0)),
             model.apply({"params": params}, X),
         )
 
@@ -163,7 +161,7 @@ class TestMLP:
 
     def test_each_hidden_layer_has_its_own_mask_and_rate(self):
         model, params = start(MLP)
-        source = mask_source(3, 5, 0, 6)
+        source = mask_source(3, 5, 0)
         masks = [
             np.asarray(dropout(jnp.ones((6, units)), rate, layer, source))
             for layer, (units, rate) in enumerate([(8, 0.5), (4, 0.25)])

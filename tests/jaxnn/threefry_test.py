@@ -1,8 +1,10 @@
 """Bit for bit what jax.random draws, from Python numbers and from traced ones."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from hypothesis import given, settings
+import pytest
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jaxnn import threefry
@@ -41,3 +43,24 @@ class TestBits:
         np.testing.assert_array_equal(jax.jit(draw)(9), expected)
         with jax.enable_x64(True):
             np.testing.assert_array_equal(jax.jit(draw)(9), expected)
+
+    @pytest.mark.parametrize(("first", "rows"), [(0, 12), (5, 3), (11, 1), (4, 0)])
+    def test_later_rows_are_a_part_of_the_whole(self, first, rows):
+        key = threefry.key(5)
+        whole = threefry.bernoulli(key, np.float32(0.5), (12, 3, 5))
+        part = threefry.bernoulli(key, np.float32(0.5), (rows, 3, 5), jnp.int32(first))
+        np.testing.assert_array_equal(part, whole[first : first + rows])
+
+
+class TestCounters:
+    @given(first=words, rows=st.integers(0, 3), columns=st.sampled_from([1, 3, 70_000]))
+    @example(first=2**31 - 1, rows=2, columns=70_000)
+    @example(first=2**32 // 48 - 1, rows=3, columns=48)  # crosses 2**32
+    @settings(deadline=None, max_examples=20, derandomize=True)
+    def test_are_the_two_words_of_64_bit_indices(self, first, rows, columns):
+        expected = np.uint64(first * columns) + np.arange(
+            rows * columns, dtype=np.uint64
+        )
+        high, low = jax.jit(threefry.counters, static_argnums=0)((rows, columns), first)
+        np.testing.assert_array_equal(high, expected >> np.uint64(32))
+        np.testing.assert_array_equal(low, expected % np.uint64(2**32))

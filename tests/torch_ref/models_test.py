@@ -127,7 +127,7 @@ def by_jax(case):
 
     @jax.jit
     def step(params, stats, x, number):
-        masks = jaxnn.dropout.mask_source(SEED, number, 0, ROWS, jnp.asarray(WEIGHTS))
+        masks = jaxnn.dropout.mask_source(SEED, number, 0, jnp.asarray(WEIGHTS))
 
         def objective(params):
             outputs, updated = model.apply(
@@ -163,7 +163,7 @@ def by_torch(case, dtype=torch.float64):
     signature, model, steps = CASES[case][1], build(case, dtype), []
     for number, x in enumerate(torch.from_numpy(inputs(signature)).to(dtype)):
         masks = torch_ref.dropout.mask_source(
-            SEED, number, 0, ROWS, torch.from_numpy(WEIGHTS)
+            SEED, number, 0, torch.from_numpy(WEIGHTS)
         )
         outputs = model(x, masks)
         model.zero_grad()

@@ -72,6 +72,29 @@ class TestBernoulli:
                     == expected
                 )
 
+    @given(first=st.integers(0, 11), rows=st.integers(0, 12))
+    @settings(fast, max_examples=10)
+    def test_later_rows_are_a_part_of_the_whole(self, first, rows):
+        rows = min(rows, 12 - first)
+        whole = jax.random.bernoulli(jax.random.key(5), np.float32(0.5), (12, 3, 5))
+        part = threefry.bernoulli(threefry.key(5), np.float32(0.5), (rows, 3, 5), first)
+        np.testing.assert_array_equal(part.numpy(), whole[first : first + rows])
+
+
+class TestCounters:
+    @given(first=WORD, rows=st.integers(0, 3), columns=st.sampled_from([1, 3, 70_000]))
+    @example(first=2**31 - 1, rows=2, columns=70_000)
+    @example(first=2**32 // 48 - 1, rows=3, columns=48)  # crosses 2**32
+    @settings(fast, max_examples=20)
+    def test_are_the_two_words_of_64_bit_indices(self, first, rows, columns):
+        expected = np.uint64(first * columns) + np.arange(
+            rows * columns, dtype=np.uint64
+        )
+        high, low = threefry.counters((rows, columns), first)
+        words = high.numpy().view(np.uint32), low.numpy().view(np.uint32)
+        np.testing.assert_array_equal(words[0], expected >> np.uint64(32))
+        np.testing.assert_array_equal(words[1], expected % np.uint64(2**32))
+
 
 class TestThreefry2x32:
     @pytest.mark.parametrize(

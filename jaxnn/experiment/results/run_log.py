@@ -14,7 +14,7 @@ from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags.config import Experiment
-from jaxnn.experiment.results import report
+from jaxnn.experiment.results import quick_matplotlib, report
 from jaxnn.experiment.results.progress import ProgressBar
 
 ALWAYS = ("step", "train_loss", "test_loss")
@@ -228,7 +228,8 @@ class RunLog:
         predict: Callable[[np.ndarray], np.ndarray] | None,
     ) -> None:
         # matplotlib takes long to import.
-        from jaxnn.experiment.results import plots
+        with quick_matplotlib.undocumented():
+            from jaxnn.experiment.results import plots
 
         plots.draw(self._experiment, self._data, workdir, params, outputs, predict)
 

@@ -129,7 +129,7 @@ class TestCNN:
     def test_each_hidden_layer_has_its_own_mask_and_rate(self):
         model, source = (
             network(hidden_sizes=(5, 6), dropout_rates=(0.5, 0.25)),
-            mask_source(3, 5, 0, 4),
+            mask_source(3, 5, 0),
         )
         masks = [
             (np.asarray(dropout(jnp.ones((4, units)), rate, layer, source)) > 0)
@@ -180,8 +180,6 @@ class TestCNN:
             "params": jax.tree.map(lambda x: jnp.asarray(x, dtype), variables["params"])
         }
         outputs = jax.eval_shape(
-            lambda: model.apply(
-                variables, jnp.asarray(X, dtype), mask_source(0, 0, 0, 4)
-            )
+            lambda: model.apply(variables, jnp.asarray(X, dtype), mask_source(0, 0, 0))
         )
         assert outputs.dtype == dtype

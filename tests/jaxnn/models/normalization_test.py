@@ -35,8 +35,8 @@ def start(dtype=np.float64):
     return {"mean": np.zeros(3, dtype), "var": np.ones(3, dtype)}
 
 
-def masks(rows, weights=None):
-    return mask_source(0, 0, 0, rows, weights)
+def masks(weights=None):
+    return mask_source(0, 0, 0, weights)
 
 
 @functools.partial(jax.jit, static_argnums=(5, 6))
@@ -49,7 +49,7 @@ def train(
     def forward(params, x):
         variables, source = (
             {"params": params, "batch_stats": stats},
-            mask_source(0, 0, 0, len(x), weights, axis_name, sync_batch_norm),
+            mask_source(0, 0, 0, weights, axis_name, sync_batch_norm),
         )
         y, updated = BatchNorm().apply(variables, x, source, mutable=["batch_stats"])
         return jnp.sum(y * cotangent), (y, updated["batch_stats"])
@@ -213,8 +213,8 @@ class TestBatchNorm:
             "batch_stats": start(np.float32),
         }
         x = normal(4, 3).astype(np.float32)
-        y = BatchNorm().apply(variables, x, masks(4))
-        expected, _ = BatchNorm().apply(variables, x, masks(4), mutable=["batch_stats"])
+        y = BatchNorm().apply(variables, x, masks())
+        expected, _ = BatchNorm().apply(variables, x, masks(), mutable=["batch_stats"])
         np.testing.assert_array_equal(y, expected)
 
 
@@ -235,7 +235,7 @@ variables = {"params": {"scale": np.array([0.5, 2.0]), "bias": np.array([1.0, 3.
 
 def train(x, cotangent, weights):
     def objective(params, x):
-        masks = mask_source(0, 0, 0, 8, weights, "devices")
+        masks = mask_source(0, 0, 0, weights, "devices")
         given = {**variables, "params": params}
         y, updated = BatchNorm().apply(given, x, masks, mutable=["batch_stats"])
         return jnp.sum(y * cotangent), (y, updated["batch_stats"])
@@ -268,7 +268,7 @@ class TestNormalizeFormula:
         """Of statistics and formula, which backpropagation computes twice."""
 
         def standardized(x, scale, bias):
-            mean, var, _ = normalization.batch_statistics(x, masks(len(x)))
+            mean, var, _ = normalization.batch_statistics(x, masks())
             return normalization.normalize(x, mean, var, scale, bias)
 
         with jax.enable_x64(True):

@@ -147,7 +147,7 @@ class TestResNet:
                 lambda variables, x: network(depth).apply(
                     variables,
                     x,
-                    mask_source(0, 0, 0, 4) if training else None,
+                    mask_source(0, 0, 0) if training else None,
                     mutable=["batch_stats"],
                 )
             )(variables, X)
@@ -188,7 +188,7 @@ class TestResNet:
             return network(depth).apply(
                 {**variables, "params": params},
                 x.astype(dtype),
-                mask_source(0, 0, 0, 2),
+                mask_source(0, 0, 0),
                 mutable=["batch_stats"],
             )
 

@@ -276,7 +276,7 @@ class TestRecurrent:
     def test_masks_are_drawn_per_position_after_each_layer(self):
         model = network("rnn", dropout_rates=(0.0, 0.5), per_step=True)
         params = start(model)
-        masks = mask_source(7, 3, 0, BATCH)
+        masks = mask_source(7, 3, 0)
         x = X.astype(np.float32)
         head = {"kernel": jnp.eye(4, 2), "bias": jnp.zeros(2)}
 
@@ -297,7 +297,7 @@ class TestRecurrent:
         results = jax.eval_shape(
             jax.value_and_grad(
                 lambda params: model.apply(
-                    {"params": params}, X.astype(dtype), mask_source(0, 0, 0, BATCH)
+                    {"params": params}, X.astype(dtype), mask_source(0, 0, 0)
                 ).sum()
             ),
             params,

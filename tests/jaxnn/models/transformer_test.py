@@ -254,7 +254,7 @@ class TestTransformer:
         results = jax.eval_shape(
             jax.value_and_grad(
                 lambda params: model.apply(
-                    {"params": params}, x, mask_source(0, 0, 0, BATCH)
+                    {"params": params}, x, mask_source(0, 0, 0)
                 ).sum()
             ),
             start(model, dtype),
@@ -270,7 +270,7 @@ class TestTransformer:
         params["block_1"]["mlp_out"]["bias"][:] = 2
         params["norm_output"]["scale"][:] = 1
         params["output"]["kernel"] = np.eye(WIDTH, VOCABULARY, dtype=np.float32)
-        masks = mask_source(5, 2, 0, BATCH)
+        masks = mask_source(5, 2, 0)
         ones = jnp.ones((BATCH, STEPS, WIDTH))
         stream = np.asarray(
             dropout(ones, 0.5, 3, masks) + 2 * dropout(ones, 0.5, 4, masks)

@@ -127,7 +127,7 @@ class TestObjective:
         planted = steps("dropout_mask_reused-mlp")
         assert (planted[FIRST]["batch/ids"] != planted[0]["batch/ids"]).any()
         experiment = experiment_of("mlp")
-        masks = [mask_source(experiment.seed, step, 0, BATCH) for step in (0, FIRST)]
+        masks = [mask_source(experiment.seed, step, 0) for step in (0, FIRST)]
         ones = torch.ones(BATCH, 8)
         first, other = (dropout(ones, 0.2, 1, source) for source in masks)
         assert (first != other).any()
@@ -145,7 +145,7 @@ class TestObjective:
 
     def test_kept_units_are_not_divided(self, steps):
         _, planted = pair(steps, "dropout_not_divided-mlp")
-        source = mask_source(experiment_of("mlp").seed, FIRST, 0, BATCH)
+        source = mask_source(experiment_of("mlp").seed, FIRST, 0)
         mask = (dropout(torch.ones(BATCH, 8), 0.2, 1, source) > 0).float()
         hidden = torch.relu(torch.from_numpy(planted["activations/hidden_1"]))
         kernel, bias = (

@@ -35,15 +35,15 @@ def layer(kind=BatchNorm, dtype=torch.float64):
     return made
 
 
-def masks(rows, weights=None, sync_batch_norm=True):
-    return mask_source(0, 0, 0, rows, weights, sync_batch_norm)
+def masks(weights=None, sync_batch_norm=True):
+    return mask_source(0, 0, 0, weights, sync_batch_norm)
 
 
 def train(module, x, cotangent, weights=None, sync_batch_norm=True):
     """(y, gradients of the sum of y * cotangent by x, weight and bias) of a training
     step."""
     x = x.clone().requires_grad_()
-    y = module(x, masks(len(x), weights, sync_batch_norm))
+    y = module(x, masks(weights, sync_batch_norm))
     module.zero_grad()
     (y * cotangent).sum().backward()
     return y.detach(), x.grad, module.weight.grad.clone(), module.bias.grad.clone()
@@ -154,7 +154,7 @@ class TestBatchNorm:
         outputs by 25 eps 1000 / 8 * 2 < 1e-3; rounding them adds half an ulp."""
         x = (1000 + 8 * normal(4, 3, 2, 3)).to(dtype)
         exact, rounded = layer(), layer(dtype=dtype)
-        y, y_exact = rounded(x, masks(4)), exact(x.double(), masks(4))
+        y, y_exact = rounded(x, masks()), exact(x.double(), masks())
         eps = torch.finfo(torch.float32).eps
         assert rounded.running_mean.dtype == rounded.running_var.dtype == torch.float32
         torch.testing.assert_close(
@@ -191,7 +191,7 @@ class TestLayerNorm:
         centred = x - x.mean(-1, keepdim=True)
         deviation = (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
         expected = module.weight * centred / deviation + module.bias
-        assert_close(module(x, masks(len(x))), expected)
+        assert_close(module(x, masks()), expected)
 
     def test_half_precision_has_float32_statistics(self):
         """Numbers near 1000 differ by less than FP16 sums of them could tell; one
@@ -214,13 +214,13 @@ class TestNormalize:
     @pytest.mark.parametrize("kind", ["none", "batch", "layer"])
     def test_is_called_with_masks(self, kind):
         x = normal(2, 3)
-        assert norm_layer(kind, 3).double()(x, masks(2)).shape == x.shape
+        assert norm_layer(kind, 3).double()(x, masks()).shape == x.shape
 
 
 class TestBatchStatistics:
     def test_counts_values_not_rows(self):
         x = torch.tensor([[[1.0], [3.0]], [[5.0], [7.0]], [[9.0], [9.0]]])
-        mean, var, count = batch_statistics(x, masks(3, torch.tensor([1.0, 1.0, 0.0])))
+        mean, var, count = batch_statistics(x, masks(torch.tensor([1.0, 1.0, 0.0])))
         assert (mean.item(), var.item(), count.item()) == (4, 5, 4)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -228,7 +228,7 @@ class TestBatchStatistics:
         """The mean of 1 and 1.0078125 lies between two numbers of bfloat16 and its
         square beyond FP16's digits."""
         mean, var, _ = batch_statistics(
-            torch.tensor([[1], [1.0078125]], dtype=dtype), masks(2)
+            torch.tensor([[1], [1.0078125]], dtype=dtype), masks()
         )
         assert mean.dtype == var.dtype == torch.promote_types(dtype, torch.float32)
         assert (mean.item(), var.item()) == (1.00390625, 0.00390625**2)

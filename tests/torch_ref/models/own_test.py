@@ -46,7 +46,7 @@ class TestBuild:
         random = np.random.default_rng(1)
         # flax's layers rely on JAX's usual promotion.
         with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-            masks = jaxnn.dropout.mask_source(0, 3, 0, ROWS)
+            masks = jaxnn.dropout.mask_source(0, 3, 0)
             stats = variables["batch_stats"]
 
             def run(params):
@@ -61,9 +61,7 @@ class TestBuild:
             outputs, pull = jax.vjp(run, variables["params"])
             weights = random.normal(size=outputs.shape)
             (wanted,) = pull(weights)
-        found = theirs(
-            torch.from_numpy(inputs), torch_ref.dropout.mask_source(0, 3, 0, ROWS)
-        )
+        found = theirs(torch.from_numpy(inputs), torch_ref.dropout.mask_source(0, 3, 0))
         found.backward(torch.from_numpy(weights))
         assert np.allclose(found.detach(), outputs, rtol=0, atol=1e-12)
         grads = {name: p.grad for name, p in theirs.named_parameters()}

@@ -99,7 +99,7 @@ def start(experiment, signature):
 def by_jax(experiment, signature, params):
     """Outputs and gradients of the sum of their sines in training, in float64."""
     model = jaxnn.models.build(experiment, signature)
-    masks = jaxnn.dropout.mask_source(7, 3, 0, BATCH)
+    masks = jaxnn.dropout.mask_source(7, 3, 0)
 
     def objective(params):
         outputs = model.apply({"params": unflatten(params)}, inputs(signature), masks)
@@ -117,7 +117,7 @@ def by_torch(experiment, signature, params, dtype=torch.float64):
     x = torch.from_numpy(inputs(signature))
     outputs = model(
         x if signature.num_tokens else x.to(dtype),
-        torch_ref.dropout.mask_source(7, 3, 0, BATCH),
+        torch_ref.dropout.mask_source(7, 3, 0),
     )
     outputs.double().sin().sum().backward()
     gradients = params_io.to_flax(
@@ -159,7 +159,7 @@ class TestAgainstJax:
         still.load_state_dict(model.state_dict())
         x = torch.from_numpy(inputs(signature))
         x = x if signature.num_tokens else x.float()
-        masks = torch_ref.dropout.mask_source(7, 3, 0, BATCH)
+        masks = torch_ref.dropout.mask_source(7, 3, 0)
         assert torch.equal(model(x), still(x, masks))
         assert not torch.equal(model(x), model(x, masks))
 
