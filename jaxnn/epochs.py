@@ -1,7 +1,8 @@
 """What a run trains on, and its epochs over data that stay on the devices. Twin of
 torch_ref/epochs.py."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import jax
@@ -15,6 +16,12 @@ from jaxnn.experiment.data.samples import Samples
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.gathering import Resident
 from jaxnn.train_step import StepResult, TrainState
+
+TOGETHER_SECONDS = 0.1
+"""Time that the epochs of one call take: next to it the call's own is small, and the
+log and a signal to stop do not wait long."""
+TOGETHER_BYTES = 2**20
+"""Largest bytes of their sample ids."""
 
 
 class Work(NamedTuple):
@@ -77,14 +84,45 @@ class Epoch(NamedTuple):
     outputs: jax.Array | np.ndarray | None
 
 
+class Several(NamedTuple):
+    """What consecutive epochs of one call leave beside the state, on the devices.
+
+    Attributes:
+      count: number of the epochs.
+      results: StepResult of arrays [devices, epochs or more, steps].
+      sums: [devices, epochs or more, batches, 2], likewise as in `Epoch`.
+      outputs: [devices, batches, rows, ...] of the last epoch.
+    """
+
+    count: int
+    results: StepResult
+    sums: jax.Array
+    outputs: jax.Array
+
+    def read(self) -> Iterator[Epoch]:
+        """Yields each epoch, read to the host; the last one's outputs are not."""
+        results, sums = parallel.first((self.results, self.sums))
+        for number in range(self.count):
+            # With an axis of devices, of which one is enough.
+            place = (None, number)
+            is_last = number + 1 == self.count
+            yield Epoch(
+                StepResult(*(array[place] for array in results)),
+                sums[place],
+                self.outputs if is_last else None,
+            )
+
+
 class Epochs(Protocol):
     """Runs the epochs of a run: `ResidentEpochs` or `streaming.StreamedEpochs`.
 
     Attributes:
       run_ahead: True if an epoch may be started before the host has read the last one.
+      most_together: epochs that `run_several` can run in one call; 1 without it.
     """
 
     run_ahead: bool
+    most_together: int
 
     @property
     def compile_seconds(self) -> float:
@@ -136,7 +174,8 @@ def make_resident(work: Work) -> Resident:
 class ResidentEpochs:
     """Epochs over data that stay on every device.
 
-    An epoch is a single call, for which the host does not wait.
+    An epoch, or several short ones, are a single call, for which the host does not
+    wait.
 
     Args:
       work: what they go through.
@@ -151,14 +190,17 @@ class ResidentEpochs:
         self._work = work
         self._evaluated = work.evaluated_shard()
         self._resident = make_resident(work)
-        self._epoch = parallel.Compiled(
-            parallel.make_epoch(train_step, eval_step, work.devices)
-        )
+        parts = (train_step, eval_step, work.devices)
+        self._epoch = parallel.Compiled(parallel.make_epoch(*parts))
+        self._epochs = parallel.Compiled(parallel.make_epochs(*parts))
+        self.most_together = most_together(work)
+        # Until the first epoch has been timed.
+        self._pace = 0
 
     @property
     def compile_seconds(self) -> float:
         """Time spent compiling so far."""
-        return self._epoch.seconds
+        return self._epoch.seconds + self._epochs.seconds
 
     def run(
         self, number: int, done: int, state: TrainState
@@ -167,3 +209,40 @@ class ResidentEpochs:
         ids = self._work.shard(self._work.global_batches(number, done))
         state, *arrays = self._epoch(state, ids, self._evaluated, self._resident)
         return state, Epoch(*arrays)
+
+    def run_several(
+        self, number: int, most: int, state: TrainState
+    ) -> tuple[TrainState, Several]:
+        """Starts whole epochs in one call: as many as take about `TOGETHER_SECONDS`.
+
+        Args:
+          number: of the first epoch.
+          most: run no more than these.
+          state: replicated over the devices; donated.
+        """
+        count = min(most, max(self._pace, 1))
+        batches = [self._work.global_batches(number + n, 0) for n in range(count)]
+        # One shape for any count; the rest is not looked at.
+        ids = np.zeros((self.most_together, *batches[0].shape), np.int32)
+        ids[:count] = batches
+        ids = self._work.shard(ids)
+        start = time.perf_counter() - self._epochs.seconds
+        state, *arrays = self._epochs(
+            state, ids, np.int32(count), self._evaluated, self._resident
+        )
+        if not self._pace:
+            jax.block_until_ready(arrays)
+            seconds = time.perf_counter() - self._epochs.seconds - start
+            self._pace = max(int(TOGETHER_SECONDS / seconds), 1)
+        return state, Several(count, *arrays)
+
+
+def most_together(work: Work) -> int:
+    """Returns how many epochs may run in one call."""
+    full = sum(steps == work.plan[0] for steps in work.plan)
+    # Under `--patience` each epoch's network may be the one that is kept, and other
+    # processes might time their epochs otherwise.
+    if work.experiment.patience or jax.process_count() > 1:
+        return 1
+    bytes_each = work.plan[0] * work.experiment.batch_size * np.dtype(np.int32).itemsize
+    return max(min(full, TOGETHER_BYTES // bytes_each), 1)

@@ -1,7 +1,8 @@
 """Epoch loop: run, log, checkpoint, stop. Twin of torch_ref/loop.py."""
 
+import functools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -9,7 +10,7 @@ import numpy as np
 
 from jaxnn import checkpoint, parallel
 from jaxnn.checkpoint import Best, Reported, Saved
-from jaxnn.epochs import Epoch, Epochs, Work
+from jaxnn.epochs import Epoch, Epochs, Several, Work
 from jaxnn.experiment.data import batches, evaluation
 from jaxnn.experiment.early_stopping import EarlyStopping
 from jaxnn.experiment.errors import UserError
@@ -179,33 +180,84 @@ def stop_if_diverged(
 
 def _started(run: Run, before: Saved) -> Iterator[Started]:
     """Yields each remaining epoch, ahead of the host where that is possible."""
-    epochs = _start_epochs(run, before)
+    calls = _start_calls(run, before)
     # An epoch that may be the last must end before the next is started, which takes its
     # state.
     if run.epochs.run_ahead and not run.work.experiment.patience:
-        return one_ahead(epochs)
-    return epochs
+        calls = one_ahead(calls)
+    for read in calls:
+        yield from read()
 
 
-def _start_epochs(run: Run, before: Saved) -> Iterator[Started]:
-    """Starts each remaining epoch when it is asked for, none after a signal to stop."""
+def _start_calls(run: Run, before: Saved) -> Iterator[Callable[[], Iterable[Started]]]:
+    """Starts one or several of the remaining epochs when asked for, none after a signal
+    to stop; yields what reads them."""
     work = run.work
-    every = work.experiment.checkpoint_every
     state = before.state
-    first, _ = batches.position(work.plan, int(parallel.first(state.step)))
+    number, _ = batches.position(work.plan, int(parallel.first(state.step)))
     reported = before.reported
-    for number in range(first, len(work.plan)):
+    while number < len(work.plan):
         state, reported = _record(run, state, number, reported)
-        state, epoch = run.epochs.run(number, len(reported.loss), state)
-        # Asked equally often on all processes, which then stop together.
-        is_last = epoch.sums is None or run.interruption.is_due()
-        is_due = is_last or (every and (number + 1) % every == 0)
-        # Copied now: the next epoch takes the state's memory.
-        due = parallel.first(state) if is_due else None
-        yield Started(number, reported, epoch, state, due, is_last)
+        most = _most_together(run, number, reported)
+        if most > 1:
+            state, several = run.epochs.run_several(number, most, state)
+            last = number + several.count - 1
+            is_last, due = _look(run, last, state)
+            read = functools.partial(_read, several, number, state, due, is_last)
+        else:
+            state, epoch = run.epochs.run(number, len(reported.loss), state)
+            last = number
+            is_last, due = _look(run, last, state, is_cut=epoch.sums is None)
+            done = [Started(number, reported, epoch, state, due, is_last)]
+            read = functools.partial(iter, done)
+        yield read
         if is_last:
             return
+        number = last + 1
         reported = checkpoint.NOTHING_REPORTED
+
+
+def _most_together(run: Run, number: int, reported: Reported) -> int:
+    """Returns how many epochs may run in one call, up to the next checkpoint."""
+    plan = run.work.plan
+    if len(reported.loss) or run.epochs.most_together == 1:
+        return 1
+    alike = sum(steps == plan[0] for steps in plan[number:])
+    every = run.work.experiment.checkpoint_every or len(plan)
+    return min(run.epochs.most_together, alike, every - number % every)
+
+
+def _look(
+    run: Run, number: int, state: TrainState, is_cut: bool = False
+) -> tuple[bool, TrainState | None]:
+    """Returns whether to stop after an epoch, and its state if that is to be saved.
+
+    Args:
+      run: what stays the same.
+      number: of the epoch.
+      state: after it, replicated.
+      is_cut: True if a signal cut the epoch short.
+    """
+    every = run.work.experiment.checkpoint_every
+    # Asked equally often on all processes, which then stop together.
+    is_last = is_cut or run.interruption.is_due()
+    is_due = is_last or (every and (number + 1) % every == 0)
+    # Copied now: the next epoch takes the state's memory.
+    return is_last, parallel.first(state) if is_due else None
+
+
+def _read(
+    several: Several,
+    first: int,
+    state: TrainState,
+    due: TrainState | None,
+    is_last: bool,
+) -> Iterator[Started]:
+    """Yields the epochs of one call; `due` and `is_last` are said of the last."""
+    last = first + several.count - 1
+    for number, epoch in enumerate(several.read(), first):
+        ends = (due, is_last) if number == last else (None, False)
+        yield Started(number, checkpoint.NOTHING_REPORTED, epoch, state, *ends)
 
 
 def _record(

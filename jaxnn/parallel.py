@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental import multihost_utils
@@ -64,16 +65,46 @@ def make_epoch(train_step: Callable, eval_step: Callable, devices: Devices) -> C
       and what stays on the devices. It returns (state, StepResult of arrays [devices,
       steps], sums [devices, batches, 2], outputs [devices, batches, rows, ...]).
     """
-    train = _training(train_step)
-    evaluate = _evaluation(eval_step)
-
-    def epoch(state, ids: jax.Array, evaluated: jax.Array, resident: Resident):
-        state, results = train(state, ids, resident.train, resident.learning_rates)
-        return state, results, *evaluate(state, evaluated, resident.evaluated)
-
     # `resident` lies on every device already, so it is not mapped. The state is
     # donated, or it would be in memory twice.
-    return _map(epoch, devices, in_axes=(0, 0, 0, None), donate_argnums=0)
+    return _map(
+        _epoch(train_step, eval_step),
+        devices,
+        in_axes=(0, 0, 0, None),
+        donate_argnums=0,
+    )
+
+
+def make_epochs(
+    train_step: Callable, eval_step: Callable, devices: Devices
+) -> Callable:
+    """Returns epochs(state, ids, count, evaluated, resident), several in one call.
+
+    As `make_epoch`, but for ids [devices, epochs, steps, rows], of which the first
+    `count` epochs run: one program for any number of them. Results and sums get an axis
+    [devices, epochs, ...]; outputs are the last epoch's.
+    """
+    epoch = _epoch(train_step, eval_step)
+
+    def epochs(state, ids: jax.Array, count: jax.Array, evaluated, resident: Resident):
+        def body(number, carry):
+            state, results, sums, _ = carry
+            state, *reported, outputs = epoch(state, ids[number], evaluated, resident)
+            results, sums = jax.tree.map(
+                lambda whole, one: whole.at[number].set(one),
+                (results, sums),
+                tuple(reported),
+            )
+            return state, results, sums, outputs
+
+        shapes = jax.eval_shape(epoch, state, ids[0], evaluated, resident)
+        results, sums = jax.tree.map(
+            lambda one: jnp.zeros((len(ids), *one.shape), one.dtype), shapes[1:3]
+        )
+        outputs = jnp.zeros(shapes[3].shape, shapes[3].dtype)
+        return lax.fori_loop(0, count, body, (state, results, sums, outputs))
+
+    return _map(epochs, devices, in_axes=(0, 0, None, 0, None), donate_argnums=0)
 
 
 def make_steps(train_step: Callable, devices: Devices) -> Callable:
@@ -224,6 +255,18 @@ class Compiled:
             self._programs[shape] = self._function.lower(*args).compile()
             self.seconds += time.perf_counter() - start
         return self._programs[shape](*args)
+
+
+def _epoch(train_step: Callable, eval_step: Callable) -> Callable:
+    """Returns epoch(state, ids, evaluated, resident) on one device."""
+    train = _training(train_step)
+    evaluate = _evaluation(eval_step)
+
+    def epoch(state, ids: jax.Array, evaluated: jax.Array, resident: Resident):
+        state, results = train(state, ids, resident.train, resident.learning_rates)
+        return state, results, *evaluate(state, evaluated, resident.evaluated)
+
+    return epoch
 
 
 def _training(train_step: Callable) -> Callable:

@@ -44,11 +44,12 @@ class TestMakeResident:
             np.testing.assert_array_equal(ours, theirs, strict=True)
 
 
-class TestWork:
-    @pytest.fixture
-    def work(self):
-        return epochs.make_work(EXPERIMENT, DATA, SPLITS, RATES, jax.devices()[:1])[0]
+@pytest.fixture
+def work():
+    return epochs.make_work(EXPERIMENT, DATA, SPLITS, RATES, jax.devices()[:1])[0]
 
+
+class TestWork:
     def test_batches_after_those_done(self, work):
         whole = work.global_batches(1, 0)
         assert sorted(whole.reshape(-1)) == [-1, -1, *range(6)]
@@ -99,3 +100,74 @@ class TestResidentEpochs:
             state, epoch = runner.run(number, 0, state)
         assert parallel.first(state.step) == sum(work.plan) == 8
         assert np.isfinite(epoch.sums).all()
+
+
+class TestSeveral:
+    @pytest.fixture
+    def make(self):
+        experiment = EXPERIMENT.replace(
+            epochs=7, optimizer="sgd", learning_rate=1e-3, precision="fp32"
+        )
+        devices = jax.devices()[:1]
+        rates = np.full(14, experiment.learning_rate, np.float32)
+        work, _ = epochs.make_work(experiment, DATA, SPLITS, rates, devices)
+        model = models.build(experiment, DATA.signature)
+        optimizer = OPTIMIZERS["sgd"](experiment)
+
+        def make():
+            runner = epochs.ResidentEpochs(
+                work,
+                functools.partial(
+                    train_step.train_step,
+                    experiment,
+                    model,
+                    optimizer,
+                    axis_name=parallel.AXIS,
+                ),
+                functools.partial(
+                    train_step.eval_step, experiment, model, metrics.absolute_error
+                ),
+            )
+            variables = train_step.initial_variables(model, 0, DATA.signature)
+            state = train_step.initial_state(variables, experiment, optimizer)
+            return runner, parallel.replicate(state, devices)
+
+        return make
+
+    def test_are_the_epochs_one_by_one_to_the_bit(self, make):
+        runner, state = make()
+        expected = []
+        for number in range(7):
+            state, epoch = runner.run(number, 0, state)
+            expected.append(parallel.first((epoch.results, epoch.sums)))
+        outputs, params = epoch.outputs, parallel.first(state.params)
+
+        runner, state = make()
+        together, number = [], 0
+        while number < 7:
+            state, several = runner.run_several(number, min(4, 7 - number), state)
+            read = list(several.read())
+            assert len(read) == several.count
+            assert all(epoch.outputs is None for epoch in read[:-1])
+            together += [parallel.first((epoch.results, epoch.sums)) for epoch in read]
+            number += several.count
+        chex.assert_trees_all_equal(together, expected)
+        chex.assert_trees_all_equal(read[-1].outputs, outputs)
+        chex.assert_trees_all_equal(parallel.first(state.params), params)
+
+    def test_the_first_is_alone_and_no_call_exceeds_what_is_asked(self, make):
+        runner, state = make()
+        state, several = runner.run_several(0, 5, state)
+        assert several.count == 1
+        # These take microseconds, so that only the argument limits them.
+        _, several = runner.run_several(1, 5, state)
+        assert several.count == 5
+
+    def test_none_where_each_epoch_may_be_the_last(self, work):
+        assert epochs.most_together(work) == len(work.plan)
+        patient = work.experiment.replace(patience=2)
+        assert epochs.most_together(work._replace(experiment=patient)) == 1
+
+    def test_their_ids_are_bounded(self, work):
+        large = work._replace(plan=[2**18] * 3)
+        assert epochs.most_together(large) == 1
