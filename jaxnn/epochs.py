@@ -118,11 +118,9 @@ class Epochs(Protocol):
 
     Attributes:
       run_ahead: True if an epoch may be started before the host has read the last one.
-      most_together: epochs that `run_several` can run in one call; 1 without it.
     """
 
     run_ahead: bool
-    most_together: int
 
     @property
     def compile_seconds(self) -> float:
@@ -181,6 +179,9 @@ class ResidentEpochs:
       work: what they go through.
       train_step: (state, batch, learning_rates) -> (state, StepResult, grads).
       eval_step: (params, batch_stats, batch) -> (sums, outputs).
+
+    Attributes:
+      most_together: epochs that `run_several` can run in one call.
     """
 
     # JAX dispatches asynchronously: a call returns before its epoch has run.

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxnn import checkpoint, parallel
 from jaxnn.checkpoint import Best, Reported, Saved
-from jaxnn.epochs import Epoch, Epochs, Several, Work
+from jaxnn.epochs import Epoch, Epochs, ResidentEpochs, Several, Work
 from jaxnn.experiment.data import batches, evaluation
 from jaxnn.experiment.early_stopping import EarlyStopping
 from jaxnn.experiment.errors import UserError
@@ -199,7 +199,7 @@ def _start_calls(run: Run, before: Saved) -> Iterator[Callable[[], Iterable[Star
     while number < len(work.plan):
         state, reported = _record(run, state, number, reported)
         most = _most_together(run, number, reported)
-        if most > 1:
+        if isinstance(run.epochs, ResidentEpochs) and most > 1:
             state, several = run.epochs.run_several(number, most, state)
             last = number + several.count - 1
             is_last, due = _look(run, last, state)
@@ -220,7 +220,7 @@ def _start_calls(run: Run, before: Saved) -> Iterator[Callable[[], Iterable[Star
 def _most_together(run: Run, number: int, reported: Reported) -> int:
     """Returns how many epochs may run in one call, up to the next checkpoint."""
     plan = run.work.plan
-    if len(reported.loss) or run.epochs.most_together == 1:
+    if len(reported.loss) or not isinstance(run.epochs, ResidentEpochs):
         return 1
     alike = sum(steps == plan[0] for steps in plan[number:])
     every = run.work.experiment.checkpoint_every or len(plan)

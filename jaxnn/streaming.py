@@ -65,7 +65,6 @@ class StreamedEpochs:
 
     # `run` waits for its chunks: to start the next epoch first would delay the log.
     run_ahead = False
-    most_together = 1
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ Twin of torch_ref/models/attention.py.
 
 import math
 from functools import partial
+from typing import cast
 
 import chex
 import jax
@@ -36,7 +37,8 @@ def self_attention(qkv: Array, num_heads: int, causal: bool) -> Array:
     q, k, v = heads.transpose(2, 0, 3, 1, 4)
     # Forward-mode differentiation needs the plain form, which other compilers fuse.
     attend = attend_on_cpu if jax.default_backend() == "cpu" else attention
-    mixed = attend(q * score_scale(features), k, v, causal)
+    # custom_vjp declares the type, which functools.partial hides.
+    mixed = cast(Array, attend(q * score_scale(features), k, v, causal))
     return mixed.swapaxes(1, 2).reshape(batch, steps, num_heads * features)
 
 
