@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn import flops
+from jaxnn.experiment import cores
 from jaxnn.experiment.data.dataset import Signature
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.train_step import TrainState
@@ -39,7 +40,7 @@ def offer_cores(experiment: Experiment) -> None:
     # Across processes pmap takes all devices there are.
     is_joined = experiment.coordinator_address or experiment.distributed
     if not is_joined and not is_chosen():
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        jax.config.update("jax_num_cpu_devices", cores.usable())
 
 
 def is_chosen() -> bool:

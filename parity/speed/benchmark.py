@@ -8,7 +8,6 @@ markers in --readme. Exit code 0 whether or not goals are reached, 2 on bad inpu
 
 import importlib.metadata
 import json
-import os
 import pathlib
 import platform
 import subprocess
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
+from jaxnn.experiment import cores
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line
@@ -123,9 +123,9 @@ def around(readme: pathlib.Path) -> tuple[str, str]:
 def machine_line(rounds: int) -> str:
     """Returns on what and with what the table was measured."""
     named = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
-    cores = len(os.sched_getaffinity(0))
+    count = cores.usable()
     rounds_text = f"medians of {rounds} rounds" if rounds > 1 else "a single round"
-    return f"{cores} cores ({_cpu()}), {rounds_text}, {named}, {time.strftime('%F')}."
+    return f"{count} cores ({_cpu()}), {rounds_text}, {named}, {time.strftime('%F')}."
 
 
 def _version(package: str) -> str:

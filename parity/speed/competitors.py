@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from jaxnn.experiment import cores
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags.config import Experiment
 from parity import stacks
@@ -88,4 +89,4 @@ def _plain(kind: str, variant: str, threads: int) -> Competitor:
 
 def _thread_counts() -> list[int]:
     """Returns the numbers of threads to try: one, and one for each core."""
-    return sorted({1, len(os.sched_getaffinity(0))})
+    return sorted({1, cores.usable()})

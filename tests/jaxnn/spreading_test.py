@@ -93,11 +93,12 @@ class TestChooser:
 
 class TestOfferCores:
     PROGRAM = (
-        "import json, os, jax\n"
+        "import json, jax\n"
         "from jaxnn import spreading\n"
+        "from jaxnn.experiment import cores\n"
         "from jaxnn.experiment.flags.config import Experiment\n"
         "spreading.offer_cores(Experiment(distributed={distributed}))\n"
-        "print(json.dumps([len(jax.devices()), len(os.sched_getaffinity(0))]))"
+        "print(json.dumps([len(jax.devices()), cores.usable()]))"
     )
 
     @pytest.mark.parametrize(
