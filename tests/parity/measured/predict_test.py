@@ -10,7 +10,6 @@ from tests.parity.measured import programs
 from tests.parity.measured.compare_test import CLEAN
 from tests.parity.measured.programs import record
 
-
 UNCLEAR = (("rmsprop momentum", "late"),)
 
 
