@@ -240,10 +240,15 @@ class ResidentEpochs:
 
 def most_together(work: Work) -> int:
     """Returns how many epochs may run in one call."""
-    full = sum(steps == work.plan[0] for steps in work.plan)
     # Under `--patience` each epoch's network may be the one that is kept, and other
     # processes might time their epochs otherwise.
     if work.experiment.patience or jax.process_count() > 1:
         return 1
     bytes_each = work.plan[0] * work.experiment.batch_size * np.dtype(np.int32).itemsize
-    return max(min(full, TOGETHER_BYTES // bytes_each), 1)
+    return max(min(whole_epochs(work.plan), TOGETHER_BYTES // bytes_each), 1)
+
+
+def whole_epochs(plan: list[int]) -> int:
+    """Returns how many epochs have the steps of the first."""
+    # Only the last may be shorter, under --max_steps.
+    return len(plan) - (plan[-1] < plan[0])

@@ -10,7 +10,14 @@ import numpy as np
 
 from jaxnn import checkpoint, parallel
 from jaxnn.checkpoint import Best, Reported, Saved
-from jaxnn.epochs import Epoch, Epochs, ResidentEpochs, Several, Work
+from jaxnn.epochs import (
+    Epoch,
+    Epochs,
+    ResidentEpochs,
+    Several,
+    Work,
+    whole_epochs,
+)
 from jaxnn.experiment.data import batches, evaluation
 from jaxnn.experiment.early_stopping import EarlyStopping
 from jaxnn.experiment.errors import UserError
@@ -198,9 +205,9 @@ def _start_calls(run: Run, before: Saved) -> Iterator[Callable[[], Iterable[Star
     reported = before.reported
     while number < len(work.plan):
         state, reported = _record(run, state, number, reported)
-        most = _most_together(run, number, reported)
-        if isinstance(run.epochs, ResidentEpochs) and most > 1:
-            state, several = run.epochs.run_several(number, most, state)
+        if together := _together(run, number, reported):
+            epochs, most = together
+            state, several = epochs.run_several(number, most, state)
             last = number + several.count - 1
             is_last, due = _look(run, last, state)
             read = functools.partial(_read, several, number, state, due, is_last)
@@ -217,14 +224,21 @@ def _start_calls(run: Run, before: Saved) -> Iterator[Callable[[], Iterable[Star
         reported = checkpoint.NOTHING_REPORTED
 
 
-def _most_together(run: Run, number: int, reported: Reported) -> int:
-    """Returns how many epochs may run in one call, up to the next checkpoint."""
-    plan = run.work.plan
-    if len(reported.loss) or not isinstance(run.epochs, ResidentEpochs):
-        return 1
-    alike = sum(steps == plan[0] for steps in plan[number:])
+def _together(
+    run: Run, number: int, reported: Reported
+) -> tuple[ResidentEpochs, int] | None:
+    """Returns what can run several epochs in one call, and how many; None for one.
+
+    Those up to the next checkpoint, of the same steps.
+    """
+    epochs, plan = run.epochs, run.work.plan
+    if len(reported.loss) or not isinstance(epochs, ResidentEpochs):
+        return None
     every = run.work.experiment.checkpoint_every or len(plan)
-    return min(run.epochs.most_together, alike, every - number % every)
+    most = min(
+        epochs.most_together, whole_epochs(plan) - number, every - number % every
+    )
+    return (epochs, most) if most > 1 else None
 
 
 def _look(

@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from jaxnn import flops
 from jaxnn.experiment import cores
@@ -75,8 +74,7 @@ def paying_devices(
       most: devices there are.
     """
     rows = experiment.batch_size // experiment.accumulation_steps
-    dtype = jnp.int32 if signature.num_tokens else jnp.float32
-    inputs = jax.ShapeDtypeStruct((rows, *signature.input_shape), dtype)
+    inputs = jax.ShapeDtypeStruct((rows, *signature.input_shape), signature.input_dtype)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     forward = jax.make_jaxpr(model.apply)(variables, inputs)
     work = BACKWARD * experiment.accumulation_steps * flops.total(forward)

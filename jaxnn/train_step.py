@@ -100,8 +100,7 @@ def initial_variables(
     model: nn.Module, seed: jax.Array | int, signature: Signature
 ) -> dict[str, Params]:
     """Returns fresh float32 {"params": ..., "batch_stats": ...}, not yet rounded."""
-    dtype = jnp.int32 if signature.num_tokens else jnp.float32
-    example = jnp.zeros((1, *signature.input_shape), dtype)
+    example = jnp.zeros((1, *signature.input_shape), signature.input_dtype)
     return {"batch_stats": {}, **model.init(jax.random.key(seed), example)}
 
 

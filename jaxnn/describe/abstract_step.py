@@ -84,8 +84,7 @@ def batch(experiment: Experiment, signature: Signature, rows: int) -> Batch:
         shape = (rows, *steps, signature.num_outputs)
         targets = jax.ShapeDtypeStruct(shape, jnp.float32)
 
-    dtype = jnp.int32 if signature.num_tokens else jnp.float32
-    inputs = jax.ShapeDtypeStruct((rows, *signature.input_shape), dtype)
+    inputs = jax.ShapeDtypeStruct((rows, *signature.input_shape), signature.input_dtype)
     weights = jax.ShapeDtypeStruct((rows,), jnp.float32)
     # Like a Batch that jax.eval_shape returns: shapes in place of arrays.
     shapes = cast(Any, (inputs, targets, weights))

@@ -10,7 +10,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from jaxnn.activations import Activation
@@ -75,8 +74,7 @@ def build(
 
 def _outputs(model: nn.Module, signature: Signature) -> jax.ShapeDtypeStruct:
     """Returns the shape of the outputs of one example; computes nothing."""
-    dtype = jnp.int32 if signature.num_tokens else jnp.float32
-    example = jax.ShapeDtypeStruct((1, *signature.input_shape), dtype)
+    example = jax.ShapeDtypeStruct((1, *signature.input_shape), signature.input_dtype)
     key = jax.random.key(0)
     outputs, _ = jax.eval_shape(model.init_with_output, key, example)
     return outputs

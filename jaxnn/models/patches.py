@@ -1,10 +1,13 @@
 """Convolution as a product of patches and kernel (im2col, Chellapilla et al. 2006)."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from jaxnn.models import products
 
 CACHED_BYTES = 2**21
 """Bytes of patches that are made at a time, so that they stay in the CPU's cache."""
@@ -15,10 +18,8 @@ def conv(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     channels = kernel.shape[-1]
 
     def convolve(x: Array) -> Array:
-        rows = patches(x, kernel.shape, stride, padding)
-        # As matrices; see `dense.as_matrices`.
-        y = rows.reshape(-1, rows.shape[-1]) @ kernel.reshape(-1, channels)
-        return y.reshape(*rows.shape[:-1], channels)
+        seen = patches(x, kernel.shape, stride, padding)
+        return products.product(seen, kernel.reshape(-1, channels))
 
     rows = cached_examples(x, kernel.shape, stride, padding)
     if rows == len(x):
@@ -42,20 +43,16 @@ def kernel_gradient(
       padding: zeros on each of the four sides.
     """
 
-    def product(x: Array, grad: Array) -> Array:
-        rows = patches(x, shape, stride, padding)
-        rows = rows.reshape(-1, rows.shape[-1])
-        return lax.dot_general(
-            rows, grad.reshape(-1, shape[-1]), (((0,), (0,)), ((), ()))
-        )
+    def of_examples(x: Array, grad: Array) -> Array:
+        return products.kernel_gradient(patches(x, shape, stride, padding), grad)
 
     rows = cached_examples(x, shape, stride, padding)
     if rows == len(x):
-        return product(x, grad).reshape(shape)
+        return of_examples(x, grad).reshape(shape)
     chunks = [part.reshape(-1, rows, *part.shape[1:]) for part in (x, grad)]
     zeros = jnp.zeros((math.prod(shape[:-1]), shape[-1]), grad.dtype)
     total, _ = lax.scan(
-        lambda total, chunk: (total + product(*chunk), None), zeros, tuple(chunks)
+        lambda total, chunk: (total + of_examples(*chunk), None), zeros, tuple(chunks)
     )
     return total.reshape(shape)
 
@@ -105,6 +102,25 @@ def windows(x: Array, height: int, width: int, stride: int) -> list[Array]:
         for u in range(height)
         for v in range(width)
     ]
+
+
+def largest(elements: Sequence[Array]) -> tuple[Array, Array]:
+    """Returns the largest value of each window, and its place, int32.
+
+    The first of equals in row-major order counts, as in torch.
+
+    Args:
+      elements: as from `windows`.
+    """
+    value, *others = elements
+    place = jnp.zeros(value.shape, jnp.int32)
+    for number, other in enumerate(others, 1):
+        # A comparison with NaN is false: without the second term a NaN would vanish
+        # here.
+        is_larger = (other > value) | jnp.isnan(other)
+        value = jnp.where(is_larger, other, value)
+        place = jnp.where(is_larger, number, place)
+    return value, place
 
 
 def _largest_divisor(number: int, limit: int) -> int:

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxnn.models import products
+
 State = tuple[Array, ...]
 
 
@@ -167,10 +169,7 @@ def _backward(cell, residuals, grads):
 def _kernel_gradient(outputs: Array, gates: Array) -> Array:
     """Sum over steps and batch of h_{t-1}^T gates_t, as one product."""
     before = jnp.concatenate([jnp.zeros_like(outputs[:1]), outputs[:-1]])
-    before = before.reshape(-1, before.shape[-1])
-    gates = gates.reshape(-1, gates.shape[-1])
-    # Not `before.T @ gates`, for which the compiler would make a transposed copy.
-    return lax.dot_general(before, gates, (((0,), (0,)), ((), ())))
+    return products.kernel_gradient(before, gates)
 
 
 def _transpose(x: Array) -> Array:

@@ -14,6 +14,7 @@ from jax import Array
 from jaxnn.dropout import MaskSource, dropout
 from jaxnn.initializers import Function, Initializer, torch_default
 from jaxnn.models.dense import dense
+from jaxnn.models.products import product
 from jaxnn.models.recurrence import CELLS, recur
 
 
@@ -116,8 +117,7 @@ class RecurrentLayer(nn.Module):
         )
 
         # The scan is over the first axis.
-        rows = x.swapaxes(0, 1).reshape(-1, x.shape[-1]) @ input_kernel
-        from_input = (rows + input_bias[None]).reshape(x.shape[1], -1, width)
+        from_input = product(x.swapaxes(0, 1), input_kernel) + input_bias[None, None]
         outputs = recur(cell, from_input, recurrent_kernel, recurrent_bias)
         # custom_vjp declares the type, which functools.partial hides.
         return cast(Array, outputs).swapaxes(0, 1)

@@ -13,7 +13,7 @@ detectable error is caught, and no name or figure is wrong.
 import json
 import pathlib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from absl import flags
 from rich.console import Console
@@ -41,9 +41,9 @@ def main(values: flags.FlagValues) -> int:
     bases = list(values.bases or BASES)
     given = list(values.precisions)
     faults = list(values.faults or ())
-    check_known("bases", bases, BASES)
-    check_known("precisions", given, (*PRECISIONS, "bf16"))
-    check_known("faults", faults, SWITCHES)
+    command_line.check_known("bases", bases, BASES)
+    command_line.check_known("precisions", given, (*PRECISIONS, "bf16"))
+    command_line.check_known("faults", faults, SWITCHES)
 
     fresh = f"runs/{time.strftime('mutations-%Y%m%d-%H%M%S')}"
     root = pathlib.Path(values.workdir or fresh)
@@ -71,13 +71,6 @@ def main(values: flags.FlagValues) -> int:
         published_score.write(table.summary(outcomes, commit))
     console.print(f"files: {root}", highlight=False)
     return 0 if table.is_enough(outcomes) else 1
-
-
-def check_known(flag: str, given: Sequence[str], known: Collection[str]) -> None:
-    """Raises UserError if a list flag has an unknown entry."""
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise UserError(f"--{flag}: unknown {unknown[0]!r}; known: {', '.join(known)}")
 
 
 def run(

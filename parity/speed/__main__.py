@@ -31,7 +31,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line, options
 from jaxnn.experiment.flags.config import Experiment
-from parity.speed import comparison, competitors, measuring, table
+from parity.speed import comparison, competitors, measuring, settings, table
 from parity.speed.comparison import Machine
 from parity.speed.competitors import NAMES, flagfile_for
 from parity.speed.measuring import Result
@@ -56,11 +56,7 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
 
 def check(experiment: Experiment, names: Sequence[str]) -> None:
     """Raises UserError on unknown competitors, and on flags that reach none of them."""
-    unknown = [name for name in names if name not in NAMES]
-    if unknown:
-        raise UserError(
-            f"--competitors: unknown {unknown[0]!r}; known: {', '.join(NAMES)}"
-        )
+    command_line.check_known("competitors", names, NAMES)
     if not names:
         raise UserError(f"--competitors: give some of {', '.join(NAMES)}")
     if experiment.resume or experiment.init_params or experiment.record != "off":
@@ -147,33 +143,11 @@ def title(experiment: Experiment, rounds: int) -> str:
     return f"{experiment.name}, {experiment.precision}, {of}"
 
 
-def define_more(values: flags.FlagValues) -> None:
-    """Defines the flags of this command."""
-    flags.DEFINE_list(
-        "competitors",
-        list(NAMES),
-        f"Who trains: some of {', '.join(NAMES)}.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "rounds",
-        3,
-        "Runs of each competitor that count.",
-        lower_bound=1,
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "most_seconds",
-        600.0,
-        "A run that takes longer is ended, and its row says so.",
-        lower_bound=1.0,
-        flag_values=values,
-    )
-
-
 def command() -> None:
     """Runs the program on the command line of the process."""
-    command_line.run(main, __doc__, default_precision="fp32", define_more=define_more)
+    command_line.run(
+        main, __doc__, default_precision="fp32", define_more=settings.define
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from jaxnn.experiment import cores
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line
-from parity.speed import goals
+from parity.speed import goals, settings
 from parity.speed.goals import WORKLOADS, Workload
 
 BEGIN = "<!-- written by launch/benchmark.sh: begin -->"
@@ -69,11 +69,7 @@ def known(names: Sequence[str]) -> list[Workload]:
       UserError: there is no such workload.
     """
     by_name = {workload.name: workload for workload in WORKLOADS}
-    unknown = [name for name in names if name not in by_name]
-    if unknown:
-        raise UserError(
-            f"--workloads: unknown {unknown[0]!r}; known: {', '.join(by_name)}"
-        )
+    command_line.check_known("workloads", names, by_name)
     return [by_name[name] for name in names or by_name]
 
 
@@ -148,26 +144,11 @@ def _cpu() -> str:
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
-    flags.DEFINE_integer(
-        "rounds", 3, "Runs of each that count.", lower_bound=1, flag_values=values
-    )
+    settings.define(values)
     flags.DEFINE_list(
         "workloads",
         [],
         f"Some of {', '.join(w.name for w in WORKLOADS)}; empty: all.",
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "competitors",
-        ["jaxnn", "deepspeed", "eager", "best"],
-        "Who trains, as of parity.speed.",
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "most_seconds",
-        600.0,
-        "A run that takes longer is ended, and its row says so.",
-        lower_bound=1.0,
         flag_values=values,
     )
     flags.DEFINE_string(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jaxnn.experiment.data.samples import MEBIBYTE
 from parity.speed.competitors import DEEPSPEED, EAGER, JAXNN
 
 Report = Mapping[str, Any]
@@ -97,7 +98,6 @@ W7 = (
 )
 MOST_MEMORY = 1.0
 """Goal: jaxnn's peak memory over that of PyTorch's tutorial loop."""
-MEBIBYTE = 2**20
 
 
 def rows(measured: Sequence[tuple[Workload, Report]]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from jaxnn.experiment.data.samples import MEBIBYTE
 from parity.speed.comparison import Machine, best_torch, ratio
 from parity.speed.competitors import BEST
 from parity.speed.measuring import Result
@@ -19,7 +20,6 @@ HEADERS = (
     "test loss",
     "/ jaxnn",
 )
-MEBIBYTE = 2**20
 SUMMED_UP = {"training": "training", "wall": "whole process", "memory": "memory"}
 
 

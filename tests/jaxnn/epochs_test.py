@@ -65,37 +65,41 @@ class TestWork:
         np.testing.assert_array_equal(work.evaluated_ids, [[0, 1, 2], [3, 4, -1]])
 
 
+def start(count, watch=lambda function: function):
+    """Work, runner and first state of some epochs of two steps."""
+    experiment = EXPERIMENT.replace(
+        epochs=count, optimizer="sgd", learning_rate=1e-3, precision="fp32"
+    )
+    devices = jax.devices()[:1]
+    rates = np.full(2 * count, experiment.learning_rate, np.float32)
+    work, _ = epochs.make_work(experiment, DATA, SPLITS, rates, devices)
+    model = models.build(experiment, DATA.signature)
+    optimizer = OPTIMIZERS["sgd"](experiment)
+    runner = epochs.ResidentEpochs(
+        work,
+        functools.partial(
+            watch(train_step.train_step),
+            experiment,
+            model,
+            optimizer,
+            axis_name=parallel.AXIS,
+        ),
+        functools.partial(
+            watch(train_step.eval_step), experiment, model, metrics.absolute_error
+        ),
+    )
+    variables = train_step.initial_variables(model, 0, DATA.signature)
+    state = train_step.initial_state(variables, experiment, optimizer)
+    return work, runner, parallel.replicate(state, devices)
+
+
 class TestResidentEpochs:
     def test_epochs_of_one_shape_are_traced_once(self):
         """The host's loop over epochs must not trace or compile again."""
-        experiment = EXPERIMENT.replace(
-            epochs=4, optimizer="sgd", learning_rate=1e-3, precision="fp32"
-        )
-        devices = jax.devices()[:1]
-        rates = np.full(8, experiment.learning_rate, np.float32)
-        work, _ = epochs.make_work(experiment, DATA, SPLITS, rates, devices)
-        model = models.build(experiment, DATA.signature)
-        optimizer = OPTIMIZERS["sgd"](experiment)
         chex.clear_trace_counter()
-        runner = epochs.ResidentEpochs(
-            work,
-            functools.partial(
-                chex.assert_max_traces(train_step.train_step, n=1),
-                experiment,
-                model,
-                optimizer,
-                axis_name=parallel.AXIS,
-            ),
-            functools.partial(
-                chex.assert_max_traces(train_step.eval_step, n=1),
-                experiment,
-                model,
-                metrics.absolute_error,
-            ),
+        work, runner, state = start(
+            4, lambda function: chex.assert_max_traces(function, n=1)
         )
-        variables = train_step.initial_variables(model, 0, DATA.signature)
-        state = train_step.initial_state(variables, experiment, optimizer)
-        state = parallel.replicate(state, devices)
         for number in range(len(work.plan)):
             state, epoch = runner.run(number, 0, state)
         assert parallel.first(state.step) == sum(work.plan) == 8
@@ -103,46 +107,15 @@ class TestResidentEpochs:
 
 
 class TestSeveral:
-    @pytest.fixture
-    def make(self):
-        experiment = EXPERIMENT.replace(
-            epochs=7, optimizer="sgd", learning_rate=1e-3, precision="fp32"
-        )
-        devices = jax.devices()[:1]
-        rates = np.full(14, experiment.learning_rate, np.float32)
-        work, _ = epochs.make_work(experiment, DATA, SPLITS, rates, devices)
-        model = models.build(experiment, DATA.signature)
-        optimizer = OPTIMIZERS["sgd"](experiment)
-
-        def make():
-            runner = epochs.ResidentEpochs(
-                work,
-                functools.partial(
-                    train_step.train_step,
-                    experiment,
-                    model,
-                    optimizer,
-                    axis_name=parallel.AXIS,
-                ),
-                functools.partial(
-                    train_step.eval_step, experiment, model, metrics.absolute_error
-                ),
-            )
-            variables = train_step.initial_variables(model, 0, DATA.signature)
-            state = train_step.initial_state(variables, experiment, optimizer)
-            return runner, parallel.replicate(state, devices)
-
-        return make
-
-    def test_are_the_epochs_one_by_one_to_the_bit(self, make):
-        runner, state = make()
+    def test_are_the_epochs_one_by_one_to_the_bit(self):
+        _, runner, state = start(7)
         expected = []
         for number in range(7):
             state, epoch = runner.run(number, 0, state)
             expected.append(parallel.first((epoch.results, epoch.sums)))
         outputs, params = epoch.outputs, parallel.first(state.params)
 
-        runner, state = make()
+        _, runner, state = start(7)
         together, number = [], 0
         while number < 7:
             state, several = runner.run_several(number, min(4, 7 - number), state)
@@ -155,8 +128,8 @@ class TestSeveral:
         chex.assert_trees_all_equal(read[-1].outputs, outputs)
         chex.assert_trees_all_equal(parallel.first(state.params), params)
 
-    def test_the_first_is_alone_and_no_call_exceeds_what_is_asked(self, make):
-        runner, state = make()
+    def test_the_first_is_alone_and_no_call_exceeds_what_is_asked(self):
+        _, runner, state = start(7)
         state, several = runner.run_several(0, 5, state)
         assert several.count == 1
         # These take microseconds, so that only the argument limits them.

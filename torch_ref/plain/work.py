@@ -126,10 +126,8 @@ def score(work: Work, network: Any, inputs: Tensor, targets: Tensor) -> Score:
 def evaluation_batches(
     work: Work, inputs: Tensor, targets: Tensor
 ) -> list[tuple[Tensor, Tensor]]:
-    """Cuts a split into batches of at most `evaluation.MOST_NUMBERS` numbers."""
-    numbers = inputs[0].numel()
-    rows = max(evaluation.MOST_NUMBERS // numbers, work.experiment.batch_size)
-    rows = min(evaluation.MOST_ROWS, rows)
+    """Cuts a split into batches of at most `evaluation.most_rows`."""
+    rows = evaluation.most_rows(inputs[0].numel(), work.experiment.batch_size)
     return list(zip(inputs.split(rows), targets.split(rows)))
 
 

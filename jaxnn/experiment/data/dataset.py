@@ -39,6 +39,11 @@ class Signature(NamedTuple):
     num_tokens: int = 0
     per_step: bool = False
 
+    @property
+    def input_dtype(self) -> np.dtype:
+        """Dtype of the inputs: int32 tokens, else float32."""
+        return np.dtype(np.int32 if self.num_tokens else np.float32)
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:

@@ -65,8 +65,7 @@ def plan(
     """
     counts = [len(split.inputs) for split in splits]
     numbers = math.prod(splits[0].inputs.shape[1:])
-    per_rank = max(MOST_NUMBERS // numbers, experiment.batch_size // world_size)
-    most = min(MOST_ROWS, per_rank)
+    most = most_rows(numbers, experiment.batch_size // world_size)
     # No more rows than the largest split has, shared by the ranks.
     rows = min(most, -(-max(counts) // world_size)) * world_size
 
@@ -77,6 +76,16 @@ def plan(
     ]
     owners = np.repeat(np.arange(len(ids)), [len(of_split) for of_split in ids])
     return np.concatenate(ids), owners
+
+
+def most_rows(numbers: int, training_rows: int) -> int:
+    """Returns the most rows of an evaluation batch on a rank.
+
+    Args:
+      numbers: in the inputs of a sample.
+      training_rows: rows of a training batch on a rank.
+    """
+    return min(MOST_ROWS, max(MOST_NUMBERS // numbers, training_rows))
 
 
 def means(

@@ -79,6 +79,11 @@ def held_out(
     )
 
 
+def drawn_on_top(experiment: Experiment) -> int:
+    """Returns how many test samples to draw beside `--num_samples` for training."""
+    return max(1, round(experiment.num_samples * experiment.test_fraction))
+
+
 def contiguous(experiment: Experiment, length: int) -> tuple[slice, slice, slice]:
     """Splits a series in time: training, then validation, then test.
 

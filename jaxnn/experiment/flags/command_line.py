@@ -5,7 +5,7 @@ import errno
 import gc
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from absl import flags
@@ -147,6 +147,13 @@ def parse_arguments(
     names = [argument for argument in rest if not argument.startswith("-")]
     forwarded = [argument for argument in rest if argument.startswith("-")]
     return Arguments(values, names, forwarded)
+
+
+def check_known(flag: str, given: Sequence[str], known: Collection[str]) -> None:
+    """Raises UserError if a list flag has an unknown entry."""
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise UserError(f"--{flag}: unknown {unknown[0]!r}; known: {', '.join(known)}")
 
 
 def _check_numbers(values: flags.FlagValues) -> None:

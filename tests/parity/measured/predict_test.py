@@ -2,15 +2,13 @@
 
 import numpy as np
 import pytest
-import torch
 
 from parity.measured.fit import measure
 from parity.measured.predict import predict
+from tests.parity.known_faults import on_avx2
 from tests.parity.measured import programs
 from tests.parity.measured.compare_test import CLEAN
 from tests.parity.measured.programs import record
-
-UNCLEAR = (("rmsprop momentum", "late"),)
 
 
 def distances(recording, fits):
@@ -33,10 +31,9 @@ def distance(a, b):
 
 @pytest.mark.parametrize("name", CLEAN)
 @pytest.mark.parametrize("hook", ["plain", "clipped", "late"])
-def test_is_the_recorded_step(name, hook):
-    if (name, hook) in UNCLEAR and torch.backends.cpu.get_cpu_capability() == "AVX2":
-        # A fault of ours, not of the processor: to be found.
-        pytest.xfail("74 ulps with the rounding of torch's AVX2 kernels")
+def test_is_the_recorded_step(name, hook, request):
+    if (name, hook) == ("rmsprop momentum", "late"):
+        request.applymarker(on_avx2("74 ulps of 32"))
     hooks = {
         "plain": programs.nothing,
         "clipped": programs.clipped,

@@ -8,7 +8,8 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
 from parity.speed import roofline
-from parity.speed.__main__ import define_more, main
+from parity.speed.__main__ import main
+from parity.speed.settings import define
 
 TINY = (
     "--dataset=blobs",
@@ -61,7 +62,7 @@ def test_end_to_end(run, tmp_path):
 )
 def test_bad_input(flags, message):
     with pytest.raises(UserError, match=rf"^{message}[^\n]*$"):
-        main(*command_line.parse(["speed", *TINY, *flags], "fp32", define_more))
+        main(*command_line.parse(["speed", *TINY, *flags], "fp32", define))
 
 
 def test_bad_input_ends_the_program(run):

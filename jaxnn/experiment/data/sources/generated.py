@@ -19,7 +19,7 @@ def linear(experiment: Experiment) -> Dataset:
     are drawn on top for testing.
     """
     rng = np.random.default_rng(experiment.split_seed)
-    num_test = max(1, round(experiment.num_samples * experiment.test_fraction))
+    num_test = splits.drawn_on_top(experiment)
     inputs = rng.standard_normal(
         (experiment.num_samples + num_test, 1), dtype=np.float32
     )

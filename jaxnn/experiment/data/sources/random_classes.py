@@ -95,8 +95,7 @@ def _count(experiment: Experiment, flag: str, numbers: int) -> int:
       flag: gives the size of a sample, for the message.
       numbers: numbers of a sample, of four bytes.
     """
-    tests = max(1, round(experiment.num_samples * experiment.test_fraction))
-    count = experiment.num_samples + tests
+    count = experiment.num_samples + splits.drawn_on_top(experiment)
     require_room(ITEM * numbers * count, f"{flag}, --num_samples", f"{count} samples")
     return count
 

@@ -1,0 +1,29 @@
+"""The flags that say who is measured, and how often."""
+
+from absl import flags
+
+from parity.speed.competitors import NAMES
+
+
+def define(values: flags.FlagValues) -> None:
+    """Defines `--competitors`, `--rounds` and `--most_seconds`."""
+    flags.DEFINE_list(
+        "competitors",
+        list(NAMES),
+        f"Who trains: some of {', '.join(NAMES)}.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "rounds",
+        3,
+        "Runs of each competitor that count.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "most_seconds",
+        600.0,
+        "A run that takes longer is ended, and its row says so.",
+        lower_bound=1.0,
+        flag_values=values,
+    )
