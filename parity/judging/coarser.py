@@ -27,6 +27,8 @@ TYPICAL = 2.0
 IN_FLOAT32 = ("embedding", "norm")
 """Starts of the names of layers that autocast does not round (torch.amp's op-specific
 behavior): their agreement says nothing."""
+INERT = 1e-3
+"""Change of a distance, of itself, by a switch that does not act on it."""
 IMPROBABLE = 1e-3
 """Probability of an agreement in digits that the switch would have rounded away."""
 
@@ -74,6 +76,28 @@ def only_makes_noise(
     is_no_nearer = change > NO_NEARER
     is_far = np.median([pair.after.z for pair in failed]) > TYPICAL
     return bool(is_no_nearer or is_far) or _chance(pairs, threshold) < IMPROBABLE
+
+
+def is_hopeless(
+    before: Sequence[Measurement], after: Sequence[Measurement], threshold: float
+) -> bool:
+    """Returns True if a switch mends nothing of what fails by much.
+
+    Whatever its noise units are, which need not be known: all distances are as they
+    were, or typically so much larger that `only_makes_noise` holds under larger units
+    and the tensors fail under others.
+
+    Args:
+      before: measurements of a part without the switch.
+      after: measurements with it, in any unit.
+      threshold: largest z that passes.
+    """
+    failed = [pair for pair in _pairs(before, after) if pair.before.z > threshold]
+    if not failed or np.median([p.before.z for p in failed]) < LARGER * threshold:
+        return False
+    changes = np.array([pair.change for pair in failed])
+    is_inert = np.abs(changes - 1).max() < INERT
+    return bool(is_inert or np.median(changes) > NO_NEARER)
 
 
 def _pairs(before: Sequence[Measurement], after: Sequence[Measurement]) -> list[Pair]:

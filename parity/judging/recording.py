@@ -9,6 +9,7 @@ import numpy as np
 from jaxnn.experiment.files import batch_summary
 from jaxnn.experiment.files.trace import Reader
 from parity.judging.batch import explain_batch
+from parity.judging.coarser import is_hopeless
 from parity.judging.diagnose import diagnose
 from parity.judging.explanation import Explanation, sentence
 from parity.judging.measure import Measurement
@@ -21,6 +22,7 @@ from parity.judging.step import Judge, order
 from parity.judging.summing import lost_by_summing
 from parity.judging.third_opinion import Vote
 from parity.judging.verdict import Verdict, judge_measurements
+from parity.quantities import GRADIENTS
 from parity.semantics.switch import Switch
 
 MEASURED = "measured, the replay being yours"
@@ -175,6 +177,12 @@ def explain(
         part: str, step: int, switches: tuple[Switch, ...]
     ) -> Sequence[Measurement]:
         if not switches:
+            return without(part, step)
+        # Measured as what it is without, it is no explanation and no part of one; its
+        # noise is not worth two more programs to compile.
+        if part == GRADIENTS and is_hopeless(
+            without(part, step), judge.glance(step, switches), threshold
+        ):
             return without(part, step)
         # A close look takes 64 draws. A switch that barely helps will not explain, so
         # it is not worth one.

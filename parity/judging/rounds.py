@@ -12,9 +12,10 @@ from parity.judging.measure import Measurement
 from parity.noise import DRAWS, FEW_DRAWS, MORE_DRAWS
 
 THOROUGH = (FEW_DRAWS, DRAWS, MORE_DRAWS)
-ULPS_FIRST = (0, *THOROUGH)
-"""Numbers of draws to measure with. Without a draw the unit is one ulp, the smallest
-there is."""
+IN_ULPS = (0,)
+"""Without a draw the unit is one ulp, the smallest there is."""
+ULPS_FIRST = (*IN_ULPS, *THOROUGH)
+"""Numbers of draws to measure with."""
 
 WORTH_A_CLOSE_LOOK = 1000.0
 """What fails by more than this z, where one step has diverged already, is not measured

@@ -15,7 +15,7 @@ from parity import rules
 from parity.judging.batch import judge_batch
 from parity.judging.measure import Measurement, equal
 from parity.judging.replays import Replays, Switches
-from parity.judging.rounds import THOROUGH, Rounds
+from parity.judging.rounds import IN_ULPS, THOROUGH, Rounds
 from parity.judging.tensors import judge_gradients, judge_skipped, judge_update
 from parity.judging.third_opinion import Vote, vote
 from parity.noise import FLOAT32, Tensors
@@ -122,10 +122,32 @@ class Judge:
                 return judge_skipped(number, step)
             return judge_update(replay, number, step, inputs, rounds)
         replayed = replay.gradients(inputs, replay.compute)
+        replayed = self._comparable(replayed, switches, context)
+        return judge_gradients(replay, number, step, inputs, replayed, rounds)
+
+    def glance(self, number: int, switches: Switches) -> list[Measurement]:
+        """Returns the measurements of forward and backward pass in ulps, sooner.
+
+        Args:
+          number: step index, from 0.
+          switches: known differences to replay the step under.
+        """
+        step = self._read(number)
+        context = self._step_context(number, switches)
+        replay = self._replays.under(switches)
+        inputs = apply("before", switches, replay.inputs(number, step), context)
+        replayed = self._comparable(replay.glance(inputs), switches, context)
+        rounds = Rounds(IN_ULPS, self._threshold)
+        return judge_gradients(replay, number, step, inputs, replayed, rounds)
+
+    def _comparable(
+        self, replayed: Tensors, switches: Switches, context: StepContext
+    ) -> Tensors:
+        """Returns what forward and backward pass left, as the recording has it."""
         replayed = apply("after", switches, replayed, context)
         if is_own(self._replays.experiment.model):
-            replayed = _recorded_layers(replayed, step)
-        return judge_gradients(replay, number, step, inputs, replayed, rounds)
+            return _recorded_layers(replayed, context.step)
+        return replayed
 
     def enacted(self, number: int, switches: Switches) -> Tensors:
         """Returns a step as a run with the switches would have recorded it.
@@ -230,7 +252,7 @@ def order(recording: Reader) -> list[str]:
     return [*names["activations"], *reversed(names["params"])]
 
 
-def _recorded_layers(replayed: Tensors, step: Tensors) -> Tensors:
+def _recorded_layers(replayed: Tensors, step: Mapping[str, np.ndarray]) -> Tensors:
     """Leaves out layers that the recording lacks.
 
     In a network of one's own not every layer of one library has a twin in the other.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from parity.judging.coarser import only_makes_noise
+from parity.judging.coarser import is_hopeless, only_makes_noise
 from parity.judging.measure import Measurement, measure
 
 THRESHOLD = 8.0
@@ -74,3 +74,36 @@ class TestOnlyMakesNoise:
         broken = [Measurement(0, "batch", "", np.inf, 0.0)]
         mended = [Measurement(0, "batch", "", 0.0, 0.0)]
         assert not only_makes_noise(broken, mended, THRESHOLD)
+
+
+def far(z, change=1.0, growth=1.0):
+    """A tensor without and with a switch that changes its distance and its unit."""
+    before = Measurement(0, "grads", f"{z} {change}", z, 1e-6)
+    after = before._replace(z=z * change / growth, detectable=1e-6 * growth)
+    return before, after
+
+
+def hopeless(*pairs):
+    before, after = zip(*pairs)
+    return is_hopeless(before, after, THRESHOLD)
+
+
+class TestIsHopeless:
+    @pytest.mark.parametrize("growth", [1.0, 1e-3, 1e4])
+    def test_what_does_not_act_or_makes_all_worse(self, growth):
+        assert hopeless(far(1e3, 1.0, growth))
+        assert hopeless(far(1e3, 5.0, growth))
+
+    @pytest.mark.parametrize("change", [1e-4, 0.5, 1.5])
+    def test_not_what_changes_the_distance_by_little_or_to_the_better(self, change):
+        assert not hopeless(far(1e3, change))
+
+    def test_not_what_mends_most(self):
+        pairs = [far(1e3, 1e-4), far(2e3, 1e-4), far(1e3, 5.0)]
+        assert not hopeless(*pairs)
+
+    def test_not_what_a_larger_unit_might_let_pass(self):
+        assert not hopeless(far(20.0, 3.0))
+
+    def test_not_where_nothing_fails(self):
+        assert not hopeless(far(1.0, 5.0))

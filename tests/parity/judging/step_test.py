@@ -11,7 +11,7 @@ from jaxnn.experiment.files.trace import Reader
 from jaxnn.experiment.flags import command_line
 from parity.judging import diagnose, measure
 from parity.judging.replays import Replays
-from parity.judging.rounds import ULPS_FIRST
+from parity.judging.rounds import IN_ULPS, ULPS_FIRST
 from parity.judging.step import Judge
 from parity.mutations.score import Enacted
 from parity.noise import FLOAT32, FLOAT64, norm
@@ -314,6 +314,19 @@ class TestUnderSwitches:
         )
         assert moved == (switch != "schedule_counts_skipped")  # nothing is skipped
         assert all(m.z <= 1 for m in judge.step(2))
+
+    @pytest.mark.parametrize("switches", [(), (SWITCHES["dropout_off"],)])
+    def test_a_glance_sees_what_the_part_does(self, recording, switches):
+        experiment, data, trace = recording
+        replays = Replays(experiment, data)
+        judge = Judge(replays, trace, None, measure.THRESHOLD, IN_ULPS)
+        glanced = judge.glance(2, switches)
+        whole = judge.part(GRADIENTS, 2, switches)
+        # The decision to skip and the norm have no distance.
+        pairs = [(g, w) for g, w in zip(glanced, whole, strict=True) if w.detectable]
+        assert len(pairs) > 5
+        assert all(abs(g.z - w.z) <= 10 + 1e-4 * w.z for g, w in pairs)
+        assert any(w.z > 1e3 for _, w in pairs) == bool(switches)
 
     def test_gradients_summed_over_two_ranks_are_named(self, recording):
         experiment, data, trace = recording[0].replace(num_devices=2), *recording[1:]
