@@ -16,12 +16,34 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn import train_step
+from jaxnn.experiment.catalogue import RECURRENT, TRANSFORMERS, is_own
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch, put
 from jaxnn.models import rnn
 from jaxnn.models.recurrence import Cell
 
 ROUNDED_LEAVES = ("kernel", "input_kernel", "scale")
 """Parameters that a layer has whose output is a rounded sum: products and norms."""
+
+
+KINKED_ACTIVATIONS = ("step", "relu", "leaky_relu")
+KINKED_LOSSES = ("hinge", "multiclass_hinge", "perceptron")
+SMOOTH_MODELS = ("linear", *RECURRENT, *TRANSFORMERS)
+"""Models without a kink of their own, whatever the activation flag says."""
+
+
+def has_kinks(experiment: Experiment) -> bool:
+    """Returns True if rounding may make a gradient jump, somewhere in the network."""
+    if experiment.loss in KINKED_LOSSES:
+        return True
+    if experiment.model == "mlp":
+        return experiment.activation in KINKED_ACTIVATIONS
+    return experiment.model not in SMOOTH_MODELS
+
+
+def has_jumps(experiment: Experiment) -> bool:
+    """Returns True if rounding may make the output of a layer jump."""
+    return experiment.activation == "step" or is_own(experiment.model)
 
 
 class NudgedModel(NamedTuple):

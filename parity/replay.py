@@ -20,7 +20,7 @@ from jaxnn.experiment.files import trace
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.optimizers import OPTIMIZERS, Moments
 from parity.inputs import Inputs
-from parity.kinks import NudgedModel
+from parity.kinks import NudgedModel, has_jumps, has_kinks
 from parity.noise import FLOAT32, FLOAT64, Distances, Tensors
 from parity.semantics.switch import Switch, apply, changed_experiment, patched
 
@@ -49,6 +49,8 @@ class Replay:
     Attributes:
       compute: dtype of the forward and backward pass.
       may_skip: an overflow skips the step (FP16).
+      has_kinks: rounding may make a gradient jump.
+      has_jumps: rounding may make the output of a layer jump.
     """
 
     def __init__(
@@ -64,6 +66,9 @@ class Replay:
         self._switches = switches
         self.compute = np.dtype(precision.POLICIES[experiment.precision].compute)
         self.may_skip = experiment.precision == "fp16"
+        self.has_kinks = has_kinks(experiment)
+        self.has_jumps = has_jumps(experiment)
+        self._exact = exact_for(self.compute)
         # Registries are patched too, so model and optimizer are built under the
         # switches as well.
         with patched(switches):
@@ -147,9 +152,10 @@ class Replay:
         return _to_float64(self.update_on_device(inputs, dtype))
 
     def gradients_rounding(self, inputs: Inputs) -> Distances:
-        """Returns name -> distance of `gradients` in the compute dtype from float64."""
+        """Returns name -> distance of `gradients` in the compute dtype from exact ones;
+        see `exact_for`."""
         rounded = self.gradients_on_device(inputs, self.compute)
-        exact = self.gradients_on_device(inputs, FLOAT64)
+        exact = self.gradients_on_device(inputs, self._exact)
         return self._between(rounded, exact)
 
     def update_rounding(self, inputs: Inputs) -> Distances:
@@ -162,13 +168,13 @@ class Replay:
         """Returns nudged(seed) -> distances of `gradients` under moved layer outputs.
 
         Each layer's output is moved by about its rounding in the compute dtype; all
-        else is float64.
+        else is exact, as in `exact_for`.
         """
-        arguments = self._gradient_arguments(inputs, FLOAT64)
-        exact = self.gradients_on_device(inputs, FLOAT64)
+        arguments = self._gradient_arguments(inputs, self._exact)
+        exact = self.gradients_on_device(inputs, self._exact)
 
         def nudged(seed: int) -> Distances:
-            with jax.enable_x64(True), patched(self._switches):
+            with jax.enable_x64(self._exact == FLOAT64), patched(self._switches):
                 moved = self._nudged_gradients(seed, *arguments)
             return self._between(trace.flatten(moved), exact)
 
@@ -234,6 +240,15 @@ class Replay:
 
         weights: Any = np.pad(np.ones(samples, np.float32), (0, padding))
         return train_step.Batch(pad(rows), pad(targets), weights)
+
+
+def exact_for(compute: np.dtype) -> np.dtype:
+    """Returns the dtype that counts as exact beside a compute dtype.
+
+    float64, but float32 beside 16 bits: it rounds 2^13 times less than float16, which
+    moves no noise unit by more than a thousandth, and takes half as long.
+    """
+    return FLOAT32 if compute.itemsize == 2 else FLOAT64
 
 
 class RereadModel(NamedTuple):
@@ -341,9 +356,9 @@ def _on_host(outputs: DeviceTensors, samples: int) -> Tensors:
 
 
 def _distances(left: DeviceTensors, right: DeviceTensors) -> DeviceTensors:
-    """Returns the Euclidean distance of each tensor from its float64 partner."""
+    """Returns the Euclidean distance of each tensor from its partner, in float64."""
     return {
-        name: jnp.sqrt(jnp.sum(jnp.square(left[name].astype(exact.dtype) - exact)))
+        name: jnp.linalg.norm(left[name].astype(jnp.float64) - exact)
         for name, exact in right.items()
     }
 

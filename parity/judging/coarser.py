@@ -45,6 +45,11 @@ class Pair(NamedTuple):
     after: Measurement
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Quantity and name of the tensor."""
+        return self.before.quantity, self.before.tensor
+
+    @property
     def growth(self) -> float:
         """The unit with the switch over that without it."""
         return self.after.detectable / self.before.detectable
@@ -79,9 +84,12 @@ def only_makes_noise(
 
 
 def is_hopeless(
-    before: Sequence[Measurement], after: Sequence[Measurement], threshold: float
+    before: Sequence[Measurement],
+    plain: Sequence[Measurement],
+    after: Sequence[Measurement],
+    threshold: float,
 ) -> bool:
-    """Returns True if a switch mends nothing of what fails by much.
+    """Returns True if a switch mends nothing of what fails.
 
     Whatever its noise units are, which need not be known: all distances are as they
     were, or typically so much larger that `only_makes_noise` holds under larger units
@@ -89,15 +97,19 @@ def is_hopeless(
 
     Args:
       before: measurements of a part without the switch.
-      after: measurements with it, in any unit.
+      plain: the same by a program that rounds as that of `after` does, in any unit.
+      after: measurements with the switch, in any unit.
       threshold: largest z that passes.
     """
-    failed = [pair for pair in _pairs(before, after) if pair.before.z > threshold]
-    if not failed or np.median([p.before.z for p in failed]) < LARGER * threshold:
+    failed = {(m.quantity, m.tensor): m.z for m in before if m.z > threshold}
+    pairs = [p for p in _pairs(plain, after) if p.key in failed]
+    if not pairs:
         return False
-    changes = np.array([pair.change for pair in failed])
-    is_inert = np.abs(changes - 1).max() < INERT
-    return bool(is_inert or np.median(changes) > NO_NEARER)
+    changes = np.array([pair.change for pair in pairs])
+    if np.abs(changes - 1).max() < INERT:
+        return True
+    typical = np.median(changes * [failed[pair.key] for pair in pairs])
+    return bool(np.median(changes) > NO_NEARER and typical > LARGER * threshold)
 
 
 def _pairs(before: Sequence[Measurement], after: Sequence[Measurement]) -> list[Pair]:

@@ -173,6 +173,10 @@ def explain(
     def without(part: str, step: int) -> Sequence[Measurement]:
         return judge.part(part, step, (), WORTH_A_CLOSE_LOOK)
 
+    @functools.cache
+    def plain(step: int) -> Sequence[Measurement]:
+        return judge.glance(step, ())
+
     def measure(
         part: str, step: int, switches: tuple[Switch, ...]
     ) -> Sequence[Measurement]:
@@ -181,7 +185,7 @@ def explain(
         # Measured as what it is without, it is no explanation and no part of one; its
         # noise is not worth two more programs to compile.
         if part == GRADIENTS and is_hopeless(
-            without(part, step), judge.glance(step, switches), threshold
+            without(part, step), plain(step), judge.glance(step, switches), threshold
         ):
             return without(part, step)
         # A close look takes 64 draws. A switch that barely helps will not explain, so

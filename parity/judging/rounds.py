@@ -21,6 +21,9 @@ WORTH_A_CLOSE_LOOK = 1000.0
 """What fails by more than this z, where one step has diverged already, is not measured
 with many draws."""
 
+CLEARLY = 2.0
+"""Times the threshold: without a kink more draws do not double a unit."""
+
 Units = Mapping[str, float]
 """Tensor name -> noise unit."""
 
@@ -37,6 +40,17 @@ class Rounds(NamedTuple):
     draws: Sequence[int]
     threshold: float
     close_below: float = math.inf
+
+    def without_kinks(self) -> "Rounds":
+        """Returns the rounds for a network whose draws are alike.
+
+        What fails clearly then fails with any number of draws. The step that diverges
+        first is looked at closely all the same, for the sake of the tensor it names.
+        """
+        if math.isinf(self.close_below):
+            return self
+        most = min(self.close_below, CLEARLY * self.threshold)
+        return self._replace(close_below=most)
 
     def run(
         self,

@@ -6,7 +6,7 @@ does not show in the other.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +16,7 @@ from jaxnn.experiment.files import trace
 from jaxnn.experiment.files.trace import select
 from parity.inputs import Inputs
 from parity.judging.measure import Measurement, equal, measure
-from parity.judging.rounds import Rounds, Units
+from parity.judging.rounds import CLEARLY, Rounds, Units
 from parity.noise import (
     DRAWS,
     FLOAT32,
@@ -30,6 +30,8 @@ from parity.noise import (
 from parity.quantities import OF_KIND
 from parity.rules import CARRIED
 
+FORWARD = ("activations", "loss")
+"""Quantities that a kink does not move by more than rounding."""
 KEPT = ("params", "moments")
 """Kinds of state that a skipped step must leave as they are."""
 
@@ -40,10 +42,14 @@ class StepReplay(Protocol):
     Attributes:
       compute: dtype of the forward and backward pass.
       may_skip: an overflow skips the step (FP16).
+      has_kinks: rounding may make a gradient jump.
+      has_jumps: rounding may make the output of a layer jump.
     """
 
     compute: np.dtype
     may_skip: bool
+    has_kinks: bool
+    has_jumps: bool
 
     def gradients(self, inputs: Inputs, dtype: np.dtype) -> Tensors:
         """Returns the forward and backward pass's tensors, computed in `dtype`."""
@@ -85,6 +91,7 @@ def judge_gradients(
       rounds: how many draws of noise to measure with.
     """
     judged = _judged_names(step, replayed)
+    rounds = rounds if replay.has_kinks else rounds.without_kinks()
     noise = Noise(
         lambda moved: replay.gradients_rounding(inputs._replace(compute=moved)),
         inputs.compute,
@@ -103,7 +110,13 @@ def judge_gradients(
     def units(draws: int) -> Units:
         if draws < MORE_DRAWS:
             return noise.units(draws)
-        return _units_near_kinks(Kinks(replay.nudging(inputs)), noise, compare, rounds)
+
+        def may_be_a_kink(measured: Sequence[Measurement]) -> bool:
+            is_forward = _fails_forward(measured, rounds.threshold)
+            return replay.has_kinks and (replay.has_jumps or not is_forward)
+
+        kinks = Kinks(replay.nudging(inputs))
+        return _units_near_kinks(kinks, noise, compare, rounds, may_be_a_kink)
 
     decision = _skip_decision(replay, number, step, replayed)
     norm = [] if step["skipped"] else [judge_norm(number, step, rounds.threshold)]
@@ -163,18 +176,30 @@ def _units_near_kinks(
     noise: Noise,
     compare: Callable[[Units, bool], Iterator[Measurement]],
     rounds: Rounds,
+    may_be_a_kink: Callable[[Sequence[Measurement]], bool],
 ) -> Units:
     """Noise units that also count which side of a kink each unit falls on.
 
     What passes by enough with some draws passes with all of them, as in `Rounds`: a
-    quarter of the draws settles most steps.
+    quarter of the draws settles most steps. So it does where no kink can be the cause:
+    without one the draws of a tensor are alike.
     """
     for draws in (SOME_DRAWS, MORE_DRAWS):
         units = kinks.larger(noise.units(DRAWS), draws)
+        measured = list(compare(units, True))
         share = math.sqrt(draws / MORE_DRAWS)
-        if all(m.z <= rounds.threshold * share for m in compare(units, True)):
+        if all(m.z <= rounds.threshold * share for m in measured):
             return units
-    return kinks.larger(noise.units(MORE_DRAWS), MORE_DRAWS)
+        if not may_be_a_kink(measured):
+            break
+    return kinks.larger(noise.units(draws), draws)
+
+
+def _fails_forward(measurements: Sequence[Measurement], threshold: float) -> bool:
+    """Returns True if the forward pass fails clearly: there a kink moves nothing."""
+    return any(
+        m.quantity in FORWARD and m.z > CLEARLY * threshold for m in measurements
+    )
 
 
 def _skip_decision(

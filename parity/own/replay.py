@@ -54,6 +54,8 @@ class PortReplay:
         # Under autocast the weights are float32 and the layers round to 16 bits.
         self.compute = COMPUTE[meta.get("autocast") or meta["precision"]]
         self.may_skip = meta["precision"] == "fp16" or meta.get("autocast") == "fp16"
+        # Nothing is known of the network.
+        self.has_kinks = self.has_jumps = True
         self.has_update = feed is not None
         self._lacking = ported.without_moments(number) if feed else set()
 

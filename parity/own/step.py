@@ -135,6 +135,8 @@ class OwnReplay:
         self._step = step
         self.compute = np.dtype(precision.POLICIES[run_precision].compute)
         self.may_skip = run_precision == "fp16"
+        # Nothing is known of the network.
+        self.has_kinks = self.has_jumps = True
         self.has_update = update is not None
 
     def inputs(self, number: int) -> Inputs:

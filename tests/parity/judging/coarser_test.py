@@ -85,16 +85,16 @@ def far(z, change=1.0, growth=1.0):
 
 def hopeless(*pairs):
     before, after = zip(*pairs)
-    return is_hopeless(before, after, THRESHOLD)
+    return is_hopeless(before, before, after, THRESHOLD)
 
 
 class TestIsHopeless:
     @pytest.mark.parametrize("growth", [1.0, 1e-3, 1e4])
     def test_what_does_not_act_or_makes_all_worse(self, growth):
-        assert hopeless(far(1e3, 1.0, growth))
+        assert hopeless(far(1e3, 1.0, growth), far(9.0, 0.9995, growth))
         assert hopeless(far(1e3, 5.0, growth))
 
-    @pytest.mark.parametrize("change", [1e-4, 0.5, 1.5])
+    @pytest.mark.parametrize("change", [1e-4, 0.5, 0.99, 1.01, 1.5])
     def test_not_what_changes_the_distance_by_little_or_to_the_better(self, change):
         assert not hopeless(far(1e3, change))
 
@@ -103,7 +103,7 @@ class TestIsHopeless:
         assert not hopeless(*pairs)
 
     def test_not_what_a_larger_unit_might_let_pass(self):
-        assert not hopeless(far(20.0, 3.0))
+        assert not hopeless(far(9.0, 3.0))
 
     def test_not_where_nothing_fails(self):
         assert not hopeless(far(1.0, 5.0))
