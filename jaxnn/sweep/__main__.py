@@ -1,0 +1,219 @@
+"""Trains one experiment with many settings of its flags, many networks in one program.
+
+    python -m jaxnn.sweep --flagfile=FILE --grid='learning_rate=1e-4,1e-3; seed=0..4'
+    python -m jaxnn.sweep --flagfile=FILE --grid='learning_rate=1e-4..1e-1' --random=64
+
+--grid: axes are separated by semicolons, values by commas; those of a flag that takes a
+list, by bars (hidden_sizes=64,32|128). a..b are the whole numbers from a to b. Under
+--random, a..b of a flag that takes any number is drawn between them, by its logarithm
+if both are above 0, else uniformly; a..b:uniform and a..b:log say which.
+
+Each member trains exactly as jaxnn.train would on one device. Learning rates and other
+numbers, seeds, starts and splits vary within one program; other flags take a program
+for each of their values. Settings are ranked by the validation loss, or without
+--validation_fraction by the test loss, averaged over seeds and folds (--num_folds).
+
+Writes sweep.csv (a row for each member), best.flags (for jaxnn.train) and plots/ into
+--workdir. A killed sweep goes on with --resume. Exit code 2 on bad input, and if every
+member diverged.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+from absl import flags
+
+from jaxnn import parallel, spreading
+from jaxnn.devices import Devices
+from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files import artifacts, locks
+from jaxnn.experiment.flags import command_line
+from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.results import quick_matplotlib
+from jaxnn.metrics import METRICS
+from jaxnn.sweep import (
+    axes,
+    chunks,
+    halving,
+    members,
+    programs,
+    ranking,
+    running,
+    store,
+    table,
+    training,
+)
+from jaxnn.sweep.members import Member
+from jaxnn.sweep.programs import Program
+from jaxnn.sweep.progress import SweepProgress
+from jaxnn.sweep.records import Record
+from jaxnn.train import configured
+
+TABLE = "sweep.csv"
+BEST = "best.flags"
+CONTENTS = (
+    artifacts.FLAGS,
+    artifacts.MODEL,
+    store.PLAN,
+    store.FOLDER,
+    TABLE,
+    BEST,
+    "plots",
+)
+
+
+def main(experiment: Experiment, values: flags.FlagValues) -> None:
+    """Flags -> members -> programs -> records -> table, flagfile and plots."""
+    check(experiment)
+    chosen = make_members(experiment, values)
+    halving.check(values.halving, chosen)
+    with configured(experiment), locks.released(), parallel.released():
+        grouped = programs.group(chosen)
+        devices = choose_devices(experiment, len(chosen))
+        for program in grouped:
+            # Bad input up to here leaves no folder behind.
+            first = training.first_states(program, program.members[:1])[0]
+            chunks.fitting(program, first)
+        workdir = artifacts.create_workdir(experiment, "sweep", CONTENTS)
+        store.begin(workdir, plan(values, devices), experiment.resume)
+        records = train(chosen, grouped, values.halving, devices, workdir)
+        finish(experiment, grouped, chosen, records, workdir)
+
+
+def check(experiment: Experiment) -> None:
+    """Raises UserError on flags of a single run that a sweep cannot obey."""
+    for flag in ("record", "init_params", "coordinator_address", "distributed"):
+        default = getattr(Experiment(), flag)
+        if getattr(experiment, flag) != default:
+            raise UserError(f"--{flag}: a sweep has no use for it; leave it out")
+
+
+def make_members(experiment: Experiment, values: flags.FlagValues) -> list[Member]:
+    """Returns the members that the flags ask for; raises UserError on bad ones."""
+    grid = axes.parse(values.grid, experiment, is_random=values.random > 0)
+    return members.make(
+        experiment, grid, values.random, values.random_seed, values.max_members
+    )
+
+
+def choose_devices(experiment: Experiment, count: int) -> Devices:
+    """Returns `--num_devices`, or all there are, but none without a member.
+
+    Raises:
+      UserError: more asked for than there are.
+    """
+    here = jax.local_devices()
+    if experiment.num_devices > len(here):
+        raise UserError(
+            f"--num_devices: {experiment.num_devices} asked for, {len(here)} here"
+        )
+    return here[: min(experiment.num_devices or len(here), count)]
+
+
+def plan(values: flags.FlagValues, devices: Devices) -> dict[str, Any]:
+    """Returns what must be equal in a sweep and in one that resumes it."""
+    names = ("grid", "random", "random_seed", "halving")
+    return {name: values[name].value for name in names} | {"num_devices": len(devices)}
+
+
+def train(
+    chosen: list[Member],
+    grouped: list[Program],
+    factor: int,
+    devices: Devices,
+    workdir: pathlib.Path,
+) -> dict[int, Record]:
+    """Trains all members; returns member's number -> its record."""
+    epochs = max(len(program.plan) for program in grouped)
+    settings = len({member.setting for member in chosen})
+    rungs = halving.rungs(epochs, settings, factor)
+    count = f"{len(grouped)} program{'s' if len(grouped) > 1 else ''}"
+    print(f"{len(chosen)} members, {count}, {len(devices)} devices", flush=True)
+    total = running.total_epochs(chosen, grouped, rungs)
+    with SweepProgress(total) as progress:
+        kept = store.Store(workdir)
+        sweep = running.Sweep(chosen, grouped, rungs, devices, kept, progress)
+        return running.run(sweep)
+
+
+def finish(
+    experiment: Experiment,
+    grouped: list[Program],
+    chosen: list[Member],
+    records: dict[int, Record],
+    workdir: pathlib.Path,
+) -> None:
+    """Writes and prints what the sweep has found.
+
+    Raises:
+      UserError: every member diverged; sweep.csv tells where.
+    """
+    artifacts.write_text(workdir / TABLE, ranking.to_csv(chosen, records))
+    ranked = ranking.rank(chosen, records)
+    best = ranking.best_member(ranked, records)
+    if best is None:
+        raise UserError(
+            f"--grid: every member diverged, see {workdir / TABLE}; try a smaller "
+            "learning_rate"
+        )
+    record = records[best.number]
+    artifacts.write_text(workdir / BEST, ranking.to_flagfile(best, record))
+    column = record.judged_by
+    metric = METRICS[grouped[0].splits[0].data.task][0]
+    metric = column.replace("loss", metric)
+    table.show(ranked, records, column, metric)
+    if column == "test_loss" and len(chosen) > 1:
+        print(
+            "ranked by the test split, which flatters the best: --validation_fraction "
+            "ranks by samples of their own"
+        )
+    if experiment.plots:
+        # matplotlib takes long to import.
+        with quick_matplotlib.undocumented():
+            from jaxnn.sweep import plots
+
+        plots.draw(workdir, ranked, records, column, metric)
+    print(f"best: {axes.spell(best.settings)}")
+    print(f"again: python -m jaxnn.train --flagfile={workdir / BEST}")
+    print(f"files: {workdir}")
+
+
+def define_more(values: flags.FlagValues) -> None:
+    """Defines the flags that only this program has."""
+    flags.DEFINE_string(
+        "grid",
+        "",
+        "Flags to vary and their values, FLAG=VALUES; FLAG=VALUES.",
+        flag_values=values,
+    )
+    for name, default, least, text in (
+        ("random", 0, 0, "Settings to draw from --grid at random; 0: all of them."),
+        ("random_seed", 0, 0, "Seed of these draws."),
+        (
+            "halving",
+            0,
+            0,
+            "Successive halving: after a share of the epochs the best one in so many "
+            "settings go on, for as many times longer; 0: all train all epochs.",
+        ),
+        ("max_members", 1000, 1, "Most members that a sweep may have."),
+    ):
+        flags.DEFINE_integer(name, default, text, lower_bound=least, flag_values=values)
+
+
+def program(experiment: Experiment, values: flags.FlagValues) -> None:
+    """Does as `main`, with each core of a CPU a device."""
+    spreading.offer_cores(experiment)
+    main(experiment, values)
+
+
+def command() -> None:
+    """Runs the program on the command line of the process."""
+    command_line.run(
+        program, __doc__, default_precision="fp32", define_more=define_more
+    )
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,162 @@
+"""Trains all members: rung by rung, program by program, chunk by chunk."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxnn.devices import Devices
+from jaxnn.sweep import chunks, halving, records, store, training
+from jaxnn.sweep.halving import Rung
+from jaxnn.sweep.members import Member
+from jaxnn.sweep.programs import Program
+from jaxnn.sweep.progress import SweepProgress
+from jaxnn.sweep.records import Record
+from jaxnn.sweep.store import Part, Store
+
+SAVE_SECONDS = 20.0
+"""Training time after which unfinished members are saved."""
+
+
+class Sweep(NamedTuple):
+    """What is to be done.
+
+    Attributes:
+      members: all of them.
+      programs: that train them.
+      rungs: of successive halving; one without it.
+      devices: the members are divided among these.
+      store: keeps what is done.
+      progress: is told of it.
+    """
+
+    members: list[Member]
+    programs: list[Program]
+    rungs: list[Rung]
+    devices: Devices
+    store: Store
+    progress: SweepProgress
+
+
+class Reached(NamedTuple):
+    """What members have reached; both by member's number.
+
+    Attributes:
+      records: of all members.
+      states: of those that a further rung may train on, on the host.
+    """
+
+    records: dict[int, Record]
+    states: dict[int, Any]
+
+
+def total_epochs(
+    members: Sequence[Member], programs: Sequence[Program], rungs: Sequence[Rung]
+) -> int:
+    """Returns how many epochs all members together train, if none diverges."""
+    settings = len({member.setting for member in members})
+    epochs = {m.number: len(p.plan) for p in programs for m in p.members}
+    total, left, before = 0.0, 1.0, 0
+    for rung in rungs:
+        for number in epochs:
+            last = min(rung.end, epochs[number])
+            total += left * (last - min(before, epochs[number]))
+        left, before = rung.keep / settings, rung.end
+    return round(total)
+
+
+def run(sweep: Sweep) -> dict[int, Record]:
+    """Trains all members; returns member's number -> its record."""
+    reached = Reached({m.number: Record() for m in sweep.members}, {})
+    alive, before = list(sweep.members), 0
+    for number, rung in enumerate(sweep.rungs):
+        names = {member.number for member in alive}
+        for place, program in enumerate(sweep.programs):
+            chosen = [m for m in program.members if m.number in names]
+            span = (before, min(rung.end, len(program.plan)))
+            if chosen and span[0] < span[1]:
+                _train(sweep, f"{number}_{place}", program, chosen, span, reached)
+        if rung.keep:
+            kept = halving.survivors(alive, reached.records, rung.keep)
+            _drop(alive, kept, reached)
+            alive = kept
+        before = rung.end
+    return reached.records
+
+
+def _drop(alive: list[Member], kept: list[Member], reached: Reached) -> None:
+    """Notes which members go no further."""
+    for number in {m.number for m in alive} - {m.number for m in kept}:
+        reached.states.pop(number)
+        if reached.records[number].status == records.TRAINING:
+            reached.records[number].status = records.DROPPED
+
+
+def _train(
+    sweep: Sweep,
+    name: str,
+    program: Program,
+    chosen: list[Member],
+    span: tuple[int, int],
+    reached: Reached,
+) -> None:
+    """Trains members of one program from epoch to epoch, or finds it done."""
+    like = training.first_states(program, chosen[:1])[0]
+    trainer = training.Trainer(program, sweep.devices)
+    trains_on = span[1] < len(program.plan)
+    cuts = chunks.cut(program, chosen, like, len(sweep.devices))
+    for number, members in enumerate(cuts):
+        part = sweep.store.load(f"{name}_{number}")
+        if part is None:
+            part = _start(program, members, span[0], reached)
+        elif part.epochs < span[1]:
+            sweep.progress.advance(len(members) * (part.epochs - span[0]))
+        else:
+            sweep.progress.advance(len(members) * (span[1] - span[0]))
+        reached.records.update(part.records)
+        if part.epochs < span[1]:
+            part = _train_chunk(
+                sweep, f"{name}_{number}", trainer, members, like, part, span[1]
+            )
+        if trains_on and part.states is not None:
+            states = store.unstack(part.states, like, len(members))
+            reached.states.update(zip([m.number for m in members], states))
+
+
+def _start(
+    program: Program, members: list[Member], first: int, reached: Reached
+) -> Part:
+    """Returns members as the last rung left them, or before their first step."""
+    if first:
+        states = [reached.states[member.number] for member in members]
+    else:
+        states = training.first_states(program, members)
+    found = {member.number: reached.records[member.number] for member in members}
+    return Part(first, found, store.stack(states))
+
+
+def _train_chunk(
+    sweep: Sweep,
+    name: str,
+    trainer: training.Trainer,
+    members: list[Member],
+    like: Any,
+    part: Part,
+    last: int,
+) -> Part:
+    """Trains a chunk on, saving it from time to time and at the end."""
+    saved = time.monotonic()
+    states = jax.tree.unflatten(jax.tree.structure(like), part.states)
+    for done in trainer.train(members, states, part.records, part.epochs, last):
+        sweep.progress.advance(done.done, members, part.records)
+        over = all(record.is_over for record in part.records.values())
+        if over or done.epochs == last or time.monotonic() - saved > SAVE_SECONDS:
+            leaves = jax.tree.leaves(done.states())
+            part = Part(last if over else done.epochs, part.records, leaves)
+            sweep.store.save(name, part)
+            saved = time.monotonic()
+        if over:
+            sweep.progress.advance((last - done.epochs) * len(members))
+            break
+    return part

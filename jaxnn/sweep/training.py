@@ -1,0 +1,264 @@
+"""Trains the members of a chunk together, some epochs at a time."""
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxnn import models, parallel, train_step
+from jaxnn.devices import Devices
+from jaxnn.experiment.data import batches
+from jaxnn.loss_scaling import initial_loss_scale
+from jaxnn.metrics import METRICS
+from jaxnn.optimizers import OPTIMIZERS
+from jaxnn.sweep import flag_roles
+from jaxnn.sweep.members import Member
+from jaxnn.sweep.programs import Program, place_ids
+from jaxnn.sweep.records import Reader, Record
+from jaxnn.train_step import Batch, TrainState
+
+CALL_SECONDS = 0.5
+"""Time that a call takes: progress is shown between calls."""
+ORDER_BYTES = 2**22
+"""Largest bytes of the sample ids of a call."""
+
+
+class Reported(NamedTuple):
+    """What a step reports of a member.
+
+    Attributes:
+      loss: () float.
+      skipped: () bool.
+      bad: () bool, True if a run of its own would end here: something is not finite,
+        or overflows at the smallest loss scale.
+    """
+
+    loss: jax.Array
+    skipped: jax.Array
+    bad: jax.Array
+
+
+class Progress(NamedTuple):
+    """Where a chunk stands after a call.
+
+    Attributes:
+      epochs: epochs that its members have completed.
+      done: member-epochs of this call.
+      states: returns [members, ...] states on the host, while no further call has
+        begun.
+    """
+
+    epochs: int
+    done: int
+    states: Callable[[], TrainState]
+
+
+def networks_together() -> int:
+    """Returns how many networks of a device go through a step together.
+
+    On a CPU one after the other, each through all epochs of a call: its numbers stay in
+    the core's cache, and its program is that of a run of its own. 16 networks of
+    breast_cancer.flags took 97 to 152 us a step and network so, 234 to 299 us as
+    batches (2 busy cores). Elsewhere small products leave a device idle unless they are
+    batched.
+    """
+    return 1 if jax.default_backend() == "cpu" else 2**31
+
+
+def first_states(program: Program, members: Sequence[Member]) -> list[TrainState]:
+    """Returns each member's state before the first step, as `jaxnn.train` makes it."""
+    make = functools.cache(functools.partial(_starter, program))
+    states = []
+    for member in members:
+        experiment = member.experiment
+        start = make(experiment.initializer, experiment.adagrad_initial)
+        state = jax.device_get(start(experiment.seed))
+        scale = jax.device_get(initial_loss_scale(experiment))
+        states.append(state._replace(loss_scale=scale))
+    return states
+
+
+def _starter(program: Program, initializer: str, adagrad_initial: float) -> Callable:
+    experiment = program.base.replace(
+        initializer=initializer, adagrad_initial=adagrad_initial
+    )
+    signature = program.splits[0].data.signature
+    model = models.build(experiment, signature)
+    optimizer = OPTIMIZERS[experiment.optimizer](experiment)
+
+    def make(seed: jax.Array) -> TrainState:
+        variables = train_step.initial_variables(model, seed, signature)
+        return train_step.initial_state(variables, experiment, optimizer)
+
+    return jax.jit(make)
+
+
+class Trainer:
+    """Trains members of one program; compiles once for each number of them.
+
+    Args:
+      program: what they share.
+      devices: the members are divided among these.
+    """
+
+    def __init__(self, program: Program, devices: Devices):
+        self._program = program
+        self._devices = devices
+        self._compiled: dict[int, parallel.Compiled] = {}
+        self._samples = parallel.put(program.samples(), devices)
+        evaluated = [
+            place_ids(split.evaluated, offset)
+            for split, offset in zip(program.splits, program.offsets()[1])
+        ]
+        self._evaluated = parallel.put(np.stack(evaluated), devices)
+
+    @property
+    def compile_seconds(self) -> float:
+        """Time spent compiling so far."""
+        return sum(compiled.seconds for compiled in self._compiled.values())
+
+    def train(
+        self,
+        members: Sequence[Member],
+        states: Any,
+        records: dict[int, Record],
+        first: int,
+        last: int,
+    ) -> Iterator[Progress]:
+        """Trains members for the epochs from `first` up to `last`, not included.
+
+        Args:
+          members: who.
+          states: [members, ...] states after `first` epochs, on the host.
+          records: member's number -> its record; extended.
+          first: epochs done.
+          last: epochs to have done in the end.
+        """
+        plan = self._program.plan
+        readers = [self._reader(member, records[member.number]) for member in members]
+        run = self._run_of(len(members))
+        state = parallel.put_members(states, self._devices)
+        own, orders = self._own(members), _Orders(self._program, members)
+        pace = 0
+        while first < last:
+            whole = [steps for steps in plan[first:last] if steps == plan[first]]
+            most = min(orders.most_together(plan[first]), len(whole))
+            count = min(most, max(pace, 1))
+            # One shape for any count; the rest is not looked at.
+            width = min(orders.most_together(plan[first]), plan.count(plan[first]))
+            ids = parallel.put(orders.read(first, count, width), self._devices)
+            start = time.perf_counter() - self.compile_seconds
+            state, *reported, _ = run(
+                state, ids, np.int32(count), self._evaluated, own, *self._samples
+            )
+            reported = parallel.read_members(reported, len(members))
+            seconds = time.perf_counter() - self.compile_seconds - start
+            pace = max(int(CALL_SECONDS * count / seconds), 1)
+            for reader, *of_member in zip(readers, *reported[0], reported[1]):
+                for epoch in range(count):
+                    reader.read(*(array[epoch] for array in of_member))
+            first += count
+            yield Progress(
+                first,
+                count * len(members),
+                functools.partial(parallel.read_members, state, len(members)),
+            )
+
+    def _reader(self, member: Member, record: Record) -> Reader:
+        split = self._program.split(member)
+        return Reader(member, split, METRICS[split.data.task][0], record)
+
+    def _run_of(self, count: int) -> parallel.Compiled:
+        if count not in self._compiled:
+            members = parallel.make_members(
+                *_steps(self._program), self._devices, networks_together()
+            )
+            self._compiled[count] = parallel.Compiled(members)
+        return self._compiled[count]
+
+    def _own(self, members: Sequence[Member]) -> parallel.Own:
+        program = self._program
+        names = program.varying
+        settings = [flag_roles.as_arrays(m.experiment, names) for m in members]
+        rates = [program.learning_rates[member.number] for member in members]
+        # A schedule that --max_steps cuts may be longer than another; nobody looks
+        # behind the shortest's end.
+        longest = max(map(len, rates))
+        rates = [np.pad(table, (0, longest - len(table)), "edge") for table in rates]
+        own = parallel.Own(
+            settings={name: np.stack([s[name] for s in settings]) for name in names},
+            learning_rates=np.stack(rates),
+            order=_Orders(program, members).index,
+            split=_index([program.split_of[m.number] for m in members], program.splits),
+        )
+        return parallel.put_members(own, self._devices)
+
+
+class _Orders:
+    """The different orders in which members go through their samples.
+
+    Args:
+      program: theirs.
+      members: who.
+    """
+
+    def __init__(self, program: Program, members: Sequence[Member]):
+        self._program = program
+        keys = [(m.experiment.seed, program.split_of[m.number]) for m in members]
+        self._keys = list(dict.fromkeys(keys))
+        self.index = _index([self._keys.index(key) for key in keys], self._keys)
+        self._offsets = program.offsets()[0]
+
+    def most_together(self, steps: int) -> int:
+        """Returns how many epochs of so many steps may run in one call."""
+        rows = steps * self._program.base.batch_size * len(self._keys)
+        return max(ORDER_BYTES // (rows * np.dtype(np.int32).itemsize), 1)
+
+    def read(self, first: int, count: int, width: int) -> np.ndarray:
+        """Returns [orders, width, steps, batch] ids of `count` epochs from `first`."""
+        steps = self._program.plan[first]
+        size = self._program.base.batch_size
+        ids = np.zeros((len(self._keys), width, steps, size), np.int32)
+        for place, (seed, split) in enumerate(self._keys):
+            samples = len(self._program.splits[split].data.train_inputs)
+            for epoch in range(count):
+                order = batches.epoch_order(samples, seed, first + epoch)
+                cut = batches.global_batches(order, size)[:steps]
+                ids[place, epoch] = place_ids(cut, self._offsets[split])
+        return ids
+
+
+def _index(places: list[int], different: Sequence[Any]) -> np.ndarray | None:
+    return np.asarray(places, np.int32) if len(different) > 1 else None
+
+
+def _steps(program: Program) -> tuple[Callable, Callable]:
+    """Returns train_step and eval_step of any member, by its settings."""
+    signature = program.splits[0].data.signature
+    _, metric = METRICS[program.splits[0].data.task]
+
+    def built(settings: dict[str, jax.Array]):
+        experiment = flag_roles.with_settings(program.base, settings)
+        model = models.build(experiment, signature)
+        return experiment, model
+
+    def one_step(settings, state: TrainState, batch: Batch, learning_rates):
+        experiment, model = built(settings)
+        optimizer = OPTIMIZERS[experiment.optimizer](experiment)
+        state, result, grads = train_step.train_step(
+            experiment, model, optimizer, state, batch, learning_rates
+        )
+        bad = (~result.finite.all() & ~result.skipped) | result.exhausted
+        return state, Reported(result.loss, result.skipped, bad), grads
+
+    def one_evaluation(settings, params, batch_stats, batch: Batch):
+        experiment, model = built(settings)
+        sums, _ = train_step.eval_step(
+            experiment, model, metric, params, batch_stats, batch
+        )
+        return sums, ()
+
+    return one_step, one_evaluation
