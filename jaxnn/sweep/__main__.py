@@ -71,10 +71,10 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     with configured(experiment), locks.released(), parallel.released():
         grouped = programs.group(chosen)
         devices = choose_devices(experiment, len(chosen))
-        for program in grouped:
-            # Bad input up to here leaves no folder behind.
-            first = training.first_states(program, program.members[:1])[0]
-            chunks.fitting(program, first)
+        for each in grouped:
+            first = training.first_states(each, each.members[:1])[0]
+            chunks.fitting(each, first)
+        # Bad input up to here leaves no folder behind.
         workdir = artifacts.create_workdir(experiment, "sweep", CONTENTS)
         store.begin(workdir, plan(values, devices), experiment.resume)
         records = train(chosen, grouped, values.halving, devices, workdir)

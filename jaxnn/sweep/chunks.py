@@ -1,5 +1,6 @@
 """How many members are on the devices at once."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ def cut(
     count = -(-len(members) // most)
     size, rest = divmod(len(members), count)
     ends = [size * n + min(n, rest) for n in range(count + 1)]
-    return [list(members[low:high]) for low, high in zip(ends, ends[1:])]
+    return [list(members[low:high]) for low, high in itertools.pairwise(ends)]
 
 
 def fitting(program: Program, state: Any) -> int:

@@ -60,7 +60,7 @@ def check(factor: int, members: Sequence[Member]) -> None:
     for flag in ("epochs", "max_steps"):
         if flag in members[0].settings:
             raise UserError(
-                f"--halving: decides how long a member trains; take {flag} out of --grid"
+                f"--halving: decides how long members train; take {flag} out of --grid"
             )
     if len({member.setting for member in members}) < 2:
         raise UserError("--halving: --grid has a single setting; leave it out")

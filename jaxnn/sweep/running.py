@@ -147,6 +147,8 @@ def _train_chunk(
 ) -> Part:
     """Trains a chunk on, saving it from time to time and at the end."""
     saved = time.monotonic()
+    # What is to train on was saved with its states.
+    assert part.states is not None
     states = jax.tree.unflatten(jax.tree.structure(like), part.states)
     for done in trainer.train(members, states, part.records, part.epochs, last):
         sweep.progress.advance(done.done, members, part.records)
