@@ -187,13 +187,12 @@ def put(tree: Any, devices: Devices) -> Any:
     return jax.device_put(tree, _sharding(devices))
 
 
-def put_members(tree: Any, devices: Devices) -> Any:
-    """Divides arrays [members, ...] among devices: [devices, members of each, ...].
+def put_members(tree: Any, devices: Devices, rows: int) -> Any:
+    """Divides arrays [members, ...] among devices: [devices, rows, ...].
 
-    The last member fills up the last device.
+    The last member fills up what is left.
     """
     count = jax.tree.leaves(tree)[0].shape[0]
-    rows = -(-count // len(devices))
     places = np.minimum(np.arange(rows * len(devices)), count - 1)
     divided = jax.tree.map(
         lambda x: np.asarray(x)[places].reshape(len(devices), rows, *x.shape[1:]), tree

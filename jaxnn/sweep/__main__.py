@@ -8,14 +8,14 @@ list, by bars (hidden_sizes=64,32|128). a..b are the whole numbers from a to b. 
 --random, a..b of a flag that takes any number is drawn between them, by its logarithm
 if both are above 0, else uniformly; a..b:uniform and a..b:log say which.
 
-Each member trains exactly as jaxnn.train would on one device. Learning rates and other
-numbers, seeds, starts and splits vary within one program; other flags take a program
-for each of their values. Settings are ranked by the validation loss, or without
+Each member trains as jaxnn.train would on one device, to rounding. Learning rates and
+other numbers, seeds, starts and splits vary within one program; other flags take a
+program for each of their values. Settings are ranked by the validation loss, or without
 --validation_fraction by the test loss, averaged over seeds and folds (--num_folds).
 
-Writes sweep.csv (a row for each member), best.flags (for jaxnn.train) and plots/ into
---workdir. A killed sweep goes on with --resume. Exit code 2 on bad input, and if every
-member diverged.
+Writes sweep.csv (a row for each member), best.flags (for jaxnn.train), summary.json and
+plots/ into --workdir. A killed sweep goes on with --resume. Exit code 2 on bad input,
+and if every member diverged.
 """
 
 import pathlib
@@ -48,6 +48,7 @@ from jaxnn.sweep.members import Member
 from jaxnn.sweep.programs import Program
 from jaxnn.sweep.progress import SweepProgress
 from jaxnn.sweep.records import Record
+from jaxnn.sweep.running import Reached
 from jaxnn.train import configured
 
 TABLE = "sweep.csv"
@@ -55,6 +56,7 @@ BEST = "best.flags"
 CONTENTS = (
     artifacts.FLAGS,
     artifacts.MODEL,
+    artifacts.SUMMARY,
     store.PLAN,
     store.FOLDER,
     TABLE,
@@ -77,8 +79,8 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
         # Bad input up to here leaves no folder behind.
         workdir = artifacts.create_workdir(experiment, "sweep", CONTENTS)
         store.begin(workdir, plan(values, devices), experiment.resume)
-        records = train(chosen, grouped, values.halving, devices, workdir)
-        finish(experiment, grouped, chosen, records, workdir)
+        reached = train(chosen, grouped, values.halving, devices, workdir)
+        finish(experiment, grouped, chosen, reached, workdir)
 
 
 def check(experiment: Experiment) -> None:
@@ -123,8 +125,8 @@ def train(
     factor: int,
     devices: Devices,
     workdir: pathlib.Path,
-) -> dict[int, Record]:
-    """Trains all members; returns member's number -> its record."""
+) -> Reached:
+    """Trains all members."""
     epochs = max(len(program.plan) for program in grouped)
     settings = len({member.setting for member in chosen})
     rungs = halving.rungs(epochs, settings, factor)
@@ -141,7 +143,7 @@ def finish(
     experiment: Experiment,
     grouped: list[Program],
     chosen: list[Member],
-    records: dict[int, Record],
+    reached: Reached,
     workdir: pathlib.Path,
 ) -> None:
     """Writes and prints what the sweep has found.
@@ -149,6 +151,7 @@ def finish(
     Raises:
       UserError: every member diverged; sweep.csv tells where.
     """
+    records = reached.records
     artifacts.write_text(workdir / TABLE, ranking.to_csv(chosen, records))
     ranked = ranking.rank(chosen, records)
     best = ranking.best_member(ranked, records)
@@ -174,9 +177,28 @@ def finish(
             from jaxnn.sweep import plots
 
         plots.draw(workdir, ranked, records, column, metric)
+    artifacts.write_summary(workdir, summary(experiment, reached, record))
+    print(
+        f"seconds: compile {reached.compile_seconds:.2f}, train "
+        f"{reached.train_seconds:.2f}"
+    )
     print(f"best: {axes.spell(best.settings)}")
     print(f"again: python -m jaxnn.train --flagfile={workdir / BEST}")
     print(f"files: {workdir}")
+
+
+def summary(experiment: Experiment, reached: Reached, best: Record) -> dict[str, Any]:
+    """Returns summary.json: what this process did, and what the best has reached."""
+    seconds = reached.train_seconds
+    return {
+        "experiment": experiment.name,
+        "members": len(reached.records),
+        "steps": reached.steps,
+        "train_seconds": seconds,
+        "compile_seconds": reached.compile_seconds,
+        "samples_per_second": reached.samples / seconds if seconds else 0.0,
+        **best.rows[best.kept - 1],
+    }
 
 
 def define_more(values: flags.FlagValues) -> None:

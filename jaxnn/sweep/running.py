@@ -1,5 +1,6 @@
 """Trains all members: rung by rung, program by program, chunk by chunk."""
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -39,16 +40,25 @@ class Sweep(NamedTuple):
     progress: SweepProgress
 
 
-class Reached(NamedTuple):
-    """What members have reached; both by member's number.
+@dataclasses.dataclass
+class Reached:
+    """What members have reached; records and states by member's number.
 
     Attributes:
       records: of all members.
       states: of those that a further rung may train on, on the host.
+      train_seconds: time that training took in this process, with evaluation.
+      compile_seconds: time that compiling it took.
+      steps: training steps of all members together in this process.
+      samples: training samples, likewise.
     """
 
     records: dict[int, Record]
-    states: dict[int, Any]
+    states: dict[int, Any] = dataclasses.field(default_factory=dict)
+    train_seconds: float = 0.0
+    compile_seconds: float = 0.0
+    steps: int = 0
+    samples: int = 0
 
 
 def total_epochs(
@@ -66,9 +76,9 @@ def total_epochs(
     return round(total)
 
 
-def run(sweep: Sweep) -> dict[int, Record]:
-    """Trains all members; returns member's number -> its record."""
-    reached = Reached({m.number: Record() for m in sweep.members}, {})
+def run(sweep: Sweep) -> Reached:
+    """Trains all members."""
+    reached = Reached({m.number: Record() for m in sweep.members})
     alive, before = list(sweep.members), 0
     for number, rung in enumerate(sweep.rungs):
         names = {member.number for member in alive}
@@ -82,7 +92,7 @@ def run(sweep: Sweep) -> dict[int, Record]:
             _drop(alive, kept, reached)
             alive = kept
         before = rung.end
-    return reached.records
+    return reached
 
 
 def _drop(alive: list[Member], kept: list[Member], reached: Reached) -> None:
@@ -116,12 +126,28 @@ def _train(
             sweep.progress.advance(len(members) * (span[1] - span[0]))
         reached.records.update(part.records)
         if part.epochs < span[1]:
+            start, first = time.perf_counter(), part.epochs
             part = _train_chunk(
                 sweep, f"{name}_{number}", trainer, members, like, part, span[1]
             )
+            reached.train_seconds += time.perf_counter() - start
+            _count(reached, program, members, (first, part.epochs))
         if trains_on and part.states is not None:
             states = store.unstack(part.states, like, len(members))
             reached.states.update(zip([m.number for m in members], states))
+    reached.train_seconds -= trainer.compile_seconds
+    reached.compile_seconds += trainer.compile_seconds
+
+
+def _count(
+    reached: Reached, program: Program, members: list[Member], span: tuple[int, int]
+) -> None:
+    """Counts steps and samples of members that have gone from epoch to epoch."""
+    for member in members:
+        count = len(program.split(member).data.train_inputs)
+        for steps in program.plan[slice(*span)]:
+            reached.steps += steps
+            reached.samples += min(steps * program.base.batch_size, count)
 
 
 def _start(

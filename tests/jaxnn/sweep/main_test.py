@@ -10,6 +10,7 @@ from tests import own_nets
 from tests.jaxnn.sweep.sweeping import SMALL, members, parsed, swept, trained
 
 ROUNDING = 1e-5
+MEASURES = ("train_loss", "test_loss", "test_accuracy")
 CASES = {
     "adam": (
         "--grid=learning_rate=0.001,0.1; adam_b1=0.9,0.8; l2=0.01,0.1",
@@ -33,24 +34,23 @@ CASES = {
         "--activation=leaky_relu",
         "--optimizer=sgd",
     ),
-    "folds": ("--grid=split_seed=1,2", "--validation_fraction=0.2", "--patience=1"),
+    "splits": ("--grid=split_seed=1,2", "--validation_fraction=0.2", "--patience=1"),
 }
 
 
 def assert_is_run(row, run):
-    for name in ("train_loss", "test_loss", "test_accuracy"):
+    for name in MEASURES:
         assert float(row[name]) == pytest.approx(run[name], rel=ROUNDING), name
 
 
 class TestMembers:
     @pytest.mark.parametrize("name", CASES)
-    def test_first_and_last_are_runs_of_their_own(self, tmp_path, name):
+    def test_last_is_a_run_of_its_own(self, tmp_path, name):
         rows = swept(tmp_path / "sweep", *CASES[name])
         found = members(*CASES[name])
         assert len(rows) == len(found)
-        for place in (0, -1):
-            run = trained(found[place].experiment, tmp_path / f"run{place}")
-            assert_is_run(rows[place], run)
+        run = trained(found[-1].experiment, tmp_path / "run")
+        assert_is_run(rows[-1], run)
 
     def test_folds(self, tmp_path):
         arguments = ("--grid=learning_rate=0.01,0.1", "--num_folds=4")
@@ -67,17 +67,16 @@ class TestMembers:
         last = members(*arguments)[-1]
         assert_is_run(rows[-1], trained(last.experiment, tmp_path / "run"))
 
-    def test_batched_networks_are_the_same_to_rounding(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("together", [1, 4])
+    def test_blocks_of_networks_are_the_same_to_rounding(
+        self, tmp_path, monkeypatch, together
+    ):
         arguments = ("--grid=learning_rate=0.01,0.1; seed=0..2",)
-        alone = swept(tmp_path / "alone", *arguments)
-        monkeypatch.setattr(training, "networks_together", lambda: 4)
         batched = swept(tmp_path / "batched", *arguments)
+        monkeypatch.setattr(training, "networks_together", lambda num_bytes: together)
+        alone = swept(tmp_path / "alone", *arguments)
         for one, other in zip(alone, batched):
-            assert_is_run(
-                one,
-                {n: float(other[n]) for n in other if "_loss" in n}
-                | {"test_accuracy": float(other["test_accuracy"])},
-            )
+            assert_is_run(one, {name: float(other[name]) for name in MEASURES})
 
 
 class TestFiles:
@@ -154,7 +153,8 @@ class TestHalving:
         whole = swept(tmp_path / "whole", *arguments)
         assert sorted(row["epochs"] for row in halved) == ["2", "2", "4", "8"]
         (last,) = (row for row in halved if row["status"] == "done")
-        assert last == whole[int(last["member"])]
+        same = whole[int(last["member"])]
+        assert_is_run(last, {name: float(same[name]) for name in MEASURES})
 
 
 class TestBadInput:
