@@ -10,8 +10,9 @@ if both are above 0, else uniformly; a..b:uniform and a..b:log say which.
 
 Each member trains as jaxnn.train would on one device, to rounding. Learning rates and
 other numbers, seeds, starts and splits vary within one program; other flags take a
-program for each of their values. Settings are ranked by the validation loss, or without
---validation_fraction by the test loss, averaged over seeds and folds (--num_folds).
+program for each of their values. Settings are ranked by --rank_by on the
+validation split, or without --validation_fraction on the test split, averaged over
+seeds and folds (--num_folds).
 
 Writes sweep.csv (a row for each member), best.flags (for jaxnn.train), summary.json and
 plots/ into --workdir. A killed sweep goes on with --resume. Exit code 2 on bad input,
@@ -35,6 +36,7 @@ from jaxnn.metrics import METRICS
 from jaxnn.sweep import (
     axes,
     chunks,
+    flag_roles,
     halving,
     members,
     programs,
@@ -47,12 +49,13 @@ from jaxnn.sweep import (
 from jaxnn.sweep.members import Member
 from jaxnn.sweep.programs import Program
 from jaxnn.sweep.progress import SweepProgress
-from jaxnn.sweep.records import Record
+from jaxnn.sweep.records import LOSS, Record
 from jaxnn.sweep.running import Reached
 from jaxnn.train import configured
 
 TABLE = "sweep.csv"
 BEST = "best.flags"
+METRIC = "metric"
 CONTENTS = (
     artifacts.FLAGS,
     artifacts.MODEL,
@@ -69,6 +72,7 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     """Flags -> members -> programs -> records -> table, flagfile and plots."""
     check(experiment)
     chosen = make_members(experiment, values)
+    check_ranking(values.rank_by, chosen)
     halving.check(values.halving, chosen)
     with configured(experiment), locks.released(), parallel.released():
         grouped = programs.group(chosen)
@@ -79,7 +83,8 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
         # Bad input up to here leaves no folder behind.
         workdir = artifacts.create_workdir(experiment, "sweep", CONTENTS)
         store.begin(workdir, plan(values, devices), experiment.resume)
-        reached = train(chosen, grouped, values.halving, devices, workdir)
+        by = metric_of(grouped) if values.rank_by == METRIC else LOSS
+        reached = train(chosen, grouped, by, values.halving, devices, workdir)
         finish(experiment, grouped, chosen, reached, workdir)
 
 
@@ -89,6 +94,22 @@ def check(experiment: Experiment) -> None:
         default = getattr(Experiment(), flag)
         if getattr(experiment, flag) != default:
             raise UserError(f"--{flag}: a sweep has no use for it; leave it out")
+
+
+def check_ranking(by: str, chosen: list[Member]) -> None:
+    """Raises UserError if members are to be ranked by what does not compare."""
+    command_line.check_known("rank_by", [by], (LOSS, METRIC))
+    for flag in flag_roles.OF_THE_LOSS:
+        if by == LOSS and flag in chosen[0].settings:
+            raise UserError(
+                f"--rank_by: {flag} of --grid changes what the loss is; give "
+                f"--rank_by={METRIC}"
+            )
+
+
+def metric_of(grouped: list[Program]) -> str:
+    """Returns the name of the metric."""
+    return METRICS[grouped[0].splits[0].data.task][0]
 
 
 def make_members(experiment: Experiment, values: flags.FlagValues) -> list[Member]:
@@ -115,13 +136,14 @@ def choose_devices(experiment: Experiment, count: int) -> Devices:
 
 def plan(values: flags.FlagValues, devices: Devices) -> dict[str, Any]:
     """Returns what must be equal in a sweep and in one that resumes it."""
-    names = ("grid", "random", "random_seed", "halving")
+    names = ("grid", "random", "random_seed", "halving", "rank_by")
     return {name: values[name].value for name in names} | {"num_devices": len(devices)}
 
 
 def train(
     chosen: list[Member],
     grouped: list[Program],
+    by: str,
     factor: int,
     devices: Devices,
     workdir: pathlib.Path,
@@ -135,7 +157,7 @@ def train(
     total = running.total_epochs(chosen, grouped, rungs)
     with SweepProgress(total) as progress:
         kept = store.Store(workdir)
-        sweep = running.Sweep(chosen, grouped, rungs, devices, kept, progress)
+        sweep = running.Sweep(chosen, grouped, by, rungs, devices, kept, progress)
         return running.run(sweep)
 
 
@@ -162,11 +184,11 @@ def finish(
         )
     record = records[best.number]
     artifacts.write_text(workdir / BEST, ranking.to_flagfile(best, record))
-    column = record.judged_by
-    metric = METRICS[grouped[0].splits[0].data.task][0]
-    metric = column.replace("loss", metric)
-    table.show(ranked, records, column, metric)
-    if column == "test_loss" and len(chosen) > 1:
+    split = record.judged_by.removesuffix(f"_{record.by}")
+    loss, metric = f"{split}_loss", f"{split}_{metric_of(grouped)}"
+    columns = (loss, metric) if record.by == LOSS else (metric, loss)
+    table.show(ranked, records, columns)
+    if split == "test" and len(chosen) > 1:
         print(
             "ranked by the test split, which flatters the best: --validation_fraction "
             "ranks by samples of their own"
@@ -176,7 +198,7 @@ def finish(
         with quick_matplotlib.undocumented():
             from jaxnn.sweep import plots
 
-        plots.draw(workdir, ranked, records, column, metric)
+        plots.draw(workdir, ranked, records, loss, metric)
     artifacts.write_summary(workdir, summary(experiment, reached, record))
     print(
         f"seconds: compile {reached.compile_seconds:.2f}, train "
@@ -207,6 +229,12 @@ def define_more(values: flags.FlagValues) -> None:
         "grid",
         "",
         "Flags to vary and their values, FLAG=VALUES; FLAG=VALUES.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "rank_by",
+        LOSS,
+        "What ranks the settings: loss, or metric (accuracy, mae, ...).",
         flag_values=values,
     )
     for name, default, least, text in (

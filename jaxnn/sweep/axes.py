@@ -95,6 +95,11 @@ def _check_flag(flag: str) -> None:
         raise UserError(f"--grid: {flag}: no such flag{hint}")
     if flag == "num_folds":
         raise UserError("--grid: num_folds is no axis; give --num_folds itself")
+    if flag in flag_roles.OF_THE_TASK:
+        raise UserError(
+            f"--grid: {flag} changes what is learned, and nothing compares; run a "
+            "sweep for each"
+        )
     if not flag_roles.is_axis(FIELDS[flag]):
         raise UserError(
             f"--grid: {flag} changes nothing that is learned; give --{flag} itself"

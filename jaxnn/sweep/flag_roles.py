@@ -61,6 +61,10 @@ IDLE = (
     "plots",
 )
 """Beside those of a single run, flags that change no result: no axes."""
+OF_THE_TASK = ("dataset", "task", "target", "positive_class")
+"""What is learned: neither losses nor metrics compare."""
+OF_THE_LOSS = ("loss", "label_smoothing")
+"""What the loss is: losses do not compare, metrics do."""
 DROPPED = 0.5
 """A dropout rate other than 0, where its value does not matter."""
 

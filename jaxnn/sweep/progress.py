@@ -68,7 +68,8 @@ class SweepProgress:
         if record.rows and record.score < self._best:
             self._best = record.score
             name = record.judged_by.replace("_", " ")
-            self._text = f"best {name} {self._best:.4g} ({axes.spell(member.settings)})"
+            value = record.sign * self._best
+            self._text = f"best {name} {value:.4g} ({axes.spell(member.settings)})"
 
     def _line(self) -> str:
         trained = self._done - self._found

@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,14 +19,12 @@ class Ranked(NamedTuple):
     Attributes:
       settings: flag -> value.
       members: who.
-      score: mean of the loss that ranks them; infinite if one diverged.
-      spread: deviation of that loss; 0 of a single member.
+      score: mean of their scores; infinite if one diverged.
     """
 
     settings: dict[str, Any]
     members: list[Member]
     score: float
-    spread: float
 
 
 def rank(members: Sequence[Member], found: Mapping[int, Record]) -> list[Ranked]:
@@ -40,19 +37,10 @@ def rank(members: Sequence[Member], found: Mapping[int, Record]) -> list[Ranked]
     for member in members:
         pooled.setdefault(member.setting, []).append(member)
     ranked = [
-        _ranked(of, mean, found)
+        Ranked(dict(setting), pooled[setting], mean)
         for setting, mean in mean_scores(members, found).items()
-        for of in [pooled[setting]]
     ]
     return sorted(ranked, key=lambda each: _place(each, found))
-
-
-def _ranked(members: list[Member], mean: float, found: Mapping[int, Record]) -> Ranked:
-    scores = [found[member.number].score for member in members]
-    spread = 0.0
-    if len(scores) > 1 and math.isfinite(mean):
-        spread = statistics.stdev(scores)
-    return Ranked(dict(members[0].setting), members, mean, spread)
 
 
 def _place(ranked: Ranked, found: Mapping[int, Record]) -> tuple[float, ...]:
@@ -106,7 +94,7 @@ def to_flagfile(member: Member, record: Record) -> str:
     """Returns best.flags, from which `jaxnn.train` trains a member again."""
     return (
         f"# The best of a sweep: {axes.spell(member.settings) or 'the only one'}.\n"
-        f"# Its {record.judged_by.replace('_', ' ')}: {record.score!r}\n"
+        f"# Its {record.judged_by.replace('_', ' ')}: {record.sign * record.score!r}\n"
         f"#   python -m jaxnn.train --flagfile=best.flags\n"
         + options.to_flagfile(member.experiment)
     )

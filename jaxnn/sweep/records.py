@@ -16,6 +16,9 @@ DONE = "done"
 DIVERGED = "diverged"
 STOPPED = "stopped early"
 DROPPED = "dropped"
+LOSS = "loss"
+UPWARD = ("accuracy",)
+"""Measures of which more is better."""
 
 
 @dataclasses.dataclass
@@ -27,12 +30,14 @@ class Record:
       status: TRAINING, or how it ended.
       step: step at which it diverged, from 0; -1: it did not.
       kept: epoch whose network counts, from 1: the last, or the best of early stopping.
+      by: what ranks it: the loss or the metric.
     """
 
     rows: list[dict[str, float]] = dataclasses.field(default_factory=list)
     status: str = TRAINING
     step: int = -1
     kept: int = 0
+    by: str = LOSS
 
     @property
     def is_over(self) -> bool:
@@ -46,22 +51,28 @@ class Record:
 
     @property
     def judged_by(self) -> str:
-        """Column that ranks it: the validation loss, or the test loss without one."""
+        """Column that ranks it: of the validation split, or of the test split."""
         columns = self.rows[0] if self.rows else {}
-        return "validation_loss" if "validation_loss" in columns else "test_loss"
+        column = f"validation_{self.by}"
+        return column if column in columns else f"test_{self.by}"
 
     @property
     def score(self) -> float:
-        """Loss that ranks it; infinite if it diverged."""
+        """Number that ranks it, less is better; infinite if it diverged."""
         if self.status == DIVERGED or not self.rows:
             return math.inf
-        return self.rows[self.kept - 1][self.judged_by]
+        return self.sign * self.rows[self.kept - 1][self.judged_by]
+
+    @property
+    def sign(self) -> int:
+        """1 if less is better of what ranks it, else -1."""
+        return -1 if self.by in UPWARD else 1
 
     @property
     def best(self) -> int:
-        """Epoch of the least loss that ranks it, from 1; 0 without one."""
-        losses = [row[self.judged_by] for row in self.rows]
-        return int(np.argmin(losses)) + 1 if losses else 0
+        """Epoch that would rank it best, from 1; 0 without one."""
+        scores = [self.sign * row[self.judged_by] for row in self.rows]
+        return int(np.argmin(scores)) + 1 if scores else 0
 
 
 class Reader:

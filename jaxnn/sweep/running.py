@@ -26,6 +26,7 @@ class Sweep(NamedTuple):
     Attributes:
       members: all of them.
       programs: that train them.
+      by: what ranks them: the loss or a metric.
       rungs: of successive halving; one without it.
       devices: the members are divided among these.
       store: keeps what is done.
@@ -34,6 +35,7 @@ class Sweep(NamedTuple):
 
     members: list[Member]
     programs: list[Program]
+    by: str
     rungs: list[Rung]
     devices: Devices
     store: Store
@@ -78,7 +80,7 @@ def total_epochs(
 
 def run(sweep: Sweep) -> Reached:
     """Trains all members."""
-    reached = Reached({m.number: Record() for m in sweep.members})
+    reached = Reached({m.number: Record(by=sweep.by) for m in sweep.members})
     alive, before = list(sweep.members), 0
     for number, rung in enumerate(sweep.rungs):
         names = {member.number for member in alive}
@@ -98,7 +100,7 @@ def run(sweep: Sweep) -> Reached:
 def _drop(alive: list[Member], kept: list[Member], reached: Reached) -> None:
     """Notes which members go no further."""
     for number in {m.number for m in alive} - {m.number for m in kept}:
-        reached.states.pop(number)
+        reached.states.pop(number, None)
         if reached.records[number].status == records.TRAINING:
             reached.records[number].status = records.DROPPED
 
@@ -128,7 +130,14 @@ def _train(
         if part.epochs < span[1]:
             start, first = time.perf_counter(), part.epochs
             part = _train_chunk(
-                sweep, f"{name}_{number}", trainer, members, like, part, span[1]
+                sweep,
+                f"{name}_{number}",
+                trainer,
+                members,
+                like,
+                part,
+                span[1],
+                trains_on,
             )
             reached.train_seconds += time.perf_counter() - start
             _count(reached, program, members, (first, part.epochs))
@@ -170,6 +179,7 @@ def _train_chunk(
     like: Any,
     part: Part,
     last: int,
+    trains_on: bool,
 ) -> Part:
     """Trains a chunk on, saving it from time to time and at the end."""
     saved = time.monotonic()
@@ -180,8 +190,10 @@ def _train_chunk(
         sweep.progress.advance(done.done, members, part.records)
         over = all(record.is_over for record in part.records.values())
         if over or done.epochs == last or time.monotonic() - saved > SAVE_SECONDS:
-            leaves = jax.tree.leaves(done.states())
-            part = Part(last if over else done.epochs, part.records, leaves)
+            epochs = last if over else done.epochs
+            is_needed = trains_on or epochs < last
+            leaves = jax.tree.leaves(done.states()) if is_needed else None
+            part = Part(epochs, part.records, leaves)
             sweep.store.save(name, part)
             saved = time.monotonic()
         if over:

@@ -19,23 +19,22 @@ WIDTH = 120
 
 
 def show(
-    ranked: Sequence[Ranked], found: Mapping[int, Record], column: str, metric: str
+    ranked: Sequence[Ranked], found: Mapping[int, Record], columns: tuple[str, str]
 ) -> None:
     """Prints the best settings, a row each: means over their seeds and folds.
 
     Args:
       ranked: settings, the best first.
       found: member's number -> its record.
-      column: column that ranks them.
-      metric: column of the metric beside it.
+      columns: what ranks them, and what stands beside it.
     """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     flags = list(ranked[0].settings)
-    for header in ("", *flags, column, metric, "best epoch", "members"):
+    for header in ("", *flags, *columns, "best epoch", "members"):
         table.add_column(header.replace("_", " ") if header not in flags else header)
     for place, each in enumerate(ranked[:MOST_ROWS], 1):
         values = [axes.spell_value(each.settings[flag]) for flag in flags]
-        table.add_row(str(place), *values, *_cells(each, found, metric))
+        table.add_row(str(place), *values, *_cells(each, found, columns))
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(table)
     if len(ranked) > MOST_ROWS:
@@ -43,8 +42,8 @@ def show(
 
 
 def _cells(
-    each: Ranked, found: Mapping[int, Record], metric: str
-) -> tuple[str, str, str, str]:
+    each: Ranked, found: Mapping[int, Record], columns: tuple[str, str]
+) -> tuple[str, ...]:
     of = [found[member.number] for member in each.members]
     ends = {record.status for record in of} - {records.DONE}
     state = f" ({', '.join(sorted(ends))})" if ends else ""
@@ -53,16 +52,12 @@ def _cells(
         steps = [record.step for record in of if record.status == records.DIVERGED]
         first = f", first at step {min(steps)}" if steps else ""
         return "", "", "", f"{members}{first}"
-    values = [record.rows[record.kept - 1][metric] for record in of]
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    kept = [record.rows[record.kept - 1] for record in of]
+    means = [_with_spread([row[column] for row in kept]) for column in columns]
     best = statistics.median(record.best for record in of)
-    return (
-        _with_spread(each.score, each.spread),
-        _with_spread(statistics.mean(values), spread),
-        f"{best:g}",
-        members,
-    )
+    return *means, f"{best:g}", members
 
 
-def _with_spread(mean: float, spread: float) -> str:
-    return f"{mean:.4g} ± {spread:.2g}" if spread else f"{mean:.4g}"
+def _with_spread(values: Sequence[float]) -> str:
+    mean = f"{statistics.mean(values):.4g}"
+    return f"{mean} ± {statistics.stdev(values):.2g}" if len(values) > 1 else mean

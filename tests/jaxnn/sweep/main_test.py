@@ -21,6 +21,7 @@ CASES = {
         "--grid=weight_decay=0.01,0.5; label_smoothing=0.1,0.3; seed=0,3; "
         "adam_eps=1e-8,1e-3; clip_norm=0.1,1",
         "--optimizer=adamw",
+        "--rank_by=metric",
     ),
     "momentum": (
         "--grid=momentum=0.5,0.9; schedule=constant,cosine; dropout_rates=0.5,0|0.2,0",
@@ -178,6 +179,9 @@ class TestBadInput:
             (("--grid=label_smoothing=0,0.1", "--loss=hinge"), "--label_smoothing: "),
             (("--grid=seed=0,1", "--halving=2"), "--halving: --grid has a single"),
             (("--grid=epochs=1,2", "--halving=2"), "take epochs out of --grid"),
+            (("--grid=label_smoothing=0,0.1",), "--rank_by: label_smoothing of --grid"),
+            (("--grid=seed=0,1", "--rank_by=size"), "--rank_by: unknown 'size'"),
+            (("--grid=dataset=iris,wine",), "dataset changes what is learned"),
             (("--grid=seed=0,1", "--record=full"), "--record: "),
             (("--grid=batch_size=8,4096",), "--batch_size: "),
             (("--grid=schedule=constant,linear_warmup",), "--warmup_steps: "),
