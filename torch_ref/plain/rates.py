@@ -199,18 +199,20 @@ def _scores(
 def _adam(experiment: Experiment, networks: Networks, grads: list[Tensor]) -> None:
     """Takes one step of Adam, by one call for all tensors where torch has one."""
     b1, b2 = experiment.adam_b1, experiment.adam_b2
+    # torch's stubs leave out the calls that its own optimizers are made of.
+    every: Any = torch
     networks.count += 1
-    torch._foreach_lerp_(networks.first, grads, 1 - b1)
-    torch._foreach_mul_(networks.second, b2)
-    torch._foreach_addcmul_(networks.second, grads, grads, 1 - b2)
-    scale = torch._foreach_sqrt(networks.second)
-    torch._foreach_div_(scale, math.sqrt(1 - b2**networks.count))
-    torch._foreach_add_(scale, experiment.adam_eps)
-    direction = torch._foreach_div(networks.first, scale)
+    every._foreach_lerp_(networks.first, grads, 1 - b1)
+    every._foreach_mul_(networks.second, b2)
+    every._foreach_addcmul_(networks.second, grads, grads, 1 - b2)
+    scale = every._foreach_sqrt(networks.second)
+    every._foreach_div_(scale, math.sqrt(1 - b2**networks.count))
+    every._foreach_add_(scale, experiment.adam_eps)
+    direction = every._foreach_div(networks.first, scale)
     rates = networks.rates / (1 - b1**networks.count)
     shaped = [rates.view(-1, *[1] * (d.ndim - 1)) for d in direction]
-    torch._foreach_mul_(direction, shaped)
-    torch._foreach_sub_(list(networks.params.values()), direction)
+    every._foreach_mul_(direction, shaped)
+    every._foreach_sub_(list(networks.params.values()), direction)
 
 
 def define_more(values: flags.FlagValues) -> None:
