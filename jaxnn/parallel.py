@@ -122,8 +122,8 @@ def make_members(
       train_step: (settings, state, batch, learning_rates) -> (state, results, grads).
       eval_step: (settings, params, batch_stats, batch) -> (sums, outputs).
       devices: this process's.
-      together: networks of a device that go through a step together; those of a
-        further block follow when the epochs of these are done.
+      together: networks of a device that go through a step together, of which it has a
+        multiple; those of a further block follow when the epochs of these are done.
 
     Returns:
       A function of the state [devices, networks, ...], donated; orders [orders, epochs,
@@ -325,12 +325,23 @@ def _own(alternatives: jax.Array, index: jax.Array | None) -> jax.Array:
 def _over_members(member: Callable, together: int) -> Callable:
     """Returns `member` mapped over the networks of a device, in blocks."""
 
+    def block(mine):
+        state, own = mine
+        # All have seen as many batches: with one count, networks of one seed share the
+        # masks that are drawn of it.
+        axes = jax.tree.map(lambda _: 0, state)._replace(step=None)
+        state = state._replace(step=state.step[0])
+        each = jax.vmap(member, ((axes, 0),), (axes, 0, 0, 0))
+        state, *reported = each((state, own))
+        step = jnp.broadcast_to(state.step, (together,))
+        return state._replace(step=step), *reported
+
     def mapped(mine):
-        count = len(jax.tree.leaves(mine)[0])
-        if together >= count:
-            return jax.vmap(member)(mine)
-        batch_size = together if together > 1 else None
-        return lax.map(member, mine, batch_size=batch_size)
+        blocks = jax.tree.map(lambda x: x.reshape(-1, together, *x.shape[1:]), mine)
+        if len(jax.tree.leaves(blocks)[0]) == 1:
+            return block(mine)
+        results = lax.map(block, blocks)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), results)
 
     return mapped
 
