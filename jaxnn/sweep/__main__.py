@@ -49,6 +49,7 @@ from jaxnn.sweep import (
 from jaxnn.sweep.members import Member
 from jaxnn.sweep.programs import Program
 from jaxnn.sweep.progress import SweepProgress
+from jaxnn.sweep.ranking import Ranked
 from jaxnn.sweep.records import LOSS, Record
 from jaxnn.sweep.running import Reached
 from jaxnn.train import configured
@@ -153,12 +154,18 @@ def train(
     settings = len({member.setting for member in chosen})
     rungs = halving.rungs(epochs, settings, factor)
     count = f"{len(grouped)} program{'s' if len(grouped) > 1 else ''}"
+    for note in grouped[0].splits[0].data.notes:
+        print(note)
     print(f"{len(chosen)} members, {count}, {len(devices)} devices", flush=True)
     total = running.total_epochs(chosen, grouped, rungs)
-    with SweepProgress(total) as progress:
-        kept = store.Store(workdir)
-        sweep = running.Sweep(chosen, grouped, by, rungs, devices, kept, progress)
-        return running.run(sweep)
+    try:
+        with SweepProgress(total) as progress:
+            kept = store.Store(workdir)
+            sweep = running.Sweep(chosen, grouped, by, rungs, devices, kept, progress)
+            return running.run(sweep)
+    except KeyboardInterrupt:
+        print(f"go on with the same flags, --workdir={workdir} and --resume")
+        raise
 
 
 def finish(
@@ -184,11 +191,30 @@ def finish(
         )
     record = records[best.number]
     artifacts.write_text(workdir / BEST, ranking.to_flagfile(best, record))
+    artifacts.write_summary(workdir, summary(experiment, reached, record))
+    show(experiment, metric_of(grouped), ranked, records, workdir)
+    print(
+        f"seconds: compile {reached.compile_seconds:.2f}, train "
+        f"{reached.train_seconds:.2f}"
+    )
+    print(f"best: {axes.spell(best.settings)}")
+    print(f"again: python -m jaxnn.train --flagfile={workdir / BEST}")
+    print(f"files: {workdir}")
+
+
+def show(
+    experiment: Experiment,
+    metric: str,
+    ranked: list[Ranked],
+    records: dict[int, Record],
+    workdir: pathlib.Path,
+) -> None:
+    """Prints the table and draws the plots."""
+    record = records[ranked[0].members[0].number]
     split = record.judged_by.removesuffix(f"_{record.by}")
-    loss, metric = f"{split}_loss", f"{split}_{metric_of(grouped)}"
-    columns = (loss, metric) if record.by == LOSS else (metric, loss)
-    table.show(ranked, records, columns)
-    if split == "test" and len(chosen) > 1:
+    columns = (f"{split}_loss", f"{split}_{metric}")
+    table.show(ranked, records, columns if record.by == LOSS else columns[::-1])
+    if split == "test" and len(records) > 1:
         print(
             "ranked by the test split, which flatters the best: --validation_fraction "
             "ranks by samples of their own"
@@ -198,15 +224,7 @@ def finish(
         with quick_matplotlib.undocumented():
             from jaxnn.sweep import plots
 
-        plots.draw(workdir, ranked, records, loss, metric)
-    artifacts.write_summary(workdir, summary(experiment, reached, record))
-    print(
-        f"seconds: compile {reached.compile_seconds:.2f}, train "
-        f"{reached.train_seconds:.2f}"
-    )
-    print(f"best: {axes.spell(best.settings)}")
-    print(f"again: python -m jaxnn.train --flagfile={workdir / BEST}")
-    print(f"files: {workdir}")
+        plots.draw(workdir, ranked, records, *columns)
 
 
 def summary(experiment: Experiment, reached: Reached, best: Record) -> dict[str, Any]:

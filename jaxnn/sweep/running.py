@@ -42,6 +42,22 @@ class Sweep(NamedTuple):
     progress: SweepProgress
 
 
+class Chunk(NamedTuple):
+    """Members that train together.
+
+    Attributes:
+      name: of what the store keeps of them.
+      members: who.
+      like: state of one of them.
+      trains_on: True if a further rung may train them on.
+    """
+
+    name: str
+    members: list[Member]
+    like: Any
+    trains_on: bool
+
+
 @dataclasses.dataclass
 class Reached:
     """What members have reached; records and states by member's number.
@@ -119,26 +135,11 @@ def _train(
     trains_on = span[1] < len(program.plan)
     cuts = chunks.cut(program, chosen, like, len(sweep.devices))
     for number, members in enumerate(cuts):
-        part = sweep.store.load(f"{name}_{number}")
-        if part is None:
-            part = _start(program, members, span[0], reached)
-        elif part.epochs < span[1]:
-            sweep.progress.advance(len(members) * (part.epochs - span[0]))
-        else:
-            sweep.progress.advance(len(members) * (span[1] - span[0]))
-        reached.records.update(part.records)
+        part = _found(sweep, f"{name}_{number}", program, members, span, reached)
         if part.epochs < span[1]:
             start, first = time.perf_counter(), part.epochs
-            part = _train_chunk(
-                sweep,
-                f"{name}_{number}",
-                trainer,
-                members,
-                like,
-                part,
-                span[1],
-                trains_on,
-            )
+            chunk = Chunk(f"{name}_{number}", members, like, trains_on)
+            part = _train_chunk(sweep, trainer, chunk, part, span[1])
             reached.train_seconds += time.perf_counter() - start
             _count(reached, program, members, (first, part.epochs))
         if trains_on and part.states is not None:
@@ -146,6 +147,23 @@ def _train(
             reached.states.update(zip([m.number for m in members], states))
     reached.train_seconds -= trainer.compile_seconds
     reached.compile_seconds += trainer.compile_seconds
+
+
+def _found(
+    sweep: Sweep,
+    name: str,
+    program: Program,
+    members: list[Member],
+    span: tuple[int, int],
+    reached: Reached,
+) -> Part:
+    """Returns what a killed sweep has kept of a chunk, or its start."""
+    part = sweep.store.load(name)
+    if part is None:
+        part = _start(program, members, span[0], reached)
+    reached.records.update(part.records)
+    sweep.progress.advance(len(members) * (part.epochs - span[0]))
+    return part
 
 
 def _count(
@@ -172,29 +190,23 @@ def _start(
 
 
 def _train_chunk(
-    sweep: Sweep,
-    name: str,
-    trainer: training.Trainer,
-    members: list[Member],
-    like: Any,
-    part: Part,
-    last: int,
-    trains_on: bool,
+    sweep: Sweep, trainer: training.Trainer, chunk: Chunk, part: Part, last: int
 ) -> Part:
     """Trains a chunk on, saving it from time to time and at the end."""
     saved = time.monotonic()
     # What is to train on was saved with its states.
     assert part.states is not None
-    states = jax.tree.unflatten(jax.tree.structure(like), part.states)
-    for done in trainer.train(members, states, part.records, part.epochs, last):
-        sweep.progress.advance(done.done, members, part.records)
-        over = all(record.is_over for record in part.records.values())
-        if over or done.epochs == last or time.monotonic() - saved > SAVE_SECONDS:
-            epochs = last if over else done.epochs
-            is_needed = trains_on or epochs < last
+    states = jax.tree.unflatten(jax.tree.structure(chunk.like), part.states)
+    members, found = chunk.members, part.records
+    for done in trainer.train(members, states, found, part.epochs, last):
+        sweep.progress.advance(done.done, members, found)
+        over = all(record.is_over for record in found.values())
+        epochs = last if over else done.epochs
+        if epochs == last or time.monotonic() - saved > SAVE_SECONDS:
+            is_needed = chunk.trains_on or epochs < last
             leaves = jax.tree.leaves(done.states()) if is_needed else None
-            part = Part(epochs, part.records, leaves)
-            sweep.store.save(name, part)
+            part = Part(epochs, found, leaves)
+            sweep.store.save(chunk.name, part)
             saved = time.monotonic()
         if over:
             sweep.progress.advance((last - done.epochs) * len(members))

@@ -144,37 +144,29 @@ class Trainer:
           first: epochs done.
           last: epochs to have done in the end.
         """
-        plan = self._program.plan
-        readers = [self._reader(member, records[member.number]) for member in members]
-        layout = self._layout(len(members), states)
-        run = self._run_of(layout)
-        state = parallel.put_members(states, self._devices, layout.rows)
-        own = parallel.put_members(self._own(members), self._devices, layout.rows)
-        orders = _Orders(self._program, members)
-        pace = 0
+        chunk = self._begin(members, states, records)
         while first < last:
-            whole = [steps for steps in plan[first:last] if steps == plan[first]]
-            most = min(orders.most_together(plan[first]), len(whole))
-            count = min(most, max(pace, 1))
-            # One shape for any count; the rest is not looked at.
-            width = min(orders.most_together(plan[first]), plan.count(plan[first]))
-            ids = parallel.put(orders.read(first, count, width), self._devices)
-            start = time.perf_counter() - self.compile_seconds
-            state, *reported, _ = run(
-                state, ids, np.int32(count), self._evaluated, own, *self._samples
-            )
-            reported = parallel.read_members(reported, len(members))
-            seconds = time.perf_counter() - self.compile_seconds - start
-            pace = max(int(CALL_SECONDS * count / seconds), 1)
-            for reader, *of_member in zip(readers, *reported[0], reported[1]):
-                for epoch in range(count):
-                    reader.read(*(array[epoch] for array in of_member))
+            count = chunk.train(first, last)
             first += count
-            yield Progress(
-                first,
-                count * len(members),
-                functools.partial(parallel.read_members, state, len(members)),
-            )
+            yield Progress(first, count * len(members), chunk.states)
+
+    def _begin(
+        self, members: Sequence[Member], states: Any, records: dict[int, Record]
+    ) -> "_Chunk":
+        """Puts members on the devices."""
+        layout = self._layout(len(members), states)
+        put = functools.partial(
+            parallel.put_members, devices=self._devices, rows=layout.rows
+        )
+        return _Chunk(
+            readers=[self._reader(m, records[m.number]) for m in members],
+            orders=_Orders(self._program, members),
+            run=self._run_of(layout),
+            state=put(states),
+            own=put(self._own(members)),
+            shared=(self._evaluated, self._samples),
+            devices=self._devices,
+        )
 
     def _reader(self, member: Member, record: Record) -> Reader:
         split = self._program.split(member)
@@ -214,6 +206,68 @@ class Trainer:
         )
 
 
+class _Chunk:
+    """Members under way, on the devices.
+
+    Args:
+      readers: [members] keep their records.
+      orders: in which they go through their samples.
+      run: trains several epochs of all.
+      state: [devices, rows, ...] states.
+      own: what each has of its own, likewise.
+      shared: evaluated ids, and training and evaluated samples.
+      devices: where they are.
+    """
+
+    def __init__(
+        self,
+        readers: list[Reader],
+        orders: "_Orders",
+        run: parallel.Compiled,
+        state: Any,
+        own: parallel.Own,
+        shared: tuple[Any, Any],
+        devices: Devices,
+    ):
+        self._readers = readers
+        self._orders = orders
+        self._run = run
+        self._state = state
+        self._own = own
+        self._evaluated, self._samples = shared
+        self._devices = devices
+        # Until a first call has been timed.
+        self._pace = 1
+
+    def train(self, first: int, last: int) -> int:
+        """Trains some of the epochs from `first` up to `last`; returns how many."""
+        count, width = self._orders.together(first, last, self._pace)
+        ids = parallel.put(self._orders.read(first, count, width), self._devices)
+        start = time.perf_counter() - self._run.seconds
+        self._state, *reported, _ = self._run(
+            self._state,
+            ids,
+            np.int32(count),
+            self._evaluated,
+            self._own,
+            *self._samples,
+        )
+        reported = parallel.read_members(reported, len(self._readers))
+        seconds = time.perf_counter() - self._run.seconds - start
+        self._pace = max(int(CALL_SECONDS * count / seconds), 1)
+        self._read(count, *reported)
+        return count
+
+    def states(self) -> TrainState:
+        """Returns [members, ...] states on the host."""
+        return parallel.read_members(self._state, len(self._readers))
+
+    def _read(self, count: int, reported: Reported, sums: np.ndarray) -> None:
+        for reader, *of_member in zip(self._readers, *reported, sums):
+            for epoch in range(count):
+                reader.read(*(array[epoch] for array in of_member))
+
+
 class _Layout(NamedTuple):
     """How the members of a chunk lie on each device.
 
@@ -241,10 +295,23 @@ class _Orders:
         self.index = _index([self._keys.index(key) for key in keys], self._keys)
         self._offsets = program.offsets()[0]
 
-    def most_together(self, steps: int) -> int:
-        """Returns how many epochs of so many steps may run in one call."""
+    def together(self, first: int, last: int, pace: int) -> tuple[int, int]:
+        """Returns how many epochs to run in a call, and how many it has room for.
+
+        Only epochs of as many steps run in one call; its room does not depend on where
+        training stands, or another program would be compiled.
+
+        Args:
+          first: epochs done.
+          last: epochs to have done in the end.
+          pace: epochs that take as long as a call should.
+        """
+        plan = self._program.plan
+        steps = plan[first]
         rows = steps * self._program.base.batch_size * len(self._keys)
-        return max(ORDER_BYTES // (rows * np.dtype(np.int32).itemsize), 1)
+        fitting = max(ORDER_BYTES // (rows * np.dtype(np.int32).itemsize), 1)
+        width = min(fitting, plan.count(steps))
+        return min(width, pace, plan[first:last].count(steps)), width
 
     def read(self, first: int, count: int, width: int) -> np.ndarray:
         """Returns [orders, width, steps, batch] ids of `count` epochs from `first`."""
