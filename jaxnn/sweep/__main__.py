@@ -212,8 +212,9 @@ def show(
     """Prints the table and draws the plots."""
     record = records[ranked[0].members[0].number]
     split = record.judged_by.removesuffix(f"_{record.by}")
-    columns = (f"{split}_loss", f"{split}_{metric}")
-    table.show(ranked, records, columns if record.by == LOSS else columns[::-1])
+    loss, metric = f"{split}_loss", f"{split}_{metric}"
+    columns = (loss, metric) if record.by == LOSS else (metric, loss)
+    table.show(ranked, records, columns)
     if split == "test" and len(records) > 1:
         print(
             "ranked by the test split, which flatters the best: --validation_fraction "
@@ -224,7 +225,7 @@ def show(
         with quick_matplotlib.undocumented():
             from jaxnn.sweep import plots
 
-        plots.draw(workdir, ranked, records, *columns)
+        plots.draw(workdir, ranked, records, loss, metric)
 
 
 def summary(experiment: Experiment, reached: Reached, best: Record) -> dict[str, Any]:
