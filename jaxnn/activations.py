@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnn.precision import at_least_float32
+from jaxnn.settings import Setting
 
 Activation = Callable[[Array], Array]
 
@@ -108,7 +109,7 @@ def gelu_tanh(x: Array) -> Array:
     return x * jax.nn.sigmoid((8 / math.pi) ** 0.5 * (x + 0.044715 * x * x * x))
 
 
-def build(name: str, leaky_relu_alpha: float = 0.01) -> Activation:
+def build(name: str, leaky_relu_alpha: Setting = 0.01) -> Activation:
     """Returns an activation by name.
 
     Args:

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from jaxnn import threefry
+from jaxnn.settings import Setting, cast, is_off
 
 
 class MaskSource(NamedTuple):
@@ -35,7 +36,7 @@ class MaskSource(NamedTuple):
 
 
 def mask_source(
-    seed: int,
+    seed: Setting,
     step: Array | int,
     first_row: Array | int,
     weights: Array | None = None,
@@ -47,7 +48,7 @@ def mask_source(
     return MaskSource(key, first_row, weights, axis_name, sync_batch_norm)
 
 
-def dropout(x: Array, rate: float, layer: int, source: MaskSource | None) -> Array:
+def dropout(x: Array, rate: Setting, layer: int, source: MaskSource | None) -> Array:
     """Zeroes each unit with probability `rate` and divides the rest by 1 - rate.
 
     Srivastava et al. 2014, scaled in training instead of at test time.
@@ -58,10 +59,10 @@ def dropout(x: Array, rate: float, layer: int, source: MaskSource | None) -> Arr
       layer: index of the dropout layer; each draws its own mask.
       source: training context, or None outside training, which returns x.
     """
-    if source is None or rate == 0:
+    if source is None or is_off(rate):
         return x
     keep = 1 - rate
     key = threefry.fold_in(source.key, layer)
     # The bits of an element depend on its index in the global batch alone.
-    mask = threefry.bernoulli(key, np.float32(keep), x.shape, source.first_row)
-    return jnp.where(mask, x / np.asarray(keep, x.dtype), np.zeros((), x.dtype))
+    mask = threefry.bernoulli(key, cast(keep, np.float32), x.shape, source.first_row)
+    return jnp.where(mask, x / cast(keep, x.dtype), np.zeros((), x.dtype))

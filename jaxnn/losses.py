@@ -19,6 +19,7 @@ from jax import Array
 
 from jaxnn.experiment.errors import UserError
 from jaxnn.precision import at_least_float32
+from jaxnn.settings import Setting, is_off
 
 Loss = Callable[[Array, Array], Array]
 
@@ -57,7 +58,7 @@ def binary_cross_entropy(outputs: Array, targets: Array) -> Array:
 
 
 def cross_entropy(
-    outputs: Array, targets: Array, label_smoothing: float = 0.0
+    outputs: Array, targets: Array, label_smoothing: Setting = 0.0
 ) -> Array:
     """sum_k q_k (log(sum_j exp(z_j)) - z_k), q = (1 - e) t + e / classes.
 
@@ -81,7 +82,7 @@ def cross_entropy(
         labels = targets.astype(logits.dtype)
         return _mean_per_example(_expected_surprise(logits, labels, label_smoothing))
     labels = _one_hot("cross_entropy", targets, logits)
-    if label_smoothing:
+    if not is_off(label_smoothing):
         return _mean_per_example(_expected_surprise(logits, labels, label_smoothing))
     return _mean_per_example(_surprise(logits, targets, labels))
 
@@ -160,7 +161,7 @@ def weighted_mean(losses: Array, weights: Array) -> Array:
     return (weights * losses).sum() / weights.sum()
 
 
-def build(name: str, label_smoothing: float = 0.0) -> Loss:
+def build(name: str, label_smoothing: Setting = 0.0) -> Loss:
     """Returns a loss by name.
 
     Args:
@@ -191,7 +192,7 @@ def _surprise(logits: Array, targets: Array, labels: Array) -> Array:
     return -jax.nn.log_sigmoid(-jax.nn.logsumexp(others, axis=-1))
 
 
-def _expected_surprise(logits: Array, labels: Array, label_smoothing: float) -> Array:
+def _expected_surprise(logits: Array, labels: Array, label_smoothing: Setting) -> Array:
     """Cross-entropy of smoothed probabilities: two [..., classes] -> [...].
 
     With a the largest logit it is the sum of positive terms

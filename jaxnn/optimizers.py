@@ -19,11 +19,11 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.precision import at_least_float32
+from jaxnn.settings import Setting, as_float32, is_off
 
 DECAYED = ("kernel", "embedding", "input_kernel", "recurrent_kernel")
 """Last names of the parameters that decay under `--nodecay_all`."""
@@ -110,15 +110,14 @@ def adamw(experiment: Experiment) -> Optimizer:
     return _adam(experiment, experiment.weight_decay)
 
 
-def adam_settings(experiment: Experiment) -> tuple[float, float, float]:
+def adam_settings(experiment: Experiment) -> tuple[Setting, Setting, Setting]:
     """Returns Adam's two decay rates and eps as the optimizer computes with them."""
     # FusedAdam takes them as float32 (csrc/includes/cpu_adam.h), torch as double. The
     # float32 1 - 0.999 is 0.00099998713, which moves the second moment by 1.3e-5 of
     # itself.
-    rounded = np.float32 if experiment.fused_adam else float
-    b1 = float(rounded(experiment.adam_b1))
-    b2 = float(rounded(experiment.adam_b2))
-    eps = float(rounded(experiment.adam_eps))
+    b1, b2, eps = experiment.adam_b1, experiment.adam_b2, experiment.adam_eps
+    if experiment.fused_adam:
+        return as_float32(b1), as_float32(b2), as_float32(eps)
     return b1, b2, eps
 
 
@@ -162,7 +161,9 @@ def adagrad(experiment: Experiment) -> Optimizer:
 
 
 def regularized(
-    experiment: Experiment, rule: optax.GradientTransformation, weight_decay: float = 0
+    experiment: Experiment,
+    rule: optax.GradientTransformation,
+    weight_decay: Setting = 0,
 ) -> optax.GradientTransformation:
     """Adds clipping, l1, l2 and decoupled decay to a rule; its state is unchanged.
 
@@ -174,7 +175,7 @@ def regularized(
 
     def update(updates, state, params=None):
         like = updates if params is None else params
-        if experiment.clip_norm:
+        if not is_off(experiment.clip_norm):
             updates = clip(updates, experiment.clip_norm)
         updates = _with_penalty(
             experiment, updates, params, experiment.l1, experiment.l2
@@ -203,7 +204,7 @@ def is_decayed(experiment: Experiment, path: tuple) -> bool:
     return experiment.decay_all or last_name in DECAYED
 
 
-def clip(grads: optax.Updates, max_norm: float) -> optax.Updates:
+def clip(grads: optax.Updates, max_norm: Setting) -> optax.Updates:
     """g / max(1, (|g| + 1e-6) / max_norm), |g| the norm over all tensors.
 
     DeepSpeed's formula (MISMATCHES D7). The norm is taken in float32 or wider.
@@ -225,7 +226,7 @@ def _traced(experiment: Experiment, rule: optax.GradientTransformation) -> Optim
     )
 
 
-def _adam(experiment: Experiment, weight_decay: float) -> Optimizer:
+def _adam(experiment: Experiment, weight_decay: Setting) -> Optimizer:
     b1, b2, eps = adam_settings(experiment)
     return Optimizer(
         regularized(experiment, optax.scale_by_adam(b1, b2, eps), weight_decay),
@@ -240,19 +241,19 @@ def _with_penalty(
     experiment: Experiment,
     updates: optax.Updates,
     params: optax.Params | None,
-    l1: float,
-    l2: float,
+    l1: Setting,
+    l2: Setting,
 ) -> optax.Updates:
     """u + l1 sign(w) + l2 w on the parameters that decay; sign(0) is 0."""
-    if not (l1 or l2):
+    if is_off(l1) and is_off(l2):
         return updates
 
     def add(path, update, param):
         if not is_decayed(experiment, path):
             return update
-        if l1:
+        if not is_off(l1):
             update = update + l1 * jnp.sign(param)
-        return update + l2 * param if l2 else update
+        return update if is_off(l2) else update + l2 * param
 
     return jax.tree_util.tree_map_with_path(add, updates, params)
 

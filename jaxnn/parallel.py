@@ -1,15 +1,17 @@
-"""The only file that calls pmap: epochs, chunks of steps, or recorded single steps.
+"""The only file that calls pmap: epochs, chunks of steps, recorded single steps, or
+many networks at once.
 
 Arrays that differ between devices carry a leading [devices] axis. So does the state,
 whose copies are equal.
 """
 
 import contextlib
+import functools
 import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -84,27 +86,68 @@ def make_epochs(
     `count` epochs run: one program for any number of them. Results and sums get an axis
     [devices, epochs, ...]; outputs are the last epoch's.
     """
-    epoch = _epoch(train_step, eval_step)
+    return _map(
+        _epochs(_epoch(train_step, eval_step)),
+        devices,
+        in_axes=(0, 0, None, 0, None),
+        donate_argnums=0,
+    )
 
-    def epochs(state, ids: jax.Array, count: jax.Array, evaluated, resident: Resident):
-        def body(number, carry):
-            state, results, sums, _ = carry
-            state, *reported, outputs = epoch(state, ids[number], evaluated, resident)
-            results, sums = jax.tree.map(
-                lambda whole, one: whole.at[number].set(one),
-                (results, sums),
-                tuple(reported),
-            )
-            return state, results, sums, outputs
 
-        shapes = jax.eval_shape(epoch, state, ids[0], evaluated, resident)
-        results, sums = jax.tree.map(
-            lambda one: jnp.zeros((len(ids), *one.shape), one.dtype), shapes[1:3]
-        )
-        outputs = jnp.zeros(shapes[3].shape, shapes[3].dtype)
-        return lax.fori_loop(0, count, body, (state, results, sums, outputs))
+class Own(NamedTuple):
+    """What each of many networks has of its own beside its state.
 
-    return _map(epochs, devices, in_axes=(0, 0, None, 0, None), donate_argnums=0)
+    Attributes:
+      settings: name -> () value of each setting that differs between them.
+      learning_rates: [updates] float32.
+      order: () int32, index of its batches; None: all have the same.
+      split: () int32, index of its evaluated batches; None: all have the same.
+    """
+
+    settings: dict[str, Any]
+    learning_rates: Any
+    order: Any
+    split: Any
+
+
+def make_members(
+    train_step: Callable, eval_step: Callable, devices: Devices, together: int
+) -> Callable:
+    """Returns members(state, orders, count, evaluated, own, train, test).
+
+    Many networks at once, several epochs in one call. Each lives on one device alone,
+    which trains it as it would a run of its own.
+
+    Args:
+      train_step: (settings, state, batch, learning_rates) -> (state, results, grads).
+      eval_step: (settings, params, batch_stats, batch) -> (sums, outputs).
+      devices: this process's.
+      together: networks of a device that go through a step together, of which it has a
+        multiple; those of a further block follow when the epochs of these are done.
+
+    Returns:
+      A function of the state [devices, networks, ...], donated; orders [orders, epochs,
+      steps, rows] of which the first `count` epochs run; evaluated [splits, batches,
+      rows]; `Own` of arrays [devices, networks, ...]; and the training and evaluated
+      samples on every device. It returns (state, results [devices, networks, epochs,
+      steps], sums [devices, networks, epochs, batches, 2], outputs of the last epoch).
+    """
+
+    def members(state, orders, count, evaluated, own: Own, train, test):
+        def member(mine):
+            state, own = mine
+            resident = Resident(train, test, own.learning_rates)
+            steps = [
+                functools.partial(f, own.settings) for f in (train_step, eval_step)
+            ]
+            epochs = _epochs(_epoch(*steps, axis_name=None))
+            ids, evaluated_ids = _own(orders, own.order), _own(evaluated, own.split)
+            return epochs(state, ids, count, evaluated_ids, resident)
+
+        return _over_members(member, together)((state, own))
+
+    in_axes = (0, None, None, None, 0, None, None)
+    return _map(members, devices, in_axes=in_axes, donate_argnums=0)
 
 
 def make_steps(train_step: Callable, devices: Devices) -> Callable:
@@ -142,6 +185,24 @@ def make_recorded_step(train_step: Callable, devices: Devices) -> Callable:
 def put(tree: Any, devices: Devices) -> Any:
     """Copies NumPy arrays to every device, without a leading axis."""
     return jax.device_put(tree, _sharding(devices))
+
+
+def put_members(tree: Any, devices: Devices, rows: int) -> Any:
+    """Divides arrays [members, ...] among devices: [devices, rows, ...].
+
+    The last member fills up what is left.
+    """
+    count = jax.tree.leaves(tree)[0].shape[0]
+    places = np.minimum(np.arange(rows * len(devices)), count - 1)
+    divided = jax.tree.map(
+        lambda x: np.asarray(x)[places].reshape(len(devices), rows, *x.shape[1:]), tree
+    )
+    return jax.device_put(divided, _sharding(devices, AXIS))
+
+
+def read_members(tree: Any, count: int) -> Any:
+    """Returns [devices, members of each, ...] as NumPy arrays [count, ...]."""
+    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[:count], tree)
 
 
 def put_rows(
@@ -257,10 +318,74 @@ class Compiled:
         return self._programs[shape](*args)
 
 
-def _epoch(train_step: Callable, eval_step: Callable) -> Callable:
-    """Returns epoch(state, ids, evaluated, resident) on one device."""
+def _own(alternatives: jax.Array, index: jax.Array | None) -> jax.Array:
+    return alternatives[0] if index is None else alternatives[index]
+
+
+def _over_members(member: Callable, together: int) -> Callable:
+    """Returns `member` mapped over the networks of a device, in blocks."""
+
+    def block(mine):
+        state, own = mine
+        # All have seen as many batches: with one count, networks of one seed share the
+        # masks that are drawn of it.
+        axes = jax.tree.map(lambda _: 0, state)._replace(step=None)
+        state = state._replace(step=state.step[0])
+        each = jax.vmap(member, ((axes, 0),), (axes, 0, 0, 0))
+        state, *reported = each((state, own))
+        step = jnp.broadcast_to(state.step, (together,))
+        return state._replace(step=step), *reported
+
+    def mapped(mine):
+        blocks = jax.tree.map(lambda x: x.reshape(-1, together, *x.shape[1:]), mine)
+        if len(jax.tree.leaves(blocks)[0]) == 1:
+            return block(mine)
+        results = lax.map(block, blocks)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), results)
+
+    return mapped
+
+
+def _epochs(epoch: Callable) -> Callable:
+    """Returns epochs(state, ids, count, evaluated, resident) on one device.
+
+    Args:
+      epoch: as from `_epoch`.
+    """
+
+    def epochs(state, ids: jax.Array, count: jax.Array, evaluated, resident: Resident):
+        def body(number, carry):
+            state, results, sums, _ = carry
+            state, *reported, outputs = epoch(state, ids[number], evaluated, resident)
+            results, sums = jax.tree.map(
+                lambda whole, one: whole.at[number].set(one),
+                (results, sums),
+                tuple(reported),
+            )
+            return state, results, sums, outputs
+
+        shapes = jax.eval_shape(epoch, state, ids[0], evaluated, resident)
+        results, sums = jax.tree.map(
+            lambda one: jnp.zeros((len(ids), *one.shape), one.dtype), shapes[1:3]
+        )
+        outputs = jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), shapes[3])
+        return lax.fori_loop(0, count, body, (state, results, sums, outputs))
+
+    return epochs
+
+
+def _epoch(
+    train_step: Callable, eval_step: Callable, axis_name: str | None = AXIS
+) -> Callable:
+    """Returns epoch(state, ids, evaluated, resident) on one device.
+
+    Args:
+      train_step: as in `make_epoch`.
+      eval_step: as in `make_epoch`.
+      axis_name: mapped axis of the devices that share evaluated batches, or None.
+    """
     train = _training(train_step)
-    evaluate = _evaluation(eval_step)
+    evaluate = _evaluation(eval_step, axis_name)
 
     def epoch(state, ids: jax.Array, evaluated: jax.Array, resident: Resident):
         state, results = train(state, ids, resident.train, resident.learning_rates)
@@ -282,7 +407,7 @@ def _training(train_step: Callable) -> Callable:
     return train
 
 
-def _evaluation(eval_step: Callable) -> Callable:
+def _evaluation(eval_step: Callable, axis_name: str | None = AXIS) -> Callable:
     """Returns evaluate(state, ids, samples), a scan over batches."""
 
     def evaluate(state, ids: jax.Array, samples: Samples):
@@ -292,7 +417,7 @@ def _evaluation(eval_step: Callable) -> Callable:
 
         _, (sums, outputs) = lax.scan(body, None, ids)
         # One sum over the devices for all batches.
-        return lax.psum(sums, AXIS), outputs
+        return (lax.psum(sums, axis_name) if axis_name else sums), outputs
 
     return evaluate
 

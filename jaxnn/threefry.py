@@ -19,7 +19,7 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
 
 
-def key(seed: int) -> Key:
+def key(seed: Array | int) -> Key:
     """jax.random.key(seed) for 0 <= seed < 2**31."""
     return jnp.uint32(0), jnp.uint32(seed)
 

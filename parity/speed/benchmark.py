@@ -23,7 +23,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line
 from parity.speed import goals, settings
-from parity.speed.goals import WORKLOADS, Workload
+from parity.speed.goals import RATES, WORKLOADS, Workload
 
 BEGIN = "<!-- written by launch/benchmark.sh: begin -->"
 END = "<!-- written by launch/benchmark.sh: end -->"
@@ -68,7 +68,7 @@ def known(names: Sequence[str]) -> list[Workload]:
     Raises:
       UserError: there is no such workload.
     """
-    by_name = {workload.name: workload for workload in WORKLOADS}
+    by_name = {workload.name: workload for workload in (*WORKLOADS, RATES)}
     command_line.check_known("workloads", names, by_name)
     return [by_name[name] for name in names or by_name]
 
@@ -76,7 +76,7 @@ def known(names: Sequence[str]) -> list[Workload]:
 def measure(
     workload: Workload, root: pathlib.Path, values: flags.FlagValues
 ) -> Measured:
-    """Runs `parity.speed` on a workload, whose table goes to the terminal.
+    """Runs `parity.speed`, or `rates`, on a workload; its table goes to the terminal.
 
     Raises:
       UserError: it did not end well; it has said why.
@@ -86,14 +86,15 @@ def measure(
     command = [
         sys.executable,
         "-m",
-        "parity.speed",
+        "parity.speed.rates" if workload == RATES else "parity.speed",
         f"--flagfile={workload.flagfile}",
         *workload.flags,
         f"--rounds={values.rounds}",
         f"--most_seconds={values.most_seconds}",
-        f"--competitors={','.join(values.competitors)}",
         f"--workdir={folder}",
     ]
+    if workload != RATES:
+        command.append(f"--competitors={','.join(values.competitors)}")
     done = subprocess.run(command)
     if done.returncode:
         raise UserError(f"--workloads: {workload.name} could not be measured")
@@ -148,7 +149,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "workloads",
         [],
-        f"Some of {', '.join(w.name for w in WORKLOADS)}; empty: all.",
+        f"Some of {', '.join(w.name for w in (*WORKLOADS, RATES))}; empty: all.",
         flag_values=values,
     )
     flags.DEFINE_string(

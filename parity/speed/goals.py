@@ -92,10 +92,17 @@ WORKLOADS = (
         cold_ahead=1.3,
     ),
 )
-W7 = (
-    "W7, the sweep of 16 learning rates, is left out: no command trains several rates "
-    "at once yet."
+RATES = Workload(
+    "W7",
+    "16 learning rates of breast cancer at once",
+    "launch/experiments/breast_cancer.flags",
+    (),
+    ahead=10,
 )
+"""Measured by `parity.speed.rates`."""
+BATCHED, SEQUENTIAL = "batched", "sequential"
+RATES_AHEAD = {BATCHED: RATES.ahead, SEQUENTIAL: 40}
+"""What PyTorch is asked to do -> goal, its training time over jaxnn.sweep's."""
 MOST_MEMORY = 1.0
 """Goal: jaxnn's peak memory over that of PyTorch's tutorial loop."""
 
@@ -107,14 +114,16 @@ def rows(measured: Sequence[tuple[Workload, Report]]) -> Iterator[str]:
         "jaxnn | goal | reached | of peak |"
     )
     yield "|---|---|---|---|---|---|---|---|---|"
-    for workload, report in measured:
+    trained = [pair for pair in measured if pair[0] != RATES]
+    for workload, report in trained:
         yield _training(workload, report)
     yield ""
-    yield W7
-    yield ""
+    for workload, report in measured:
+        if workload == RATES:
+            yield from _rates(report)
     yield "| whole process, memory | jaxnn | PyTorch | figure | goal | reached |"
     yield "|---|---|---|---|---|---|"
-    for workload, report in measured:
+    for workload, report in trained:
         for goal in [*cold(workload, report), memory(workload, report)]:
             yield _row(goal)
 
@@ -160,6 +169,24 @@ def _training(workload: Workload, report: Report) -> str:
     peak = "" if share is None else f"{share:.0%}"
     cells = (goal.ours, *others, goal.theirs, *_reached(goal), peak)
     return f"| {workload.name} {workload.text} | {' | '.join(cells)} |"
+
+
+def rates(report: Report) -> Iterator[Goal]:
+    """Yields the goals of many learning rates at once, of a speed.json of `rates`."""
+    ours = _text(report[JAXNN], "s")
+    for kind, bound in RATES_AHEAD.items():
+        best = report.get(kind, {})
+        theirs = f"{_text(best.get('seconds'), 's')} ({best.get('label', 'none')})"
+        what = f"{RATES.name} {RATES.text}, {kind} PyTorch"
+        yield Goal(what, ours, theirs, best.get("ratio"), bound, at_least=True)
+
+
+def _rates(report: Report) -> Iterator[str]:
+    yield "| sweep | jaxnn | PyTorch | PyTorch / jaxnn | goal | reached |"
+    yield "|---|---|---|---|---|---|"
+    for goal in rates(report):
+        yield _row(goal)
+    yield ""
 
 
 def _row(goal: Goal) -> str:

@@ -28,7 +28,7 @@ def from_flags(values: flags.FlagValues, default_precision: str) -> Experiment:
     experiment = Experiment(**fields)
     experiment = experiment.replace(
         precision=experiment.precision or default_precision,
-        model=_absolute(experiment.model),
+        model=absolute(experiment.model),
         # A flagfile would lose a tab at the end of a line.
         delimiter={"\t": "tab", "\\t": "tab"}.get(
             experiment.delimiter, experiment.delimiter
@@ -38,7 +38,7 @@ def from_flags(values: flags.FlagValues, default_precision: str) -> Experiment:
     return experiment
 
 
-def _absolute(model: str) -> str:
+def absolute(model: str) -> str:
     """Returns `--model` such that it names the same file from any folder."""
     if not is_own(model):
         return model

@@ -127,19 +127,11 @@ class RunLog:
         self.skipped_steps += int(skipped.sum())
         self._samples_seen += int(weights.sum())
 
-        # A skipped FP16 step may have overflowed in the loss itself. It is left out of
-        # the mean; any other loss that is not finite stops the run.
-        known = np.isfinite(losses) | ~skipped
-        counts = weights[known]
-        train_loss = float("nan")
-        if known.any():
-            train_loss = float(losses[known] @ counts / counts.sum())
-
         self._row = {
             "epoch": epoch + 1,
             "step": int(self._row.get("step", 0)) + len(weights),
             "learning_rate": float(learning_rate),
-            "train_loss": train_loss,
+            "train_loss": mean_loss(losses, weights, skipped),
         }
         for split, (loss, metric) in means.items():
             self._row |= {
@@ -298,6 +290,23 @@ class RunLog:
         times = [f"{stage} {value:.2f}" for stage, value in clock.seconds.items()]
         print(f"seconds: {', '.join(times)}")
         print(f"files: {self._workdir}")
+
+
+def mean_loss(losses: np.ndarray, weights: np.ndarray, skipped: np.ndarray) -> float:
+    """Returns the mean training loss of an epoch; NaN if nothing is known of it.
+
+    Args:
+      losses: [steps] mean loss of each batch.
+      weights: [steps] samples in each batch.
+      skipped: [steps] bool, True for overflowed steps.
+    """
+    # A skipped FP16 step may have overflowed in the loss itself. It is left out of the
+    # mean; any other loss that is not finite stops the run.
+    known = np.isfinite(losses) | ~skipped
+    counts = weights[known]
+    if not known.any():
+        return float("nan")
+    return float(losses[known] @ counts / counts.sum())
 
 
 class Clock:

@@ -48,7 +48,15 @@ class TestGoals:
         assert "| 1.25 | >= 100 | **no** | 10% |" in text
         assert "| 1.25 | >= 1.05 | yes | 10% |" in text
         assert "| >= 1.05 | not measured |" in text
-        assert goals.W7 in lines
+
+    def test_rates(self):
+        best = {"label": "vmap, 1 thread", "seconds": 3.0, "ratio": 12.0}
+        batched, sequential = goals.rates({"jaxnn": 0.25, "batched": best})
+        assert (batched.reached, batched.bound, batched.is_met) == (12, 10, True)
+        assert (sequential.reached, sequential.is_met) == (None, False)
+        text = "\n".join(goals.rows([(goals.RATES, {"jaxnn": 0.25, "batched": best})]))
+        assert "| 0.25 s | 3 s (vmap, 1 thread) | 12 | >= 10 | yes |" in text
+        assert "| >= 40 | not measured |" in text
 
     @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda w: w.name)
     def test_workloads_are_experiments(self, workload):

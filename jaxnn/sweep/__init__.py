@@ -1,0 +1,1 @@
+"""Many networks at once: one experiment with some of its flags varied."""
