@@ -536,6 +536,12 @@ class Experiment:
         False,
         "Evaluate the training split too after each epoch, as the test split is.",
     )
+    diagnose: bool = option(
+        False,
+        "Write diagnostics.csv and diagnostics.png: by epoch and layer, norms of "
+        "gradients and updates, dead and saturated units, activations, and what FP16 "
+        "loses of gradients; of one step of each epoch.",
+    )
     plots: bool = option(True, "Draw plots into --workdir at the end of the run.")
     init_params: str = option(
         "",

@@ -12,7 +12,8 @@ import numpy as np
 from jaxnn.experiment.data import description
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.errors import UserError
-from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.files import artifacts, diagnostics
+from jaxnn.experiment.files.diagnostics import Diagnosis
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import quick_matplotlib, report
 from jaxnn.experiment.results.progress import ProgressBar
@@ -30,6 +31,7 @@ class RunLog:
       stack: "jax" or "torch".
       workdir: run directory, or None on processes that do not write.
       metric_name: name of the metric next to the test loss.
+      layers: that `--diagnose` looks at.
 
     Attributes:
       skipped_steps: number of skipped (overflowed) steps so far.
@@ -42,6 +44,7 @@ class RunLog:
         stack: str,
         workdir: pathlib.Path | None,
         metric_name: str,
+        layers: Sequence[str] = (),
     ):
         self._experiment = experiment
         self._data = data
@@ -52,11 +55,17 @@ class RunLog:
         if workdir and data.notes:
             print("\n".join(data.notes), flush=True)
         self._writer = artifacts.MetricsWriter(workdir) if workdir else None
+        self._diagnostics = (
+            diagnostics.DiagnosticsWriter(workdir, layers)
+            if workdir and experiment.diagnose
+            else None
+        )
         self._progress = ProgressBar(experiment.epochs if workdir else 0)
         self._row: dict[str, float] = {}
         self._rows: list[dict[str, float]] = []
         self._best: dict[str, Any] = {}
         self._samples_seen = 0
+        self._skipped_in_epoch = 0
         self.skipped_steps = 0
 
     def resume(self, epochs: int, skipped_steps: int) -> list[float]:
@@ -76,6 +85,8 @@ class RunLog:
         self.skipped_steps = skipped_steps
         if not self._writer:
             return []
+        if self._workdir:
+            diagnostics.keep(self._workdir, epochs)
         self._rows = [
             {name: float(value) for name, value in row.items()}
             | {name: int(row[name]) for name in ("epoch", "step") if name in row}
@@ -124,7 +135,8 @@ class RunLog:
           UserError: a value is not finite, or a static loss scale skips every step.
         """
         self._check_static_scale(epoch, skipped)
-        self.skipped_steps += int(skipped.sum())
+        self._skipped_in_epoch = int(skipped.sum())
+        self.skipped_steps += self._skipped_in_epoch
         self._samples_seen += int(weights.sum())
 
         # A skipped FP16 step may have overflowed in the loss itself. It is left out of
@@ -150,6 +162,15 @@ class RunLog:
         if self._writer:
             self._writer.write(self._row)
             self._progress.show(self._row)
+
+    def diagnose(self, diagnosis: Diagnosis) -> None:
+        """Writes the diagnosis of the epoch that was logged last."""
+        if self._diagnostics:
+            row = self._row
+            held_out = row.get("validation_loss", row["test_loss"])
+            gap = held_out - row["train_loss"]
+            epoch = int(row["epoch"])
+            self._diagnostics.write(epoch, diagnosis, self._skipped_in_epoch, gap)
 
     def _check_static_scale(self, epoch: int, skipped: np.ndarray) -> None:
         """Raises UserError if nothing is learned: the parameters stay what they are."""
