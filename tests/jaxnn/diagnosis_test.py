@@ -1,6 +1,8 @@
 """Tests of jaxnn/diagnosis.py: formulas on a small network, and whole runs."""
 
 import functools
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -104,35 +106,33 @@ class TestDiagnosed:
         assert values["underflow"][0] == lost
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folder of the runs, each by name, and what starts another."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def start(name, *arguments):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "jaxnn.train",
+                *RUN,
+                *arguments,
+                f"--workdir={folder / name}",
+            ],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return folder / name
+
+    start("without")
+    start("with", "--diagnose")
+    return folder, start
+
+
 class TestRuns:
-    @pytest.fixture(scope="class")
-    def runs(self, tmp_path_factory):
-        """Folder of the runs, each by name, and what starts another."""
-        import subprocess
-        import sys
-
-        folder = tmp_path_factory.mktemp("runs")
-
-        def start(name, *arguments):
-            done = subprocess.run(
-                [
-                    sys.executable,
-                    "-m",
-                    "jaxnn.train",
-                    *RUN,
-                    *arguments,
-                    f"--workdir={folder / name}",
-                ],
-                capture_output=True,
-                text=True,
-            )
-            assert done.returncode == 0, done.stderr
-            return folder / name
-
-        start("without")
-        start("with", "--diagnose")
-        return folder, start
-
     def test_trains_the_same(self, runs):
         folder, _ = runs
         for name in (artifacts.METRICS, artifacts.PARAMS):

@@ -1,5 +1,6 @@
 """Log of a run: metrics by epoch, then summary, parameters, plots and printed lines."""
 
+import contextlib
 import importlib.metadata
 import pathlib
 import platform
@@ -11,11 +12,12 @@ import numpy as np
 
 from jaxnn.experiment.data import description
 from jaxnn.experiment.data.dataset import Dataset
-from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.errors import UserError, one_line
 from jaxnn.experiment.files import artifacts, diagnostics
 from jaxnn.experiment.files.diagnostics import Diagnosis
 from jaxnn.experiment.flags.config import Experiment
-from jaxnn.experiment.results import quick_matplotlib, report
+from jaxnn.experiment.results import doctor, quick_matplotlib, report
+from jaxnn.experiment.results.doctor import evidence
 from jaxnn.experiment.results.progress import ProgressBar
 
 ALWAYS = ("step", "train_loss", "test_loss")
@@ -109,8 +111,22 @@ class RunLog:
 
     def __exit__(self, *exception) -> None:
         self._progress.__exit__(*exception)
+        self._note(exception[1] if len(exception) > 1 else None)
         if self._writer:
             self._writer.close()
+
+    def _note(self, error: BaseException | None) -> None:
+        """Writes what ends the run before its time; forgets what ended it before."""
+        if not self._workdir:
+            return
+        path = self._workdir / artifacts.ERROR
+        path.unlink(missing_ok=True)
+        if isinstance(error, Exception):
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            text = one_line(" ".join(f"{kind}{error}".split()))
+            # Where the disk is full, the error itself must come through.
+            with contextlib.suppress(OSError):
+                artifacts.write_text(path, f"{text}\n")
 
     def epoch(
         self,
@@ -240,6 +256,7 @@ class RunLog:
         artifacts.write_summary(self._workdir, summary)
         clock.end("files")
         self._announce(final, clock)
+        self._examine(self._workdir)
 
     def _draw(
         self,
@@ -303,6 +320,18 @@ class RunLog:
             "loss_gap": row["test_loss"] - row["evaluated_train_loss"],
             f"{metric}_gap": abs(difference),
         }
+
+    def _examine(self, workdir: pathlib.Path) -> None:
+        """Prints what a doctor finds, one line each."""
+        known = evidence.Evidence(
+            self._experiment,
+            artifacts.read_metrics(workdir),
+            self.skipped_steps,
+            diagnostics.read(workdir),
+            evidence.of_data(self._experiment, self._data),
+        )
+        for finding in doctor.examine(known):
+            print(finding)
 
     def _announce(self, final: Mapping[str, Any], clock: "Clock") -> None:
         print("\n".join(report.lines(final)))
