@@ -16,6 +16,8 @@ A workdir holds
     plots/*.png
     diagnostics.csv          `--diagnose`; see `diagnostics.py`
     diagnostics.png          its picture
+    tensorboard/             `--tensorboard`
+    wandb/                   `--wandb`
     error.txt                what ended the run before its time, in one line
 """
 
@@ -72,6 +74,8 @@ CONTENTS = (
     "trace",
     "plots",
     "checkpoints",
+    "tensorboard",
+    "wandb",
 )
 
 # Flags that a resumed run may change: beyond rounding, they do not affect the result.

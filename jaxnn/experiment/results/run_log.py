@@ -19,6 +19,7 @@ from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import doctor, quick_matplotlib, report
 from jaxnn.experiment.results.doctor import evidence
 from jaxnn.experiment.results.progress import ProgressBar
+from jaxnn.experiment.results.trackers import Trackers
 
 ALWAYS = ("step", "train_loss", "test_loss")
 """Columns of metrics.csv, whatever the experiment, besides the epoch."""
@@ -63,6 +64,7 @@ class RunLog:
             else None
         )
         self._progress = ProgressBar(experiment.epochs if workdir else 0)
+        self._trackers = Trackers(experiment, workdir)
         self._row: dict[str, float] = {}
         self._rows: list[dict[str, float]] = []
         self._best: dict[str, Any] = {}
@@ -87,6 +89,7 @@ class RunLog:
         self.skipped_steps = skipped_steps
         if not self._writer:
             return []
+        self._trackers.resume(epochs)
         if self._workdir:
             diagnostics.keep(self._workdir, epochs)
         self._rows = [
@@ -111,7 +114,10 @@ class RunLog:
 
     def __exit__(self, *exception) -> None:
         self._progress.__exit__(*exception)
-        self._note(exception[1] if len(exception) > 1 else None)
+        error = exception[1] if len(exception) > 1 else None
+        self._note(error)
+        if error:
+            self._trackers.close(1)
         if self._writer:
             self._writer.close()
 
@@ -178,6 +184,7 @@ class RunLog:
         if self._writer:
             self._writer.write(self._row)
             self._progress.show(self._row)
+        self._trackers.epoch(int(self._row["epoch"]), self._row)
 
     def diagnose(self, diagnosis: Diagnosis) -> None:
         """Writes the diagnosis of the epoch that was logged last."""
@@ -252,6 +259,8 @@ class RunLog:
         except Exception:
             artifacts.write_summary(self._workdir, summary)
             raise
+        self._trackers.images(int(self._row["epoch"]))
+        self._trackers.close(0)
         # Last: a run that has one is complete, and is not resumed.
         artifacts.write_summary(self._workdir, summary)
         clock.end("files")

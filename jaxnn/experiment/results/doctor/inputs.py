@@ -4,8 +4,8 @@ from jaxnn.experiment.results.doctor.evidence import Evidence
 from jaxnn.experiment.results.doctor.finding import Finding
 
 UNEQUAL = 100.0
-"""Largest over smallest spread of the columns from which on no rate suits the weights of
-both; on the scale of a loss its curvature differs by the square."""
+"""Largest over smallest spread of the columns from which on no rate suits both: the
+curvature of a loss goes with the square of the spread."""
 
 
 def findings(evidence: Evidence) -> list[Finding]:

@@ -49,7 +49,7 @@ def _map(figure: Figure, axes: Axes, found: Diagnostics, name: str) -> None:
     """Draws a measured number: a row a layer, a column an epoch, a shade a value."""
     title, is_log = MAPS[name]
     values = found.measured[name][:, 1:].T
-    known = values[np.isfinite(values) & (~is_log | (values > 0))]
+    known = values[(values > 0) & (values < np.inf) if is_log else np.isfinite(values)]
     norm = LogNorm if is_log and len(known) else Normalize
     ends = dict(vmin=known.min(), vmax=known.max()) if len(known) else {}
     edges = _edges(found.epochs)

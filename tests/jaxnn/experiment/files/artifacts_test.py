@@ -354,6 +354,8 @@ def test_the_contract_names_every_file():
         "trace",
         "plots",
         "checkpoints",
+        "tensorboard",
+        "wandb",
     }
 
 
