@@ -85,9 +85,10 @@ class WandB:
         del after
         self._wandb = wandb
         mode: Any = os.environ.get("WANDB_MODE")
-        if not mode:
-            mode = "online" if wandb.api.api_key else "offline"
-        if mode == "offline":
+        if not mode and wandb.api.api_key:
+            mode = "online"
+        elif not mode:
+            mode = "offline"
             print(
                 "note: --wandb: no key, so the run is kept offline; wandb sync "
                 f"{workdir}/wandb/offline-run-* uploads it",

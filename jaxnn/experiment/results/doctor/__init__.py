@@ -15,15 +15,20 @@ from jaxnn.experiment.results.doctor.finding import Finding
 
 def examine(evidence: Evidence) -> list[Finding]:
     """Returns what is wrong with a run, what weighs most first."""
-    found = [*ended.findings(evidence), *half.findings(evidence)]
-    causes = gradients.findings(evidence)
-    if not causes:
-        causes = curves.rate_findings(evidence)
-    found += causes
-    # Named without a cause only where none of the above has one.
-    if not found:
-        found += curves.stuck_findings(evidence)
-    return [*found, *curves.fit_findings(evidence), *inputs.findings(evidence)]
+    # Whatever follows may come of these, and is then no cause of its own.
+    found = [
+        *ended.findings(evidence),
+        *half.findings(evidence),
+        *inputs.findings(evidence),
+    ]
+    for look in (
+        gradients.findings,
+        curves.rate_findings,
+        curves.stuck_findings,
+        curves.fit_findings,
+    ):
+        found = found or look(evidence)
+    return found
 
 
 def unseen(evidence: Evidence) -> list[str]:

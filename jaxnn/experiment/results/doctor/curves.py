@@ -51,8 +51,11 @@ def overshoots(evidence: Evidence) -> bool:
         return False
     losses = evidence.train_loss
     guess = _guess(evidence)
-    rose = level(losses) > OVERSHOT * losses[0] > 0
-    return rose or bool(guess and level(losses) > OVERSHOT * guess)
+    if level(losses) > OVERSHOT * losses[0] > 0:
+        return True
+    # What falls from far above may only have begun there.
+    is_high = bool(guess and level(losses) > OVERSHOT * guess)
+    return is_high and level(losses) > 0.5 * losses[0]
 
 
 def rate_findings(evidence: Evidence) -> list[Finding]:
@@ -120,7 +123,7 @@ def _too_high(evidence: Evidence) -> Finding | None:
         )
     if overshoots(evidence):
         return Finding(
-            "diverging",
+            "loss too high",
             f"the training loss ends at {level(losses):.4g}, guessing costs "
             f"{_guess(evidence):.4g}; rate or first parameters are too large: lower "
             f"--learning_rate={rate:g}, or try another --initializer",
@@ -155,8 +158,8 @@ def _too_low(evidence: Evidence) -> Finding | None:
     if moved is not None and moved < STILL and _is_poor(evidence):
         return Finding(
             "rate too low",
-            f"all steps together change the weights by at most {moved:.1%}, and the "
-            f"loss ends at {level(evidence.train_loss):.4g}; raise {rate}",
+            f"all steps together change the weights by at most {moved:.1g} of their "
+            f"norm, and the loss ends at {level(evidence.train_loss):.4g}; raise {rate}",
         )
     losses = evidence.train_loss
     if _is_falling(evidence) and losses[-1] > 0.7 * losses[0]:

@@ -53,9 +53,9 @@ def _vanishing(evidence: Evidence, found: Diagnostics) -> Finding | None:
     if not ends or not ends[1] < VANISHED * ends[3]:
         return None
     first, small, last, large = ends
-    remedies = "--initializer=he_normal or glorot_normal, --normalization=batch"
+    remedies = "--normalization=batch, another --initializer"
     if evidence.experiment.activation in ("sigmoid", "tanh"):
-        remedies = f"--activation=relu with --initializer=he_normal, {remedies[25:]}"
+        remedies = f"--activation=relu with --initializer=he_normal, {remedies}"
     return Finding(
         "vanishing gradients",
         f"the gradient is {small:.2g} in {first} and {large:.2g} in {last}, and the "
