@@ -114,6 +114,15 @@ def _too_high(evidence: Evidence) -> Finding | None:
             f"a step changes the weights by {ratio:.0%}, and the loss ends at "
             f"{level(losses):.4g}; lower --learning_rate={rate:g}",
         )
+    guess = _guess(evidence)
+    began = _first_update(evidence)
+    if guess and began > LARGE_UPDATE / 3 and losses[0] > OVERSHOT * guess:
+        return Finding(
+            "rate too high",
+            f"a step of the first epoch changes the weights by {began:.0%}, and that "
+            f"epoch costs {losses[0]:.4g}, guessing {guess:.4g}; lower "
+            f"--learning_rate={rate:g}",
+        )
     # Without a look at the updates: that the loss rose was the steps' doing.
     if level(losses) > OVERSHOT * losses[0] > 0:
         return Finding(
@@ -159,7 +168,8 @@ def _too_low(evidence: Evidence) -> Finding | None:
         return Finding(
             "rate too low",
             f"all steps together change the weights by at most {moved:.1g} of their "
-            f"norm, and the loss ends at {level(evidence.train_loss):.4g}; raise {rate}",
+            f"norm, and the loss ends at {level(evidence.train_loss):.4g}; raise "
+            f"{rate}",
         )
     losses = evidence.train_loss
     if _is_falling(evidence) and losses[-1] > 0.7 * losses[0]:
@@ -190,6 +200,13 @@ def _update_ratio(evidence: Evidence) -> float | None:
     ratios = found.measured["update_ratio"][:, 0] if found else np.zeros(0)
     ratios = ratios[np.isfinite(ratios)]
     return float(np.median(ratios)) if len(ratios) else None
+
+
+def _first_update(evidence: Evidence) -> float:
+    """Returns the update ratio of the first diagnosed step, 0 if it is not known."""
+    found = evidence.diagnostics
+    first = found.measured["update_ratio"][0, 0] if found else np.nan
+    return float(first) if np.isfinite(first) else 0.0
 
 
 def _is_falling(evidence: Evidence) -> bool:

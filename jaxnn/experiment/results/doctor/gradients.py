@@ -12,6 +12,10 @@ VANISHED = 1e-3
 """Gradient of the first layer beside the last's, below which the first learns nothing
 while the last does."""
 EXPLODED = 1e4
+UNMOVED = 0.01
+"""Update of the weights in a step of the first epoch, which leaves them about as they
+were drawn."""
+LARGEST_UPDATE = 0.1
 DEAD = 0.9
 FEWEST_LAYERS = 3
 
@@ -52,6 +56,9 @@ def _vanishing(evidence: Evidence, found: Diagnostics) -> Finding | None:
     ends = _ends(found)
     if not ends or not ends[1] < VANISHED * ends[3]:
         return None
+    # Large steps may have driven the units to where they are flat.
+    if not np.nanmax(found.measured["update_ratio"][:, 0]) < LARGEST_UPDATE:
+        return None
     first, small, last, large = ends
     remedies = "--normalization=batch, another --initializer"
     if evidence.experiment.activation in ("sigmoid", "tanh"):
@@ -65,10 +72,12 @@ def _vanishing(evidence: Evidence, found: Diagnostics) -> Finding | None:
 
 
 def _exploding(evidence: Evidence, found: Diagnostics) -> Finding | None:
+    # Weights that large steps have moved by now explode by the rate's doing.
+    if not found.measured["update_ratio"][0, 0] < UNMOVED:
+        return None
     ends = _ends(found)
     deviations = found.measured["activation_std"][0, 1:]
     known = np.flatnonzero(np.isfinite(deviations) & (deviations > 0))
-    # At the first diagnosis, before a too high rate has moved the weights far.
     grows = (
         len(known) >= FEWEST_LAYERS
         and deviations[known[-1]] > EXPLODED * deviations[known[0]]
