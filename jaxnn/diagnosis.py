@@ -101,10 +101,14 @@ def table(
         trace.flatten(tree)
         for tree in (state.params, updated, grads, reference or grads)
     ]
-    rows = [of_parameters(list(flat[0]), *flat, result.loss_scale)]
+    groups = [list(flat[0])]
     for layer in layers:
-        names = [name for name in flat[0] if layer_of(name) == layer]
-        rows.append(of_parameters(names, *flat, result.loss_scale))
+        groups.append([name for name in flat[0] if layer_of(name) == layer])
+    before, after, given, known = flat
+    rows = [
+        of_parameters(names, before, after, given, known, result.loss_scale)
+        for names in groups
+    ]
     handed = activations(experiment, model, layers, state, batch, axis_name)
     unknown = jnp.full(len(MEASURED) - OF_PARAMETERS, jnp.nan, jnp.float32)
     found = [unknown, *(handed.get(layer, unknown) for layer in layers)]
@@ -211,7 +215,7 @@ def activations(
         }
 
     parts = lax.map(forward, (jnp.arange(count, dtype=jnp.int32), microbatches))
-    return {layer: joined(*found, axis_name) for layer, found in parts.items()}
+    return {layer: joined(found, axis_name) for layer, found in parts.items()}
 
 
 def watched(
@@ -270,24 +274,14 @@ def moments(
     return count, mean, squares, flats, live
 
 
-def joined(
-    count: jax.Array,
-    mean: jax.Array,
-    squares: jax.Array,
-    flats: jax.Array,
-    live: jax.Array,
-    axis_name: str | None,
-) -> jax.Array:
+def joined(parts: tuple[jax.Array, ...], axis_name: str | None) -> jax.Array:
     """Joins the `moments` of microbatches, and of ranks: [mean, std, dead, saturated].
 
     Args:
-      count: [microbatches]; the others likewise.
-      mean: of each.
-      squares: of each, around its own mean.
-      flats: of each.
-      live: [microbatches, units].
+      parts: what `moments` returns, each with a leading axis of microbatches.
       axis_name: mapped axis of the ranks that share the batch, or None.
     """
+    count, mean, squares, flats, live = parts
     sums = (count.sum(), jnp.sum(count * mean), flats.sum(), live.sum(axis=0))
     total, values, flat, live = train_step.sum_over(sums, axis_name)
     whole = values / total

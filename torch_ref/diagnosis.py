@@ -148,11 +148,13 @@ def table(
       loss_scale: what multiplied the loss.
     """
     rows = np.full((1 + len(layers), len(MEASURED)), np.nan, np.float32)
-    flat = before, after, grads, reference
-    rows[0, :OF_PARAMETERS] = of_parameters(list(before), *flat, loss_scale)
-    for number, layer in enumerate(layers, 1):
-        names = [name for name in before if layer_of(name) == layer]
-        rows[number, :OF_PARAMETERS] = of_parameters(names, *flat, loss_scale)
+    groups = [list(before)]
+    for layer in layers:
+        groups.append([name for name in before if layer_of(name) == layer])
+    for row, names in zip(rows, groups):
+        row[:OF_PARAMETERS] = of_parameters(
+            names, before, after, grads, reference, loss_scale
+        )
     return rows
 
 
@@ -256,7 +258,8 @@ def activations(
                 moments(*found[layer], of_pass)
                 for found, of_pass in zip(passes, weights)
             ]
-            rows[number] = joined(*map(torch.stack, zip(*parts)), world_size)
+            stacked = tuple(map(torch.stack, zip(*parts)))
+            rows[number] = joined(stacked, world_size)
     return rows
 
 
@@ -286,24 +289,14 @@ def moments(
     return count, mean, squares, flats, live
 
 
-def joined(
-    count: torch.Tensor,
-    mean: torch.Tensor,
-    squares: torch.Tensor,
-    flats: torch.Tensor,
-    live: torch.Tensor,
-    world_size: int,
-) -> np.ndarray:
+def joined(parts: tuple[torch.Tensor, ...], world_size: int) -> np.ndarray:
     """Joins the `moments` of microbatches, and of ranks: [mean, std, dead, saturated].
 
     Args:
-      count: [microbatches]; the others likewise.
-      mean: of each.
-      squares: of each, around its own mean.
-      flats: of each.
-      live: [microbatches, units].
+      parts: what `moments` returns, each with a leading axis of microbatches.
       world_size: number of ranks.
     """
+    count, mean, squares, flats, live = parts
     sums = torch.stack([count.sum(), torch.sum(count * mean), flats.sum()])
     total, values, flat = train_step.sum_over(sums, world_size)
     alive = train_step.sum_over(live.sum(dim=0), world_size)

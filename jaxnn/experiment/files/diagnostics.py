@@ -94,7 +94,7 @@ def keep(workdir: pathlib.Path, epochs: int) -> None:
         return
     rows = [row for row in _rows(path) if int(row["epoch"]) <= epochs]
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, list(COLUMNS), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     artifacts.write_text(path, text.getvalue())

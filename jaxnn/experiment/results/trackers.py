@@ -6,6 +6,7 @@ A tracker is never why training ends: what it cannot do is said in one line, onc
 
 import contextlib
 import dataclasses
+import importlib
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -45,9 +46,8 @@ class TensorBoard:
     """
 
     def __init__(self, experiment: Experiment, workdir: pathlib.Path, after: int):
-        from tensorboardX import SummaryWriter
-
-        self._writer = SummaryWriter(
+        package: Any = importlib.import_module("tensorboardX")
+        self._writer = package.SummaryWriter(
             str(workdir / FOLDER), purge_step=after + 1 if after else None
         )
 
@@ -80,8 +80,7 @@ class WandB:
     """
 
     def __init__(self, experiment: Experiment, workdir: pathlib.Path, after: int):
-        import wandb
-
+        wandb: Any = importlib.import_module("wandb")
         del after
         self._wandb = wandb
         mode: Any = os.environ.get("WANDB_MODE")
@@ -143,12 +142,12 @@ class Trackers:
     def images(self, number: int) -> None:
         """Hands the pictures that lie in the run directory to all."""
         workdir = self._workdir
-        for path in sorted(workdir.rglob("*.png")) if workdir and self._left else ():
-            # A tracker keeps copies of its own beside them.
-            if path.parent in (workdir, workdir / "plots"):
-                self._each(
-                    lambda tracker, path=path: tracker.image(number, path.stem, path)
-                )
+        if not workdir or not self._left:
+            return
+        for path in sorted([*workdir.glob("*.png"), *workdir.glob("plots/*.png")]):
+            self._each(
+                lambda tracker, path=path: tracker.image(number, path.stem, path)
+            )
 
     def close(self, status: int) -> None:
         """Ends all."""

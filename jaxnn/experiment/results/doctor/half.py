@@ -41,9 +41,8 @@ def _where(evidence: Evidence) -> str:
     if found:
         is_lost = ~np.isfinite(found.measured["gradient_norm"][:, 1:])
         # An empty cell means that there is no such number; a gradient always has one.
-        layers = [
-            layer for layer, lost in zip(found.layers[1:], is_lost.any(axis=0)) if lost
-        ]
+        lost = np.flatnonzero(np.any(is_lost, axis=0))
+        layers = [found.layers[1 + place] for place in lost]
         if layers:
             parts.append(f"the gradient of {', '.join(layers)} at a diagnosed step")
     if column := _largest_column(evidence):
@@ -73,11 +72,10 @@ def _gradients(evidence: Evidence) -> list[Finding]:
     if found is None:
         return []
     shares = found.measured["underflow"][:, 1:]
-    known = np.isfinite(shares).any(axis=0)
     lost = {
-        layer: float(np.nanmedian(shares[:, number]))
-        for number, layer in enumerate(found.layers[1:])
-        if known[number]
+        layer: float(np.nanmedian(of_layer))
+        for layer, of_layer in zip(found.layers[1:], shares.T)
+        if np.isfinite(of_layer).any()
     }
     layer = max(lost, key=lost.__getitem__, default="")
     if not layer or lost[layer] < LOST:
