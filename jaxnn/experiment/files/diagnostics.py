@@ -23,7 +23,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 
 OF_NETWORK = ("loss_scale", "skipped", "loss_gap")
-COLUMNS = ("epoch", "step", "layer", *MEASURED, *OF_NETWORK)
+COLUMNS: tuple[str, ...] = ("epoch", "step", "layer", *MEASURED, *OF_NETWORK)
 
 
 class Diagnosis(NamedTuple):
@@ -94,7 +94,7 @@ def keep(workdir: pathlib.Path, epochs: int) -> None:
         return
     rows = [row for row in _rows(path) if int(row["epoch"]) <= epochs]
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(COLUMNS), lineterminator="\n")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     artifacts.write_text(path, text.getvalue())
