@@ -102,9 +102,11 @@ def table(
         for tree in (state.params, updated, grads, reference or grads)
     ]
     # Each tensor is summed once, for its layer and for the network.
+    before, after, given, known = flat
+    scale = result.loss_scale
     sums = {
-        name: sums_of(*(tree[name] for tree in flat), result.loss_scale)
-        for name in flat[0]
+        name: sums_of(before[name], after[name], given[name], known[name], scale)
+        for name in before
     }
     groups = [list(sums)]
     for layer in layers:
