@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxnn.activation_calls import told
 from jaxnn.precision import at_least_float32
 from jaxnn.settings import Setting
 
@@ -117,8 +118,8 @@ def build(name: str, leaky_relu_alpha: Setting = 0.01) -> Activation:
       leaky_relu_alpha: slope of leaky_relu below zero.
     """
     if name == "leaky_relu":
-        return functools.partial(leaky_relu, alpha=leaky_relu_alpha)
-    return ACTIVATIONS[name]
+        return told(functools.partial(leaky_relu, alpha=leaky_relu_alpha))
+    return told(ACTIVATIONS[name])
 
 
 ACTIVATIONS: dict[str, Activation] = {

@@ -1,6 +1,7 @@
 """What a run trains on, and its epochs over data that stay on the devices. Twin of
 torch_ref/epochs.py."""
 
+import operator
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
@@ -107,7 +108,7 @@ class Several(NamedTuple):
             place = (None, number)
             is_last = number + 1 == self.count
             yield Epoch(
-                StepResult(*(array[place] for array in results)),
+                jax.tree.map(operator.itemgetter(place), results),
                 sums[place],
                 self.outputs if is_last else None,
             )

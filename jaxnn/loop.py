@@ -19,9 +19,11 @@ from jaxnn.epochs import (
     whole_epochs,
 )
 from jaxnn.experiment.data import batches, evaluation
+from jaxnn.experiment.diagnosis import due_steps
 from jaxnn.experiment.early_stopping import EarlyStopping
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import trace
+from jaxnn.experiment.files.diagnostics import Diagnosis
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import divergence, run_log
 from jaxnn.interruption import Interruption
@@ -320,7 +322,22 @@ def _log_epoch(run: Run, done: Started, reported: Reported) -> dict[str, np.ndar
         reported.learning_rate[-1],
         means,
     )
+    diagnosis = _diagnosis(run, done)
+    if diagnosis:
+        run.log.diagnose(diagnosis)
     return means
+
+
+def _diagnosis(run: Run, done: Started) -> Diagnosis | None:
+    """Returns the diagnosis of an epoch; None without one, or if its step has been
+    recorded, which is not diagnosed."""
+    results = done.epoch.results
+    step = due_steps(run.work.plan)[done.number]
+    place = step - run.work.first_step(done.number) - len(done.before.loss)
+    if results is None or results.diagnosis is None or place < 0:
+        return None
+    tables, scales = parallel.first((results.diagnosis, results.loss_scale))
+    return Diagnosis(step, tables[place], float(scales[place]))
 
 
 def _save(

@@ -19,6 +19,7 @@ import numpy as np
 from jaxnn import (
     checkpoint,
     decoding,
+    diagnosis,
     distributed,
     epochs,
     loop,
@@ -37,6 +38,7 @@ from jaxnn.experiment.data import batches, evaluation
 from jaxnn.experiment.data.dataset import Dataset, Signature
 from jaxnn.experiment.data.load import load_dataset
 from jaxnn.experiment.data.samples import exceed_cache
+from jaxnn.experiment.diagnosis import layers as layers_of
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts, locks, trace
 from jaxnn.experiment.flags import command_line
@@ -118,9 +120,10 @@ def assemble(
     )
     work, owners = epochs.make_work(experiment, data, splits, learning_rates, devices)
     names = loop.watched_tensors(state.params)
+    layers = diagnosed_layers(experiment, model, data.signature)
     # From here on a SIGTERM lets the run save its state.
     interruption = Interruption(limit)
-    runner = make_epochs(work, model, optimizer, metric, names, interruption)
+    runner = make_epochs(work, model, optimizer, metric, names, layers, interruption)
 
     # Bad input up to here leaves no run directory behind.
     is_writer = jax.process_index() == 0
@@ -129,7 +132,7 @@ def assemble(
     recorder = recording.Recorder(
         work, model, data.signature, optimizer, int(before.state.step), workdir
     )
-    log = run_log.RunLog(experiment, data, "jax", workdir, metric_name)
+    log = run_log.RunLog(experiment, data, "jax", workdir, metric_name, layers)
     run = loop.Run(
         work=work,
         splits=splits,
@@ -250,12 +253,22 @@ def read_initial_params(
     return trace.unflatten(given)
 
 
+def diagnosed_layers(
+    experiment: Experiment, model: nn.Module, signature: Signature
+) -> list[str]:
+    """Returns the layers that `--diagnose` looks at, in the network's order."""
+    if not experiment.diagnose:
+        return []
+    return layers_of(recording.parameter_names(model, signature))
+
+
 def make_epochs(
     work: epochs.Work,
     model: nn.Module,
     optimizer: Optimizer,
     metric: Metric,
     names: list[str],
+    layers: list[str],
     interruption: Interruption,
 ) -> epochs.Epochs:
     """Returns the epochs of a run; their data stay on the devices if they fit."""
@@ -266,6 +279,10 @@ def make_epochs(
         optimizer,
         axis_name=parallel.AXIS,
     )
+    if work.experiment.diagnose:
+        step = diagnosis.diagnosed(
+            step, work.experiment, model, layers, work.plan, parallel.AXIS
+        )
     eval_step = functools.partial(train_step.eval_step, work.experiment, model, metric)
     if not exceed_cache(work.experiment, work.train, work.evaluated):
         return epochs.ResidentEpochs(work, step, eval_step)

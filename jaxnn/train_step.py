@@ -86,6 +86,8 @@ class StepResult(NamedTuple):
       exhausted: () bool, True if that was at the smallest loss scale.
       finite: [1 + tensors] bool, of the loss, then of each gradient in the pytree's
         order.
+      diagnosis: [1 + layers, MEASURED] float32 by jaxnn/experiment/diagnosis.py; None
+        without `--diagnose`.
     """
 
     loss: jax.Array
@@ -94,6 +96,7 @@ class StepResult(NamedTuple):
     skipped: jax.Array
     exhausted: jax.Array
     finite: jax.Array
+    diagnosis: jax.Array | None = None
 
 
 def initial_variables(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor as Array
 from torch.nn import functional
 
+from torch_ref.activation_calls import told
 from torch_ref.precision import at_least_float32
 
 Activation = Callable[[Array], Array]
@@ -114,8 +115,8 @@ def build(name: str, leaky_relu_alpha: float = 0.01) -> Activation:
       leaky_relu_alpha: slope of leaky_relu below zero.
     """
     if name == "leaky_relu":
-        return functools.partial(leaky_relu, alpha=leaky_relu_alpha)
-    return ACTIVATIONS[name]
+        return told(functools.partial(leaky_relu, alpha=leaky_relu_alpha))
+    return told(ACTIVATIONS[name])
 
 
 ACTIVATIONS: dict[str, Activation] = {

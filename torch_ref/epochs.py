@@ -9,8 +9,10 @@ import torch
 from jaxnn.experiment.data import batches, evaluation, samples
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.samples import Samples
+from jaxnn.experiment.files.diagnostics import Diagnosis
 from jaxnn.experiment.flags.config import Experiment
 from torch_ref import gathering, ranks, train_step
+from torch_ref.diagnosis import Diagnostician
 from torch_ref.metrics import Metric
 from torch_ref.recording import Recorder
 from torch_ref.train_step import Batch, StepResult
@@ -85,11 +87,13 @@ class Epoch(NamedTuple):
       reported: what its steps reported.
       sums: [batches, 2] of loss and metric over each evaluated batch.
       outputs: [rows of all batches, ...] of the evaluated batches.
+      diagnosis: under `--diagnose`, unless its step has been recorded.
     """
 
     reported: Reported
     sums: np.ndarray
     outputs: np.ndarray
+    diagnosis: Diagnosis | None = None
 
 
 def make_work(
@@ -125,6 +129,7 @@ class SteppedEpochs:
       engine: as from `engine.initialize`.
       metric: metric that accompanies the loss.
       recorder: records the steps that it wants.
+      diagnostician: diagnoses those that it wants of the rest.
       watch: called after each step with its batch, its result and its index in the run;
         may raise.
     """
@@ -135,12 +140,15 @@ class SteppedEpochs:
         engine: Any,
         metric: Metric,
         recorder: Recorder,
+        diagnostician: Diagnostician,
         watch: Callable[[Batch, StepResult, int], None],
     ):
         self._work = work
         self._engine = engine
         self._metric = metric
         self._recorder = recorder
+        self._diagnostician = diagnostician
+        self._diagnosis = None
         self._watch = watch
         self._evaluated = work.evaluated_shard()
         # Data beyond --device_cache_mb stay on the host; `gather` reads their rows.
@@ -151,9 +159,10 @@ class SteppedEpochs:
 
     def run(self, number: int) -> Epoch:
         """Trains and evaluates an epoch."""
+        self._diagnosis = None
         reported = self._train(number)
         sums, outputs = self._evaluate()
-        return Epoch(reported, sums, outputs)
+        return Epoch(reported, sums, outputs, self._diagnosis)
 
     def _train(self, number: int) -> Reported:
         work = self._work
@@ -180,6 +189,11 @@ class SteppedEpochs:
     ) -> StepResult:
         if self._recorder.wants(step):
             return self._recorder.run(self._engine, batch, ids, step, learning_rate)
+        if self._diagnostician.wants(step):
+            result, self._diagnosis = self._diagnostician.run(
+                self._engine, batch, step, learning_rate
+            )
+            return result
         result, _ = train_step.train_step(
             self._work.experiment,
             self._engine,

@@ -142,6 +142,8 @@ def _log_epoch(run: Run, number: int, epoch: Epoch) -> dict[str, np.ndarray]:
         reported.learning_rate[-1],
         means,
     )
+    if epoch.diagnosis:
+        run.log.diagnose(epoch.diagnosis)
     return means
 
 

@@ -22,6 +22,7 @@ from jaxnn.experiment import schedules
 from jaxnn.experiment.data import batches, evaluation
 from jaxnn.experiment.data.dataset import Dataset, Signature
 from jaxnn.experiment.data.load import load_dataset
+from jaxnn.experiment.diagnosis import layers as layers_of
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts, locks
 from jaxnn.experiment.flags import command_line
@@ -30,6 +31,7 @@ from jaxnn.experiment.flags.deepspeed.writing import ds_config, file_config
 from jaxnn.experiment.results import run_log
 from torch_ref import (
     checkpoint,
+    diagnosis,
     epochs,
     kernels,
     loop,
@@ -85,6 +87,7 @@ def assemble(experiment: Experiment, data: Dataset) -> tuple[loop.Run, int]:
     is_fp16 = experiment.precision == "fp16"
     fp16_kernels = kernels.fp16_kernels(experiment) if is_fp16 else "none"
     model = start(experiment, data.signature, device)
+    layers = diagnosed_layers(experiment, model)
 
     # Bad input up to here leaves no run directory behind.
     workdir = artifacts.create_workdir(experiment, "torch") if rank == 0 else None
@@ -95,7 +98,15 @@ def assemble(experiment: Experiment, data: Dataset) -> tuple[loop.Run, int]:
     recorder = recording.Recorder(
         experiment, rank, world_size, work.first_step(before), workdir
     )
-    log = run_log.RunLog(experiment, data, "torch", workdir, metric_name)
+    log = run_log.RunLog(experiment, data, "torch", workdir, metric_name, layers)
+    diagnostician = diagnosis.Diagnostician(
+        experiment,
+        work.plan,
+        layers,
+        functools.partial(models.build, experiment, data.signature),
+        rank,
+        world_size,
+    )
     if before:
         log.resume(before, engine.skipped_steps)
     run = loop.Run(
@@ -103,7 +114,7 @@ def assemble(experiment: Experiment, data: Dataset) -> tuple[loop.Run, int]:
         splits=splits,
         owners=owners,
         engine=engine,
-        epochs=make_epochs(work, engine, metric, recorder),
+        epochs=make_epochs(work, engine, metric, recorder, diagnostician),
         recorder=recorder,
         log=log,
         workdir=workdir,
@@ -172,6 +183,13 @@ def start(
     return model.to(device)
 
 
+def diagnosed_layers(experiment: Experiment, model: torch.nn.Module) -> list[str]:
+    """Returns the layers that `--diagnose` looks at, in the network's order."""
+    if not experiment.diagnose:
+        return []
+    return layers_of(params_io.flax_names(model).values())
+
+
 def make_engine(
     work: epochs.Work,
     model: torch.nn.Module,
@@ -206,11 +224,15 @@ def write_ds_config(work: epochs.Work, workdir: pathlib.Path) -> None:
 
 
 def make_epochs(
-    work: epochs.Work, engine: Any, metric: Metric, recorder: recording.Recorder
+    work: epochs.Work,
+    engine: Any,
+    metric: Metric,
+    recorder: recording.Recorder,
+    diagnostician: diagnosis.Diagnostician,
 ) -> epochs.SteppedEpochs:
     """Returns the epochs of a run."""
     watch = functools.partial(loop.stop_if_diverged, work, engine)
-    return epochs.SteppedEpochs(work, engine, metric, recorder, watch)
+    return epochs.SteppedEpochs(work, engine, metric, recorder, diagnostician, watch)
 
 
 def resume(plan: list[int], workdir: pathlib.Path, engine: Any) -> int:

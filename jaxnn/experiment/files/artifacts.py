@@ -14,6 +14,11 @@ A workdir holds
     checkpoints/             `--checkpoint_every`
     trace/                   `--record`; see `trace.py`
     plots/*.png
+    diagnostics.csv          `--diagnose`; see `diagnostics.py`
+    diagnostics.png          its picture
+    tensorboard/             `--tensorboard`
+    wandb/                   `--wandb`
+    error.txt                what ended the run before its time, in one line
 """
 
 import contextlib
@@ -48,6 +53,9 @@ BATCH_STATS = "batch_stats.safetensors"
 DATA = "data.json"
 SAMPLE = "sample.txt"
 DS_CONFIG = "ds_config.json"
+DIAGNOSTICS = "diagnostics.csv"
+PICTURE = "diagnostics.png"
+ERROR = "error.txt"
 
 # What makes a folder "hold a run", and what --overwrite removes.
 CONTENTS = (
@@ -60,14 +68,20 @@ CONTENTS = (
     DATA,
     SAMPLE,
     DS_CONFIG,
+    DIAGNOSTICS,
+    PICTURE,
+    ERROR,
     "trace",
     "plots",
     "checkpoints",
+    "tensorboard",
+    "wandb",
 )
 
 # Flags that a resumed run may change: beyond rounding, they do not affect the result.
 MAY_CHANGE = (
     "--plots",
+    "--diagnose",
     "--checkpoint_every",
     "--keep",
     "--num_devices",

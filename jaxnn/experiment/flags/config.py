@@ -536,6 +536,24 @@ class Experiment:
         False,
         "Evaluate the training split too after each epoch, as the test split is.",
     )
+    diagnose: bool = option(
+        False,
+        "Write diagnostics.csv and diagnostics.png: by epoch and layer, norms of "
+        "gradients and updates, dead and saturated units, activations, and what FP16 "
+        "loses of gradients; of one step of each epoch.",
+    )
+    tensorboard: bool = option(
+        False,
+        "Write event files for TensorBoard into --workdir, once an epoch, and the "
+        "plots at the end; needs tensorboardX.",
+        run_only=True,
+    )
+    wandb: bool = option(
+        False,
+        "Log to Weights & Biases, once an epoch, and the plots at the end: online with "
+        "a key, else offline into --workdir; needs wandb.",
+        run_only=True,
+    )
     plots: bool = option(True, "Draw plots into --workdir at the end of the run.")
     init_params: str = option(
         "",

@@ -1,5 +1,6 @@
 """Log of a run: metrics by epoch, then summary, parameters, plots and printed lines."""
 
+import contextlib
 import importlib.metadata
 import pathlib
 import platform
@@ -11,11 +12,14 @@ import numpy as np
 
 from jaxnn.experiment.data import description
 from jaxnn.experiment.data.dataset import Dataset
-from jaxnn.experiment.errors import UserError
-from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.errors import UserError, one_line
+from jaxnn.experiment.files import artifacts, diagnostics
+from jaxnn.experiment.files.diagnostics import Diagnosis
 from jaxnn.experiment.flags.config import Experiment
-from jaxnn.experiment.results import quick_matplotlib, report
+from jaxnn.experiment.results import doctor, quick_matplotlib, report
+from jaxnn.experiment.results.doctor import evidence
 from jaxnn.experiment.results.progress import ProgressBar
+from jaxnn.experiment.results.trackers import Trackers
 
 ALWAYS = ("step", "train_loss", "test_loss")
 """Columns of metrics.csv, whatever the experiment, besides the epoch."""
@@ -30,6 +34,7 @@ class RunLog:
       stack: "jax" or "torch".
       workdir: run directory, or None on processes that do not write.
       metric_name: name of the metric next to the test loss.
+      layers: that `--diagnose` looks at.
 
     Attributes:
       skipped_steps: number of skipped (overflowed) steps so far.
@@ -42,6 +47,7 @@ class RunLog:
         stack: str,
         workdir: pathlib.Path | None,
         metric_name: str,
+        layers: Sequence[str] = (),
     ):
         self._experiment = experiment
         self._data = data
@@ -52,11 +58,18 @@ class RunLog:
         if workdir and data.notes:
             print("\n".join(data.notes), flush=True)
         self._writer = artifacts.MetricsWriter(workdir) if workdir else None
+        self._diagnostics = (
+            diagnostics.DiagnosticsWriter(workdir, layers)
+            if workdir and experiment.diagnose
+            else None
+        )
         self._progress = ProgressBar(experiment.epochs if workdir else 0)
+        self._trackers = Trackers(experiment, workdir)
         self._row: dict[str, float] = {}
         self._rows: list[dict[str, float]] = []
         self._best: dict[str, Any] = {}
         self._samples_seen = 0
+        self._skipped_in_epoch = 0
         self.skipped_steps = 0
 
     def resume(self, epochs: int, skipped_steps: int) -> list[float]:
@@ -76,6 +89,9 @@ class RunLog:
         self.skipped_steps = skipped_steps
         if not self._writer:
             return []
+        self._trackers.resume(epochs)
+        if self._workdir:
+            diagnostics.keep(self._workdir, epochs)
         self._rows = [
             {name: float(value) for name, value in row.items()}
             | {name: int(row[name]) for name in ("epoch", "step") if name in row}
@@ -98,8 +114,25 @@ class RunLog:
 
     def __exit__(self, *exception) -> None:
         self._progress.__exit__(*exception)
+        error = exception[1] if len(exception) > 1 else None
+        self._note(error)
+        if error:
+            self._trackers.close(1)
         if self._writer:
             self._writer.close()
+
+    def _note(self, error: BaseException | None) -> None:
+        """Writes what ends the run before its time; forgets what ended it before."""
+        if not self._workdir:
+            return
+        path = self._workdir / artifacts.ERROR
+        path.unlink(missing_ok=True)
+        if isinstance(error, Exception):
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            text = one_line(" ".join(f"{kind}{error}".split()))
+            # Where the disk is full, the error itself must come through.
+            with contextlib.suppress(OSError):
+                artifacts.write_text(path, f"{text}\n")
 
     def epoch(
         self,
@@ -124,7 +157,8 @@ class RunLog:
           UserError: a value is not finite, or a static loss scale skips every step.
         """
         self._check_static_scale(epoch, skipped)
-        self.skipped_steps += int(skipped.sum())
+        self._skipped_in_epoch = int(skipped.sum())
+        self.skipped_steps += self._skipped_in_epoch
         self._samples_seen += int(weights.sum())
 
         self._row = {
@@ -142,6 +176,16 @@ class RunLog:
         if self._writer:
             self._writer.write(self._row)
             self._progress.show(self._row)
+        self._trackers.epoch(int(self._row["epoch"]), self._row)
+
+    def diagnose(self, diagnosis: Diagnosis) -> None:
+        """Writes the diagnosis of the epoch that was logged last."""
+        if self._diagnostics:
+            row = self._row
+            held_out = row.get("validation_loss", row["test_loss"])
+            gap = held_out - row["train_loss"]
+            epoch = int(row["epoch"])
+            self._diagnostics.write(epoch, diagnosis, self._skipped_in_epoch, gap)
 
     def _check_static_scale(self, epoch: int, skipped: np.ndarray) -> None:
         """Raises UserError if nothing is learned: the parameters stay what they are."""
@@ -207,10 +251,13 @@ class RunLog:
         except Exception:
             artifacts.write_summary(self._workdir, summary)
             raise
+        self._trackers.images(int(self._row["epoch"]))
+        self._trackers.close(0)
         # Last: a run that has one is complete, and is not resumed.
         artifacts.write_summary(self._workdir, summary)
         clock.end("files")
         self._announce(final, clock)
+        self._examine(self._workdir)
 
     def _draw(
         self,
@@ -274,6 +321,18 @@ class RunLog:
             "loss_gap": row["test_loss"] - row["evaluated_train_loss"],
             f"{metric}_gap": abs(difference),
         }
+
+    def _examine(self, workdir: pathlib.Path) -> None:
+        """Prints what a doctor finds, one line each."""
+        known = evidence.Evidence(
+            self._experiment,
+            artifacts.read_metrics(workdir),
+            self.skipped_steps,
+            diagnostics.read(workdir),
+            evidence.of_data(self._experiment, self._data),
+        )
+        for finding in doctor.examine(known):
+            print(finding)
 
     def _announce(self, final: Mapping[str, Any], clock: "Clock") -> None:
         print("\n".join(report.lines(final)))

@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 
 from jaxnn.experiment.catalogue import BINARY, MULTICLASS, REGRESSION
 from jaxnn.experiment.data.dataset import Dataset
-from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.files import artifacts, diagnostics
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import report
 from jaxnn.experiment.results.plots import boundary
 from jaxnn.experiment.results.plots.confusion import MOST_CLASSES, confusion_matrix
+from jaxnn.experiment.results.plots.diagnosis_maps import picture
 from jaxnn.experiment.results.plots.functions import (
     approximation,
     fit_line,
@@ -53,16 +54,23 @@ def draw(
         figures |= _regression(experiment, data, params, outputs)
     elif data.task in (BINARY, MULTICLASS):
         figures |= _classes(data, outputs, predict)
+    found = diagnostics.read(workdir)
+    if found:
+        _save(picture(found), workdir / artifacts.PICTURE)
     folder = workdir / "plots"
     folder.mkdir(exist_ok=True)
     for name, figure in figures.items():
-        with artifacts.whole(folder / f"{name}.png") as partial:
-            figure.savefig(partial, dpi=150, format="png")
+        _save(figure, folder / f"{name}.png")
     if boundary.is_plane(data) and (workdir / "trace").exists():
         # Most runs have nothing to animate.
         from jaxnn.experiment.results.plots import animation
 
         animation.write(data, workdir / "trace", folder / "decision_boundary.gif")
+
+
+def _save(figure: Figure, path: pathlib.Path) -> None:
+    with artifacts.whole(path) as partial:
+        figure.savefig(partial, dpi=150, format="png")
 
 
 def _regression(

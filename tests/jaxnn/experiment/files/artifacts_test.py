@@ -348,9 +348,14 @@ def test_the_contract_names_every_file():
         "data.json",
         "sample.txt",
         "ds_config.json",
+        "diagnostics.csv",
+        "diagnostics.png",
+        "error.txt",
         "trace",
         "plots",
         "checkpoints",
+        "tensorboard",
+        "wandb",
     }
 
 
