@@ -357,8 +357,9 @@ def _on_host(outputs: DeviceTensors, samples: int) -> Tensors:
 
 def _distances(left: DeviceTensors, right: DeviceTensors) -> DeviceTensors:
     """Returns the Euclidean distance of each tensor from its partner, in float64."""
+    wide = functools.partial(jnp.asarray, dtype=jnp.float64)
     return {
-        name: jnp.linalg.norm(left[name].astype(jnp.float64) - exact)
+        name: jnp.linalg.norm(wide(left[name]) - wide(exact))
         for name, exact in right.items()
     }
 
