@@ -7,7 +7,7 @@ from outside, at the state before and after it: what is trained does not change.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,24 @@ Handed = tuple[jax.Array, jax.Array | None]
 """What a layer hands on, [rows, ..., units], and where its activation is flat."""
 
 
+class Diagnosed(NamedTuple):
+    """A training step, some of whose steps are diagnosed.
+
+    Attributes:
+      step: (state, batch, learning_rates) -> (state, StepResult, grads).
+      measured: the same, with `StepResult.diagnosis` [1 + layers, MEASURED] float32.
+      due: step index -> index of the epoch's diagnosed step.
+    """
+
+    step: Callable
+    measured: Callable
+    due: Callable[[jax.Array], jax.Array]
+
+
+Step = Callable | Diagnosed
+"""A training step, with a diagnosis or without one."""
+
+
 def diagnosed(
     step: Callable,
     experiment: Experiment,
@@ -37,8 +55,8 @@ def diagnosed(
     layers: Sequence[str],
     plan: Sequence[int],
     axis_name: str | None = None,
-) -> Callable:
-    """Returns a training step that also reports a diagnosis at the steps that are due.
+) -> Diagnosed:
+    """Returns a training step together with its diagnosis.
 
     Args:
       step: (state, batch, learning_rates) -> (state, StepResult, grads).
@@ -47,29 +65,79 @@ def diagnosed(
       layers: rows of the diagnosis after the first.
       plan: steps of each epoch.
       axis_name: mapped axis of the ranks that share the batch, or None.
-
-    Returns:
-      The same function, with `StepResult.diagnosis` [1 + layers, MEASURED] float32, NaN
-      at the other steps.
     """
-    due = due_steps(plan)
+    steps = due_steps(plan)
 
-    def run(state: TrainState, batch: Batch, learning_rates: jax.Array):
+    def measured(state: TrainState, batch: Batch, learning_rates: jax.Array):
         after, result, grads = step(state, batch, learning_rates)
-        measure = functools.partial(
-            table, experiment, model, layers, axis_name=axis_name
-        )
-        # Equal on all ranks, which take part in sums over them.
-        is_due = (state.step % plan[0] == due[0]) | (state.step == due[-1])
-        diagnosis = lax.cond(
-            is_due,
-            measure,
-            lambda *_: jnp.full((1 + len(layers), len(MEASURED)), jnp.nan, jnp.float32),
-            *(state, after.params, batch, grads, result),
+        diagnosis = table(
+            experiment,
+            model,
+            layers,
+            state,
+            after.params,
+            batch,
+            grads,
+            result,
+            axis_name,
         )
         return after, result._replace(diagnosis=diagnosis), grads
 
-    return run
+    def due(index: jax.Array) -> jax.Array:
+        return jnp.array(steps, jnp.int32)[index // plan[0]]
+
+    return Diagnosed(step, measured, due)
+
+
+def scan(
+    run: Diagnosed, batch: Callable, state: TrainState, learning_rates: jax.Array, count
+) -> tuple[TrainState, StepResult]:
+    """Trains steps of one epoch, all but the one that is due as without a diagnosis.
+
+    A condition within a scan over all steps would cost each of them its share.
+
+    Args:
+      run: the step.
+      batch: place -> this rank's rows.
+      state: before the first step.
+      learning_rates: [updates] float32.
+      count: number of steps.
+
+    Returns:
+      The state, and StepResult of arrays [steps, ...], the diagnosis NaN but where it
+      was due.
+    """
+    shapes = jax.eval_shape(run.measured, state, batch(0), learning_rates)[1]
+    known = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), shapes)
+    known = known._replace(diagnosis=jnp.full_like(known.diagnosis, jnp.nan))
+    # Of a part of an epoch the step may be before it or behind it.
+    due = run.due(state.step) - state.step
+    due = jnp.where(due < 0, count, jnp.minimum(due, count))
+
+    def plain(place: jax.Array, carry: tuple) -> tuple:
+        state, known = carry
+        state, result, _ = run.step(state, batch(place), learning_rates)
+        result = result._replace(diagnosis=known.diagnosis[place])
+        return state, _put(known, place, result)
+
+    def measured(state: TrainState, known: StepResult) -> tuple:
+        state, result, _ = run.measured(state, batch(due), learning_rates)
+        return state, _put(known, due, result)
+
+    def part(number: jax.Array, carry: tuple) -> tuple:
+        # In a loop over the two parts, so that the step is compiled for one of them.
+        bounds = jnp.where(
+            number == 0, jnp.array([0, due]), jnp.array([due + 1, count])
+        )
+        carry = lax.fori_loop(bounds[0], bounds[1], plain, carry)
+        is_due = (number == 0) & (due < count)
+        return lax.cond(is_due, measured, lambda *same: same, *carry)
+
+    return lax.fori_loop(0, 2, part, (state, known))
+
+
+def _put(known: StepResult, place: jax.Array, result: StepResult) -> StepResult:
+    return jax.tree.map(lambda whole, one: whole.at[place].set(one), known, result)
 
 
 def table(

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxnn import parallel
 from jaxnn.devices import Devices
+from jaxnn.diagnosis import Step
 from jaxnn.experiment.data import batches, evaluation, samples
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.samples import Samples
@@ -188,7 +189,7 @@ class ResidentEpochs:
     # JAX dispatches asynchronously: a call returns before its epoch has run.
     run_ahead = True
 
-    def __init__(self, work: Work, train_step: Callable, eval_step: Callable):
+    def __init__(self, work: Work, train_step: Step, eval_step: Callable):
         self._work = work
         self._evaluated = work.evaluated_shard()
         self._resident = make_resident(work)

@@ -19,7 +19,9 @@ import numpy as np
 from jax import lax
 from jax.experimental import multihost_utils
 
+from jaxnn import diagnosis
 from jaxnn.devices import Devices
+from jaxnn.diagnosis import Diagnosed, Step
 from jaxnn.experiment.data import batches
 from jaxnn.experiment.data.samples import Samples
 from jaxnn.gathering import Resident, gather
@@ -53,7 +55,7 @@ def released() -> Iterator[None]:
             _evict(function)
 
 
-def make_epoch(train_step: Callable, eval_step: Callable, devices: Devices) -> Callable:
+def make_epoch(train_step: Step, eval_step: Callable, devices: Devices) -> Callable:
     """Returns epoch(state, ids, evaluated, resident), a whole epoch in one call.
 
     Args:
@@ -77,9 +79,7 @@ def make_epoch(train_step: Callable, eval_step: Callable, devices: Devices) -> C
     )
 
 
-def make_epochs(
-    train_step: Callable, eval_step: Callable, devices: Devices
-) -> Callable:
+def make_epochs(train_step: Step, eval_step: Callable, devices: Devices) -> Callable:
     """Returns epochs(state, ids, count, evaluated, resident), several in one call.
 
     As `make_epoch`, but for ids [devices, epochs, steps, rows], of which the first
@@ -150,7 +150,7 @@ def make_members(
     return _map(members, devices, in_axes=in_axes, donate_argnums=0)
 
 
-def make_steps(train_step: Callable, devices: Devices) -> Callable:
+def make_steps(train_step: Step, devices: Devices) -> Callable:
     """Returns steps(state, ids, samples, learning_rates) -> (state, StepResult).
 
     The training half of `make_epoch`, with samples [devices, samples, ...] of which
@@ -375,7 +375,7 @@ def _epochs(epoch: Callable) -> Callable:
 
 
 def _epoch(
-    train_step: Callable, eval_step: Callable, axis_name: str | None = AXIS
+    train_step: Step, eval_step: Callable, axis_name: str | None = AXIS
 ) -> Callable:
     """Returns epoch(state, ids, evaluated, resident) on one device.
 
@@ -394,8 +394,10 @@ def _epoch(
     return epoch
 
 
-def _training(train_step: Callable) -> Callable:
+def _training(train_step: Step) -> Callable:
     """Returns train(state, ids, samples, learning_rates), a scan over steps."""
+    if isinstance(train_step, Diagnosed):
+        return _diagnosed_training(train_step)
 
     def train(state, ids: jax.Array, samples: Samples, learning_rates: jax.Array):
         def body(state, ids):
@@ -403,6 +405,16 @@ def _training(train_step: Callable) -> Callable:
             return state, result
 
         return lax.scan(body, state, ids)
+
+    return train
+
+
+def _diagnosed_training(run: Diagnosed) -> Callable:
+    def train(state, ids: jax.Array, samples: Samples, learning_rates: jax.Array):
+        def batch(place):
+            return gather(samples, ids[place])
+
+        return diagnosis.scan(run, batch, state, learning_rates, len(ids))
 
     return train
 

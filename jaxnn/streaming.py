@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from jaxnn import parallel
+from jaxnn.diagnosis import Step
 from jaxnn.epochs import Epoch, Work
 from jaxnn.experiment.data.samples import MEBIBYTE, Samples
 from jaxnn.experiment.errors import UserError
@@ -69,7 +70,7 @@ class StreamedEpochs:
     def __init__(
         self,
         work: Work,
-        train_step: Callable,
+        train_step: Step,
         eval_step: Callable,
         watch: Callable[[int, StepResult], None],
         is_due: Callable[[], bool],

@@ -4,6 +4,7 @@ import functools
 import subprocess
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +33,7 @@ RUN = (
 )
 
 
-def diagnosed(experiment: Experiment, weights=(1, 1, 1, 1, 1, 1)):
+def diagnosed(experiment: Experiment, weights=(1, 1, 1, 1, 1, 1), plan=(2, 2)):
     """A step of a network whose unit 2 is dead: (state, result, grads)."""
     model = models.build(experiment, Signature((3,), 1))
     optimizer = OPTIMIZERS[experiment.optimizer](experiment)
@@ -44,8 +45,8 @@ def diagnosed(experiment: Experiment, weights=(1, 1, 1, 1, 1, 1)):
     rows[np.array(weights) == 0] = 1e3
     batch = Batch(rows, rows[:, :1], jnp.array(weights, jnp.float32))
     step = functools.partial(train_step.train_step, experiment, model, optimizer)
-    run = diagnosis.diagnosed(step, experiment, model, LAYERS, [2, 2])
-    after, result, grads = jax.jit(run)(state, batch, jnp.full(4, 0.5))
+    run = diagnosis.diagnosed(step, experiment, model, LAYERS, plan)
+    after, result, grads = jax.jit(run.measured)(state, batch, jnp.full(4, 0.5))
     values = {
         name: np.asarray(result.diagnosis[:, column])
         for column, name in enumerate(MEASURED)
@@ -94,10 +95,23 @@ class TestDiagnosed:
         for name in MEASURED:
             np.testing.assert_allclose(parts[name], whole[name], rtol=1e-5)
 
-    def test_what_is_not_due_is_empty(self):
-        _, after, *_, (run, batch) = diagnosed(EXPERIMENT)
-        _, result, _ = run(after, batch, jnp.full(4, 0.5))
-        assert np.isnan(result.diagnosis).all()
+    @pytest.mark.parametrize(
+        ("first", "count", "due"), [(0, 3, 1), (2, 1, None), (3, 3, 1), (4, 2, 0)]
+    )
+    def test_only_the_due_step_of_an_epoch_is_looked_at(self, first, count, due):
+        state, *_, (run, batch) = diagnosed(EXPERIMENT, plan=[3, 3])
+        rates = jnp.full(6, 0.5)
+        state = state._replace(step=jnp.int32(first))
+        after, results = jax.jit(
+            lambda state: diagnosis.scan(run, lambda place: batch, state, rates, count)
+        )(state)
+        plain = state
+        for _ in range(count):
+            plain, result, _ = jax.jit(run.step)(plain, batch, rates)
+        # A loop may round otherwise.
+        chex.assert_trees_all_close((after, results.loss[-1]), (plain, result.loss))
+        is_empty = np.isnan(results.diagnosis).all((1, 2))
+        np.testing.assert_array_equal(is_empty, np.arange(count) != due)
 
     @pytest.mark.parametrize(("scale", "lost"), [(2.0**-20, 1.0), (2.0**10, 0.0)])
     def test_fp16_loses_what_its_scale_does_not_lift(self, scale, lost):
