@@ -1,8 +1,14 @@
 """Flags and table of scaling on paper."""
 
+import functools
+
+import jax
+import jax.numpy as jnp
 import pytest
+from jax.extend import core
 from rich.console import Console
 
+from jaxnn import train_step
 from jaxnn.describe import __main__ as describe
 from jaxnn.describe import abstract_step, layer_table, scaling_report
 from jaxnn.describe.scaling import Machine
@@ -72,3 +78,32 @@ def test_a_row_for_each_number_of_devices(capsys):
     rows = [line.split() for line in lines if line.strip()[:1].isdigit()]
     assert [(row[0], row[1]) for row in rows] == [("1", "8"), ("2", "16"), ("4", "32")]
     assert rows[0][-2:] == ["100.0%", "100.0%"]
+
+
+@pytest.mark.parametrize("changes", [{}, {"precision": "fp16"}])
+def test_what_a_step_sums_over_devices_is_what_the_report_counts(changes):
+    described = step(**changes)
+    whole = functools.partial(
+        train_step.train_step,
+        described.experiment,
+        described.model,
+        described.optimizer,
+        axis_name="devices",
+    )
+    rates = jax.ShapeDtypeStruct((1,), jnp.float32)
+    traced = jax.make_jaxpr(whole, axis_env=[("devices", 8)])(
+        described.state, described.batch, rates
+    )
+    work = scaling_report.work_of(described, layer_table.trace(described))
+    # Besides the gradients the loss and the number of samples, each a float32.
+    assert summed(traced.jaxpr) == work.gradients + 2 * 4
+
+
+def summed(program) -> int:
+    """Bytes of all that a program sums over devices."""
+    size = 0
+    for equation in program.eqns:
+        if equation.primitive.name.startswith("psum"):
+            size += sum(x.aval.size * x.aval.dtype.itemsize for x in equation.invars)
+        size += sum(summed(inner) for inner in core.jaxprs_in_params(equation.params))
+    return size
