@@ -48,18 +48,29 @@ def main(values: flags.FlagValues) -> int:
     around(readme)  # Said before the first of many minutes.
     chosen = known(values.workloads)
     root = pathlib.Path(values.workdir or time.strftime("runs/benchmark-%Y%m%d-%H%M%S"))
-    measured = [measure(workload, root, values) for workload in chosen]
-    lines = [
-        *goals.rows([(each.workload, each.report) for each in measured]),
-        "",
-        machine_line(values.rounds),
-    ]
-    before, after = around(readme)
-    text = f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}"
-    artifacts.write_text(readme, text)
+    measured: list[Measured] = []
+    lines: list[str] = []
+    for workload in chosen:
+        measured.append(measure(workload, root, values))
+        # Each time, for whoever stops it within the hour.
+        lines = table(measured, values.rounds)
+        write(readme, lines)
     print("\n".join(lines))
     print(f"wrote {readme}; files: {root}")
     return 0
+
+
+def table(measured: Sequence[Measured], rounds: int) -> list[str]:
+    """Returns the lines of the README."""
+    pairs = [(each.workload, each.report) for each in measured]
+    return [*goals.rows(pairs), "", machine_line(rounds)]
+
+
+def write(readme: pathlib.Path, lines: Sequence[str]) -> None:
+    """Puts lines between the markers of a README."""
+    before, after = around(readme)
+    text = f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}"
+    artifacts.write_text(readme, text)
 
 
 def known(names: Sequence[str]) -> list[Workload]:
