@@ -246,6 +246,36 @@ def float32_gradients(
     return grads
 
 
+def watched(
+    forward: Callable[[], Any], experiment: Experiment, layers: Sequence[str], rows: int
+) -> dict[str, Handed]:
+    """Runs a forward pass; returns what each layer hands on.
+
+    Args:
+      forward: the pass.
+      experiment: names the activation.
+      layers: layers of interest.
+      rows: rows of the batch.
+    """
+    is_flat = FLAT.get(experiment.activation, lambda x, y: None)
+    handed: dict[str, Handed] = {}
+    with layer_outputs.capture(rows) as outputs:
+
+        def note(x: jax.Array, y: jax.Array) -> None:
+            # An activation belongs to the layer that ended last.
+            layer = next((name for name in reversed(outputs) if name in layers), None)
+            if layer and y.shape[:1] == (rows,):
+                x, y = (precision.at_least_float32(array) for array in (x, y))
+                handed.setdefault(layer, (y, is_flat(x, y)))
+
+        with activation_calls.heard_by(note):
+            forward()
+    plain: dict[str, Handed] = {
+        name: (output, None) for name, output in outputs.items() if name in layers
+    }
+    return plain | handed
+
+
 def activations(
     experiment: Experiment,
     model: Model,
@@ -291,36 +321,6 @@ def activations(
 
     parts = lax.map(forward, (jnp.arange(count, dtype=jnp.int32), microbatches))
     return {layer: joined(found, axis_name) for layer, found in parts.items()}
-
-
-def watched(
-    forward: Callable[[], Any], experiment: Experiment, layers: Sequence[str], rows: int
-) -> dict[str, Handed]:
-    """Runs a forward pass; returns what each layer hands on.
-
-    Args:
-      forward: the pass.
-      experiment: names the activation.
-      layers: layers of interest.
-      rows: rows of the batch.
-    """
-    is_flat = FLAT.get(experiment.activation, lambda x, y: None)
-    handed: dict[str, Handed] = {}
-    with layer_outputs.capture(rows) as outputs:
-
-        def note(x: jax.Array, y: jax.Array) -> None:
-            # An activation belongs to the layer that ended last.
-            layer = next((name for name in reversed(outputs) if name in layers), None)
-            if layer and y.shape[:1] == (rows,):
-                x, y = (precision.at_least_float32(array) for array in (x, y))
-                handed.setdefault(layer, (y, is_flat(x, y)))
-
-        with activation_calls.heard_by(note):
-            forward()
-    plain: dict[str, Handed] = {
-        name: (output, None) for name, output in outputs.items() if name in layers
-    }
-    return plain | handed
 
 
 def moments(

@@ -147,7 +147,7 @@ class TestRegistry:
         np.testing.assert_array_equal(value, [-1, 0, 2])
         np.testing.assert_array_equal(slope, [0.25, 0.25, 1])
         assert all(
-            module.build(name, 0.25) is module.ACTIVATIONS[name]
+            module.build(name, 0.25).__wrapped__ is module.ACTIVATIONS[name]
             for name in NAMES
             if name != "leaky_relu"
         )

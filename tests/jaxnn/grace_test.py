@@ -132,6 +132,8 @@ def test_in_an_epoch_that_does_not_end(tmp_path, number):
             f"--model={net}:Endless",
             f"--workdir={tmp_path / 'run'}",
             "--grace_seconds=0.1",
+            # Else it is traced once more before, to choose the number of devices.
+            "--num_devices=1",
         ],
         text=True,
         stderr=subprocess.PIPE,

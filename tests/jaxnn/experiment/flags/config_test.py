@@ -20,6 +20,8 @@ RUN_ONLY = {
     "init_params",
     "record",
     "record_steps",
+    "tensorboard",
+    "wandb",
     "ds_config",
     "ds_auto",
     "coordinator_address",
