@@ -126,10 +126,8 @@ def scan(
 
     def part(number: jax.Array, carry: tuple) -> tuple:
         # In a loop over the two parts, so that the step is compiled for one of them.
-        bounds = jnp.where(
-            number == 0, jnp.array([0, due]), jnp.array([due + 1, count])
-        )
-        carry = lax.fori_loop(bounds[0], bounds[1], plain, carry)
+        end = jnp.where(number == 0, due, count)
+        carry = lax.fori_loop(number * (due + 1), end, plain, carry)
         is_due = (number == 0) & (due < count)
         return lax.cond(is_due, measured, lambda *same: same, *carry)
 

@@ -42,10 +42,10 @@ class Competitor(NamedTuple):
 
 def chosen(experiment: Experiment, kinds: Sequence[str]) -> list[Competitor]:
     """Returns the competitors of some kinds, in the order of `NAMES`."""
-    found = [_jaxnn(experiment), _deepspeed(experiment), _plain(EAGER, "tutorial", 0)]
+    found = [_jaxnn(experiment), _deepspeed(experiment), plain(EAGER, "tutorial", 0)]
     for variant in ("eager", "compiled"):
         # Threads that wait for each other can cost more than they bring.
-        found += [_plain(BEST, variant, threads) for threads in _thread_counts()]
+        found += [plain(BEST, variant, threads) for threads in thread_counts()]
     return [competitor for competitor in found if competitor.kind in kinds]
 
 
@@ -77,8 +77,11 @@ def _deepspeed(experiment: Experiment) -> Competitor:
     return Competitor(DEEPSPEED, "DeepSpeed", tuple(command), dict(os.environ))
 
 
-def _plain(kind: str, variant: str, threads: int) -> Competitor:
-    command = [sys.executable, "-m", "torch_ref.plain", f"--variant={variant}"]
+def plain(
+    kind: str, variant: str, threads: int, module: str = "torch_ref.plain"
+) -> Competitor:
+    """Returns a way of plain PyTorch; 0 threads: torch's default, as tutorials have."""
+    command = [sys.executable, "-m", module, f"--variant={variant}"]
     if not threads:
         label = "eager PyTorch"
     else:
@@ -87,6 +90,6 @@ def _plain(kind: str, variant: str, threads: int) -> Competitor:
     return Competitor(kind, label, tuple(command), dict(os.environ))
 
 
-def _thread_counts() -> list[int]:
+def thread_counts() -> list[int]:
     """Returns the numbers of threads to try: one, and one for each core."""
     return sorted({1, cores.usable()})

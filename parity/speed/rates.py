@@ -10,9 +10,7 @@ the ratios are, 2 on bad input.
 """
 
 import json
-import os
 import pathlib
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,14 +18,19 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from jaxnn.experiment import cores
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line, options
 from jaxnn.experiment.flags.config import Experiment
 from parity import stacks
-from parity.speed import comparison, measuring
-from parity.speed.competitors import JAXNN, Competitor, flagfile_for
+from parity.speed import comparison, measuring, settings
+from parity.speed.competitors import (
+    JAXNN,
+    Competitor,
+    flagfile_for,
+    plain,
+    thread_counts,
+)
 from parity.speed.goals import BATCHED, SEQUENTIAL
 from parity.speed.measuring import Result
 
@@ -72,15 +75,10 @@ def competitors(experiment: Experiment, rates: Sequence[str]) -> list[Competitor
     environment = stacks.environment("jax", experiment.num_devices)
     found = [Competitor(JAXNN, "jaxnn.sweep", (*ours, grid), environment)]
     for variant, kind in VARIANTS.items():
-        for threads in sorted({1, cores.usable()}):
-            label = f"{variant}, {threads} thread{'s' if threads > 1 else ''}"
-            command = (
-                *(sys.executable, "-m", "torch_ref.plain.rates"),
-                f"--variant={variant}",
-                f"--threads={threads}",
-                f"--rates={','.join(rates)}",
-            )
-            found.append(Competitor(kind, label, command, dict(os.environ)))
+        for threads in thread_counts():
+            way = plain(kind, variant, threads, "torch_ref.plain.rates")
+            command = (*way.command, f"--rates={','.join(rates)}")
+            found.append(way._replace(command=command))
     return found
 
 
@@ -129,20 +127,7 @@ def define_more(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "count", 16, "Learning rates.", lower_bound=1, flag_values=values
     )
-    flags.DEFINE_integer(
-        "rounds",
-        3,
-        "Runs of each competitor that count.",
-        lower_bound=1,
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "most_seconds",
-        600.0,
-        "A run that takes longer is ended, and its line says so.",
-        lower_bound=1.0,
-        flag_values=values,
-    )
+    settings.define_rounds(values)
 
 
 def command() -> None:

@@ -13,6 +13,11 @@ def define(values: flags.FlagValues) -> None:
         f"Who trains: some of {', '.join(NAMES)}.",
         flag_values=values,
     )
+    define_rounds(values)
+
+
+def define_rounds(values: flags.FlagValues) -> None:
+    """Defines `--rounds` and `--most_seconds`."""
     flags.DEFINE_integer(
         "rounds",
         3,
@@ -23,7 +28,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "most_seconds",
         600.0,
-        "A run that takes longer is ended, and its row says so.",
+        "A run that takes longer is ended, and the table says so.",
         lower_bound=1.0,
         flag_values=values,
     )

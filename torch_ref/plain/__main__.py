@@ -18,7 +18,7 @@ from jaxnn.experiment.files import artifacts, locks
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import run_log
-from torch_ref.plain import loops
+from torch_ref.plain import loops, ways
 from torch_ref.plain.work import Work, prepare, require_supported
 
 VARIANTS = ("tutorial", "eager", "compiled")
@@ -88,19 +88,7 @@ def _epoch(work: Work, variant: str) -> loops.Epoch:
 
 def define_more(values: flags.FlagValues) -> None:
     """Defines the flags that only this program has."""
-    flags.DEFINE_string(
-        "variant",
-        "eager",
-        f"How to train. One of: {', '.join(VARIANTS)}.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "threads",
-        0,
-        "Threads of a CPU; 0: torch's default.",
-        lower_bound=0,
-        flag_values=values,
-    )
+    ways.define(values, VARIANTS, "eager")
 
 
 def command() -> None:

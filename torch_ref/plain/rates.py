@@ -25,7 +25,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts, locks
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
-from torch_ref.plain import loops
+from torch_ref.plain import loops, ways
 from torch_ref.plain.work import Work, evaluation_batches, prepare, require_supported
 
 VARIANTS = ("vmap", "compiled", "sequential")
@@ -218,19 +218,7 @@ def _adam(experiment: Experiment, networks: Networks, grads: list[Tensor]) -> No
 def define_more(values: flags.FlagValues) -> None:
     """Defines the flags that only this program has."""
     flags.DEFINE_list("rates", [], "Learning rates.", flag_values=values)
-    flags.DEFINE_string(
-        "variant",
-        "vmap",
-        f"How to train. One of: {', '.join(VARIANTS)}.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "threads",
-        0,
-        "Threads of a CPU; 0: torch's default.",
-        lower_bound=0,
-        flag_values=values,
-    )
+    ways.define(values, VARIANTS, "vmap")
 
 
 def command() -> None:

@@ -6,10 +6,8 @@ import numpy as np
 
 from jaxnn.experiment.catalogue import BINARY, LANGUAGE, REGRESSION, TABLE
 from jaxnn.experiment.data.dataset import Dataset
+from jaxnn.experiment.diagnosis import SMALLEST_NORMAL
 from jaxnn.experiment.flags.config import Experiment
-
-SMALLEST_NORMAL = 2.0**-14
-"""Of FP16."""
 
 
 class Column(NamedTuple):
