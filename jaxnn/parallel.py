@@ -23,6 +23,7 @@ from jaxnn import diagnosis
 from jaxnn.devices import Devices
 from jaxnn.diagnosis import Diagnosed, Step
 from jaxnn.experiment.data import batches
+from jaxnn.experiment.data.alignment import aligned
 from jaxnn.experiment.data.samples import Samples
 from jaxnn.gathering import Resident, gather
 
@@ -183,7 +184,13 @@ def make_recorded_step(train_step: Callable, devices: Devices) -> Callable:
 
 
 def put(tree: Any, devices: Devices) -> Any:
-    """Copies NumPy arrays to every device, without a leading axis."""
+    """Copies NumPy arrays to every device, without a leading axis.
+
+    A CPU's devices share one copy, or the array itself if it is aligned: who puts an
+    array does not write to it any more.
+    """
+    if devices[0].platform == "cpu":
+        tree = jax.tree.map(aligned, tree)
     return jax.device_put(tree, _sharding(devices))
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from jaxnn import epochs, metrics, models, parallel, streaming, train, train_step
 from jaxnn.dropout import dropout
-from jaxnn.experiment.data import batches, evaluation, samples
+from jaxnn.experiment.data import alignment, batches, evaluation, samples
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line
@@ -282,3 +282,10 @@ class TestFourDevices:
 
 if __name__ == "__main__":
     run_on_one_and_four(pathlib.Path(sys.argv[1]))
+
+
+def test_devices_of_a_cpu_share_what_is_put():
+    array = alignment.aligned(np.arange(64, dtype=np.float32).reshape(16, 4))
+    put = parallel.put(array, jax.devices()[:2])
+    addresses = {each.data.unsafe_buffer_pointer() for each in put.addressable_shards}
+    assert addresses == {array.ctypes.data}

@@ -113,8 +113,15 @@ def concatenate(
 
 
 def pick(array: np.ndarray | Rows, indices: np.ndarray) -> np.ndarray | Rows:
-    """Returns rows: a copy of those of an array, `Rows` unread."""
-    return array.pick(indices) if isinstance(array, Rows) else array[indices]
+    """Returns rows: `Rows` unread; of an array a copy, of consecutive ones a view."""
+    if isinstance(array, Rows):
+        return array.pick(indices)
+    first = int(indices[0]) if len(indices) else 0
+    # A copy would hold a data set twice, if it brings its own test split.
+    rows = np.arange(first, first + len(indices))
+    if first >= 0 and np.array_equal(indices, rows):
+        return array[first : first + len(indices)]
+    return array[indices]
 
 
 def apply(function: RowFunction, array: np.ndarray | Rows) -> np.ndarray | Rows:

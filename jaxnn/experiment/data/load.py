@@ -15,8 +15,10 @@ from jaxnn.experiment.catalogue import (
     losses_for,
 )
 from jaxnn.experiment.data import half_range, preprocessing, rounding, sizes
+from jaxnn.experiment.data.alignment import aligned
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.description import Column, Description
+from jaxnn.experiment.data.lazy_rows import Rows
 from jaxnn.experiment.data.sources.csv_file import csv
 from jaxnn.experiment.data.sources.generated import approximation, gates, linear
 from jaxnn.experiment.data.sources.images import cifar10, fashion_mnist, mnist
@@ -73,7 +75,7 @@ def load_dataset(experiment: Experiment) -> Dataset:
     _check_model(experiment, data)
     _check_batch(experiment, data)
     sizes.check_network(experiment, data.signature)
-    data = _scaled(experiment, data)
+    data = _aligned(_scaled(experiment, data))
     # Last, because the description holds the task and the scaling.
     return dataclasses.replace(data, description=_description(data))
 
@@ -158,6 +160,14 @@ def _scaled(experiment: Experiment, data: Dataset) -> Dataset:
         rounded, notes=(*data.notes, *rounding.notes(experiment, data, rounded))
     )
     return half_range.checked(experiment, rounded)
+
+
+def _aligned(data: Dataset) -> Dataset:
+    """Moves the inputs to where devices of a CPU can share them."""
+    # Rows are copied anyway when they are read.
+    if isinstance(data.train_inputs, Rows):
+        return data
+    return data.map_inputs(aligned)
 
 
 def _description(data: Dataset) -> Description:

@@ -21,6 +21,8 @@ FOLLOWED = 0.75
 """Share of tokens that follow the rule."""
 FIRST_CHARACTER = 0x100
 """The tokens' characters begin here, beyond line breaks and controls."""
+ROWS = 1024
+"""Samples that are moved at a time."""
 ITEM = 4
 """Bytes of a float32 or int32."""
 
@@ -44,7 +46,7 @@ def blobs(experiment: Experiment) -> Dataset:
     means *= DISTANCE / np.linalg.norm(means, axis=1, keepdims=True)
     drawn = rng.integers(0, classes, count)
     inputs = rng.standard_normal((count, *shape), dtype=np.float32)
-    inputs += means[drawn].reshape(count, *[1] * (len(shape) - 1), shape[-1])
+    _add(inputs, means, drawn)
     found = labels.of_classes(drawn, tuple(map(str, range(classes))))
     columns = tuple(f"x{k}" for k in range(shape[0])) if len(shape) == 1 else ()
     return _split(
@@ -55,6 +57,15 @@ def blobs(experiment: Experiment) -> Dataset:
         class_names=found.class_names,
         feature_names=columns,
     )
+
+
+def _add(inputs: np.ndarray, means: np.ndarray, drawn: np.ndarray) -> None:
+    """Adds to each sample the mean of its class, in place."""
+    between = (1,) * (inputs.ndim - 2)
+    # Some rows at a time: the means of all samples are as large as the samples.
+    for start in range(0, len(inputs), ROWS):
+        rows = slice(start, start + ROWS)
+        inputs[rows] += means[drawn[rows]].reshape(-1, *between, means.shape[1])
 
 
 def markov(experiment: Experiment) -> Dataset:

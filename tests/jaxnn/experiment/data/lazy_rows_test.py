@@ -114,3 +114,19 @@ class TestOfEither:
         np.testing.assert_array_equal(
             np.concatenate(parts), WHOLE[[6, 0, 3], ..., None] * 2, strict=True
         )
+
+
+class TestPick:
+    array = np.arange(12).reshape(6, 2)
+
+    @pytest.mark.parametrize("indices", [[0, 1, 2], [2, 3], [5], []])
+    def test_consecutive_rows_are_a_view(self, indices):
+        picked = lazy_rows.pick(self.array, np.array(indices, int))
+        np.testing.assert_array_equal(picked, self.array[np.array(indices, int)])
+        assert np.shares_memory(picked, self.array) == bool(indices)
+
+    @pytest.mark.parametrize("indices", [[1, 0], [0, 2], [3, 3], [-1, 0]])
+    def test_other_rows_are_a_copy(self, indices):
+        picked = lazy_rows.pick(self.array, np.array(indices))
+        np.testing.assert_array_equal(picked, self.array[np.array(indices)])
+        assert not np.shares_memory(picked, self.array)
