@@ -362,3 +362,29 @@ class TestUnscale:
         x = np.random.default_rng(0).standard_normal(100).astype(np.float32)
         out = train_step.unscale({"w": jnp.asarray(x * 2.0**16)}, jnp.float32(2**16))
         np.testing.assert_array_equal(out["w"], x)
+
+
+class TestSumOver:
+    sum_over = staticmethod(functools.partial(train_step.sum_over, axis_name="ranks"))
+
+    def test_sums_arrays_of_every_size_and_dtype(self):
+        rng = np.random.default_rng(0)
+        tree = {
+            "kernel": rng.standard_normal((2, 128, 256), np.float32),
+            "bias": rng.standard_normal((2, 256), np.float32),
+            "scale": rng.standard_normal((2,), np.float32),
+            "half": rng.standard_normal((2, 8), np.float32).astype(np.float16),
+        }
+        summed = jax.vmap(self.sum_over, axis_name="ranks")(tree)
+        for name, array in summed.items():
+            expected = tree[name][0] + tree[name][1]
+            np.testing.assert_array_equal(array, np.stack([expected, expected]))
+
+    def test_small_arrays_share_a_message_and_large_ones_are_not_copied_into_it(self):
+        large = jnp.zeros(train_step.OF_ITS_OWN)
+        tree = {"a": large, "b": jnp.zeros(3), "c": jnp.zeros(5), "d": large}
+        made = jax.make_jaxpr(self.sum_over, axis_env=[("ranks", 2)])
+        program = str(made(tree))
+        assert program.count("psum") == 3
+        assert f"f32[{train_step.OF_ITS_OWN + 8}]" not in program
+        assert "f32[8]" in program
