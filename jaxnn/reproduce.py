@@ -24,7 +24,12 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.command_line import Arguments
-from jaxnn.experiment.results.promises import Promise, read_promises
+from jaxnn.experiment.results.promises import (
+    Promise,
+    read_promises,
+    read_seconds,
+)
+from jaxnn.experiment.results.time_left import TimeLeft
 
 TABLE_WIDTH = 120
 """Columns where the output is no terminal."""
@@ -80,10 +85,11 @@ def main(names: Sequence[str], more: Sequence[str] = ()) -> int:
     flagfiles = existing_flagfiles(names, "run")
     promises = [read_promises(path) for path in flagfiles]
     root = pathlib.Path("runs") / time.strftime("experiments-%Y%m%d-%H%M%S")
-    outcomes = [
-        run(path, kept, root / path.stem, more)
-        for path, kept in zip(flagfiles, promises)
-    ]
+    left = TimeLeft([read_seconds(path) for path in flagfiles])
+    outcomes = []
+    for path, kept in zip(flagfiles, promises):
+        print(f"{path.stem} ... ({left.next()})", flush=True)
+        outcomes.append(run(path, kept, root / path.stem, more))
     return report(outcomes, root)
 
 
@@ -107,7 +113,6 @@ def run(
     more: Sequence[str],
 ) -> Reproduction:
     """Trains one experiment in a process of its own, if its data are at hand."""
-    print(f"{flagfile.stem} ...", flush=True)
     missing = missing_data([f"--flagfile={flagfile}", *more])
     if missing:
         return Reproduction(

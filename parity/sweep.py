@@ -28,6 +28,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.command_line import Arguments
 from jaxnn.experiment.flags.config import PRECISIONS
+from jaxnn.experiment.results.time_left import TimeLeft
 from jaxnn.reproduce import existing_flagfiles
 from parity.judging.measure import spell_z, z_from_json
 from parity.judging.verdict import COULD_NOT_JUDGE, DIVERGENCE, PARITY
@@ -79,13 +80,15 @@ def main(arguments: Arguments) -> int:
     precisions, seeds = check(arguments.values)
     workdir = arguments.values.workdir
     root = pathlib.Path(workdir or time.strftime("runs/sweep-%Y%m%d-%H%M%S"))
+    combined = itertools.product(flagfiles, precisions, seeds)
+    cells = list(itertools.starmap(SweepCell, combined))
+    left = TimeLeft([1.0] * len(cells))
     outcomes = []
-    for cell in itertools.starmap(
-        SweepCell, itertools.product(flagfiles, precisions, seeds)
-    ):
+    for cell in cells:
+        which = left.next()
         outcomes.append(judge(cell, root, arguments.forwarded))
         # A line as soon as it is known: a sweep takes minutes.
-        print(" ".join(row(outcomes[-1])), flush=True)
+        print(" ".join(row(outcomes[-1])), f"({which})", flush=True)
     return report(outcomes, root)
 
 

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from jaxnn.experiment.results import time_left
 from jaxnn.experiment.results.progress import PLAIN_LINES
 from jaxnn.sweep import axes
 from jaxnn.sweep.members import Member
@@ -76,7 +77,7 @@ class SweepProgress:
         seconds = time.monotonic() - self._begin
         left = seconds / max(trained, 1) * (self._total - self._done)
         share = self._done / max(self._total, 1)
-        return f"{share:4.0%}  {max(left, 0):.0f} s left  {self._text}"
+        return f"{share:4.0%}  {time_left.text(left)} left  {self._text}"
 
 
 def _bar(total: int):

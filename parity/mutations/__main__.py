@@ -23,6 +23,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.results.time_left import TimeLeft
 from parity import stacks
 from parity.judging.measure import THRESHOLD
 from parity.judging.verdict import COULD_NOT_JUDGE
@@ -61,7 +62,9 @@ def main(values: flags.FlagValues) -> int:
         return plant_unknown(cells, root, console)
     commit = published_score.commit()
     outcomes: list[FaultOutcome] = []
+    left = TimeLeft([1.0] * len(cells))
     for base, precision in cells:
+        announce(base, precision, left, console)
         outcomes += run(base, precision, root, faults, console)
         # Each time, for whoever stops it within the hour.
         content = json.dumps(table.as_json(outcomes, commit), indent=2) + "\n"
@@ -71,6 +74,11 @@ def main(values: flags.FlagValues) -> int:
         published_score.write(table.summary(outcomes, commit))
     console.print(f"files: {root}", highlight=False)
     return 0 if table.is_enough(outcomes) else 1
+
+
+def announce(base: str, precision: str, left: TimeLeft, console: Console) -> None:
+    """Says which base begins, and how long the rest takes."""
+    console.print(f"{base} {precision} ({left.next()})", highlight=False)
 
 
 def run(
@@ -128,7 +136,9 @@ def plant_unknown(
       console: console to print on.
     """
     outcomes = []
+    left = TimeLeft([1.0] * len(cells))
     for base, precision in cells:
+        announce(base, precision, left, console)
         experiment = configure(base, precision)
         folder = root / f"{base}-{precision}"
         bench = score.set_up(base, experiment, folder, THRESHOLD)

@@ -18,6 +18,7 @@ from jaxnn.experiment.errors import UserError
 
 RELATIONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _LINE = re.compile(r"^# Expect: (.+)$", re.MULTILINE)
+_TIME = re.compile(r"^# Time on .*?about ([\d.]+) s", re.MULTILINE)
 _PROMISE = re.compile(r"(\w+) (<=|>=|<|>) ([\w.+-]+)")
 
 
@@ -70,3 +71,10 @@ def read_promises(flagfile: pathlib.Path) -> list[Promise]:
             "in its head"
         )
     return [Promise(*match.groups()) for match in matches if match]
+
+
+def read_seconds(flagfile: pathlib.Path) -> float:
+    """Returns how long the head of a flagfile says that training takes; 1 if it does
+    not."""
+    found = _TIME.search(flagfile.read_text("utf-8"))
+    return float(found[1]) if found else 1.0
