@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.results.time_left import watched
 from parity.judging.coarser import only_makes_noise
 from parity.judging.explanation import NEAREST, Explanation
 from parity.judging.measure import Measurement
@@ -125,7 +126,7 @@ def _tried(
     A switch is a guess: one that fails on this experiment, in whatever way, must not
     take the verdict with it.
     """
-    for switches in candidates:
+    for switches in watched("trying cause", list(candidates)):
         try:
             yield trial.explanation(switches)
         except Exception as error:

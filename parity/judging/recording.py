@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxnn.experiment.files import batch_summary
 from jaxnn.experiment.files.trace import Reader
+from jaxnn.experiment.results.time_left import watched
 from parity.judging.batch import explain_batch
 from parity.judging.coarser import is_hopeless
 from parity.judging.diagnose import diagnose
@@ -105,7 +106,7 @@ def judge_recording(
     judge = Judge(replays, trace, initial, threshold, rounds)
     numbers = range(trace.first, len(trace))
     measurements: list[Measurement] = []
-    for number in numbers:
+    for number in watched("judging step", numbers):
         measurements += judge.step(number, close_below(measurements, threshold))
     made_in = order(trace)
     verdict = judge_measurements(measurements, len(numbers), threshold, made_in)

@@ -1,7 +1,15 @@
 """How much longer work goes on, judged by what is done of it."""
 
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from typing import TypeVar
+
+Piece = TypeVar("Piece")
+ERASE = "\x1b[K"
+"""To the end of the line."""
+EVERY = 30.0
+"""Seconds between the lines of `watched`, where there is no terminal."""
 
 
 def text(seconds: float) -> str:
@@ -39,3 +47,30 @@ class TimeLeft:
             return count
         seconds = (self._clock() - self._start) / done * left
         return f"{count}, {text(seconds)} left"
+
+
+def watched(what: str, pieces: Sequence[Piece]) -> Generator[Piece, None, None]:
+    """Yields pieces of like size, and says on stderr how far they are.
+
+    On a terminal in a line that is written over and goes at the end; elsewhere in a
+    line each `EVERY` seconds, and so not at all in short work.
+
+    Args:
+      what: begins the line.
+      pieces: the work.
+    """
+    left = TimeLeft([1.0] * len(pieces), time.monotonic)
+    on_terminal = sys.stderr.isatty()
+    said = time.monotonic()
+    try:
+        for piece in pieces:
+            line = f"{what} {left.next()}"
+            if on_terminal:
+                print(f"\r{line}{ERASE}", end="", file=sys.stderr, flush=True)
+            elif time.monotonic() - said >= EVERY:
+                said = time.monotonic()
+                print(line, file=sys.stderr, flush=True)
+            yield piece
+    finally:
+        if on_terminal:
+            print(f"\r{ERASE}", end="", file=sys.stderr, flush=True)

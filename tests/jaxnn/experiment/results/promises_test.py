@@ -3,7 +3,7 @@
 import pytest
 
 from jaxnn.experiment.errors import UserError
-from jaxnn.experiment.results.promises import Promise, read_promises
+from jaxnn.experiment.results.promises import Promise, read_promises, read_seconds
 
 
 def read(tmp_path, text):
@@ -52,3 +52,17 @@ class TestIsMet:
 
     def test_reads_as_it_was_written(self):
         assert str(Promise("a", ">=", "0.5")) == "a >= 0.5"
+
+
+@pytest.mark.parametrize(
+    ("head", "seconds"),
+    [
+        ("# Time on 2 CPU cores: about 12 s.", 12),
+        ("# Time on 2 CPU cores: about 2.5 s in jaxnn, 10 s under DeepSpeed.", 2.5),
+        ("# Expect: accuracy >= 1", 1),
+    ],
+)
+def test_read_seconds(tmp_path, head, seconds):
+    flagfile = tmp_path / "x.flags"
+    flagfile.write_text(f"# A network.\n{head}\n--model=mlp\n")
+    assert read_seconds(flagfile) == seconds
