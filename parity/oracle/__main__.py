@@ -3,6 +3,7 @@
     python -m parity.oracle --flagfile=launch/experiments/mlp_xor.flags
     python -m parity.oracle --graph
     python -m parity.oracle --graph="exp(a*(b*c))" --at=a=1,b=2,c=3
+    python -m parity.oracle --graph --graph_file=graph.svg
 
 Writes files only if --workdir is given: experiment.flags, metrics.csv and
 params.safetensors. Exit code 2: bad input, or training diverged.
@@ -20,7 +21,7 @@ from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import report
-from parity.oracle import graph, train
+from parity.oracle import graph, graph_paths, train
 
 CONTENTS = (artifacts.FLAGS, artifacts.METRICS, artifacts.PARAMS, artifacts.BATCH_STATS)
 """Files of a run, which `--overwrite` removes."""
@@ -28,10 +29,12 @@ CONTENTS = (artifacts.FLAGS, artifacts.METRICS, artifacts.PARAMS, artifacts.BATC
 
 def main(experiment: Experiment, values: flags.FlagValues) -> None:
     """Prints a graph if `--graph` or `--at` is given, else trains."""
+    if values.graph is None and values.graph_file:
+        raise UserError("--graph_file: belongs to --graph; add --graph=EXPRESSION")
     if values.graph is None and not values.at:
         train_and_report(experiment)
     else:
-        show_graph(values.graph, values.at)
+        show_graph(values.graph, values.at, values.graph_file)
 
 
 def train_and_report(experiment: Experiment) -> None:
@@ -107,12 +110,13 @@ def write(workdir: pathlib.Path, state: train.OracleState) -> None:
         artifacts.write_params(workdir / artifacts.BATCH_STATS, state.batch_stats)
 
 
-def show_graph(expression: str | None, at: str) -> None:
-    """Prints the nodes of an expression with their values and derivatives.
+def show_graph(expression: str | None, at: str, file: str) -> None:
+    """Prints the nodes of an expression, and the paths that lead to its output.
 
     Args:
       expression: value of `--graph`, or None if `--at` came alone.
       at: values of the inputs, "a=1,b=2".
+      file: where to draw it, or "".
 
     Raises:
       UserError: the expression or the values cannot be read.
@@ -122,7 +126,15 @@ def show_graph(expression: str | None, at: str) -> None:
     if expression == graph.EXAMPLE and not at:
         at = graph.EXAMPLE_AT
     nodes = graph.build(expression, graph.parse_values(at))
-    print("\n".join(graph.table(nodes)))
+    derivatives = graph.derivatives_of(nodes)
+    if file:
+        # matplotlib takes long to import.
+        from parity.oracle import graph_drawing
+
+        graph_drawing.write(pathlib.Path(file), nodes, derivatives)
+    print("\n".join([*graph.table(nodes), *graph_paths.lines(nodes, derivatives)]))
+    if file:
+        print(f"file: {file}")
 
 
 class GraphParser(flags.ArgumentParser):
@@ -149,6 +161,12 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string(
         "at", "", "Values of the inputs of --graph: a=1,b=2.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "graph_file",
+        "",
+        "Draw --graph into this file: FILE.svg, or FILE.mmd for Mermaid.",
+        flag_values=values,
     )
 
 

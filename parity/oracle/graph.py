@@ -11,12 +11,24 @@ from jaxnn.experiment.errors import UserError
 from parity.oracle import activations, operations
 from parity.oracle.tensor import Tensor, add, gradients, multiply, power, variable
 
-EXAMPLE = "d = b*c; f = d*a; g = exp(f)"
+EXAMPLE = "d = b*c; e = a + d; f = d*a; g = e^f"
 EXAMPLE_AT = "a=1,b=2,c=3"
-"""g = exp(a (b c)), with the usual names of its nodes."""
+"""Each input reaches g on two paths or more."""
 
 GIVEN = "given"
 TOO_LARGE = "--graph: the expression or a number in it is too large; give a smaller one"
+
+
+class Edge(NamedTuple):
+    """An argument of a node.
+
+    Attributes:
+      argument: name of the argument's node.
+      slope: derivative of the node by this argument alone.
+    """
+
+    argument: str
+    slope: float
 
 
 class Node(NamedTuple):
@@ -26,11 +38,13 @@ class Node(NamedTuple):
       name: the expression's own name, or v1, v2, ... in order of computation.
       formula: formula in the names of its arguments; "given" for an input.
       tensor: value on the tape.
+      edges: its arguments that are nodes, each as often as it stands in the formula.
     """
 
     name: str
     formula: str
     tensor: Tensor
+    edges: tuple[Edge, ...] = ()
 
 
 class Operation(NamedTuple):
@@ -104,9 +118,18 @@ class Builder:
         # `table` names the first node that is not finite.
         with np.errstate(all="ignore"):
             result = operation.function(*arguments)
+            slopes = _slopes(operation, arguments)
         return self._keep(
-            name or self._fresh_name(), operation.pattern.format(*names), result
+            name or self._fresh_name(),
+            operation.pattern.format(*names),
+            result,
+            self._edges(names, slopes),
         )
+
+    def _edges(self, names: list[str], slopes: list[float]) -> tuple[Edge, ...]:
+        nodes = {node.name for node in self.nodes}
+        pairs = zip(names, slopes)
+        return tuple(Edge(name, slope) for name, slope in pairs if name in nodes)
 
     def _number(self, tree: ast.Constant, name: str) -> str:
         # bool is a subclass of int.
@@ -131,8 +154,10 @@ class Builder:
         taken = self._named | self._values
         return next(v for v in map("v{}".format, itertools.count(1)) if v not in taken)
 
-    def _keep(self, name: str, formula: str, tensor: Tensor) -> str:
-        self.nodes.append(Node(name, formula, tensor))
+    def _keep(
+        self, name: str, formula: str, tensor: Tensor, edges: tuple[Edge, ...] = ()
+    ) -> str:
+        self.nodes.append(Node(name, formula, tensor, edges))
         self._named[name] = tensor
         return name
 
@@ -153,15 +178,24 @@ def _operation(tree: ast.expr) -> Operation:
             return Operation(FUNCTIONS[name], tree.args, f"{name}({{}})")
     raise UserError(
         f"--graph: cannot read {_one_line(tree)!r}; it takes numbers, names, + - * "
-        f"/ ** and {', '.join(FUNCTIONS)} of one argument"
+        f"/ ^ and {', '.join(FUNCTIONS)} of one argument"
     )
+
+
+def _slopes(operation: Operation, arguments: list[Tensor]) -> list[float]:
+    """Returns the derivative of an operation by each argument, the others held."""
+    # On a tape of its own: x*x has two arguments of one node.
+    alone = [variable(argument.value) for argument in arguments]
+    found = gradients(operation.function(*alone), alone)
+    return [float(slope) for slope in found]
 
 
 def build(text: str, values: dict[str, float]) -> list[Node]:
     """Returns the nodes of an expression: inputs, intermediate nodes, the output last.
 
     Args:
-      text: "exp(a*(b*c))", or named formulas such as "d = b*c; g = exp(d*a)".
+      text: "exp(a*(b*c))", or named formulas such as "d = b*c; g = d^a"; a power is
+        written ^ or **.
       values: values of its inputs by name.
 
     Raises:
@@ -199,7 +233,8 @@ def _inputs_first(nodes: list[Node], output: str) -> list[Node]:
 
 def _parse(text: str) -> ast.Module:
     try:
-        return ast.parse(text.strip())
+        # Python's own ^ binds looser than + does.
+        return ast.parse(text.strip().replace("^", "**"))
     except SyntaxError as error:
         raise UserError(
             f"--graph: cannot read {text!r}: {error.msg}; write it as in {EXAMPLE!r}"
@@ -214,6 +249,20 @@ def _parse(text: str) -> ast.Module:
         ) from None
 
 
+def derivatives_of(nodes: list[Node]) -> list[float]:
+    """Returns d output / d node for each node, the output being the last.
+
+    Raises:
+      UserError: a value or a derivative is not finite.
+    """
+    tensors = [node.tensor for node in nodes]
+    with np.errstate(all="ignore"):
+        derivatives = gradients(nodes[-1].tensor, tensors)
+    _check_finite("value", nodes, [tensor.value for tensor in tensors])
+    _check_finite("derivative", nodes, derivatives)
+    return [float(derivative) for derivative in derivatives]
+
+
 def table(nodes: list[Node]) -> list[str]:
     """Returns lines with each node's name, formula, value and d output / d node.
 
@@ -223,13 +272,7 @@ def table(nodes: list[Node]) -> list[str]:
     Raises:
       UserError: a value or a derivative is not finite.
     """
-    output = nodes[-1]
-    tensors = [node.tensor for node in nodes]
-    with np.errstate(all="ignore"):
-        derivatives = gradients(output.tensor, tensors)
-    _check_finite("value", nodes, [tensor.value for tensor in tensors])
-    _check_finite("derivative", nodes, derivatives)
-
+    output, derivatives = nodes[-1], derivatives_of(nodes)
     rows = [("node", "is", "value", f"d {output.name} / d node")]
     for node, derivative in zip(nodes, derivatives):
         value = f"{node.tensor.value:.9g}"
@@ -278,7 +321,7 @@ OPERATORS = {
     ast.Sub: (lambda x, y: x - y, "{} - {}"),
     ast.Mult: (multiply, "{} * {}"),
     ast.Div: (lambda x, y: x / y, "{} / {}"),
-    ast.Pow: (power, "{} ** {}"),
+    ast.Pow: (power, "{} ^ {}"),
 }
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "exp": operations.exp,

@@ -19,14 +19,16 @@ def nodes_of(text, at=""):
 
 class TestTable:
     def test_the_example_by_hand(self):
-        # g = exp(a b c): dg/da = b c g and so on. Nine digits are printed.
-        g = math.exp(6)
+        # g = e^f with e = 7 and f = 6: by the power, and by the exponent.
+        g = 7**6
+        by_e, by_f = 6 * 7**5, g * math.log(7)
         expected = {
-            "a": (1, 6 * g),
-            "b": (2, 3 * g),
-            "c": (3, 2 * g),
-            "d": (6, g),
-            "f": (6, g),
+            "a": (1, by_e + 6 * by_f),
+            "b": (2, 3 * (by_e + by_f)),
+            "c": (3, 2 * (by_e + by_f)),
+            "d": (6, by_e + by_f),
+            "e": (7, by_e),
+            "f": (6, by_f),
             "g": (g, 1),
         }
         found = nodes_of(graph.EXAMPLE, graph.EXAMPLE_AT)
@@ -53,6 +55,8 @@ class TestTable:
             ("x - 2/x", 3 - 2 / 3, 1 + 2 / 9),
             ("-x**2", -9, -6),
             ("2**x", 8, 8 * math.log(2)),
+            ("2^x + 1", 9, 8 * math.log(2)),
+            ("-x^2", -9, -6),
             ("x**x", 27, 27 * (math.log(3) + 1)),
             ("log(x)", math.log(3), 1 / 3),
             ("sqrt(x)", 3**0.5, 3**-0.5 / 2),
@@ -99,7 +103,7 @@ class TestTable:
             ("log(a)", "a=0", "value at v1 (log(a)) is -inf"),
             ("1/a", "a=0", "value at v1 (1 / a) is inf"),
             ("sqrt(a)", "a=0", "derivative at a (given) is inf"),
-            ("(-2)**a", "a=0.5", "value at v2 (v1 ** a) is nan"),
+            ("(-2)**a", "a=0.5", "value at v2 (v1 ^ a) is nan"),
             ("exp(a)", "a=1000", "is inf"),
             ("a", "a=nan", "value at a (given) is nan"),
         ],

@@ -240,6 +240,8 @@ class TestBadInput:
                 "step 6: loss is not finite; training diverged",
             ),
             (["--at=a=1"], "--at: belongs to --graph"),
+            (["--graph_file=x.svg"], "--graph_file: belongs to --graph"),
+            (["--graph", "--graph_file=x.png"], "--graph_file: x.png must end in"),
             (["--graph="], "--graph: '' computes nothing"),
             (["--graph=a*", "--at=a=1"], "--graph: cannot read 'a*': "),
             (["--graph=a*b", "--at=a=1"], "--at: gives no value for b"),
@@ -277,24 +279,35 @@ class TestGraph:
         # --graph alone, with explicit values, and with an explicit expression.
         code, alone, err = run_oracle("--graph")
         assert (code, err) == (0, "")
-        assert alone.splitlines()[1].split() == ["a", "given", "1", "2420.57276"]
-        assert alone.splitlines()[-1].split() == ["g", "exp(f)", "403.428793", "1"]
+        assert alone.splitlines()[1].split() == ["a", "given", "1", "1474448.3"]
+        assert alone.splitlines()[7].split() == ["g", "e", "^", "f", "117649", "1"]
         assert run_oracle("--graph", "--at=a=1,b=2,c=3")[1] == alone
-        written_out = run_oracle("--graph=exp(a*(b*c))", "--at=a=1,b=2,c=3")[1]
-        assert [line.split()[-2:] for line in written_out.splitlines()[1:]] == [
-            line.split()[-2:] for line in alone.splitlines()[1:]
+        written_out = run_oracle("--graph=(a+b*c)^(b*c*a)", "--at=a=1,b=2,c=3")[1]
+        # The derivatives of the inputs, whatever lies between.
+        assert [line.split()[-1] for line in written_out.splitlines()[1:4]] == [
+            line.split()[-1] for line in alone.splitlines()[1:4]
         ]
 
     def test_of_ones_own(self, run_oracle):
         code, out, _ = run_oracle("--graph=y = x**2", "--at=x=3")
         assert code == 0
-        assert [line.split()[-2:] for line in out.splitlines()[1:]] == [
+        assert [line.split()[-2:] for line in out.splitlines()[1:3]] == [
             ["3", "6"],
             ["9", "1"],
         ]
+        assert out.splitlines()[3:] == [
+            "d y / d x = 6, the sum over",
+            "  x -> y: 6 = 6",
+        ]
+
+    def test_a_drawing(self, run_oracle, tmp_path):
+        path = tmp_path / "graph.mmd"
+        code, out, _ = run_oracle("--graph", f"--graph_file={path}")
+        assert (code, out.splitlines()[-1]) == (0, f"file: {path}")
+        assert path.read_text().startswith("flowchart LR")
 
     def test_the_module_starts(self, run):
         done = run("parity.oracle", "--graph")
         assert (done.returncode, done.stderr) == (0, "")
-        assert "exp(f)" in done.stdout
+        assert "e ^ f" in done.stdout
         assert "--graph: Expression" in run("parity.oracle", "--help").stdout
