@@ -1,10 +1,13 @@
-"""Draws pictures that need no run.
+"""Draws pictures beyond those of a run.
 
     python -m jaxnn.plots activations --output=activations.png
+    python -m jaxnn.plots features RUN
 
-activations: every activation and its derivative on [-5, 5].
+activations: every activation with its first and second derivative on [-5, 5].
+features: what the layers of a finished run on images respond to.
 """
 
+import functools
 import pathlib
 from collections.abc import Callable
 
@@ -16,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from jaxnn import features
 from jaxnn.activations import ACTIVATIONS, Activation
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import command_line
@@ -38,10 +42,14 @@ def main(arguments: Arguments) -> None:
     Raises:
       UserError: no picture, an unknown one, or a file that cannot be written.
     """
-    name = " ".join(arguments.names)
+    name, *runs = arguments.names or [""]
     if name not in PICTURES:
         raise UserError(f"picture {name!r}: name one of {', '.join(PICTURES)}")
-    save(PICTURES[name], pathlib.Path(arguments.values.output or f"{name}.png"))
+    draw, needs = PICTURES[name]
+    if len(runs) != len(needs):
+        raise UserError(f"{name}: give {' '.join([name, *needs])}, and nothing more")
+    path = pathlib.Path(arguments.values.output or f"{name}.png")
+    save(functools.partial(draw, *runs), path)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -76,7 +84,7 @@ def save(draw: Callable[[], Figure], path: pathlib.Path) -> None:
 
 
 def activations() -> Figure:
-    """Draws every activation and its derivative on [-5, 5], each in its own axes."""
+    """Draws every activation and its derivatives on [-5, 5], each in its own axes."""
     number = len(ACTIVATIONS)
     rows = -(-number // COLUMNS)
     figure = Figure(figsize=(3 * COLUMNS, 2.4 * rows), layout="constrained")
@@ -93,16 +101,16 @@ def activations() -> Figure:
     figure.legend(
         *grid[0].get_legend_handles_labels(),
         frameon=False,
-        ncols=2,
+        ncols=3,
         loc="outside lower center",
     )
     return figure
 
 
 def draw_one(axes: Axes, name: str, function: Activation) -> None:
-    """Draws one activation and its derivative."""
+    """Draws one activation and its derivatives."""
     x = np.linspace(-5, 5, POINTS)
-    value, derivative = curves(name, function, x)
+    value, derivative, second = curves(name, function, x)
     axes.plot(x, unjoined(value), color=canvas.DARK, linewidth=1.8, label="value")
     axes.plot(
         x,
@@ -112,6 +120,14 @@ def draw_one(axes: Axes, name: str, function: Activation) -> None:
         linewidth=1.5,
         label="derivative",
     )
+    axes.plot(
+        x,
+        unjoined(second),
+        color="black",
+        linestyle=":",
+        linewidth=1.2,
+        label="second derivative",
+    )
     axes.axhline(0, color="gray", linewidth=0.6, zorder=0)
     axes.axvline(0, color="gray", linewidth=0.6, zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
@@ -120,8 +136,8 @@ def draw_one(axes: Axes, name: str, function: Activation) -> None:
 
 def curves(
     name: str, function: Activation, x: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns values and derivatives, the latter by automatic differentiation.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns values, first and second derivatives, by automatic differentiation.
 
     Args:
       name: a key of `ACTIVATIONS`.
@@ -129,10 +145,11 @@ def curves(
       x: [points].
     """
     scalar = SCALARS.get(name, lambda function, x: function(x))
-    value_and_derivative = jax.value_and_grad(lambda x: scalar(function, x))
-    evaluate = jax.jit(jax.vmap(value_and_derivative))
-    value, derivative = evaluate(jnp.asarray(x, jnp.float32))
-    return np.asarray(value), np.asarray(derivative)
+    slope = jax.grad(lambda x: scalar(function, x))
+    each = (lambda x: scalar(function, x), slope, jax.grad(slope))
+    evaluate = jax.jit(jax.vmap(lambda x: tuple(curve(x) for curve in each)))
+    value, first, second = map(np.asarray, evaluate(jnp.asarray(x, jnp.float32)))
+    return value, first, second
 
 
 def unjoined(values: np.ndarray) -> np.ndarray:
@@ -149,7 +166,11 @@ SCALARS = {"softmax": _first_of_softmax}
 """Activation that is not elementwise -> a function of (activation, one number)."""
 
 TITLES = {"softmax": "softmax: first of softmax(x, 0, 1)"}
-PICTURES = {"activations": activations}
+PICTURES: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
+    "activations": (activations, ()),
+    "features": (features.draw, ("RUN",)),
+}
+"""Picture -> what draws it, and what it needs."""
 
 
 def command() -> None:

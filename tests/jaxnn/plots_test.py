@@ -34,7 +34,7 @@ DERIVATIVES = {  # by hand, in float64
 class TestCurves:
     @pytest.mark.parametrize("name", DERIVATIVES)
     def test_derivatives_are_the_analytic_ones(self, name):
-        _, derivative = plots.curves(name, ACTIVATIONS[name], X)
+        _, derivative, _ = plots.curves(name, ACTIVATIONS[name], X)
         # Drawn in float32, from x of at most 4.5 rounded to float32: some ten roundings
         # of numbers of a few units.
         np.testing.assert_allclose(
@@ -45,11 +45,25 @@ class TestCurves:
         )
 
     def test_softmax_is_the_first_of_three(self):
-        value, _ = plots.curves("softmax", ACTIVATIONS["softmax"], np.array([0.0, 1.0]))
+        value, *_ = plots.curves(
+            "softmax", ACTIVATIONS["softmax"], np.array([0.0, 1.0])
+        )
         e = math.e
         np.testing.assert_allclose(
             value, [1 / (2 + e), e / (1 + 2 * e)], rtol=2**-21
         )  # a few float32 roundings
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "tanh", "relu"])
+def test_second_derivatives_are_the_analytic_ones(name):
+    """sigma'' = sigma' (1 - 2 sigma), tanh'' = -2 tanh tanh'."""
+    value, first, second = plots.curves(name, ACTIVATIONS[name], X)
+    expected = {
+        "sigmoid": first * (1 - 2 * value),
+        "tanh": -2 * value * first,
+        "relu": np.zeros(len(X)),
+    }
+    np.testing.assert_allclose(second, expected[name], atol=10 * 2**-24, rtol=0)
 
 
 class TestUnjoined:
@@ -69,12 +83,13 @@ class TestActivations:
     def test_draws_every_one_with_its_derivative(self, figure):
         assert len(figure.axes) == len(ACTIVATIONS)
         for axes in figure.axes:
-            value, derivative, *_ = axes.lines
-            assert (value.get_label(), derivative.get_label()) == (
+            lines = value, *_ = axes.lines[:3]
+            assert [line.get_label() for line in lines] == [
                 "value",
                 "derivative",
-            )
-            assert value.get_linestyle() != derivative.get_linestyle()
+                "second derivative",
+            ]
+            assert len({line.get_linestyle() for line in lines}) == 3
             x = np.asarray(value.get_xdata(), float)
             assert (x[0], x[-1], (x == 0).any()) == (-5, 5, False)
         titles = [axes.get_title() for axes in figure.axes]
@@ -85,7 +100,7 @@ class TestActivations:
         assert [axes.get_xlabel() for axes in figure.axes].count("x") == plots.COLUMNS
 
     def test_is_a_picture(self, figure):
-        assert plots.PICTURES["activations"] is plots.activations
+        assert plots.PICTURES["activations"] == (plots.activations, ())
         figure.canvas.draw()
         assert len(np.unique(np.asarray(figure.canvas.buffer_rgba())[..., 0])) > 2
 
@@ -103,7 +118,7 @@ class TestMain:
     def in_a_folder(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setitem(
-            plots.PICTURES, "activations", lambda: Figure((2, 1))
+            plots.PICTURES, "activations", (lambda: Figure((2, 1)), ())
         )  # quick to draw
 
     @pytest.mark.parametrize(
@@ -126,6 +141,9 @@ class TestMain:
         [
             ([], ["picture"]),
             (["losses"], ["'losses'", "activations"]),
+            (["activations", "runs/x"], ["give activations, and nothing more"]),
+            (["features"], ["features: give features RUN"]),
+            (["features", "runs/x"], ["runs/x holds no finished run"]),
             (["activations", "--out=a.png"], ["--out: unknown flag"]),
             (["activations", "--output=a"], ["--output: a ", "png"]),
             (
