@@ -327,11 +327,16 @@ def update(
     learning_rate: jax.Array | np.floating,
 ) -> tuple[Params, optax.OptState]:
     """Returns (params, opt_state) after one update, all in the master dtype."""
-    direction, opt_state = optimizer.transform.update(grads, opt_state, params)
-    params = jax.tree.map(
-        lambda p, d: p - learning_rate.astype(p.dtype) * d, params, direction
+    direction, opt_state = optimizer.transform.update(
+        grads, opt_state, params, learning_rate=learning_rate
     )
-    return params, opt_state
+
+    def move(param, direction):
+        if optimizer.rate_inside:
+            return param - direction
+        return param - learning_rate.astype(param.dtype) * direction
+
+    return jax.tree.map(move, params, direction), opt_state
 
 
 def train_step(

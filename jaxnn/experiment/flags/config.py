@@ -294,7 +294,7 @@ class Experiment:
     learning_rate: float = option(1e-3, "Peak step size, per optimizer step.", above=0)
     momentum: float = option(
         0.9,
-        "momentum, nesterov, ema_momentum: decay of the velocity, per step.",
+        "All optimizers of momentum: decay of the velocity, per step.",
         minimum=0,
         below=1,
     )
