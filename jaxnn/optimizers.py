@@ -103,10 +103,11 @@ def sutskever_momentum(experiment: Experiment) -> Optimizer:
     """
     plain = optax.trace(experiment.momentum)
 
-    def update(updates, state, params=None, *, learning_rate, **extra):
-        del params, extra
+    def update(updates, state, params=None, **extra):
+        del params
+        rate = extra["learning_rate"]
         velocity = jax.tree.map(
-            lambda v, g: experiment.momentum * v - learning_rate.astype(g.dtype) * g,
+            lambda v, g: experiment.momentum * v - rate.astype(g.dtype) * g,
             state.trace,
             updates,
         )

@@ -21,6 +21,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxnn import layer_outputs, loss_scaling, losses, precision
+from jaxnn.augmentation import augment
 from jaxnn.dropout import mask_source
 from jaxnn.experiment.data.dataset import Signature
 from jaxnn.experiment.flags.config import Experiment
@@ -181,6 +182,7 @@ def objective(
         axis_name,
         experiment.sync_batch_norm,
     )
+    inputs = augment(experiment, inputs, masks)
     variables = {"params": params, "batch_stats": batch_stats}
     with _watched_layers(size, with_activations) as activations:
         outputs, updated = model.apply(

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn import losses, models, precision, train_step
+from jaxnn.augmentation import augment
 from jaxnn.dropout import mask_source
 from jaxnn.experiment.catalogue import BINARY, LOSSES, MULTICLASS
 from jaxnn.experiment.data.dataset import Signature
@@ -102,9 +103,10 @@ def make_objective(step: AbstractStep) -> Callable:
         weights = microbatch.weights
         # Step 0 and row 0: their values cost nothing and change no shape.
         masks = mask_source(step.experiment.seed, 0, 0, weights)
+        inputs = augment(step.experiment, microbatch.inputs, masks)
         outputs, updated = step.model.apply(
             {"params": params, "batch_stats": batch_stats},
-            microbatch.inputs,
+            inputs,
             masks,
             mutable=["batch_stats"],
         )

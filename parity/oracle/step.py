@@ -12,7 +12,7 @@ from jaxnn.experiment.data.dataset import Signature
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files.trace import select
 from jaxnn.experiment.flags.config import Experiment
-from parity.oracle import losses, models, optimizers, tensor
+from parity.oracle import augmentation, losses, models, optimizers, tensor
 from parity.oracle.dropout import Masks
 from parity.oracle.operations import total
 from parity.oracle.scope import Scope
@@ -115,6 +115,7 @@ def _microbatch(
     variables = {name: tensor.variable(array) for name, array in params.items()}
     scope = Scope(variables, batch_stats, masks)
     loss_function = losses.build(experiment.loss, experiment.label_smoothing)
+    inputs = augmentation.augment(experiment, inputs, masks)
 
     # Values that are not finite are returned without a warning: the caller knows the
     # step and names the tensor.

@@ -152,12 +152,11 @@ def _rate_inside(plain):
     """The heavy ball that adds lr g to its velocity, and subtracts that as it is."""
 
     def build(experiment: Experiment) -> Optimizer:
-        def update(updates, state, params=None, *, learning_rate, **extra):
-            del params, extra
+        def update(updates, state, params=None, **extra):
+            del params
+            rate = extra["learning_rate"]
             velocity = jax.tree.map(
-                lambda v, g: (
-                    experiment.momentum * v + learning_rate.astype(g.dtype) * g
-                ),
+                lambda v, g: experiment.momentum * v + rate.astype(g.dtype) * g,
                 state.trace,
                 updates,
             )

@@ -71,6 +71,7 @@ def load_dataset(experiment: Experiment) -> Dataset:
         data = _with_positive_class(experiment, data)
     _check_loss(experiment, data)
     _check_model(experiment, data)
+    _check_augmentation(experiment, data)
     _check_batch(experiment, data)
     sizes.check_network(experiment, data.signature)
     data = _scaled(experiment, data)
@@ -118,6 +119,23 @@ def _check_model(experiment: Experiment, data: Dataset) -> None:
             f"--model: {experiment.model} needs "
             f"{' or '.join(KINDS[kind] for kind in needs)}; "
             f"--dataset={experiment.dataset} has {KINDS[data.kind].split(' (')[0]}"
+        )
+
+
+def _check_augmentation(experiment: Experiment, data: Dataset) -> None:
+    margin = experiment.random_crop
+    for flag in ("random_crop", "random_flip"):
+        if getattr(experiment, flag) and data.kind != IMAGE:
+            raise UserError(
+                f"--{flag}: is for {KINDS[IMAGE]}; --dataset={experiment.dataset} has "
+                f"{KINDS[data.kind].split(' (')[0]}; leave it out"
+            )
+    # Beyond, a crop may hold nothing of its image.
+    if margin and margin >= min(data.train_inputs.shape[1:3]):
+        height, width = data.train_inputs.shape[1:3]
+        raise UserError(
+            f"--random_crop: {margin} is not below the size of the images, {height} by "
+            f"{width}; lower it, e.g. to 4"
         )
 
 

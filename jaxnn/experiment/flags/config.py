@@ -152,6 +152,17 @@ class Experiment:
         "Input scaling, fitted on the training split only; byte images: per channel.",
         choices=("none", "standardize", "min_max"),
     )
+    random_crop: int = option(
+        0,
+        "Images: pixels of zeros put around each scaled training image, from which one "
+        "of its size is cut at random, anew at every step; 0: off.",
+        minimum=0,
+    )
+    random_flip: bool = option(
+        False,
+        "Images: mirror each training image left to right with probability 1/2, anew "
+        "at every step.",
+    )
 
     # Model.
     model: str = option(
