@@ -199,6 +199,11 @@ class Experiment:
         "Batch normalization over the global batch; --nosync_batch_norm: over the rows "
         "of each device, with running statistics averaged over devices.",
     )
+    use_bias: bool = option(
+        True,
+        "linear, perceptron, logistic, mlp, cnn: biases in dense layers and "
+        "convolutions; --nouse_bias: none, but those of normalizations.",
+    )
     dropout_rates: tuple[float, ...] = option(
         (),
         "Dropout probability after each hidden layer, comma-separated (transformers: "

@@ -15,6 +15,8 @@ from jaxnn.experiment.flags import options
 from jaxnn.experiment.flags.config import Experiment
 
 RESNET_DEPTHS = (18, 20, 32, 50)
+UNBIASED = ("linear", "mlp", "cnn")
+"""Families of networks that can do without biases."""
 LONGEST_NAME = 200
 PORTS_BELOW = 2**16
 
@@ -84,6 +86,11 @@ def _network(experiment: Experiment) -> None:
         raise UserError(
             f"--width: {experiment.width} is not divisible by "
             f"--num_heads={experiment.num_heads}"
+        )
+    if not experiment.use_bias and facts.family not in UNBIASED:
+        users = ", ".join(name for name in MODELS if MODELS[name].family in UNBIASED)
+        raise UserError(
+            f"--nouse_bias: is for --model={users}; leave it out for {model}"
         )
     if experiment.normalization != "none" and not facts.activated:
         users = " and ".join(name for name in MODELS if MODELS[name].activated)

@@ -44,7 +44,8 @@ def final_metrics(
         final |= baselines.compare(experiment, data, final["rmse"])
     if experiment.dataset == experiment.model == "linear":
         weight = float(params["output/kernel"].item())
-        bias = float(params["output/bias"].item())
+        # There is none under --nouse_bias.
+        bias = float(np.sum(params.get("output/bias", 0.0)))
         final |= line_errors(weight, bias)
     return {name: value for name, value in final.items() if value is not None}
 

@@ -18,6 +18,11 @@ RULES = {
         dict(model="transformer"),
         "--hidden_sizes: --model=transformer has no hidden layers, got 1; use --width",
     ),
+    "biases that stay": (
+        dict(model="resnet", use_bias=False),
+        dict(model="logistic", use_bias=False),
+        "--nouse_bias: is for --model=linear, perceptron, logistic, mlp, cnn; leave",
+    ),
     "mlp without layers": (
         dict(model="mlp"),
         MLP,
