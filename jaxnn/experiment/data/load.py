@@ -22,6 +22,7 @@ from jaxnn.experiment.data.sources.generated import approximation, gates, linear
 from jaxnn.experiment.data.sources.images import cifar10, fashion_mnist, mnist
 from jaxnn.experiment.data.sources.labels import one_against_all
 from jaxnn.experiment.data.sources.npz_file import npz
+from jaxnn.experiment.data.sources.playground import PLAYGROUND
 from jaxnn.experiment.data.sources.random_classes import blobs, markov
 from jaxnn.experiment.data.sources.series import sine
 from jaxnn.experiment.data.sources.sklearn_tables import (
@@ -52,6 +53,7 @@ USED_BY = {
     "noheader": ("csv",),
     "sample_shape": ("blobs",),
     "num_classes": ("blobs", "markov"),
+    "noise": tuple(PLAYGROUND),
     "features": ("iris", "breast_cancer", "wine", "diabetes", "csv", "npz"),
 }
 
@@ -197,6 +199,7 @@ DATASETS = {
     "linear": linear,
     "gates": gates,
     "approximation": approximation,
+    **PLAYGROUND,
     "iris": iris,
     "breast_cancer": breast_cancer,
     "wine": wine,

@@ -36,6 +36,10 @@ class Experiment:
             "linear",
             "gates",
             "approximation",
+            "circles",
+            "moons",
+            "spirals",
+            "xor_cloud",
             "iris",
             "breast_cancer",
             "wine",
@@ -117,6 +121,12 @@ class Experiment:
         "of four of which follow from the one before.",
         minimum=0,
         below=1_000_000,
+    )
+    noise: float = option(
+        0.0,
+        "circles, moons, spirals, xor_cloud: standard deviation of what is added to "
+        "both coordinates.",
+        minimum=0,
     )
     sequence_length: int = option(
         50,
