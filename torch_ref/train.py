@@ -33,6 +33,7 @@ from torch_ref import (
     checkpoint,
     diagnosis,
     epochs,
+    freezing,
     kernels,
     loop,
     models,
@@ -180,6 +181,7 @@ def start(
             artifacts.read_params(experiment.init_params, "--init_params"),
             experiment.init_params,
         )
+    freezing.freeze(experiment, model)
     return model.to(device)
 
 
@@ -211,7 +213,8 @@ def make_engine(
         write_ds_config(work, workdir)
         for note in kernels.notes(work.experiment, fp16_kernels, no_fused_adam):
             print(f"note: {note}", file=sys.stderr, flush=True)
-    optimizer = OPTIMIZERS[experiment.optimizer](experiment, model.parameters())
+    params = freezing.trained(model)
+    optimizer = OPTIMIZERS[experiment.optimizer](experiment, params)
     return engines.initialize_with_extra(model, optimizer, config, experiment.ds_extra)
 
 

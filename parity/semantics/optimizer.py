@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxnn import optimizers, precision
+from jaxnn import freezing, optimizers, precision
 from jaxnn.experiment.catalogue import ADAM
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch
@@ -143,7 +143,9 @@ def _decay_without_rate(plain, experiment: Experiment):
                 return updated
             return updated - more.astype(param.dtype) * param
 
-        return jax.tree_util.tree_map_with_path(shrink, updated, params), state
+        trees = (freezing.part(tree, grads) for tree in (updated, params))
+        shrunk = jax.tree_util.tree_map_with_path(shrink, *trees)
+        return freezing.merged(updated, shrunk), state
 
     return update
 

@@ -61,7 +61,8 @@ def require_supported(experiment: Experiment) -> None:
         raise UserError(
             f"--precision: plain PyTorch trains fp32 here, not {experiment.precision}"
         )
-    flags = ("patience", "init_params", "resume", "random_crop", "random_flip")
+    flags = ["patience", "init_params", "resume", "freeze"]
+    flags += ["random_crop", "random_flip"]
     for flag in flags:
         if getattr(experiment, flag):
             raise UserError(f"--{flag}: plain PyTorch has none here; leave it out")

@@ -298,6 +298,12 @@ class Experiment:
         "Maximum global norm of the gradients, by DeepSpeed's formula; 0: no clipping.",
         minimum=0,
     )
+    freeze: str = option(
+        "",
+        "Regular expression: parameters in whose name (hidden_0/kernel) it is found "
+        "are not trained: no gradient, no penalty or decay, no state of the optimizer; "
+        "empty: all are trained.",
+    )
     patience: int = option(
         0,
         "Early stopping: epochs without a better validation loss before training stops "

@@ -29,6 +29,7 @@ def check(experiment: Experiment) -> None:
         _network,
         _dropout,
         _objective,
+        _frozen,
         _schedule,
         _data,
         _generated,
@@ -136,6 +137,27 @@ def _objective(experiment: Experiment) -> None:
         raise UserError(
             "--patience: a run of several processes that may stop early cannot be "
             "resumed; go on in one"
+        )
+
+
+def _frozen(experiment: Experiment) -> None:
+    if not experiment.freeze:
+        return
+    try:
+        re.compile(experiment.freeze)
+    except re.error as error:
+        raise UserError(
+            f"--freeze: {experiment.freeze!r} is no regular expression: {error}"
+        ) from None
+    if is_own(experiment.model):
+        raise UserError(
+            "--freeze: is for networks of the catalogue; in one of your own, stop the "
+            "gradient in both classes"
+        )
+    if experiment.diagnose:
+        raise UserError(
+            "--freeze: --diagnose looks at the gradients of all parameters; leave out "
+            "one of them"
         )
 
 
