@@ -162,6 +162,12 @@ def require_supported(experiment: Experiment) -> None:
             "--patience: torch_ref.train cannot resume a run that may stop early; "
             "leave out --checkpoint_every and --resume"
         )
+    # Of frozen parameters a checkpoint of DeepSpeed's holds no master.
+    if experiment.freeze and (experiment.checkpoint_every or experiment.resume):
+        raise UserError(
+            "--freeze: torch_ref.train cannot resume a run with frozen parameters; "
+            "leave out --checkpoint_every and --resume"
+        )
     if experiment.coordinator_address or experiment.distributed:
         raise UserError(
             "--coordinator_address, --distributed: are jaxnn.train's; several hosts "
