@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import numpy as np
 
-from jaxnn import checkpoint, parallel
+from jaxnn import checkpoint, freezing, parallel
 from jaxnn.checkpoint import Best, Reported, Saved
 from jaxnn.epochs import (
     Epoch,
@@ -153,9 +153,10 @@ def one_ahead(epochs: Iterator[Any]) -> Iterator[Any]:
     yield started
 
 
-def watched_tensors(params: Params) -> list[str]:
+def watched_tensors(experiment: Experiment, params: Params) -> list[str]:
     """Returns the names of what must be finite: the loss, then each gradient."""
-    return ["loss", *(f"gradient of {name}" for name in trace.flatten(params))]
+    names = trace.flatten(freezing.trained(experiment, params))
+    return ["loss", *(f"gradient of {name}" for name in names)]
 
 
 def stop_if_diverged(

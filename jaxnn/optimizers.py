@@ -10,7 +10,8 @@ DeepSpeed:
     d <- the optimizer's rule
     d <- d + weight_decay w                 (adamw)
 
-The state is that of the rule alone, with or without the other three.
+`sutskever_momentum` alone has the rate inside d: w <- w - d. The state is that of the
+rule alone, with or without the other three.
 """
 
 from collections.abc import Callable
@@ -51,11 +52,13 @@ class Optimizer(NamedTuple):
       transform: gradients -> direction.
       moments: state -> Moments.
       with_moments: (moments, number of updates applied) -> state.
+      rate_inside: True if the direction has the learning rate in it, w <- w - d.
     """
 
-    transform: optax.GradientTransformation
+    transform: optax.GradientTransformationExtraArgs
     moments: Callable[[optax.OptState], Moments]
     with_moments: Callable[[Moments, int], optax.OptState]
+    rate_inside: bool = False
 
 
 def sgd(experiment: Experiment) -> Optimizer:
@@ -90,6 +93,28 @@ def ema_momentum(experiment: Experiment) -> Optimizer:
         lambda state: Moments(state.ema, {}),
         lambda moments, count: optax.EmaState(count, moments.first),
     )
+
+
+def sutskever_momentum(experiment: Experiment) -> Optimizer:
+    """v <- mu v - lr g, from v = 0, then w <- w + v: the rate inside the velocity.
+
+    Sutskever et al. 2013, equations 1 and 2. As `momentum` at a constant rate; where it
+    changes, each gradient keeps the rate of its own step (MISMATCHES O6).
+    """
+    plain = optax.trace(experiment.momentum)
+
+    def update(updates, state, params=None, **extra):
+        del params
+        rate = extra["learning_rate"]
+        velocity = jax.tree.map(
+            lambda v, g: experiment.momentum * v - rate.astype(g.dtype) * g,
+            state.trace,
+            updates,
+        )
+        return jax.tree.map(jnp.negative, velocity), optax.TraceState(velocity)
+
+    rule = optax.GradientTransformationExtraArgs(plain.init, update)
+    return _traced(experiment, rule)._replace(rate_inside=True)
 
 
 def adam(experiment: Experiment) -> Optimizer:
@@ -164,8 +189,10 @@ def regularized(
     experiment: Experiment,
     rule: optax.GradientTransformation,
     weight_decay: Setting = 0,
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Adds clipping, l1, l2 and decoupled decay to a rule; its state is unchanged.
+
+    The transformation passes `learning_rate=` on to a rule that asks for it.
 
     Args:
       experiment: clipping norm, l1, l2, and which parameters decay.
@@ -173,7 +200,9 @@ def regularized(
       weight_decay: decoupled decay, added to the direction.
     """
 
-    def update(updates, state, params=None):
+    rule = optax.with_extra_args_support(rule)
+
+    def update(updates, state, params=None, **extra):
         like = updates if params is None else params
         if not is_off(experiment.clip_norm):
             updates = clip(updates, experiment.clip_norm)
@@ -184,12 +213,12 @@ def regularized(
         # optax raises a float to an integer power, which a caller's strict dtype
         # promotion would refuse.
         with jax.numpy_dtype_promotion("standard"):
-            direction, state = rule.update(updates, state, params)
+            direction, state = rule.update(updates, state, params, **extra)
         direction = _with_penalty(experiment, direction, params, 0, weight_decay)
         chex.assert_trees_all_equal_shapes_and_dtypes(direction, like)
         return direction, state
 
-    return optax.GradientTransformation(rule.init, update)
+    return optax.GradientTransformationExtraArgs(rule.init, update)
 
 
 def is_decayed(experiment: Experiment, path: tuple) -> bool:
@@ -263,6 +292,7 @@ OPTIMIZERS: dict[str, Callable[[Experiment], Optimizer]] = {
     "momentum": momentum,
     "nesterov": nesterov,
     "ema_momentum": ema_momentum,
+    "sutskever_momentum": sutskever_momentum,
     "adam": adam,
     "adamw": adamw,
     "rmsprop": rmsprop,

@@ -29,6 +29,21 @@ def fold_in(key: Key, data: Array | int) -> Key:
     return threefry_2x32(key, jnp.uint32(0), jnp.asarray(data).astype(jnp.uint32))
 
 
+def bits(key: Key, shape: tuple[int, ...], first_row: Array | int = 0) -> Array:
+    """Rows of what jax.random.bits(key, ...) draws for a larger array.
+
+    Args:
+      key: two words.
+      shape: [rows, ...] of the rows to draw, fewer than 2**31 elements.
+      first_row: index of the first of them in the larger array, below 2**31.
+
+    Returns:
+      `shape` uint32.
+    """
+    first, second = threefry_2x32(key, *counters(shape, first_row))
+    return (first ^ second).reshape(shape)
+
+
 def bernoulli(
     key: Key, p: np.float32, shape: tuple[int, ...], first_row: Array | int = 0
 ) -> Array:
@@ -43,11 +58,11 @@ def bernoulli(
     Returns:
       `shape` bool.
     """
-    first, second = threefry_2x32(key, *counters(shape, first_row))
+    drawn = bits(key, shape, first_row)
     # The 23 high bits become the mantissa of a float in [1, 2).
-    mantissa = (first ^ second) >> np.uint32(9) | np.uint32(0x3F800000)
+    mantissa = drawn >> np.uint32(9) | np.uint32(0x3F800000)
     uniform = lax.bitcast_convert_type(mantissa, jnp.float32) - np.float32(1)
-    return (uniform < p).reshape(shape)
+    return uniform < p
 
 
 def counters(shape: tuple[int, ...], first_row: Array | int) -> tuple[Array, Array]:

@@ -119,7 +119,7 @@ def assemble(
         experiment, spreading.chooser(experiment, model, state, data.signature)
     )
     work, owners = epochs.make_work(experiment, data, splits, learning_rates, devices)
-    names = loop.watched_tensors(state.params)
+    names = loop.watched_tensors(experiment, state.params)
     layers = diagnosed_layers(experiment, model, data.signature)
     # From here on a SIGTERM lets the run save its state.
     interruption = Interruption(limit)

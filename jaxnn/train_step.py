@@ -20,10 +20,13 @@ import optax
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from jaxnn import layer_outputs, loss_scaling, losses, precision
+from jaxnn import freezing, layer_outputs, loss_scaling, losses, precision
+from jaxnn.augmentation import augment
 from jaxnn.dropout import mask_source
 from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.files import trace
 from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.freezing import check
 from jaxnn.loss_scaling import LossScale
 from jaxnn.metrics import Metric
 from jaxnn.optimizers import Optimizer
@@ -116,7 +119,11 @@ def initial_state(
       variables: as from `initial_variables`.
       experiment: names precision and loss scale.
       optimizer: makes the initial moments.
+
+    Raises:
+      UserError: `--freeze` leaves all parameters, or none.
     """
+    check(experiment, trace.flatten(variables["params"]))
     policy = POLICIES[experiment.precision]
     # DeepSpeed makes its masters from a model that is in the compute dtype already, so
     # they start rounded to it (MISMATCHES D5).
@@ -125,7 +132,7 @@ def initial_state(
     return TrainState(
         params=params,
         batch_stats=precision.cast(variables["batch_stats"], policy.master),
-        opt_state=optimizer.transform.init(params),
+        opt_state=optimizer.transform.init(freezing.trained(experiment, params)),
         loss_scale=loss_scaling.initial_loss_scale(experiment),
         step=jnp.int32(0),
         updates=jnp.int32(0),
@@ -181,6 +188,7 @@ def objective(
         axis_name,
         experiment.sync_batch_norm,
     )
+    inputs = augment(experiment, inputs, masks)
     variables = {"params": params, "batch_stats": batch_stats}
     with _watched_layers(size, with_activations) as activations:
         outputs, updated = model.apply(
@@ -224,8 +232,8 @@ def gradients(
 
     Returns:
       loss: () mean over the global batch, unscaled.
-      grads: gradients of `scale` times that mean, in the compute dtype, equal on every
-        rank.
+      grads: gradients of `scale` times that mean with respect to the trained
+        parameters, in the compute dtype, equal on every rank.
       batch_stats: running statistics after the batch.
     """
     _check_batch(batch, experiment.accumulation_steps)
@@ -242,13 +250,18 @@ def gradients(
         axis_name=axis_name,
         with_activations=with_activations,
     )
-    differentiate = jax.value_and_grad(share, has_aux=True)
+    trained = freezing.trained(experiment, params)
+
+    def share_of(trained: Params, *args: Any):
+        return share(freezing.merged(params, trained), *args)
+
+    differentiate = jax.value_and_grad(share_of, has_aux=True)
 
     def microbatch_gradients(
         batch_stats: Params, microbatch: Batch, number: jax.Array | int
     ):
         (_, (loss, batch_stats, activations)), grads = differentiate(
-            params, batch_stats, microbatch, number
+            trained, batch_stats, microbatch, number
         )
         return activations, loss, grads, batch_stats
 
@@ -264,7 +277,7 @@ def gradients(
     grads = jax.tree.map(lambda g: g / world_size, grads)
     loss, grads = sum_over((loss, grads), axis_name)
     chex.assert_rank(loss, 0)
-    chex.assert_trees_all_equal_shapes_and_dtypes(grads, params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(grads, trained)
     results = loss, grads, batch_stats
     return (*results, activations) if with_activations else results
 
@@ -326,12 +339,22 @@ def update(
     grads: Params,
     learning_rate: jax.Array | np.floating,
 ) -> tuple[Params, optax.OptState]:
-    """Returns (params, opt_state) after one update, all in the master dtype."""
-    direction, opt_state = optimizer.transform.update(grads, opt_state, params)
-    params = jax.tree.map(
-        lambda p, d: p - learning_rate.astype(p.dtype) * d, params, direction
+    """Returns (params, opt_state) after one update, all in the master dtype.
+
+    Parameters without a gradient are frozen.
+    """
+    trained = freezing.part(params, grads)
+    direction, opt_state = optimizer.transform.update(
+        grads, opt_state, trained, learning_rate=learning_rate
     )
-    return params, opt_state
+
+    def move(param, direction):
+        if optimizer.rate_inside:
+            return param - direction
+        return param - learning_rate.astype(param.dtype) * direction
+
+    moved = jax.tree.map(move, trained, direction)
+    return freezing.merged(params, moved), opt_state
 
 
 def train_step(

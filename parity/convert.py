@@ -94,7 +94,7 @@ def open_source(name: str) -> ConversionSource:
     """Opens the run that --from is or belongs to.
 
     Raises:
-      UserError: no run there.
+      UserError: no run there, or one with frozen parameters.
     """
     folder = pathlib.Path(name)
     is_checkpoint = folder.parent.name == CHECKPOINTS
@@ -108,6 +108,11 @@ def open_source(name: str) -> ConversionSource:
         )
     experiment, _ = command_line.parse(["convert", f"--flagfile={flagfile}"], "fp32")
     experiment = artifacts.as_trained(experiment, workdir)
+    if experiment.freeze:
+        raise UserError(
+            f"--from: {name} has frozen parameters (--freeze={experiment.freeze}), of "
+            "which DeepSpeed keeps no master; only runs without are converted"
+        )
     deepspeed = folder if is_checkpoint else _latest(workdir)
     train.configure(experiment)
     return ConversionSource(workdir, deepspeed, experiment, load_dataset(experiment))

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn import models, precision, train_step
+from jaxnn import freezing, models, precision, train_step
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.files import trace
 from jaxnn.experiment.flags.config import Experiment
@@ -191,13 +191,18 @@ class Replay:
         tree = trace.unflatten(
             {name: _cast(array, dtype) for name, array in inputs.master.items()}
         )
-        moments = Moments(**{"first": {}, "second": {}, **tree.get("moments", {})})
+        # What is frozen here stays, whatever gradients were recorded of it.
+        moments = {
+            name: freezing.trained(self._experiment, moment)
+            for name, moment in tree.get("moments", {}).items()
+        }
+        moments = Moments(**{"first": {}, "second": {}, **moments})
         with jax.enable_x64(dtype == FLOAT64), patched(self._switches):
             updated = self._update(
                 tree["params"],
                 moments,
                 np.int32(inputs.updates),
-                tree["grads"],
+                freezing.trained(self._experiment, tree["grads"]),
                 inputs.learning_rate,
             )
         return trace.flatten(updated)

@@ -21,6 +21,7 @@ from jaxnn.experiment.flags.deepspeed.writing import ds_config
 from torch_ref import (
     checkpoint,
     deepspeed_files,
+    freezing,
     handoff,
     kernels,
     models,
@@ -68,8 +69,10 @@ def write(experiment: Experiment, path: pathlib.Path, workdir: pathlib.Path) -> 
     if experiment.precision == "fp16":
         kernels.fp16_kernels(experiment)
     model = models.build(experiment, signature).to(device)
+    freezing.freeze(experiment, model)
     available, _ = kernels.choose_adam(experiment)
-    optimizer = OPTIMIZERS[experiment.optimizer](available, model.parameters())
+    params = freezing.trained(model)
+    optimizer = OPTIMIZERS[experiment.optimizer](available, params)
     engine = engines.initialize_with_extra(
         model, optimizer, config, experiment.ds_extra
     )

@@ -8,6 +8,8 @@ torch under DeepSpeed:
     g <- g + l1 sign(w) + l2 w
     d <- the optimizer's rule
     d <- d + weight_decay w                 (adamw)
+
+`sutskever_momentum` alone has the rate inside d, w <- w - d.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,14 +26,8 @@ from jaxnn.experiment.flags.deepspeed import passing
 TorchParams = Iterable[torch.nn.Parameter]
 
 
-class EmaMomentum(Optimizer):
-    """v <- mu v + (1 - mu) (g + weight_decay w), from v = 0; w <- w - lr v.
-
-    MISMATCHES O5.
-    """
-
-    # torch's SGD with `dampening` is this from the second step on, but takes v = g at
-    # the first.
+class Velocity(Optimizer):
+    """An optimizer whose state is one velocity a parameter, from v = 0."""
 
     def __init__(
         self, params: Any, lr: float, momentum: float, weight_decay: float = 0.0
@@ -52,9 +48,43 @@ class EmaMomentum(Optimizer):
     ) -> None:
         grad = grad.add(param, alpha=group["weight_decay"])
         state = self.state[param]
-        average = state.setdefault("momentum_buffer", torch.zeros_like(param))
-        average.mul_(group["momentum"]).add_(grad, alpha=1 - group["momentum"])
-        param.sub_(average, alpha=group["lr"])
+        velocity = state.setdefault("momentum_buffer", torch.zeros_like(param))
+        self._move(param, velocity, grad, group)
+
+    def _move(
+        self,
+        param: torch.Tensor,
+        velocity: torch.Tensor,
+        grad: torch.Tensor,
+        group: dict[str, Any],
+    ) -> None:
+        """Updates velocity and parameter in place, from the gradient with its decay."""
+        raise NotImplementedError
+
+
+class EmaMomentum(Velocity):
+    """v <- mu v + (1 - mu) (g + weight_decay w), from v = 0; w <- w - lr v.
+
+    MISMATCHES O5.
+    """
+
+    # torch's SGD with `dampening` is this from the second step on, but takes v = g at
+    # the first.
+
+    def _move(self, param, velocity, grad, group) -> None:
+        velocity.mul_(group["momentum"]).add_(grad, alpha=1 - group["momentum"])
+        param.sub_(velocity, alpha=group["lr"])
+
+
+class SutskeverMomentum(Velocity):
+    """v <- mu v - lr (g + weight_decay w), from v = 0; w <- w + v.
+
+    MISMATCHES O6.
+    """
+
+    def _move(self, param, velocity, grad, group) -> None:
+        velocity.mul_(group["momentum"]).sub_(grad, alpha=group["lr"])
+        param.add_(velocity)
 
 
 def sgd(experiment: Experiment, params: TorchParams) -> Optimizer:
@@ -83,6 +113,16 @@ def ema_momentum(experiment: Experiment, params: TorchParams) -> Optimizer:
     It is not corrected for its start at 0.
     """
     return regularized(experiment, params, EmaMomentum, momentum=experiment.momentum)
+
+
+def sutskever_momentum(experiment: Experiment, params: TorchParams) -> Optimizer:
+    """v <- mu v - lr g, from v = 0, then w <- w + v: the rate inside the velocity.
+
+    Sutskever et al. 2013, equations 1 and 2. As `momentum` at a constant rate; where it
+    changes, each gradient keeps the rate of its own step (MISMATCHES O6).
+    """
+    mu = experiment.momentum
+    return regularized(experiment, params, SutskeverMomentum, momentum=mu)
 
 
 def adam(experiment: Experiment, params: TorchParams) -> Optimizer:
@@ -271,6 +311,7 @@ OPTIMIZERS: dict[str, Callable[[Experiment, TorchParams], Optimizer]] = {
     "momentum": momentum,
     "nesterov": nesterov,
     "ema_momentum": ema_momentum,
+    "sutskever_momentum": sutskever_momentum,
     "adam": adam,
     "adamw": adamw,
     "rmsprop": rmsprop,
@@ -282,6 +323,7 @@ MOMENT_KEYS: dict[str, dict[str, str]] = {
     "momentum": {"first": "momentum_buffer"},
     "nesterov": {"first": "momentum_buffer"},
     "ema_momentum": {"first": "momentum_buffer"},
+    "sutskever_momentum": {"first": "momentum_buffer"},
     "adam": {"first": "exp_avg", "second": "exp_avg_sq"},
     "adamw": {"first": "exp_avg", "second": "exp_avg_sq"},
     "rmsprop": {"second": "square_avg"},

@@ -31,6 +31,27 @@ def fold_in(key: Key, data: int) -> Key:
     return int(first), int(second)
 
 
+def bits(
+    key: Key,
+    shape: tuple[int, ...],
+    first_row: int = 0,
+    device: torch.device | str = "cpu",
+) -> Array:
+    """Rows of what jax.random.bits(key, ...) draws for a larger array.
+
+    Args:
+      key: two words.
+      shape: [rows, ...] of the rows to draw, fewer than 2**31 elements.
+      first_row: index of the first of them in the larger array, below 2**31.
+      device: where to draw.
+
+    Returns:
+      `shape` int32, the bits of uint32.
+    """
+    first, second = threefry_2x32(key, *counters(shape, first_row, device))
+    return (first ^ second).reshape(shape)
+
+
 def bernoulli(
     key: Key,
     p: np.float32,
@@ -50,11 +71,11 @@ def bernoulli(
     Returns:
       `shape` bool.
     """
-    first, second = threefry_2x32(key, *counters(shape, first_row, device))
+    drawn = bits(key, shape, first_row, device)
     # The 23 high bits become the mantissa of a float in [1, 2).
-    mantissa = _shift_right(first ^ second, 9) | 0x3F800000
+    mantissa = _shift_right(drawn, 9) | 0x3F800000
     uniform = mantissa.view(torch.float32) - 1
-    return (uniform < float(p)).reshape(shape)
+    return uniform < float(p)
 
 
 def counters(

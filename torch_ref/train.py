@@ -33,6 +33,7 @@ from torch_ref import (
     checkpoint,
     diagnosis,
     epochs,
+    freezing,
     kernels,
     loop,
     models,
@@ -161,6 +162,12 @@ def require_supported(experiment: Experiment) -> None:
             "--patience: torch_ref.train cannot resume a run that may stop early; "
             "leave out --checkpoint_every and --resume"
         )
+    # Of frozen parameters a checkpoint of DeepSpeed's holds no master.
+    if experiment.freeze and (experiment.checkpoint_every or experiment.resume):
+        raise UserError(
+            "--freeze: torch_ref.train cannot resume a run with frozen parameters; "
+            "leave out --checkpoint_every and --resume"
+        )
     if experiment.coordinator_address or experiment.distributed:
         raise UserError(
             "--coordinator_address, --distributed: are jaxnn.train's; several hosts "
@@ -180,6 +187,7 @@ def start(
             artifacts.read_params(experiment.init_params, "--init_params"),
             experiment.init_params,
         )
+    freezing.freeze(experiment, model)
     return model.to(device)
 
 
@@ -211,7 +219,8 @@ def make_engine(
         write_ds_config(work, workdir)
         for note in kernels.notes(work.experiment, fp16_kernels, no_fused_adam):
             print(f"note: {note}", file=sys.stderr, flush=True)
-    optimizer = OPTIMIZERS[experiment.optimizer](experiment, model.parameters())
+    params = freezing.trained(model)
+    optimizer = OPTIMIZERS[experiment.optimizer](experiment, params)
     return engines.initialize_with_extra(model, optimizer, config, experiment.ds_extra)
 
 

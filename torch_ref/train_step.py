@@ -12,6 +12,7 @@ from torch import nn
 from jaxnn.experiment.flags.config import Experiment
 from torch_ref import engine as engines
 from torch_ref import engine_readers, losses, precision
+from torch_ref.augmentation import augment
 from torch_ref.dropout import mask_source
 from torch_ref.metrics import Metric
 from torch_ref.precision import DTYPES
@@ -83,6 +84,7 @@ def objective(
         weights,
         experiment.sync_batch_norm,
     )
+    inputs = augment(experiment, inputs, masks)
     outputs = model(inputs, masks)
     loss_function = losses.build(experiment.loss, experiment.label_smoothing)
     per_example = loss_function(outputs, targets)

@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxnn import losses, models, precision, train_step
+from jaxnn import freezing, losses, models, precision, train_step
+from jaxnn.augmentation import augment
 from jaxnn.dropout import mask_source
 from jaxnn.experiment.catalogue import BINARY, LOSSES, MULTICLASS
 from jaxnn.experiment.data.dataset import Signature
@@ -99,12 +100,16 @@ def make_objective(step: AbstractStep) -> Callable:
     loss_function = losses.build(step.experiment.loss, step.experiment.label_smoothing)
 
     def objective(params: Any, batch_stats: Any, microbatch: Batch):
+        if step.experiment.freeze:
+            trained = freezing.trained(step.experiment, params)
+            params = freezing.merged(jax.lax.stop_gradient(params), trained)
         weights = microbatch.weights
         # Step 0 and row 0: their values cost nothing and change no shape.
         masks = mask_source(step.experiment.seed, 0, 0, weights)
+        inputs = augment(step.experiment, microbatch.inputs, masks)
         outputs, updated = step.model.apply(
             {"params": params, "batch_stats": batch_stats},
-            microbatch.inputs,
+            inputs,
             masks,
             mutable=["batch_stats"],
         )

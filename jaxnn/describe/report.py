@@ -5,6 +5,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from jaxnn import freezing
 from jaxnn.describe import step_memory
 from jaxnn.describe.abstract_step import AbstractStep
 from jaxnn.describe.layer_table import NETWORK, Layer, Traced
@@ -43,6 +44,10 @@ def print_layers(step: AbstractStep, traced: Traced, console: Console) -> None:
     kept = sum(traced.kept.values())
     forward = count(traced.forward_flops)
     table.add_row("total", "", "", f"{num_params:,}", forward, size(kept))
+    if step.experiment.freeze:
+        trained = freezing.trained(step.experiment, step.state.params)
+        num_trained = sum(leaf.size for leaf in jax.tree.leaves(trained))
+        table.add_row("frozen", "", "", f"{num_params - num_trained:,}", "", "")
     console.print(table)
     console.print(
         "FLOPs: of the forward pass, counted from shapes, 2 a multiply-add. Forward "

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn import precision, train_step
+from jaxnn import freezing, precision, train_step
 from jaxnn.describe import abstract_step
 from jaxnn.describe.abstract_step import AbstractStep
 
@@ -36,19 +36,24 @@ def held(step: AbstractStep) -> list[tuple[str, int]]:
     master = jnp.dtype(policy.master).name
     params = tree_size(step.state.params)
     copies = tree_size(step.compute_params)
+    # A frozen parameter has no gradient.
+    trained, trained_copies = (
+        tree_size(freezing.trained(step.experiment, tree))
+        for tree in (step.state.params, step.compute_params)
+    )
 
     # In half precision there are two copies of parameters and gradients.
     if compute == master:
         rows = [
             (f"parameters, {master}", params),
-            (f"gradients of the backward pass, {compute}", copies),
+            (f"gradients of the backward pass, {compute}", trained_copies),
         ]
     else:
         rows = [
             (f"weights of the passes, {compute}", copies),
             (f"master parameters, {master}", params),
-            (f"gradients of the backward pass, {compute}", copies),
-            (f"gradients of the optimizer, {master}", params),
+            (f"gradients of the backward pass, {compute}", trained_copies),
+            (f"gradients of the optimizer, {master}", trained),
         ]
     inputs = step.microbatch.inputs
     rows += [

@@ -120,6 +120,7 @@ OPTIMIZERS = {
     "momentum": Optimizer(("first",)),
     "nesterov": Optimizer(("first",)),
     "ema_momentum": Optimizer(("first",)),
+    "sutskever_momentum": Optimizer(("first",)),
     "adam": Optimizer(("first", "second"), family="adam"),
     "adamw": Optimizer(("first", "second"), family="adam"),
     "rmsprop": Optimizer(("second",)),

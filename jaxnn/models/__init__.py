@@ -35,6 +35,7 @@ def _linear(experiment: Experiment, signature: Signature) -> nn.Module:
     return Linear(
         num_outputs=signature.num_outputs,
         initializer=INITIALIZERS[experiment.initializer],
+        use_bias=experiment.use_bias,
     )
 
 
@@ -46,6 +47,7 @@ def _mlp(experiment: Experiment, signature: Signature) -> nn.Module:
         dropout_rates=experiment.dropout_rates,
         normalization=experiment.normalization,
         initializer=INITIALIZERS[experiment.initializer],
+        use_bias=experiment.use_bias,
     )
 
 
@@ -61,6 +63,7 @@ def _cnn(experiment: Experiment, signature: Signature) -> nn.Module:
         dropout_rates=experiment.dropout_rates,
         initializer=INITIALIZERS[experiment.initializer],
         algorithm=experiment.convolution,
+        use_bias=experiment.use_bias,
     )
 
 

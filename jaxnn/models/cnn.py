@@ -27,6 +27,7 @@ class CNN(nn.Module):
       dropout_rates: one rate per hidden layer, or empty.
       initializer: initial distribution of convolutions and dense layers.
       algorithm: algorithm of the convolutions; see `convolution.conv`.
+      use_bias: False for convolutions and dense layers without biases.
     """
 
     channels: tuple[int, ...]
@@ -39,6 +40,7 @@ class CNN(nn.Module):
     dropout_rates: tuple[float, ...]
     initializer: Initializer
     algorithm: str = "auto"
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Array, masks: MaskSource | None = None) -> Array:
@@ -53,6 +55,7 @@ class CNN(nn.Module):
                 channels,
                 self.kernel_size,
                 self.initializer,
+                use_bias=self.use_bias,
                 algorithm=self.algorithm,
                 name=f"conv_{layer}",
             )(x)
@@ -63,12 +66,13 @@ class CNN(nn.Module):
 
         x = x.reshape(x.shape[0], -1)
         for layer, size in enumerate(self.hidden_sizes):
-            x = dense(x, size, self.initializer, f"hidden_{layer}")
+            name = f"hidden_{layer}"
+            x = dense(x, size, self.initializer, name, self.use_bias)
             x = norm_layer(self.normalization, f"hidden_norm_{layer}")(x, masks)
             x = self.activation(x)
             rate = self.dropout_rates[layer] if self.dropout_rates else 0.0
             x = dropout(x, rate, layer, masks)
-        return dense(x, self.num_outputs, self.initializer, "output")
+        return dense(x, self.num_outputs, self.initializer, "output", self.use_bias)
 
 
 POOLS = {"max": max_pool, "average": average_pool}

@@ -13,7 +13,9 @@ from jaxnn.initializers import Initializer
 from jaxnn.models.products import product
 
 
-def dense(x: Array, size: int, initializer: Initializer, name: str) -> Array:
+def dense(
+    x: Array, size: int, initializer: Initializer, name: str, use_bias: bool = True
+) -> Array:
     """Applies a Dense layer inside another module's compact `__call__`.
 
     Args:
@@ -21,6 +23,7 @@ def dense(x: Array, size: int, initializer: Initializer, name: str) -> Array:
       size: width of the output.
       initializer: initial distribution of kernel and bias.
       name: name of the layer in the calling module.
+      use_bias: False for a matrix product alone.
 
     Returns:
       [..., size] outputs.
@@ -29,6 +32,7 @@ def dense(x: Array, size: int, initializer: Initializer, name: str) -> Array:
     # depends on the fan-in, which is known here.
     layer = nn.Dense(
         size,
+        use_bias=use_bias,
         kernel_init=initializer.kernel,
         bias_init=initializer.bias(x.shape[-1]),
         dot_general=_dot_general,

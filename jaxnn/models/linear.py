@@ -17,14 +17,16 @@ class Linear(nn.Module):
     Attributes:
       num_outputs: width of y.
       initializer: initial distribution of W and b.
+      use_bias: False for y = x W.
     """
 
     num_outputs: int
     initializer: Initializer
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Array, masks: MaskSource | None = None) -> Array:
         """[batch, ...] -> [batch, num_outputs]; examples are flattened."""
         del masks
         x = x.reshape(x.shape[0], -1)
-        return dense(x, self.num_outputs, self.initializer, "output")
+        return dense(x, self.num_outputs, self.initializer, "output", self.use_bias)

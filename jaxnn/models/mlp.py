@@ -21,6 +21,7 @@ class MLP(nn.Module):
       dropout_rates: one rate per hidden layer, or empty.
       initializer: initial distribution of the dense layers.
       normalization: "none", "batch" or "layer".
+      use_bias: False for dense layers without biases.
     """
 
     hidden_sizes: tuple[int, ...]
@@ -29,6 +30,7 @@ class MLP(nn.Module):
     dropout_rates: tuple[float, ...]
     initializer: Initializer
     normalization: str = "none"
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Array, masks: MaskSource | None = None) -> Array:
@@ -40,9 +42,10 @@ class MLP(nn.Module):
         """
         x = x.reshape(x.shape[0], -1)
         for layer, size in enumerate(self.hidden_sizes):
-            x = dense(x, size, self.initializer, f"hidden_{layer}")
+            name = f"hidden_{layer}"
+            x = dense(x, size, self.initializer, name, self.use_bias)
             x = norm_layer(self.normalization, f"norm_{layer}")(x, masks)
             x = self.activation(x)
             rate = self.dropout_rates[layer] if self.dropout_rates else 0.0
             x = dropout(x, rate, layer, masks)
-        return dense(x, self.num_outputs, self.initializer, "output")
+        return dense(x, self.num_outputs, self.initializer, "output", self.use_bias)

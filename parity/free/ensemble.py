@@ -156,7 +156,7 @@ class Ensemble:
         state, *arrays = self._epoch(state, ids, self._evaluated, resident)
         epoch = EnsembleEpoch(*arrays)
 
-        names = loop.watched_tensors(state.params)
+        names = loop.watched_tensors(self._work.experiment, state.params)
         first_step = self._work.first_step(number)
         for run in range(len(state.step[0])):
             loop.stop_if_diverged(_pick(epoch.results, (0, run)), names, first_step)

@@ -17,7 +17,8 @@ AROUND = 8
 def beside_the_replay(
     replays: Replays, trace: Reader, failed: Sequence[Measurement]
 ) -> Found | None:
-    """Returns how the recorded optimizer differs from the replayed one.
+    """Returns how the recorded optimizer differs from the replayed one; None if it
+    cannot be said.
 
     Args:
       replays: replays of the experiment that was recorded.
@@ -30,7 +31,12 @@ def beside_the_replay(
     first = max(trace.first, steps[0] - AROUND)
     learned = range(first, min(len(trace), steps[0] + AROUND + 1))
     recorded = list(_recorded(trace, learned))
-    return find(recorded, list(_replayed(replays, trace, recorded)), failed)
+    replayed = list(_replayed(replays, trace, recorded))
+    pairs = zip(recorded, replayed)
+    # The recording trains what is frozen here: the tensors that moved say so.
+    if any(theirs.moments.keys() != ours.moments.keys() for theirs, ours in pairs):
+        return None
+    return find(recorded, replayed, failed)
 
 
 def _recorded(trace: Reader, numbers: Sequence[int]) -> Iterator[Step]:
@@ -48,7 +54,9 @@ def _replayed(
     for step in recorded:
         inputs = replay.inputs(step.count, trace.read(step.count))
         outputs = replay.update(inputs, FLOAT64)
+        after = select(outputs, "updated_moments")
+        # The replay keeps none of what is frozen.
+        before = {name: step.moments[name] for name in step.moments if name in after}
         yield step._replace(
-            updated=select(outputs, "updated"),
-            updated_moments=select(outputs, "updated_moments"),
+            updated=select(outputs, "updated"), moments=before, updated_moments=after
         )

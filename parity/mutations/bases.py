@@ -141,6 +141,19 @@ BASES: dict[str, tuple[str, ...]] = {
         "--initial_scale_power=4",
         "--loss_scale_window=3",
     ),
+    # A rate that changes, for a velocity that has it inside (MISMATCHES O6).
+    "velocity": (
+        "--dataset=breast_cancer",
+        "--preprocess=standardize",
+        "--model=mlp",
+        "--hidden_sizes=8",
+        "--loss=binary_cross_entropy",
+        "--optimizer=sutskever_momentum",
+        "--schedule=cosine",
+        "--learning_rate=0.1",
+        "--batch_size=128",
+        "--initial_scale_power=10",
+    ),
     # DeepSpeed adds microbatches up in the compute dtype (MISMATCHES D23).
     "accumulation": (
         "--dataset=linear",
@@ -161,6 +174,7 @@ float16 to 2048."""
 
 ONLY: dict[str, tuple[str, ...]] = {
     "growth": ("growth_step_halved", "scale_grows_early", "scale_is_static"),
+    "velocity": ("rate_outside_velocity",),
     "accumulation": ("accumulated_in_half",),
 }
 """Base -> faults to plant there, if not all. In "growth" and "accumulation"

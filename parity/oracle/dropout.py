@@ -61,6 +61,20 @@ def mask(masks: Masks, layer: int, keep: float, shape: tuple[int, ...]) -> np.nd
       keep: probability of True.
       shape: shape of the mask.
     """
+    # jax.random.uniform in float32: the 23 high bits become the mantissa.
+    uniform = (bits(masks, layer, shape) >> np.uint32(9)) * 2.0**-23
+    # Compared with the float32 probability, as jax.random.bernoulli does.
+    return uniform < np.float32(keep)
+
+
+def bits(masks: Masks, layer: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns the [rows, ...] uint32 words that jax.random.bits draws.
+
+    Args:
+      masks: seed, step and first row.
+      layer: number folded into the key of the step.
+      shape: shape of the result.
+    """
     # jax.random.key(seed), then fold_in of the step and of the layer: to fold a number
     # in is to encrypt the counter (0, number).
     key = threefry((0, masks.seed), 0, masks.step)
@@ -69,11 +83,7 @@ def mask(masks: Masks, layer: int, keep: float, shape: tuple[int, ...]) -> np.nd
     first = masks.first_row * math.prod(shape[1:])
     counters = np.arange(first, first + math.prod(shape), dtype=np.uint32)
     left, right = threefry(key, 0, counters)
-
-    # jax.random.uniform in float32: the 23 high bits become the mantissa.
-    uniform = ((left ^ right) >> np.uint32(9)) * 2.0**-23
-    # Compared with the float32 probability, as jax.random.bernoulli does.
-    return np.reshape(uniform < np.float32(keep), shape)
+    return np.reshape(left ^ right, shape)
 
 
 def threefry(key: Key, high: Word, low: Word) -> Key:

@@ -14,18 +14,24 @@ MOMENTUM = 0.1
 
 
 def dense(
-    scope: Scope, name: str, size: int, x: Tensor, initializer: Initializer
+    scope: Scope,
+    name: str,
+    size: int,
+    x: Tensor,
+    initializer: Initializer,
+    use_bias: bool = True,
 ) -> Tensor:
-    """y = x W + b: [..., in] -> [..., size]."""
+    """y = x W + b, or x W without a bias: [..., in] -> [..., size]."""
     width = x.shape[-1]
     kernel = scope.param(f"{name}/kernel", (width, size), initializer.kernel)
-    bias = scope.param(f"{name}/bias", (size,), initializer.bias(width))
 
     # Flattened to one matrix product: a batched one would make a kernel gradient per
     # leading index before summing them.
     rows = reshape(x, (-1, width))
-    y = reshape(rows @ kernel + bias, (*x.shape[:-1], size))
-    return scope.keep(name, y)
+    y = rows @ kernel
+    if use_bias:
+        y = y + scope.param(f"{name}/bias", (size,), initializer.bias(width))
+    return scope.keep(name, reshape(y, (*x.shape[:-1], size)))
 
 
 def embed(

@@ -6,7 +6,7 @@ One update of the parameters w from their gradients g:
     g <- g + l1 sign(w) + l2 w
     d <- direction of the optimizer, which may update moments
     d <- d + weight_decay w                 (adamw)
-    w <- w - learning_rate d
+    w <- w - learning_rate d                (w <- w - d if the rate is inside d)
 """
 
 from collections.abc import Callable, Mapping
@@ -18,10 +18,11 @@ from jaxnn.experiment.flags.config import Experiment
 
 Arrays = Mapping[str, np.ndarray]
 Direction = Callable[
-    [Experiment, np.ndarray, Arrays, int], tuple[np.ndarray, dict[str, np.ndarray]]
+    [Experiment, np.ndarray, Arrays, int, float],
+    tuple[np.ndarray, dict[str, np.ndarray]],
 ]
-"""(experiment, gradient, moments, t) -> (direction, new moments) for one tensor; t is
-the number of the update, from 1."""
+"""(experiment, gradient, moments, t, learning rate) -> (direction, new moments) for one
+tensor; t is the number of the update, from 1."""
 
 DECAYED = ("kernel", "embedding", "input_kernel", "recurrent_kernel")
 """Last path component of the parameters that l1, l2 and weight decay act on under
@@ -37,11 +38,13 @@ class Rule(NamedTuple):
       moments: the moments it keeps, among "first" and "second".
       direction: update direction of one tensor.
       initial: initial value of every element of the moments.
+      rate_inside: True if the direction has the learning rate in it already.
     """
 
     moments: tuple[str, ...]
     direction: Direction
     initial: Callable[[Experiment], float] = lambda experiment: 0.0
+    rate_inside: bool = False
 
 
 def update(
@@ -76,12 +79,14 @@ def update(
         g = grads[name] + decays * (experiment.l1 * np.sign(w) + experiment.l2 * w)
 
         before = {kind: moments[f"{kind}/{name}"] for kind in rule.moments}
-        direction, after = rule.direction(experiment, g, before, updates + 1)
+        direction, after = rule.direction(
+            experiment, g, before, updates + 1, learning_rate
+        )
 
         # Decoupled decay (Loshchilov & Hutter 2019). The flags allow it for adamw
         # alone, so that it is 0 elsewhere.
         direction = direction + decays * experiment.weight_decay * w
-        updated[name] = w - learning_rate * direction
+        updated[name] = w - (1 if rule.rate_inside else learning_rate) * direction
         new_moments |= {f"{kind}/{name}": array for kind, array in after.items()}
 
     return updated, new_moments
@@ -108,33 +113,40 @@ def clip(grads: Arrays, max_norm: float) -> Arrays:
     return {name: g / max((norm + CLIP_EPS) / max_norm, 1) for name, g in grads.items()}
 
 
-# Directions: e is the experiment, g the gradient of one tensor, t the update's number.
+# Directions: e is the experiment, g the gradient of one tensor, t the update's number,
+# rate its learning rate.
 
 
-def _sgd(e, g, moments, t):
+def _sgd(e, g, moments, t, rate):
     """g."""
     return g, {}
 
 
-def _momentum(e, g, moments, t):
+def _momentum(e, g, moments, t, rate):
     """v <- mu v + g, then v."""
     v = e.momentum * moments["first"] + g
     return v, {"first": v}
 
 
-def _nesterov(e, g, moments, t):
+def _nesterov(e, g, moments, t, rate):
     """v <- mu v + g, then g + mu v."""
     v = e.momentum * moments["first"] + g
     return g + e.momentum * v, {"first": v}
 
 
-def _ema_momentum(e, g, moments, t):
+def _ema_momentum(e, g, moments, t, rate):
     """v <- mu v + (1 - mu) g, then v."""
     v = e.momentum * moments["first"] + (1 - e.momentum) * g
     return v, {"first": v}
 
 
-def _adam(e, g, moments, t):
+def _sutskever_momentum(e, g, moments, t, rate):
+    """v <- mu v - rate g, then -v, which is subtracted as it is."""
+    v = e.momentum * moments["first"] - rate * g
+    return -v, {"first": v}
+
+
+def _adam(e, g, moments, t, rate):
     """m_hat / (sqrt(v_hat) + eps), both bias-corrected (Kingma & Ba 2015)."""
     # DeepSpeed's FusedAdam takes betas and eps as float32, which moves 1 - b2 by 1.3e-5
     # of itself (MISMATCHES D6; csrc/includes/cpu_adam.h).
@@ -147,14 +159,14 @@ def _adam(e, g, moments, t):
     return direction, {"first": m, "second": v}
 
 
-def _rmsprop(e, g, moments, t):
+def _rmsprop(e, g, moments, t, rate):
     """v <- a v + (1 - a) g^2, then g / (sqrt(v) + eps)."""
     # eps outside the root, as in torch; optax has it inside (MISMATCHES O1).
     v = e.rmsprop_decay * moments["second"] + (1 - e.rmsprop_decay) * g * g
     return g / (np.sqrt(v) + e.rmsprop_eps), {"second": v}
 
 
-def _adagrad(e, g, moments, t):
+def _adagrad(e, g, moments, t, rate):
     """s <- s + g^2, then g / (sqrt(s) + eps)."""
     # eps outside the root, as in torch; optax has it inside (MISMATCHES O2).
     s = moments["second"] + g * g
@@ -168,6 +180,7 @@ OPTIMIZERS: dict[str, Rule] = {
     "momentum": Rule(("first",), _momentum),
     "nesterov": Rule(("first",), _nesterov),
     "ema_momentum": Rule(("first",), _ema_momentum),
+    "sutskever_momentum": Rule(("first",), _sutskever_momentum, rate_inside=True),
     "adam": Rule(("first", "second"), _adam),
     "adamw": Rule(("first", "second"), _adam),
     "rmsprop": Rule(("second",), _rmsprop),

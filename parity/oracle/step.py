@@ -12,7 +12,8 @@ from jaxnn.experiment.data.dataset import Signature
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files.trace import select
 from jaxnn.experiment.flags.config import Experiment
-from parity.oracle import losses, models, optimizers, tensor
+from jaxnn.experiment.freezing import is_trained
+from parity.oracle import augmentation, losses, models, optimizers, tensor
 from parity.oracle.dropout import Masks
 from parity.oracle.operations import total
 from parity.oracle.scope import Scope
@@ -97,6 +98,7 @@ def gradients(
     grads = {
         f"grads/{name}": np.asarray(sum(part.grads[name] for part in done))
         for name in params
+        if is_trained(experiment, name)
     }
     updated_stats = {f"updated_batch_stats/{name}": stats[name] for name in stats}
     return activations | {"loss": loss} | grads | updated_stats
@@ -115,6 +117,7 @@ def _microbatch(
     variables = {name: tensor.variable(array) for name, array in params.items()}
     scope = Scope(variables, batch_stats, masks)
     loss_function = losses.build(experiment.loss, experiment.label_smoothing)
+    inputs = augmentation.augment(experiment, inputs, masks)
 
     # Values that are not finite are returned without a warning: the caller knows the
     # step and names the tensor.
@@ -168,21 +171,22 @@ def update(
     Raises:
       UserError: a gradient or moment is missing or has another shape.
     """
-    _check_like(params, "grads/", grads)
+    trained = {n: array for n, array in params.items() if is_trained(experiment, n)}
+    _check_like(trained, "grads/", grads)
     for kind in optimizers.OPTIMIZERS[experiment.optimizer].moments:
-        _check_like(params, f"moments/{kind}/", select(moments, kind))
+        _check_like(trained, f"moments/{kind}/", select(moments, kind))
 
     with np.errstate(all="ignore"):
         updated, new_moments = optimizers.update(
             experiment,
-            _float64(params),
+            _float64(trained),
             _float64(grads),
             _float64(moments),
             int(updates),
             float(learning_rate),
         )
     return {
-        **{f"updated/{name}": array for name, array in updated.items()},
+        **{f"updated/{n}": array for n, array in (_float64(params) | updated).items()},
         **{f"updated_moments/{name}": array for name, array in new_moments.items()},
     }
 

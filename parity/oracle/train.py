@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn.experiment import schedules
+from jaxnn.experiment import freezing, schedules
 from jaxnn.experiment.data import batches, evaluation
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.lazy_rows import Rows
@@ -72,7 +72,13 @@ def start(experiment: Experiment, data: Dataset) -> OracleState:
     params, batch_stats = models.initial(experiment, data.signature)
     if experiment.init_params:
         params = _read_params(experiment, params)
-    moments = optimizers.initial_moments(experiment, params)
+    freezing.check(experiment, params)
+    trained = {
+        name: array
+        for name, array in params.items()
+        if freezing.is_trained(experiment, name)
+    }
+    moments = optimizers.initial_moments(experiment, trained)
     return OracleState(params, batch_stats, moments, 0)
 
 

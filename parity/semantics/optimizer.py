@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxnn import optimizers, precision
+from jaxnn import freezing, optimizers, precision
 from jaxnn.experiment.catalogue import ADAM
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch
@@ -143,9 +143,56 @@ def _decay_without_rate(plain, experiment: Experiment):
                 return updated
             return updated - more.astype(param.dtype) * param
 
-        return jax.tree_util.tree_map_with_path(shrink, updated, params), state
+        trees = (freezing.part(tree, grads) for tree in (updated, params))
+        shrunk = jax.tree_util.tree_map_with_path(shrink, *trees)
+        return freezing.merged(updated, shrunk), state
 
     return update
+
+
+def _rate_inside(plain):
+    """The heavy ball that adds lr g to its velocity, and subtracts that as it is."""
+
+    def build(experiment: Experiment) -> Optimizer:
+        def update(updates, state, params=None, **extra):
+            del params
+            rate = extra["learning_rate"]
+            velocity = jax.tree.map(
+                lambda v, g: experiment.momentum * v + rate.astype(g.dtype) * g,
+                state.trace,
+                updates,
+            )
+            return velocity, optax.TraceState(velocity)
+
+        return _with_velocity(plain(experiment), experiment, update, rate_inside=True)
+
+    return build
+
+
+def _rate_outside(plain):
+    """Sutskever's momentum that subtracts g, and multiplies the sum by the rate."""
+
+    def build(experiment: Experiment) -> Optimizer:
+        def update(updates, state, params=None, **extra):
+            del params, extra
+            velocity = jax.tree.map(
+                lambda v, g: experiment.momentum * v - g, state.trace, updates
+            )
+            return jax.tree.map(jnp.negative, velocity), optax.TraceState(velocity)
+
+        return _with_velocity(plain(experiment), experiment, update, rate_inside=False)
+
+    return build
+
+
+def _with_velocity(
+    optimizer: Optimizer, experiment: Experiment, update, *, rate_inside: bool
+) -> Optimizer:
+    init = optax.trace(experiment.momentum).init
+    rule = optax.GradientTransformationExtraArgs(init, update)
+    return optimizer._replace(
+        transform=optimizers.regularized(experiment, rule), rate_inside=rate_inside
+    )
 
 
 def _decays(experiment: Experiment) -> bool:
@@ -290,6 +337,22 @@ SWITCHES = [
         "MISMATCHES O5",
         lambda e: e.optimizer == "ema_momentum",
         experiment=_becomes("momentum"),
+    ),
+    Switch(
+        "rate_inside_velocity",
+        (UPDATE,),
+        "the rate of each step is in the velocity, v = mu v + lr g, not in front of it",
+        "MISMATCHES O6; Sutskever et al. 2013",
+        lambda e: e.optimizer == "momentum",
+        patches=(Patch(optimizers.OPTIMIZERS, "momentum", _rate_inside),),
+    ),
+    Switch(
+        "rate_outside_velocity",
+        (UPDATE,),
+        "the rate of a step multiplies the whole velocity, lr v with v = mu v - g",
+        "MISMATCHES O6; torch SGD, optax.sgd",
+        lambda e: e.optimizer == "sutskever_momentum",
+        patches=(Patch(optimizers.OPTIMIZERS, "sutskever_momentum", _rate_outside),),
     ),
     Switch(
         "nesterov_added",

@@ -6,6 +6,7 @@ from jaxnn import loss_scaling, train_step
 from jaxnn.experiment.data import batches
 from jaxnn.experiment.files.trace import Number, flatten
 from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.freezing import is_trained
 from jaxnn.experiment.patches import Patch
 from jaxnn.experiment.traits import (
     always,
@@ -64,6 +65,7 @@ def _after_zero_gradients(
         row.tensor.removeprefix("params/"): row.expected
         for row in rows
         if row.tensor.startswith("params/")
+        and is_trained(experiment, row.tensor.removeprefix("params/"))
     }
     optimizer = OPTIMIZERS[experiment.optimizer](experiment)
     zeros = {name: np.zeros_like(array) for name, array in params.items()}

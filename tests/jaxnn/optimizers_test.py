@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import torch_ref.optimizers
-from jaxnn import optimizers
+from jaxnn import optimizers, train_step
 from jaxnn.experiment import catalogue
 from jaxnn.experiment.files.trace import flatten, unflatten
 from jaxnn.experiment.flags.config import Experiment
@@ -89,17 +89,15 @@ def train(experiment, dtype):
 
 
 def train_in(experiment, dtype):
-    transform = optimizers.OPTIMIZERS[experiment.optimizer](experiment).transform
+    optimizer = optimizers.OPTIMIZERS[experiment.optimizer](experiment)
 
     @jax.jit
     def step(params, state, grads):
-        direction, state = transform.update(grads, state, params)
-        return jax.tree.map(
-            lambda p, d: p - jnp.asarray(RATE, dtype) * d, params, direction
-        ), state
+        rate = jnp.asarray(RATE, dtype)
+        return train_step.update(optimizer, params, state, grads, rate)
 
     params = cast(START, dtype)
-    state, path = transform.init(params), []
+    state, path = optimizer.transform.init(params), []
     for grads in GRADIENTS:
         params, state = step(params, state, cast(grads, dtype))
         path.append(
@@ -130,7 +128,8 @@ def by_hand(experiment):
                 experiment.l1 * np.sign(w) + experiment.l2 * w
             )
             direction = RULES[experiment.optimizer](experiment, g, memories[name], t)
-            params[name] = w - RATE * (direction + share * experiment.weight_decay * w)
+            rate = 1 if experiment.optimizer == "sutskever_momentum" else RATE
+            params[name] = w - rate * (direction + share * experiment.weight_decay * w)
         path.append(dict(params))
     return path, memories
 
@@ -151,6 +150,12 @@ def nesterov_by_hand(e, g, memory, t):
 def ema_momentum_by_hand(e, g, memory, t):
     memory["first"] = e.momentum * memory["first"] + (1 - e.momentum) * g
     return memory["first"]
+
+
+def sutskever_momentum_by_hand(e, g, memory, t):
+    """What is subtracted as it is."""
+    memory["first"] = e.momentum * memory["first"] - RATE * g
+    return -memory["first"]
 
 
 def adam_by_hand(e, g, memory, t):
@@ -179,6 +184,7 @@ RULES = {
     "momentum": momentum_by_hand,
     "nesterov": nesterov_by_hand,
     "ema_momentum": ema_momentum_by_hand,
+    "sutskever_momentum": sutskever_momentum_by_hand,
     "adam": adam_by_hand,
     "adamw": adam_by_hand,
     "rmsprop": rmsprop_by_hand,
@@ -295,22 +301,19 @@ class TestVariants(chex.TestCase):
     @parameterized.parameters(*optimizers.OPTIMIZERS)
     def test_first_step_is_its_formula(self, name):
         experiment = experiment_of(name, "clipped")
-        transform = optimizers.OPTIMIZERS[name](experiment).transform
+        optimizer = optimizers.OPTIMIZERS[name](experiment)
 
         @self.variant
         def update(grads, state, params):
-            direction, _ = transform.update(grads, state, params)
-            return direction
+            rate = np.float64(RATE)
+            return train_step.update(optimizer, params, state, grads, rate)[0]
 
         with jax.enable_x64(True):
             params = cast(START, jnp.float64)
             grads = cast(GRADIENTS[0], jnp.float64)
-            direction = update(grads, transform.init(params), params)
-        chex.assert_trees_all_equal_shapes_and_dtypes(direction, params)
-        moved = {
-            tensor: START[tensor] - RATE * np.asarray(array)
-            for tensor, array in flatten(direction).items()
-        }
+            moved = update(grads, optimizer.transform.init(params), params)
+        chex.assert_trees_all_equal_shapes_and_dtypes(moved, params)
+        moved = {tensor: np.asarray(array) for tensor, array in flatten(moved).items()}
         assert_close([moved], by_hand(experiment)[0][:1], DOUBLE)
 
 
@@ -364,6 +367,28 @@ class TestNesterov:
                 gradient, transform.init(gradient), gradient
             )
             np.testing.assert_array_equal(direction["w"], [expected])
+
+
+class TestSutskeverMomentum:
+    """Two gradients of 1 at rates 1 and 1/2, mu = 1/2."""
+
+    def after_two_steps(self, factory):
+        optimizer = factory(Experiment(momentum=0.5))
+        params, gradient = {"w": jnp.zeros(1)}, {"w": jnp.ones(1)}
+        state = optimizer.transform.init(params)
+        for rate in np.float32([1, 0.5]):
+            params, state = train_step.update(optimizer, params, state, gradient, rate)
+        return params["w"]
+
+    def test_each_gradient_keeps_the_rate_of_its_step(self):
+        """-1, then -1/2 of it and -1/2."""
+        moved = self.after_two_steps(optimizers.sutskever_momentum)
+        np.testing.assert_array_equal(moved, [-2])
+
+    def test_torchs_momentum_scales_them_all_by_the_last_rate(self):
+        """-1, then 1/2 of -(1/2 + 1)."""
+        moved = self.after_two_steps(optimizers.momentum)
+        np.testing.assert_array_equal(moved, [-1.75])
 
 
 class TestAdam:

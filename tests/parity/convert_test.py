@@ -335,6 +335,15 @@ class TestBadInput:
         with pytest.raises(UserError, match=message):
             converted(source, tmp_path / "new")
 
+    def test_frozen_parameters(self, tmp_path):
+        (tmp_path / "old").mkdir()
+        (tmp_path / "old" / artifacts.FLAGS).write_text("--freeze=output/bias\n")
+        with pytest.raises(
+            UserError, match=r"--from: .*old has frozen parameters \(--freeze=output/bi"
+        ):
+            converted(tmp_path / "old", tmp_path / "new")
+        assert not (tmp_path / "new").exists()
+
     def test_it_is_one_line_and_exit_code_2(self, run):
         done = run("parity.convert", "--from=nowhere", "--to=new")
         assert (done.returncode, done.stdout) == (2, "")

@@ -100,6 +100,21 @@ class TestDivergence:
         assert verdict["quantities"]["targets"]["max_z"] == 0
         assert verdict["recordings"]["jax"]["verdict"] == "parity"
 
+    def test_frozen_parameters_that_torch_trains(self, run, tmp_path):
+        done, verdict = judged(
+            run,
+            tmp_path,
+            "breast_cancer",
+            "--freeze=hidden_1",
+            "--torch_flags=--freeze=",
+            "--steps=2",
+        )
+        assert done.returncode == 1
+        first = verdict["first_divergence"]
+        assert (first["recording"], first["step"]) == ("torch", 0)
+        assert first["tensor"].startswith("hidden_1/")
+        assert verdict["recordings"]["jax"]["verdict"] == "parity"
+
     def test_adam_eps_changed(self, run, tmp_path):
         done, verdict = judged(
             run, tmp_path, "breast_cancer", "--torch_flags=--adam_eps=1e-7"

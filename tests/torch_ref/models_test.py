@@ -46,6 +46,9 @@ CASES = {
         ),
         Signature((5, 7, 1), 3),
     ),
+    "linear-no-bias": (Experiment(use_bias=False), TABLE),
+    "mlp-no-bias": (MLP.replace(use_bias=False), TABLE),
+    "cnn-no-bias": (CNN.replace(use_bias=False), IMAGES),
     "resnet-20": (RESNET, IMAGES),
     "resnet-50": (RESNET.replace(resnet_depth=50), Signature((9, 8, 2), 3)),
 }

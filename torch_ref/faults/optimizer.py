@@ -70,6 +70,54 @@ def _along(direction: Direction):
     return _after_step(change)
 
 
+def _velocity(move: Callable[[torch.Tensor, torch.Tensor, float, float], float]):
+    """Plants another momentum, on the velocity as the optimizer keeps it.
+
+    Args:
+      move: (velocity, to be updated in place, gradient with penalties, momentum,
+        learning rate) -> what the velocity is subtracted with.
+    """
+
+    def plant(scene: Scene) -> tuple[Patch, ...]:
+        optimizer = engine_readers.inner_optimizer(scene.engine)
+
+        def kept(param):
+            return optimizer.state[param].get("momentum_buffer", torch.zeros(()))
+
+        def make(plain):
+            @torch.no_grad()
+            def step(*args, **kwargs):
+                trained = [
+                    (group, param, param.clone(), kept(param).clone())
+                    for group in optimizer.param_groups
+                    for param in group["params"]
+                    if param.grad is not None
+                ]
+                plain(*args, **kwargs)
+                for group, param, start, velocity in trained:
+                    grad = param.grad + group["weight_decay"] * start
+                    kept(param).copy_(velocity)
+                    factor = move(kept(param), grad, group["momentum"], group["lr"])
+                    param.copy_(start).sub_(kept(param), alpha=factor)
+
+            return step
+
+        return (Patch(optimizer, "step", make),)
+
+    return plant
+
+
+def _rate_inside(velocity, grad, mu, rate) -> float:
+    velocity.mul_(mu).add_(grad, alpha=rate)
+    return 1.0
+
+
+def _rate_outside(velocity, grad, mu, rate) -> float:
+    velocity.mul_(mu).sub_(grad)
+    # Sutskever's velocity points down, torch's up.
+    return -rate
+
+
 def _eps_inside(
     experiment: Experiment, grad: torch.Tensor, state: dict[str, Any]
 ) -> torch.Tensor:
@@ -198,6 +246,20 @@ FAULTS = [
         "--optimizer=adamw and --weight_decay",
         decays_decoupled,
         _after_step(_decay_without_rate),
+    ),
+    Fault(
+        "rate_inside_velocity",
+        STEP,
+        "--optimizer=momentum",
+        lambda e: e.optimizer == "momentum",
+        _velocity(_rate_inside),
+    ),
+    Fault(
+        "rate_outside_velocity",
+        STEP,
+        "--optimizer=sutskever_momentum",
+        lambda e: e.optimizer == "sutskever_momentum",
+        _velocity(_rate_outside),
     ),
     # Clipping.
     Fault(

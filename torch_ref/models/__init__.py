@@ -47,6 +47,7 @@ def _linear(experiment: Experiment, signature: Signature) -> nn.Module:
     return Linear(
         num_inputs=math.prod(signature.input_shape),
         num_outputs=signature.num_outputs,
+        use_bias=experiment.use_bias,
     )
 
 
@@ -58,6 +59,7 @@ def _mlp(experiment: Experiment, signature: Signature) -> nn.Module:
         activation=_activation(experiment),
         dropout_rates=experiment.dropout_rates,
         normalization=experiment.normalization,
+        use_bias=experiment.use_bias,
     )
 
 
@@ -72,6 +74,7 @@ def _cnn(experiment: Experiment, signature: Signature) -> nn.Module:
         activation=_activation(experiment),
         normalization=experiment.normalization,
         dropout_rates=experiment.dropout_rates,
+        use_bias=experiment.use_bias,
     )
 
 

@@ -24,6 +24,7 @@ class CNN(nn.Module):
       activation: activation of convolutions and hidden layers.
       normalization: "none", "batch" or "layer".
       dropout_rates: one rate per hidden layer, or empty.
+      use_bias: False for convolutions and dense layers without biases.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class CNN(nn.Module):
         activation: Activation,
         normalization: str,
         dropout_rates: tuple[float, ...],
+        use_bias: bool = True,
     ):
         super().__init__()
         self.channels = channels
@@ -48,14 +50,16 @@ class CNN(nn.Module):
         # flax's names, which params_io maps; a ModuleList would number its modules.
         depths = (image_shape[-1], *channels)
         for layer, size in enumerate(channels):
-            self.add_module(f"conv_{layer}", Conv(depths[layer], size, kernel_size))
+            conv = Conv(depths[layer], size, kernel_size, use_bias=use_bias)
+            self.add_module(f"conv_{layer}", conv)
             self.add_module(f"norm_{layer}", norm_layer(normalization, size))
 
         widths = (_flattened_size(image_shape, channels), *hidden_sizes)
         for layer, size in enumerate(hidden_sizes):
-            self.add_module(f"hidden_{layer}", nn.Linear(widths[layer], size))
+            dense = nn.Linear(widths[layer], size, use_bias)
+            self.add_module(f"hidden_{layer}", dense)
             self.add_module(f"hidden_norm_{layer}", norm_layer(normalization, size))
-        self.output = nn.Linear(widths[-1], num_outputs)
+        self.output = nn.Linear(widths[-1], num_outputs, use_bias)
 
     def forward(self, x: Array, masks: MaskSource | None = None) -> Array:
         """[batch, height, width, channels] -> [batch, num_outputs].

@@ -15,11 +15,12 @@ class Linear(nn.Module):
     Args:
       num_inputs: width of x.
       num_outputs: width of y.
+      use_bias: False for y = x W.
     """
 
-    def __init__(self, num_inputs: int, num_outputs: int):
+    def __init__(self, num_inputs: int, num_outputs: int, use_bias: bool = True):
         super().__init__()
-        self.output = nn.Linear(num_inputs, num_outputs)
+        self.output = nn.Linear(num_inputs, num_outputs, use_bias)
 
     def forward(self, x: Array, masks: MaskSource | None = None) -> Array:
         """[batch, ...] -> [batch, num_outputs]; examples are flattened."""

@@ -19,6 +19,7 @@ class MLP(nn.Module):
       activation: activation of the hidden layers.
       dropout_rates: one rate per hidden layer, or empty.
       normalization: "none", "batch" or "layer".
+      use_bias: False for dense layers without biases.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class MLP(nn.Module):
         activation: Activation,
         dropout_rates: tuple[float, ...],
         normalization: str = "none",
+        use_bias: bool = True,
     ):
         super().__init__()
         self.hidden_sizes = hidden_sizes
@@ -37,9 +39,10 @@ class MLP(nn.Module):
         # flax's names, which params_io maps; a ModuleList would number its modules.
         widths = (num_inputs, *hidden_sizes)
         for layer, size in enumerate(hidden_sizes):
-            self.add_module(f"hidden_{layer}", nn.Linear(widths[layer], size))
+            dense = nn.Linear(widths[layer], size, use_bias)
+            self.add_module(f"hidden_{layer}", dense)
             self.add_module(f"norm_{layer}", norm_layer(normalization, size))
-        self.output = nn.Linear(hidden_sizes[-1], num_outputs)
+        self.output = nn.Linear(hidden_sizes[-1], num_outputs, use_bias)
 
     def forward(self, x: Array, masks: MaskSource | None = None) -> Array:
         """[batch, ...] -> [batch, num_outputs]; examples are flattened.

@@ -61,7 +61,9 @@ def require_supported(experiment: Experiment) -> None:
         raise UserError(
             f"--precision: plain PyTorch trains fp32 here, not {experiment.precision}"
         )
-    for flag in ("patience", "init_params", "resume"):
+    flags = ["patience", "init_params", "resume", "freeze"]
+    flags += ["random_crop", "random_flip"]
+    for flag in flags:
         if getattr(experiment, flag):
             raise UserError(f"--{flag}: plain PyTorch has none here; leave it out")
     if experiment.accumulation_steps > 1 or experiment.num_devices > 1:

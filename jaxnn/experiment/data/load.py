@@ -24,6 +24,7 @@ from jaxnn.experiment.data.sources.generated import approximation, gates, linear
 from jaxnn.experiment.data.sources.images import cifar10, fashion_mnist, mnist
 from jaxnn.experiment.data.sources.labels import one_against_all
 from jaxnn.experiment.data.sources.npz_file import npz
+from jaxnn.experiment.data.sources.playground import PLAYGROUND
 from jaxnn.experiment.data.sources.random_classes import blobs, markov
 from jaxnn.experiment.data.sources.series import sine
 from jaxnn.experiment.data.sources.sklearn_tables import (
@@ -54,6 +55,7 @@ USED_BY = {
     "noheader": ("csv",),
     "sample_shape": ("blobs",),
     "num_classes": ("blobs", "markov"),
+    "noise": tuple(PLAYGROUND),
     "features": ("iris", "breast_cancer", "wine", "diabetes", "csv", "npz"),
 }
 
@@ -73,6 +75,7 @@ def load_dataset(experiment: Experiment) -> Dataset:
         data = _with_positive_class(experiment, data)
     _check_loss(experiment, data)
     _check_model(experiment, data)
+    _check_augmentation(experiment, data)
     _check_batch(experiment, data)
     sizes.check_network(experiment, data.signature)
     data = _aligned(_scaled(experiment, data))
@@ -120,6 +123,23 @@ def _check_model(experiment: Experiment, data: Dataset) -> None:
             f"--model: {experiment.model} needs "
             f"{' or '.join(KINDS[kind] for kind in needs)}; "
             f"--dataset={experiment.dataset} has {KINDS[data.kind].split(' (')[0]}"
+        )
+
+
+def _check_augmentation(experiment: Experiment, data: Dataset) -> None:
+    margin = experiment.random_crop
+    for flag in ("random_crop", "random_flip"):
+        if getattr(experiment, flag) and data.kind != IMAGE:
+            raise UserError(
+                f"--{flag}: is for {KINDS[IMAGE]}; --dataset={experiment.dataset} has "
+                f"{KINDS[data.kind].split(' (')[0]}; leave it out"
+            )
+    # Beyond, a crop may hold nothing of its image.
+    if margin and margin >= min(data.train_inputs.shape[1:3]):
+        height, width = data.train_inputs.shape[1:3]
+        raise UserError(
+            f"--random_crop: {margin} is not below the size of the images, {height} by "
+            f"{width}; lower it, e.g. to 4"
         )
 
 
@@ -189,6 +209,7 @@ DATASETS = {
     "linear": linear,
     "gates": gates,
     "approximation": approximation,
+    **PLAYGROUND,
     "iris": iris,
     "breast_cancer": breast_cancer,
     "wine": wine,

@@ -9,7 +9,17 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.memory import require_room
 
-GENERATED = ("linear", "approximation", "sine", "blobs", "markov")
+GENERATED = (
+    "linear",
+    "approximation",
+    "circles",
+    "moons",
+    "spirals",
+    "xor_cloud",
+    "sine",
+    "blobs",
+    "markov",
+)
 SAMPLE_BYTES = 32
 """Of a generated sample and its target, in float64 and as float32."""
 FLOAT = 4

@@ -36,6 +36,10 @@ class Experiment:
             "linear",
             "gates",
             "approximation",
+            "circles",
+            "moons",
+            "spirals",
+            "xor_cloud",
             "iris",
             "breast_cancer",
             "wine",
@@ -118,6 +122,12 @@ class Experiment:
         minimum=0,
         below=1_000_000,
     )
+    noise: float = option(
+        0.0,
+        "circles, moons, spirals, xor_cloud: standard deviation of what is added to "
+        "both coordinates.",
+        minimum=0,
+    )
     sequence_length: int = option(
         50,
         "sine, text, markov: steps per window, the context of the model.",
@@ -151,6 +161,17 @@ class Experiment:
         "none",
         "Input scaling, fitted on the training split only; byte images: per channel.",
         choices=("none", "standardize", "min_max"),
+    )
+    random_crop: int = option(
+        0,
+        "Images: pixels of zeros put around each scaled training image, from which one "
+        "of its size is cut at random, anew at every step; 0: off.",
+        minimum=0,
+    )
+    random_flip: bool = option(
+        False,
+        "Images: mirror each training image left to right with probability 1/2, anew "
+        "at every step.",
     )
 
     # Model.
@@ -187,6 +208,11 @@ class Experiment:
         True,
         "Batch normalization over the global batch; --nosync_batch_norm: over the rows "
         "of each device, with running statistics averaged over devices.",
+    )
+    use_bias: bool = option(
+        True,
+        "linear, perceptron, logistic, mlp, cnn: biases in dense layers and "
+        "convolutions; --nouse_bias: none, but those of normalizations.",
     )
     dropout_rates: tuple[float, ...] = option(
         (),
@@ -272,6 +298,12 @@ class Experiment:
         "Maximum global norm of the gradients, by DeepSpeed's formula; 0: no clipping.",
         minimum=0,
     )
+    freeze: str = option(
+        "",
+        "Regular expression: parameters in whose name (hidden_0/kernel) it is found "
+        "are not trained: no gradient, no penalty or decay, no state of the optimizer; "
+        "empty: all are trained.",
+    )
     patience: int = option(
         0,
         "Early stopping: epochs without a better validation loss before training stops "
@@ -294,7 +326,7 @@ class Experiment:
     learning_rate: float = option(1e-3, "Peak step size, per optimizer step.", above=0)
     momentum: float = option(
         0.9,
-        "momentum, nesterov, ema_momentum: decay of the velocity, per step.",
+        "All optimizers of momentum: decay of the velocity, per step.",
         minimum=0,
         below=1,
     )

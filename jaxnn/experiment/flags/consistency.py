@@ -15,6 +15,8 @@ from jaxnn.experiment.flags import options
 from jaxnn.experiment.flags.config import Experiment
 
 RESNET_DEPTHS = (18, 20, 32, 50)
+UNBIASED = ("linear", "mlp", "cnn")
+"""Families of networks that can do without biases."""
 LONGEST_NAME = 200
 PORTS_BELOW = 2**16
 
@@ -27,6 +29,7 @@ def check(experiment: Experiment) -> None:
         _network,
         _dropout,
         _objective,
+        _frozen,
         _schedule,
         _data,
         _generated,
@@ -85,6 +88,11 @@ def _network(experiment: Experiment) -> None:
             f"--width: {experiment.width} is not divisible by "
             f"--num_heads={experiment.num_heads}"
         )
+    if not experiment.use_bias and facts.family not in UNBIASED:
+        users = ", ".join(name for name in MODELS if MODELS[name].family in UNBIASED)
+        raise UserError(
+            f"--nouse_bias: is for --model={users}; leave it out for {model}"
+        )
     if experiment.normalization != "none" and not facts.activated:
         users = " and ".join(name for name in MODELS if MODELS[name].activated)
         raise UserError(
@@ -129,6 +137,27 @@ def _objective(experiment: Experiment) -> None:
         raise UserError(
             "--patience: a run of several processes that may stop early cannot be "
             "resumed; go on in one"
+        )
+
+
+def _frozen(experiment: Experiment) -> None:
+    if not experiment.freeze:
+        return
+    try:
+        re.compile(experiment.freeze)
+    except re.error as error:
+        raise UserError(
+            f"--freeze: {experiment.freeze!r} is no regular expression: {error}"
+        ) from None
+    if is_own(experiment.model):
+        raise UserError(
+            "--freeze: is for networks of the catalogue; in one of your own, stop the "
+            "gradient in both classes"
+        )
+    if experiment.diagnose:
+        raise UserError(
+            "--freeze: --diagnose looks at the gradients of all parameters; leave out "
+            "one of them"
         )
 
 

@@ -42,9 +42,12 @@ def final_metrics(
     final = TASKS[data.task](data, outputs)
     if data.task == REGRESSION:
         final |= baselines.compare(experiment, data, final["rmse"])
+    if data.task == BINARY:
+        final |= baselines.compare_classes(experiment, data)
     if experiment.dataset == experiment.model == "linear":
         weight = float(params["output/kernel"].item())
-        bias = float(params["output/bias"].item())
+        # There is none under --nouse_bias.
+        bias = float(np.sum(params.get("output/bias", 0.0)))
         final |= line_errors(weight, bias)
     return {name: value for name, value in final.items() if value is not None}
 
@@ -134,7 +137,7 @@ def lines(final: Mapping[str, Any]) -> list[str]:
     if "quality" in final:
         found = _line_quality(final)
     elif "accuracy" in final:
-        found = _class_scores(final)
+        found = _class_scores(final) + _baselines(final)
     else:
         found = _plain(final) + _baselines(final)
     return found + _gaps(final)
@@ -180,6 +183,9 @@ def _baselines(final: Mapping[str, Any]) -> list[str]:
     found = []
     if "linear_regression_r2" in final:
         found.append(f"linear regression: r2 {final['linear_regression_r2']:.6g}")
+    if "logistic_regression_accuracy" in final:
+        accuracy = final["logistic_regression_accuracy"]
+        found.append(f"logistic regression: accuracy {accuracy:.4f}")
     if "persistence_rmse" in final:
         line = f"persistence: rmse {final['persistence_rmse']:.6g}"
         times = final.get("times_below_persistence")

@@ -28,7 +28,13 @@ def forward(
 
     for layer, channels in enumerate(experiment.channels):
         x = conv_layer(
-            scope, f"conv_{layer}", channels, experiment.kernel_size, x, initializer
+            scope,
+            f"conv_{layer}",
+            channels,
+            experiment.kernel_size,
+            x,
+            initializer,
+            use_bias=experiment.use_bias,
         )
         x = activation(normalize(experiment.normalization, scope, f"norm_{layer}", x))
         # A pool halves height and width, until one of them is 1 and no window fits.

@@ -16,7 +16,8 @@ def linear(
 ) -> Tensor:
     """One Dense layer `output`: [batch, ...] -> [batch, outputs]."""
     initializer = INITIALIZERS[experiment.initializer]
-    return dense(scope, "output", signature.num_outputs, _flat(x), initializer)
+    size, x = signature.num_outputs, _flat(x)
+    return dense(scope, "output", size, x, initializer, experiment.use_bias)
 
 
 def mlp(
@@ -44,11 +45,12 @@ def hide(
 
     x = _flat(x)
     for layer, size in enumerate(experiment.hidden_sizes):
-        x = dense(scope, f"hidden_{layer}", size, x, initializer)
+        x = dense(scope, f"hidden_{layer}", size, x, initializer, experiment.use_bias)
         x = normalize(experiment.normalization, scope, f"{norms}_{layer}", x)
         x = activation(x)
         x = dropout(x, rates[layer] if rates else 0.0, layer, scope.masks)
-    return dense(scope, "output", signature.num_outputs, x, initializer)
+    size = signature.num_outputs
+    return dense(scope, "output", size, x, initializer, experiment.use_bias)
 
 
 def _flat(x: Tensor) -> Tensor:

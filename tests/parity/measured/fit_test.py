@@ -183,16 +183,33 @@ class TestProject:
     @pytest.mark.parametrize("name", catalogue.OPTIMIZERS)
     def test_every_optimizer_is_recognised(self, name):
         fits = measure(record(project(name)))
-        family = "momentum" if name == "ema_momentum" else name
+        family = "momentum" if name.endswith("momentum") else name
         decay = 0.1 if name == "adamw" else 0.01
         check(fits, family, rate=0.05, decay=decay)
 
     def test_the_momentums_are_told_apart(self):
         forms = {
             name: measure(record(project(name)))["0.weight"].momentum_form
-            for name in ("momentum", "ema_momentum")
+            for name in ("momentum", "ema_momentum", "sutskever_momentum")
         }
-        assert forms == {"momentum": "heavy ball", "ema_momentum": "average"}
+        assert forms == {
+            "momentum": "heavy ball",
+            "ema_momentum": "average",
+            "sutskever_momentum": "rate inside",
+        }
+
+    def test_a_falling_rate_is_told_from_a_heavy_ball(self):
+        def make(params):
+            return optimizers.SutskeverMomentum(params, 0.1, momentum=0.9)
+
+        def fall(number, params, optimizer):
+            optimizer.param_groups[0]["lr"] = 0.1 * 0.8**number
+
+        fit = measure(record(make, fall))["0.weight"]
+        assert fit.momentum_form == "rate inside"
+        close(fit.b1, 0.9)
+        for number, rate in enumerate(fit.rates):
+            close(rate, 0.1 * 0.8**number)
 
 
 def adam(params):

@@ -76,6 +76,14 @@ NETWORKS = {
         ),
         IMAGE,
     ),
+    "mlp, no biases": (
+        dict(model="mlp", hidden_sizes=(7, 6), normalization="layer", use_bias=False),
+        ROW,
+    ),
+    "cnn, no biases": (
+        dict(model="cnn", channels=(3, 4), hidden_sizes=(5,), use_bias=False),
+        IMAGE,
+    ),
     "resnet": (dict(model="resnet"), Signature((8, 8, 1), 3)),
     "resnet, bottlenecks": (
         dict(model="resnet", resnet_depth=50),

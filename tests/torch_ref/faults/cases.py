@@ -242,6 +242,13 @@ CASES = [
     *cases(
         "mlp", UPDATED, "bias_correction_late", flags=("--nofused_adam", "--l2=0.1")
     ),
+    *cases("mlp", MOMENTS, "rate_inside_velocity", flags=("--optimizer=momentum",)),
+    *cases(
+        "mlp",
+        MOMENTS,
+        "rate_outside_velocity",
+        flags=("--optimizer=sutskever_momentum", "--l1=0.001"),
+    ),
     *cases(
         "line", UPDATED, "clip_by_value", "clip_by_tensor", flags=("--clip_norm=0.01",)
     ),

@@ -28,7 +28,8 @@ def cnn(experiment: Experiment, signature: Signature) -> nn.Sequential:
     layers: dict[str, nn.Module] = {"first": Apply(channels_first)}
     size, padding = experiment.kernel_size, (experiment.kernel_size - 1) // 2
     for number, channels in enumerate(experiment.channels):
-        conv = nn.Conv2d(before, channels, size, padding=padding)
+        use_bias = experiment.use_bias
+        conv = nn.Conv2d(before, channels, size, padding=padding, bias=use_bias)
         layers[f"conv_{number}"] = conv
         if experiment.normalization != "none":
             norm = NORMALIZATIONS[experiment.normalization](channels)
@@ -43,7 +44,8 @@ def cnn(experiment: Experiment, signature: Signature) -> nn.Sequential:
     flat = height * width * before
     layers |= hidden_layers(experiment, flat, "hidden_norm")
     inner = (flat, *experiment.hidden_sizes)[-1]
-    return named({**layers, "output": nn.Linear(inner, signature.num_outputs)})
+    output = nn.Linear(inner, signature.num_outputs, experiment.use_bias)
+    return named({**layers, "output": output})
 
 
 def _on_channels(experiment: Experiment) -> nn.Module:

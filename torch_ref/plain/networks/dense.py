@@ -29,8 +29,8 @@ class Apply(nn.Module):
 
 def linear(experiment: Experiment, signature: Signature) -> nn.Sequential:
     """One dense layer of the flattened example."""
-    del experiment
-    output = nn.Linear(math.prod(signature.input_shape), signature.num_outputs)
+    size = math.prod(signature.input_shape)
+    output = nn.Linear(size, signature.num_outputs, experiment.use_bias)
     return named({"flatten": nn.Flatten(), "output": output})
 
 
@@ -38,7 +38,8 @@ def mlp(experiment: Experiment, signature: Signature) -> nn.Sequential:
     """Hidden layers of the flattened example, then one dense layer."""
     size = math.prod(signature.input_shape)
     hidden = hidden_layers(experiment, size, "norm")
-    output = nn.Linear(experiment.hidden_sizes[-1], signature.num_outputs)
+    last = experiment.hidden_sizes[-1]
+    output = nn.Linear(last, signature.num_outputs, experiment.use_bias)
     return named({"flatten": nn.Flatten(), **hidden, "output": output})
 
 
@@ -55,7 +56,8 @@ def hidden_layers(
     layers: dict[str, nn.Module] = {}
     widths = (num_inputs, *experiment.hidden_sizes)
     for number, size in enumerate(experiment.hidden_sizes):
-        layers[f"hidden_{number}"] = nn.Linear(widths[number], size)
+        dense = nn.Linear(widths[number], size, experiment.use_bias)
+        layers[f"hidden_{number}"] = dense
         if experiment.normalization != "none":
             norm = NORMALIZATIONS[experiment.normalization](size)
             layers[f"{norm_name}_{number}"] = norm

@@ -81,7 +81,8 @@ def _regression(
 ) -> dict[str, Figure]:
     if experiment.dataset == experiment.model == "linear":
         weight = float(params["output/kernel"].item())
-        bias = float(params["output/bias"].item())
+        # There is none under --nouse_bias.
+        bias = float(np.sum(params.get("output/bias", 0.0)))
         return {"fit": fit_line(data, weight, bias)}
     if experiment.dataset == "approximation":
         return {"approximation": approximation(data, outputs, experiment.function)}

@@ -19,6 +19,8 @@ MOST_RINGS = 16
 
 KERNEL = "output/kernel"
 BIAS = "output/bias"
+NO_BIAS = np.zeros(1, np.float32)
+"""Under `--nouse_bias`; of one output or of several."""
 
 
 class Frame(NamedTuple):
@@ -93,15 +95,16 @@ def read_frames(reader: trace.Reader) -> list[Frame]:
     frames = []
     for number in range(len(reader)):
         step = reader.read(number)
-        is_linear = trace.select(step, "params").keys() == {KERNEL, BIAS}
+        names = trace.select(step, "params").keys()
+        is_linear = names in ({KERNEL, BIAS}, {KERNEL})
         if not is_linear or len(step[f"params/{KERNEL}"]) != 2:
             return []
         if not frames:
             kernel = step[f"params/{KERNEL}"]
-            bias = step[f"params/{BIAS}"]
+            bias = step.get(f"params/{BIAS}", NO_BIAS)
             frames.append(Frame(0, kernel, bias, np.array([], int)))
         kernel = step[f"updated/{KERNEL}"]
-        bias = step[f"updated/{BIAS}"]
+        bias = step.get(f"updated/{BIAS}", NO_BIAS)
         frames.append(Frame(number + 1, kernel, bias, step["batch/ids"]))
     return frames
 

@@ -174,6 +174,16 @@ class TestLoad:
             rf"^--{flag}: is for --dataset=.*; leave it out for digits$",
         )
 
+    def test_only_images_are_augmented(self):
+        for change in (dict(random_crop=2), dict(random_flip=True)):
+            (flag,) = change
+            refused(CANCER.replace(**change), rf"^--{flag}: is for images .*breast_can")
+        refused(
+            DIGITS.replace(random_crop=8),
+            "^--random_crop: 8 is not below the size of the images, 8 by 8; ",
+        )
+        assert load_dataset(DIGITS.replace(random_crop=7, random_flip=True))
+
     @pytest.mark.parametrize(
         "experiment",
         [LINEAR, SINE, TEXT, Experiment(dataset="approximation")],

@@ -18,6 +18,21 @@ RULES = {
         dict(model="transformer"),
         "--hidden_sizes: --model=transformer has no hidden layers, got 1; use --width",
     ),
+    "biases that stay": (
+        dict(model="resnet", use_bias=False),
+        dict(model="logistic", use_bias=False),
+        "--nouse_bias: is for --model=linear, perceptron, logistic, mlp, cnn; leave",
+    ),
+    "a broken expression": (
+        dict(freeze="("),
+        dict(freeze="()"),
+        "--freeze: '.' is no regular expression: missing .*, unterminated subpattern",
+    ),
+    "a diagnosis of frozen parameters": (
+        dict(freeze="bias", diagnose=True),
+        dict(freeze="bias"),
+        "--freeze: --diagnose looks at the gradients of all parameters; leave out one",
+    ),
     "mlp without layers": (
         dict(model="mlp"),
         MLP,

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from jaxnn.experiment.data import preprocessing
 from jaxnn.experiment.data.dataset import Dataset
@@ -53,6 +53,37 @@ class TestLinearRegression:
             expected.predict(data.test_inputs),
             rtol=1e-12,
         )
+
+
+def two_classes(spread):
+    """Rows of which a noisy line separates two classes, in units of `spread`."""
+    rng = np.random.default_rng(1)
+    inputs = rng.standard_normal((80, 3)).astype(np.float32)
+    logits = inputs @ [[2.0], [-1.0], [0.5]] + rng.standard_normal((80, 1))
+    targets = (logits > 0.3).astype(np.float32)
+    inputs *= spread
+    return Dataset(inputs[:50], targets[:50], inputs[50:], targets[50:], "binary")
+
+
+class TestLogisticRegression:
+    @pytest.mark.parametrize("spread", [1, 100], ids=["scaled", "steep"])
+    def test_is_scikit_learns(self, spread):
+        """To what its own solver stops at."""
+        data = two_classes(spread)
+        model = LogisticRegression(solver="newton-cholesky", tol=1e-10)
+        model.fit(data.train_inputs.astype(np.float64), data.train_targets[:, 0])
+        expected = model.decision_function(data.test_inputs.astype(np.float64))
+        ours = baselines.logistic_regression(data)
+        np.testing.assert_allclose(ours[:, 0], expected, rtol=1e-6, atol=1e-6)
+
+    def test_stands_beside_the_logistic_network_alone(self):
+        data = two_classes(1)
+        logits = baselines.logistic_regression(data)
+        share = ((logits > 0) == (data.test_targets > 0.5)).mean()
+        found = baselines.compare_classes(Experiment(model="logistic"), data)
+        assert found == {"logistic_regression_accuracy": share}
+        assert 0.8 < share < 1
+        assert baselines.compare_classes(Experiment(model="mlp"), data) == {}
 
 
 class TestPersistence:

@@ -132,6 +132,7 @@ class TestOptimizerBlock:
         "changes",
         [
             dict(optimizer="ema_momentum"),
+            dict(optimizer="sutskever_momentum"),
             dict(l1=1e-3),
             dict(optimizer="adamw", l2=1e-3),
             dict(l2=1e-3, decay_all=False),
