@@ -13,6 +13,9 @@ from jaxnn.models.normalization import norm_layer
 class MLP(nn.Module):
     """Hidden layers dropout(activation(normalize(x W + b))), then one dense layer.
 
+    With `residual` a hidden layer that is as wide as its input x adds x to its result
+    (He et al. 2016, arXiv:1512.03385).
+
     Attributes:
       hidden_sizes: units of the hidden layers, `hidden_0` and so on; their
         normalizations are `norm_0` and so on.
@@ -21,6 +24,7 @@ class MLP(nn.Module):
       dropout_rates: one rate per hidden layer, or empty.
       initializer: initial distribution of the dense layers.
       normalization: "none", "batch" or "layer".
+      residual: True to add.
     """
 
     hidden_sizes: tuple[int, ...]
@@ -29,6 +33,7 @@ class MLP(nn.Module):
     dropout_rates: tuple[float, ...]
     initializer: Initializer
     normalization: str = "none"
+    residual: bool = False
 
     @nn.compact
     def __call__(self, x: Array, masks: MaskSource | None = None) -> Array:
@@ -40,9 +45,11 @@ class MLP(nn.Module):
         """
         x = x.reshape(x.shape[0], -1)
         for layer, size in enumerate(self.hidden_sizes):
+            given = x
             x = dense(x, size, self.initializer, f"hidden_{layer}")
             x = norm_layer(self.normalization, f"norm_{layer}")(x, masks)
             x = self.activation(x)
             rate = self.dropout_rates[layer] if self.dropout_rates else 0.0
             x = dropout(x, rate, layer, masks)
+            x = x + given if self.residual and x.shape == given.shape else x
         return dense(x, self.num_outputs, self.initializer, "output")

@@ -58,6 +58,7 @@ def _mlp(experiment: Experiment, signature: Signature) -> nn.Module:
         activation=_activation(experiment),
         dropout_rates=experiment.dropout_rates,
         normalization=experiment.normalization,
+        residual=experiment.residual,
     )
 
 
