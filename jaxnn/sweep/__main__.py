@@ -101,6 +101,7 @@ def main(experiment: Experiment, values: flags.FlagValues) -> Swept:
     halving.check(values.halving, chosen)
     with configured(experiment), locks.released(), parallel.released():
         grouped = programs.group(chosen)
+        check_splits(grouped)
         devices = choose_devices(experiment, len(chosen))
         for each in grouped:
             first = training.first_states(each, each.members[:1])[0]
@@ -138,6 +139,16 @@ def check_ranking(by: str, chosen: list[Member]) -> None:
                 f"--rank_by: {flag} of --grid changes what the loss is; give "
                 f"--rank_by={METRIC}"
             )
+
+
+def check_splits(grouped: list[Program]) -> None:
+    """Raises UserError if some members are ranked by another split than others."""
+    splits = [split for program in grouped for split in program.splits]
+    if len({split.data.validation_inputs is None for split in splits}) > 1:
+        raise UserError(
+            "--grid: validation_fraction=0 has no validation split, which ranks the "
+            "others; give all of them one"
+        )
 
 
 def metric_of(grouped: list[Program]) -> str:

@@ -245,6 +245,10 @@ class TestBadInput:
                 ),
                 "--save_networks: ",
             ),
+            (
+                ("--grid=validation_fraction=0,0.2",),
+                "--grid: validation_fraction=0 has no validation split",
+            ),
             (("--grid=dataset=iris,wine",), "dataset changes what is learned"),
             (("--grid=seed=0,1", "--record=full"), "--record: "),
             (("--grid=batch_size=8,4096",), "--batch_size: "),
