@@ -93,7 +93,7 @@ def _claims(found: dict[str, list[Run]]) -> list[Claim]:
     }
     return [
         Claim(
-            "L1, L2, dropout, early stopping and all together narrow the gap: the worst "
+            "L1, L2, dropout, early stopping and all together narrow the gap: worst "
             "of their gaps over that of none",
             *(max(gap[name] for name in held_back) / gap["none"], "<", 1.0),
         ),

@@ -8,6 +8,7 @@ from parity.labs import __main__ as labs
 from parity.labs.claims import Claim
 from parity.labs.lab import Findings, Lab
 from parity.labs.subjects import LABS
+from tests.jaxnn.experiment.data.sources.images_test import write_cifar, write_mnist
 
 MET = Claim("one is less than two", 1.0, "<", 2.0)
 BROKEN = Claim("two is less than <one>", 2.0, "<", 1.0)
@@ -67,6 +68,28 @@ def test_data_that_are_not_there_leave_a_note(tmp_path):
     )
     assert "--dataset=cifar10" not in flags
     assert "nothing" in note
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "size"),
+    [
+        ("optimizers", write_cifar, (32, 32, 3)),
+        ("regularization", write_mnist, (5, 4, 1)),
+    ],
+)
+def test_larger_data_are_used_where_they_are(tmp_path, monkeypatch, name, write, size):
+    monkeypatch.setenv("JAXNN_CACHE", str(tmp_path / "cache"))
+    write(tmp_path)
+    flags, note = labs.flags_of(name, LABS[name], True, str(tmp_path))
+    bench = labs.Bench(flags, tmp_path, True)
+    assert bench.members()
+    assert (
+        bench.data(
+            "--batch_size=8", "--validation_fraction=0", "--patience=0"
+        ).signature.input_shape
+        == size
+    )
+    assert note == ""
 
 
 @pytest.mark.parametrize("name", LABS)
