@@ -71,7 +71,15 @@ def main(arguments: Arguments) -> int:
 
 
 def chosen(names: Sequence[str]) -> list[str]:
-    """Returns the labs to run, all without a name; raises UserError on unknown ones."""
+    """Returns the labs to run, all without a name.
+
+    Raises:
+      UserError: there is no such lab, or their flagfiles are not here.
+    """
+    if not FLAGFILES.is_dir():
+        raise UserError(
+            f"{FLAGFILES}: no such folder; start it where jaxnn's README is"
+        )
     for name in names:
         if name not in LABS:
             raise UserError(f"{name}: no such lab; known: {', '.join(LABS)}")

@@ -24,7 +24,7 @@ STROKES: tuple[dict[str, Any], ...] = (
     dict(color="#0072b2", linestyle="--", marker="s"),
     dict(color="#e69f00", linestyle="-", marker="^"),
     dict(color="#a3161a", linestyle=(0, (5, 1, 1, 1)), marker="D"),
-    dict(color="#56b4e9", linestyle="-", marker="v"),
+    dict(color="#56b4e9", linestyle=(0, (4, 1.5)), marker="v"),
     dict(color="#006d53", linestyle=":", marker="P"),
     dict(color="#cc79a7", linestyle="--", marker="X"),
     dict(color="#5b0a5b", linestyle="-.", marker="*"),

@@ -62,6 +62,12 @@ def test_unknown_name_is_one_line_and_exit_code_2(run, tmp_path):
     assert not (tmp_path / "labs").exists()
 
 
+def test_elsewhere_nothing_is_run(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="launch/labs: no such folder"):
+        labs.chosen(["rates"])
+
+
 def test_data_that_are_not_there_leave_a_note(tmp_path):
     flags, note = labs.flags_of(
         "optimizers", LABS["optimizers"], False, str(tmp_path / "nothing")
