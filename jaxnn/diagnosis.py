@@ -66,7 +66,6 @@ def diagnosed(
       plan: steps of each epoch.
       axis_name: mapped axis of the ranks that share the batch, or None.
     """
-    steps = due_steps(plan)
 
     def measured(state: TrainState, batch: Batch, learning_rates: jax.Array):
         after, result, grads = step(state, batch, learning_rates)
@@ -83,10 +82,17 @@ def diagnosed(
         )
         return after, result._replace(diagnosis=diagnosis), grads
 
-    def due(index: jax.Array) -> jax.Array:
-        return jnp.array(steps, jnp.int32)[index // plan[0]]
+    return Diagnosed(step, measured, due(plan))
 
-    return Diagnosed(step, measured, due)
+
+def due(plan: Sequence[int]) -> Callable[[jax.Array], jax.Array]:
+    """Returns step index -> index of the epoch's diagnosed step.
+
+    Args:
+      plan: steps of each epoch.
+    """
+    steps = due_steps(plan)
+    return lambda index: jnp.array(steps, jnp.int32)[index // plan[0]]
 
 
 def scan(

@@ -146,7 +146,7 @@ def first_kernels(
       UserError: the first layer is neither dense on pixels nor a convolution.
     """
     names = [f"{layer}/kernel" for layer in layers if f"{layer}/kernel" in params]
-    kernel = params[names[0]] if names else np.zeros(())
+    kernel: np.ndarray = params[names[0]] if names else np.zeros(())
     if kernel.ndim == 2 and len(kernel) == math.prod(shape):
         return kernel.T.reshape(-1, *shape)
     if kernel.ndim == 4 and kernel.shape[2] in (1, 3):

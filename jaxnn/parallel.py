@@ -112,7 +112,7 @@ class Own(NamedTuple):
 
 
 def make_members(
-    train_step: Callable, eval_step: Callable, devices: Devices, together: int
+    train_step: Step, eval_step: Callable, devices: Devices, together: int
 ) -> Callable:
     """Returns members(state, orders, count, evaluated, own, train, test).
 
@@ -138,9 +138,10 @@ def make_members(
         def member(mine):
             state, own = mine
             resident = Resident(train, test, own.learning_rates)
-            steps = [
-                functools.partial(f, own.settings) for f in (train_step, eval_step)
-            ]
+            steps = (
+                _bound(train_step, own.settings),
+                functools.partial(eval_step, own.settings),
+            )
             epochs = _epochs(_epoch(*steps, axis_name=None))
             ids, evaluated_ids = _own(orders, own.order), _own(evaluated, own.split)
             return epochs(state, ids, count, evaluated_ids, resident)
@@ -323,6 +324,14 @@ class Compiled:
             self._programs[shape] = self._function.lower(*args).compile()
             self.seconds += time.perf_counter() - start
         return self._programs[shape](*args)
+
+
+def _bound(step: Step, settings: dict[str, Any]) -> Step:
+    """Returns a network's step, of one that takes its settings first."""
+    if not isinstance(step, Diagnosed):
+        return functools.partial(step, settings)
+    plain, measured = (functools.partial(f, settings) for f in step[:2])
+    return step._replace(step=plain, measured=measured)
 
 
 def _own(alternatives: jax.Array, index: jax.Array | None) -> jax.Array:

@@ -113,6 +113,19 @@ class TestBenchmark:
         ]
 
 
+class TestLabs:
+    def test_command(self):
+        assert commands("labs.sh", "--dry_run", "rates", "--workdir=a b") == [
+            f"{PYTHON} -m parity.labs rates '--workdir=a b'"
+        ]
+
+    def test_unknown_name_is_one_line(self, monkeypatch):
+        monkeypatch.setenv("JAXNN_PYTHON", sys.executable)
+        done = script("labs.sh", "rate")
+        assert done.returncode == 2
+        assert re.fullmatch("error: rate: no such lab; known: .*\n", done.stderr)
+
+
 class TestMultiHost:
     def test_commands(self):
         lines = commands(

@@ -30,6 +30,7 @@ LONGEST = (
     "tests/jaxnn/streaming_test.py",
     "tests/parity/mutations/score_test.py",
     "tests/parity/sweep_test.py",
+    "tests/parity/labs/subjects_test.py",
 )
 """Of twenty seconds and more."""
 

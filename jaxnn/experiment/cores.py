@@ -1,7 +1,8 @@
-"""How many cores this process may use."""
+"""The processor: its name, and how many of its cores this process may use."""
 
 import os
 import pathlib
+import platform
 
 QUOTA = pathlib.Path("/sys/fs/cgroup/cpu.max")
 """Microseconds of processor time and of the period in which a container may use them;
@@ -20,3 +21,13 @@ def usable() -> int:
     except (OSError, ValueError):
         return count
     return max(min(count, quota // period), 1)
+
+
+def processor() -> str:
+    """Returns the name of this machine's processor."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return (named or [platform.machine()])[0]

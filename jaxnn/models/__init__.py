@@ -46,6 +46,7 @@ def _mlp(experiment: Experiment, signature: Signature) -> nn.Module:
         activation=_activation(experiment),
         dropout_rates=experiment.dropout_rates,
         normalization=experiment.normalization,
+        residual=experiment.residual,
         initializer=INITIALIZERS[experiment.initializer],
         use_bias=experiment.use_bias,
     )

@@ -13,6 +13,9 @@ from jaxnn.models.normalization import norm_layer
 class MLP(nn.Module):
     """Hidden layers dropout(activation(normalize(x W + b))), then one dense layer.
 
+    With `residual` a hidden layer that is as wide as its input x adds x to its result
+    (He et al. 2016, arXiv:1512.03385).
+
     Attributes:
       hidden_sizes: units of the hidden layers, `hidden_0` and so on; their
         normalizations are `norm_0` and so on.
@@ -22,6 +25,7 @@ class MLP(nn.Module):
       initializer: initial distribution of the dense layers.
       normalization: "none", "batch" or "layer".
       use_bias: False for dense layers without biases.
+      residual: True to add.
     """
 
     hidden_sizes: tuple[int, ...]
@@ -31,6 +35,7 @@ class MLP(nn.Module):
     initializer: Initializer
     normalization: str = "none"
     use_bias: bool = True
+    residual: bool = False
 
     @nn.compact
     def __call__(self, x: Array, masks: MaskSource | None = None) -> Array:
@@ -42,10 +47,12 @@ class MLP(nn.Module):
         """
         x = x.reshape(x.shape[0], -1)
         for layer, size in enumerate(self.hidden_sizes):
+            given = x
             name = f"hidden_{layer}"
             x = dense(x, size, self.initializer, name, self.use_bias)
             x = norm_layer(self.normalization, f"norm_{layer}")(x, masks)
             x = self.activation(x)
             rate = self.dropout_rates[layer] if self.dropout_rates else 0.0
             x = dropout(x, rate, layer, masks)
+            x = x + given if self.residual and x.shape == given.shape else x
         return dense(x, self.num_outputs, self.initializer, "output", self.use_bias)

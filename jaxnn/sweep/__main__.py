@@ -14,13 +14,15 @@ program for each of their values. Settings are ranked by --rank_by on the
 validation split, or without --validation_fraction on the test split, averaged over
 seeds and folds (--num_folds).
 
-Writes sweep.csv (a row for each member), best.flags (for jaxnn.train), summary.json and
-plots/ into --workdir. A killed sweep goes on with --resume. Exit code 2 on bad input,
+Writes sweep.csv (a row for each member), curves.csv (a row for each epoch of each),
+best.flags (for jaxnn.train), summary.json and plots/ into --workdir; with --diagnose
+diagnostics.csv (a row for each layer of each epoch), with --save_networks the trained
+networks. A killed sweep goes on with --resume. Exit code 2 on bad input,
 and if every member diverged.
 """
 
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from absl import flags
@@ -36,9 +38,11 @@ from jaxnn.metrics import METRICS
 from jaxnn.sweep import (
     axes,
     chunks,
+    curves,
     flag_roles,
     halving,
     members,
+    networks,
     programs,
     ranking,
     running,
@@ -55,6 +59,7 @@ from jaxnn.sweep.running import Reached
 from jaxnn.train import configured
 
 TABLE = "sweep.csv"
+CURVES = "curves.csv"
 BEST = "best.flags"
 METRIC = "metric"
 CONTENTS = (
@@ -64,19 +69,39 @@ CONTENTS = (
     store.PLAN,
     store.FOLDER,
     TABLE,
+    CURVES,
+    artifacts.DIAGNOSTICS,
+    networks.FOLDER,
     BEST,
     "plots",
 )
 
 
-def main(experiment: Experiment, values: flags.FlagValues) -> None:
+class Swept(NamedTuple):
+    """A sweep that has ended.
+
+    Attributes:
+      members: all networks.
+      records: member's number -> its curves, and how it ended.
+      workdir: folder of its files.
+      seconds: that training took, compiling included.
+    """
+
+    members: list[Member]
+    records: dict[int, Record]
+    workdir: pathlib.Path
+    seconds: float
+
+
+def main(experiment: Experiment, values: flags.FlagValues) -> Swept:
     """Flags -> members -> programs -> records -> table, flagfile and plots."""
-    check(experiment)
+    check(experiment, values.save_networks)
     chosen = make_members(experiment, values)
     check_ranking(values.rank_by, chosen)
     halving.check(values.halving, chosen)
     with configured(experiment), locks.released(), parallel.released():
         grouped = programs.group(chosen)
+        check_splits(grouped)
         devices = choose_devices(experiment, len(chosen))
         for each in grouped:
             first = training.first_states(each, each.members[:1])[0]
@@ -85,12 +110,20 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
         workdir = artifacts.create_workdir(experiment, "sweep", CONTENTS)
         store.begin(workdir, plan(values, devices), experiment.resume)
         by = metric_of(grouped) if values.rank_by == METRIC else LOSS
-        reached = train(chosen, grouped, by, values.halving, devices, workdir)
+        kept = workdir if values.save_networks else None
+        reached = train(chosen, grouped, by, values.halving, devices, workdir, kept)
         finish(experiment, grouped, chosen, reached, workdir)
+    seconds = reached.train_seconds + reached.compile_seconds
+    return Swept(chosen, reached.records, workdir, seconds)
 
 
-def check(experiment: Experiment) -> None:
+def check(experiment: Experiment, saves_networks: bool) -> None:
     """Raises UserError on flags of a single run that a sweep cannot obey."""
+    if saves_networks and experiment.patience:
+        raise UserError(
+            "--save_networks: keeps the last networks, --patience the best; leave out "
+            "one of them"
+        )
     for flag in ("record", "init_params", "coordinator_address", "distributed"):
         default = getattr(Experiment(), flag)
         if getattr(experiment, flag) != default:
@@ -106,6 +139,16 @@ def check_ranking(by: str, chosen: list[Member]) -> None:
                 f"--rank_by: {flag} of --grid changes what the loss is; give "
                 f"--rank_by={METRIC}"
             )
+
+
+def check_splits(grouped: list[Program]) -> None:
+    """Raises UserError if some members are ranked by another split than others."""
+    splits = [split for program in grouped for split in program.splits]
+    if len({split.data.validation_inputs is None for split in splits}) > 1:
+        raise UserError(
+            "--grid: validation_fraction=0 has no validation split, which ranks the "
+            "others; give all of them one"
+        )
 
 
 def metric_of(grouped: list[Program]) -> str:
@@ -148,8 +191,9 @@ def train(
     factor: int,
     devices: Devices,
     workdir: pathlib.Path,
+    kept: pathlib.Path | None = None,
 ) -> Reached:
-    """Trains all members."""
+    """Trains all members; the folder `kept`, if given, gets their networks."""
     epochs = max(len(program.plan) for program in grouped)
     settings = len({member.setting for member in chosen})
     rungs = halving.rungs(epochs, settings, factor)
@@ -160,8 +204,10 @@ def train(
     total = running.total_epochs(chosen, grouped, rungs)
     try:
         with SweepProgress(total) as progress:
-            kept = store.Store(workdir)
-            sweep = running.Sweep(chosen, grouped, by, rungs, devices, kept, progress)
+            parts = store.Store(workdir)
+            sweep = running.Sweep(
+                chosen, grouped, by, rungs, devices, parts, progress, kept
+            )
             return running.run(sweep)
     except KeyboardInterrupt:
         print(f"go on with the same flags, --workdir={workdir} and --resume")
@@ -182,6 +228,10 @@ def finish(
     """
     records = reached.records
     artifacts.write_text(workdir / TABLE, ranking.to_csv(chosen, records))
+    artifacts.write_text(workdir / CURVES, curves.metrics(chosen, records))
+    if experiment.diagnose:
+        text = curves.diagnostics(chosen, records)
+        artifacts.write_text(workdir / artifacts.DIAGNOSTICS, text)
     ranked = ranking.rank(chosen, records)
     best = ranking.best_member(ranked, records)
     if best is None:
@@ -254,6 +304,12 @@ def define_more(values: flags.FlagValues) -> None:
         "rank_by",
         LOSS,
         "What ranks the settings: loss, or metric (accuracy, mae, ...).",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "save_networks",
+        False,
+        "Write each member's trained parameters into networks/NUMBER/.",
         flag_values=values,
     )
     for name, default, least, text in (

@@ -2,10 +2,12 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from jaxnn.experiment.data import batches, evaluation
+from jaxnn.experiment.diagnosis import NETWORK, due_steps
 from jaxnn.experiment.early_stopping import EarlyStopping
 from jaxnn.experiment.results.run_log import mean_loss
 from jaxnn.sweep.members import Member
@@ -31,6 +33,9 @@ class Record:
       step: step at which it diverged, from 0; -1: it did not.
       kept: epoch whose network counts, from 1: the last, or the best of early stopping.
       by: what ranks it: the loss or the metric.
+      layers: rows of a diagnosis, the whole network first; empty without `--diagnose`.
+      diagnoses: one a completed epoch: [1 + layers][MEASURED], as of
+        jaxnn/experiment/diagnosis.py.
     """
 
     rows: list[dict[str, float]] = dataclasses.field(default_factory=list)
@@ -38,6 +43,8 @@ class Record:
     step: int = -1
     kept: int = 0
     by: str = LOSS
+    layers: list[str] = dataclasses.field(default_factory=list)
+    diagnoses: list[list[list[float]]] = dataclasses.field(default_factory=list)
 
     @property
     def is_over(self) -> bool:
@@ -83,13 +90,22 @@ class Reader:
       split: its data.
       metric: name of the metric.
       record: what is known of it already; extended.
+      layers: that are diagnosed, if any.
     """
 
-    def __init__(self, member: Member, split: Split, metric: str, record: Record):
+    def __init__(
+        self,
+        member: Member,
+        split: Split,
+        metric: str,
+        record: Record,
+        layers: Sequence[str] = (),
+    ):
         self._member = member
         self._split = split
         self._metric = metric
         self.record = record
+        record.layers = [NETWORK, *layers] if layers else []
         experiment = member.experiment
         self._stopping = EarlyStopping(experiment.patience, experiment.min_delta)
         for row in record.rows if experiment.patience else ():
@@ -101,6 +117,7 @@ class Reader:
         skipped: np.ndarray,
         bad: np.ndarray,
         sums: np.ndarray,
+        diagnosis: np.ndarray | None = None,
     ) -> None:
         """Adds an epoch, unless the member's end came before.
 
@@ -109,6 +126,8 @@ class Reader:
           skipped: [steps] bool.
           bad: [steps] bool, True where training diverged.
           sums: [batches, 2] as of `evaluation.means`.
+          diagnosis: [steps, 1 + layers, MEASURED], NaN but where it was due; None
+            without one.
         """
         record, split = self.record, self._split
         if record.is_over:
@@ -128,6 +147,9 @@ class Reader:
             record.status, record.step = DIVERGED, first + len(losses) - 1
             return
         record.rows.append(row)
+        if diagnosis is not None:
+            place = due_steps(self._split.plan)[record.epochs - 1] - first
+            record.diagnoses.append(diagnosis[place].astype(float).tolist())
         self._end()
 
     def _end(self) -> None:

@@ -1,20 +1,23 @@
 """Trains all members: rung by rung, program by program, chunk by chunk."""
 
 import dataclasses
+import operator
+import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 from jaxnn.devices import Devices
-from jaxnn.sweep import chunks, halving, records, store, training
+from jaxnn.sweep import chunks, halving, networks, records, store, training
 from jaxnn.sweep.halving import Rung
 from jaxnn.sweep.members import Member
 from jaxnn.sweep.programs import Program
 from jaxnn.sweep.progress import SweepProgress
 from jaxnn.sweep.records import Record
 from jaxnn.sweep.store import Part, Store
+from jaxnn.train_step import TrainState
 
 SAVE_SECONDS = 20.0
 """Training time after which unfinished members are saved."""
@@ -31,6 +34,7 @@ class Sweep(NamedTuple):
       devices: the members are divided among these.
       store: keeps what is done.
       progress: is told of it.
+      kept: folder that gets the trained networks, or None.
     """
 
     members: list[Member]
@@ -40,6 +44,7 @@ class Sweep(NamedTuple):
     devices: Devices
     store: Store
     progress: SweepProgress
+    kept: pathlib.Path | None = None
 
 
 class Chunk(NamedTuple):
@@ -202,6 +207,8 @@ def _train_chunk(
         sweep.progress.advance(done.done, members, found)
         over = all(record.is_over for record in found.values())
         epochs = last if over else done.epochs
+        if sweep.kept and epochs == last and not chunk.trains_on:
+            _keep(sweep.kept, members, found, done.states())
         if epochs == last or time.monotonic() - saved > SAVE_SECONDS:
             is_needed = chunk.trains_on or epochs < last
             leaves = jax.tree.leaves(done.states()) if is_needed else None
@@ -212,3 +219,16 @@ def _train_chunk(
             sweep.progress.advance((last - done.epochs) * len(members))
             break
     return part
+
+
+def _keep(
+    workdir: pathlib.Path,
+    members: Sequence[Member],
+    found: Mapping[int, Record],
+    states: TrainState,
+) -> None:
+    """Writes the networks of members that have trained all their epochs."""
+    for place, member in enumerate(members):
+        if found[member.number].status == records.DONE:
+            one = jax.tree.map(operator.itemgetter(place), states)
+            networks.write(workdir, member.number, one)

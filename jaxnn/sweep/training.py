@@ -5,12 +5,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 
-from jaxnn import models, parallel, train_step
+from jaxnn import diagnosis, models, parallel, train, train_step
 from jaxnn.devices import Devices
+from jaxnn.diagnosis import Diagnosed, Step
 from jaxnn.experiment.data import batches
+from jaxnn.experiment.diagnosis import MEASURED
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.loss_scaling import initial_loss_scale
 from jaxnn.metrics import METRICS
 from jaxnn.optimizers import OPTIMIZERS
@@ -18,7 +22,7 @@ from jaxnn.sweep import flag_roles
 from jaxnn.sweep.members import Member
 from jaxnn.sweep.programs import Program, place_ids
 from jaxnn.sweep.records import Reader, Record
-from jaxnn.train_step import Batch, TrainState
+from jaxnn.train_step import Batch, StepResult, TrainState
 
 CALL_SECONDS = 0.5
 """Time that a call takes: progress is shown between calls."""
@@ -36,11 +40,13 @@ class Reported(NamedTuple):
       skipped: () bool.
       bad: () bool, True if a run of its own would end here: something is not finite,
         or overflows at the smallest loss scale.
+      diagnosis: [1 + layers, MEASURED] float32; None without `--diagnose`.
     """
 
     loss: jax.Array
     skipped: jax.Array
     bad: jax.Array
+    diagnosis: jax.Array | None = None
 
 
 class Progress(NamedTuple):
@@ -114,6 +120,7 @@ class Trainer:
     def __init__(self, program: Program, devices: Devices):
         self._program = program
         self._devices = devices
+        self._layers = diagnosed_layers(program)
         self._compiled: dict[_Layout, parallel.Compiled] = {}
         self._samples = parallel.put(program.samples(), devices)
         evaluated = [
@@ -160,7 +167,7 @@ class Trainer:
         )
         return _Chunk(
             readers=[self._reader(m, records[m.number]) for m in members],
-            orders=_Orders(self._program, members),
+            orders=_Orders(self._program, members, len(self._layers)),
             run=self._run_of(layout),
             state=put(states),
             own=put(self._own(members)),
@@ -170,7 +177,8 @@ class Trainer:
 
     def _reader(self, member: Member, record: Record) -> Reader:
         split = self._program.split(member)
-        return Reader(member, split, METRICS[split.data.task][0], record)
+        metric = METRICS[split.data.task][0]
+        return Reader(member, split, metric, record, self._layers)
 
     def _layout(self, count: int, states: Any) -> "_Layout":
         leaves = jax.tree.leaves(states)
@@ -184,7 +192,7 @@ class Trainer:
     def _run_of(self, layout: "_Layout") -> parallel.Compiled:
         if layout not in self._compiled:
             members = parallel.make_members(
-                *_steps(self._program), self._devices, layout.together
+                *_steps(self._program, self._layers), self._devices, layout.together
             )
             self._compiled[layout] = parallel.Compiled(members)
         return self._compiled[layout]
@@ -263,7 +271,9 @@ class _Chunk:
         return parallel.read_members(self._state, len(self._readers))
 
     def _read(self, count: int, reported: Reported, sums: np.ndarray) -> None:
-        for reader, *of_member in zip(self._readers, *reported, sums):
+        *always, diagnosis = reported
+        arrays = [*always, sums] + ([] if diagnosis is None else [diagnosis])
+        for reader, *of_member in zip(self._readers, *arrays):
             for epoch in range(count):
                 reader.read(*(array[epoch] for array in of_member))
 
@@ -286,10 +296,13 @@ class _Orders:
     Args:
       program: theirs.
       members: who.
+      layers: how many are diagnosed.
     """
 
-    def __init__(self, program: Program, members: Sequence[Member]):
+    def __init__(self, program: Program, members: Sequence[Member], layers: int = 0):
         self._program = program
+        # float32 of the members' diagnoses, which a call reports of every step.
+        self._diagnosed = len(members) * (1 + layers) * len(MEASURED) if layers else 0
         keys = [(m.experiment.seed, program.split_of[m.number]) for m in members]
         self._keys = list(dict.fromkeys(keys))
         self.index = _index([self._keys.index(key) for key in keys], self._keys)
@@ -308,8 +321,8 @@ class _Orders:
         """
         plan = self._program.plan
         steps = plan[first]
-        rows = steps * self._program.base.batch_size * len(self._keys)
-        fitting = max(ORDER_BYTES // (rows * np.dtype(np.int32).itemsize), 1)
+        numbers = self._program.base.batch_size * len(self._keys) + self._diagnosed
+        fitting = max(ORDER_BYTES // (4 * steps * numbers), 1)
         width = min(fitting, plan.count(steps))
         return min(width, pace, plan[first:last].count(steps)), width
 
@@ -331,8 +344,20 @@ def _index(places: list[int], different: Sequence[Any]) -> np.ndarray | None:
     return np.asarray(places, np.int32) if len(different) > 1 else None
 
 
-def _steps(program: Program) -> tuple[Callable, Callable]:
-    """Returns train_step and eval_step of any member, by its settings."""
+def diagnosed_layers(program: Program) -> list[str]:
+    """Returns the layers that `--diagnose` looks at, in the networks' order."""
+    signature = program.splits[0].data.signature
+    model = models.build(program.base, signature)
+    return train.diagnosed_layers(program.base, model, signature)
+
+
+def _steps(program: Program, layers: Sequence[str]) -> tuple[Step, Callable]:
+    """Returns train_step and eval_step of any member, by its settings.
+
+    Args:
+      program: theirs.
+      layers: to diagnose, if any.
+    """
     signature = program.splits[0].data.signature
     _, metric = METRICS[program.splits[0].data.task]
 
@@ -343,12 +368,17 @@ def _steps(program: Program) -> tuple[Callable, Callable]:
 
     def one_step(settings, state: TrainState, batch: Batch, learning_rates):
         experiment, model = built(settings)
-        optimizer = OPTIMIZERS[experiment.optimizer](experiment)
-        state, result, grads = train_step.train_step(
-            experiment, model, optimizer, state, batch, learning_rates
-        )
-        bad = (~result.finite.all() & ~result.skipped) | result.exhausted
-        return state, Reported(result.loss, result.skipped, bad), grads
+        step = _step_of(experiment, model)
+        return _reported(*step(state, batch, learning_rates))
+
+    def diagnosed_step(settings, state: TrainState, batch: Batch, learning_rates):
+        run = diagnosed(settings)
+        return _reported(*run.measured(state, batch, learning_rates))
+
+    def diagnosed(settings) -> Diagnosed:
+        experiment, model = built(settings)
+        step = _step_of(experiment, model)
+        return diagnosis.diagnosed(step, experiment, model, layers, program.plan)
 
     def one_evaluation(settings, params, batch_stats, batch: Batch):
         experiment, model = built(settings)
@@ -357,4 +387,20 @@ def _steps(program: Program) -> tuple[Callable, Callable]:
         )
         return sums, ()
 
-    return one_step, one_evaluation
+    if not layers:
+        return one_step, one_evaluation
+    due = diagnosis.due(program.plan)
+    return Diagnosed(one_step, diagnosed_step, due), one_evaluation
+
+
+def _step_of(experiment: Experiment, model: nn.Module) -> Callable:
+    optimizer = OPTIMIZERS[experiment.optimizer](experiment)
+    return functools.partial(train_step.train_step, experiment, model, optimizer)
+
+
+def _reported(
+    state: TrainState, result: StepResult, grads: Any
+) -> tuple[TrainState, Reported, Any]:
+    bad = (~result.finite.all() & ~result.skipped) | result.exhausted
+    reported = Reported(result.loss, result.skipped, bad, result.diagnosis)
+    return state, reported, grads

@@ -2,7 +2,7 @@
 
 from html import escape
 
-VOID = ("path", "br")
+VOID = ("path", "br", "img")
 """Elements without children, closed in place as SVG wants it."""
 
 

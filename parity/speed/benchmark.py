@@ -9,7 +9,6 @@ markers in --readme. Exit code 0 whether or not goals are reached, 2 on bad inpu
 import importlib.metadata
 import json
 import pathlib
-import platform
 import subprocess
 import sys
 import time
@@ -133,7 +132,8 @@ def machine_line(rounds: int) -> str:
     named = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
     count = cores.usable()
     rounds_text = f"medians of {rounds} rounds" if rounds > 1 else "a single round"
-    return f"{count} cores ({_cpu()}), {rounds_text}, {named}, {time.strftime('%F')}."
+    cpu = cores.processor()
+    return f"{count} cores ({cpu}), {rounds_text}, {named}, {time.strftime('%F')}."
 
 
 def _version(package: str) -> str:
@@ -142,16 +142,6 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _cpu() -> str:
-    """Returns the name of this machine's processor."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return (named or [platform.machine()])[0]
 
 
 def define_flags(values: flags.FlagValues) -> None:

@@ -55,6 +55,19 @@ def by_hand(params, hidden, masks):
     return x @ params["output"]["kernel"] + params["output"]["bias"]
 
 
+def test_residual_adds_where_widths_agree():
+    experiment = MLP.replace(hidden_sizes=(5, 4, 4), dropout_rates=(), residual=True)
+    model, tree = start(experiment)
+    params = jax.tree.map(np.float64, tree)
+    x = np.float64(X)
+    for layer in ("hidden_0", "hidden_1", "hidden_2"):
+        hidden = np.maximum(x @ params[layer]["kernel"] + params[layer]["bias"], 0)
+        x = hidden + x if layer != "hidden_1" else hidden
+    wanted = x @ params["output"]["kernel"] + params["output"]["bias"]
+    outputs = model.apply({"params": tree}, X)
+    np.testing.assert_allclose(outputs, wanted, rtol=1e-5, atol=1e-6)
+
+
 class TestBuild:
     @pytest.mark.parametrize(
         ("experiment", "shapes"),

@@ -18,6 +18,12 @@ SERIES = (
 NETWORKS = {
     "mlp, batch norm": ("breast_cancer", "--normalization=batch", "--batch_size=24"),
     "mlp, layer norm": ("breast_cancer", "--normalization=layer", "--activation=gelu"),
+    "mlp, residual": (
+        "breast_cancer",
+        "--residual",
+        "--hidden_sizes=16,16,16",
+        "--dropout_rates=0.1,0,0",
+    ),
     "cnn": ("cnn_digits", "--channels=4,8", "--hidden_sizes=16", "--batch_size=32"),
     "resnet": ("resnet_digits", "--batch_size=16"),
     "rnn": ("rnn_sine", *SERIES),

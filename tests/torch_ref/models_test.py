@@ -33,6 +33,7 @@ CASES = {
     "mlp": (MLP, TABLE),
     "mlp-batch": (MLP.replace(normalization="batch"), TABLE),
     "mlp-layer": (MLP.replace(normalization="layer"), TABLE),
+    "mlp-residual": (MLP.replace(hidden_sizes=(7, 7), residual=True), TABLE),
     "mlp-of-images": (MLP, IMAGES),
     "cnn-max": (CNN.replace(normalization="batch"), IMAGES),
     "cnn-average": (CNN.replace(pool="average", kernel_size=5), IMAGES),

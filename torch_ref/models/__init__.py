@@ -60,6 +60,7 @@ def _mlp(experiment: Experiment, signature: Signature) -> nn.Module:
         dropout_rates=experiment.dropout_rates,
         normalization=experiment.normalization,
         use_bias=experiment.use_bias,
+        residual=experiment.residual,
     )
 
 

@@ -11,6 +11,9 @@ from torch_ref.models.normalization import norm_layer
 class MLP(nn.Module):
     """Hidden layers dropout(activation(normalize(x W + b))), then one dense layer.
 
+    With `residual` a hidden layer that is as wide as its input x adds x to its result
+    (He et al. 2016, arXiv:1512.03385).
+
     Args:
       num_inputs: numbers of an example.
       hidden_sizes: units of the hidden layers, `hidden_0` and so on; their
@@ -20,6 +23,7 @@ class MLP(nn.Module):
       dropout_rates: one rate per hidden layer, or empty.
       normalization: "none", "batch" or "layer".
       use_bias: False for dense layers without biases.
+      residual: True to add.
     """
 
     def __init__(
@@ -31,11 +35,13 @@ class MLP(nn.Module):
         dropout_rates: tuple[float, ...],
         normalization: str = "none",
         use_bias: bool = True,
+        residual: bool = False,
     ):
         super().__init__()
         self.hidden_sizes = hidden_sizes
         self.activation = activation
         self.dropout_rates = dropout_rates
+        self.residual = residual
         # flax's names, which params_io maps; a ModuleList would number its modules.
         widths = (num_inputs, *hidden_sizes)
         for layer, size in enumerate(hidden_sizes):
@@ -53,9 +59,11 @@ class MLP(nn.Module):
         """
         x = x.flatten(1)
         for layer, _ in enumerate(self.hidden_sizes):
+            given = x
             x = self.get_submodule(f"hidden_{layer}")(x)
             x = self.get_submodule(f"norm_{layer}")(x, masks)
             x = self.activation(x)
             rate = self.dropout_rates[layer] if self.dropout_rates else 0.0
             x = dropout(x, rate, layer, masks)
+            x = x + given if self.residual and x.shape == given.shape else x
         return self.output(x)

@@ -204,6 +204,11 @@ class Experiment:
         "mlp, cnn: normalization between each hidden layer and its activation.",
         choices=("none", "batch", "layer"),
     )
+    residual: bool = option(
+        False,
+        "mlp: add to what a hidden layer hands on what it was given, where both are as "
+        "wide.",
+    )
     sync_batch_norm: bool = option(
         True,
         "Batch normalization over the global batch; --nosync_batch_norm: over the rows "

@@ -98,6 +98,8 @@ def _network(experiment: Experiment) -> None:
         raise UserError(
             f"--normalization: is for --model={users}; leave it out for {model}"
         )
+    if experiment.residual and model != "mlp":
+        raise UserError(f"--residual: is for --model=mlp; leave it out for {model}")
 
 
 def _dropout(experiment: Experiment) -> None:

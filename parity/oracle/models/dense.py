@@ -32,6 +32,8 @@ def hide(
 ) -> Tensor:
     """a_l = dropout(activation(normalize(a_{l-1} W_l + b_l))), then a Dense layer.
 
+    With `--residual` plus a_{l-1}, where both are as wide.
+
     Args:
       scope: parameters, running statistics and masks.
       experiment: model flags; one hidden layer per entry of `--hidden_sizes`.
@@ -45,10 +47,12 @@ def hide(
 
     x = _flat(x)
     for layer, size in enumerate(experiment.hidden_sizes):
+        given = x
         x = dense(scope, f"hidden_{layer}", size, x, initializer, experiment.use_bias)
         x = normalize(experiment.normalization, scope, f"{norms}_{layer}", x)
         x = activation(x)
         x = dropout(x, rates[layer] if rates else 0.0, layer, scope.masks)
+        x = x + given if experiment.residual and x.shape == given.shape else x
     size = signature.num_outputs
     return dense(scope, "output", size, x, initializer, experiment.use_bias)
 

@@ -1,11 +1,17 @@
 """Whole sweeps: each member is a run of jaxnn.train, kills and divergence included."""
 
+import csv
+import math
+
+import numpy as np
 import pytest
 
+from jaxnn.experiment.diagnosis import MEASURED
 from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files import artifacts, diagnostics, trace
 from jaxnn.experiment.flags import command_line
 from jaxnn.sweep import __main__ as sweep
-from jaxnn.sweep import running, store, training
+from jaxnn.sweep import networks, running, store, training
 from tests import own_nets
 from tests.jaxnn.sweep.sweeping import SMALL, members, parsed, swept, trained
 
@@ -98,6 +104,52 @@ class TestFiles:
         pictures = {path.name for path in (tmp_path / "plots").iterdir()}
         assert pictures == {"parameters.png", "curves.png"}
 
+    def test_curves_end_where_the_table_does(self, tmp_path):
+        rows = swept(tmp_path, "--grid=learning_rate=0.001,0.1")
+        with (tmp_path / sweep.CURVES).open() as file:
+            curves = list(csv.DictReader(file))
+        assert len(curves) == sum(int(row["epochs"]) for row in rows)
+        assert {name: curves[-1][name] for name in MEASURES} == {
+            name: rows[-1][name] for name in MEASURES
+        }
+
+    def test_diagnoses_are_those_of_a_run(self, tmp_path):
+        more = ("--diagnose", "--batch_size=16", "--grid=learning_rate=0.01,0.1")
+        swept(tmp_path / "sweep", *more)
+        last = members(*more)[-1]
+        trained(last.experiment, tmp_path / "run")
+        wanted = diagnostics.read(tmp_path / "run")
+        with (tmp_path / "sweep" / artifacts.DIAGNOSTICS).open() as file:
+            found = [row for row in csv.DictReader(file) if row["member"] == "1"]
+        for name in MEASURED:
+            values = [float(row[name] or math.nan) for row in found]
+            given = wanted.measured[name].reshape(-1)
+            np.testing.assert_allclose(values, given, rtol=1e-4, err_msg=name)
+
+    def test_networks_are_those_of_runs(self, tmp_path):
+        more = ("--normalization=batch", "--grid=learning_rate=0.01,0.1")
+        swept(tmp_path / "sweep", *more, "--save_networks", "--optimizer=sgd")
+        last = members(*more, "--optimizer=sgd")[-1]
+        trained(last.experiment, tmp_path / "run")
+        network = networks.read(tmp_path / "sweep", 1)
+        for name, tree in (
+            (artifacts.PARAMS, network.params),
+            (artifacts.BATCH_STATS, network.batch_stats),
+        ):
+            wanted = artifacts.read_params(tmp_path / "run" / name, "")
+            found = trace.flatten(tree)
+            assert found.keys() == wanted.keys()
+            for key in wanted:
+                np.testing.assert_allclose(
+                    found[key], wanted[key], rtol=1e-3, atol=1e-6
+                )
+
+    def test_a_diverged_network_is_not_kept(self, tmp_path):
+        more = ("--optimizer=sgd", "--save_networks")
+        swept(tmp_path, *more, "--grid=learning_rate=0.1,1e30")
+        kept = {path.name for path in (tmp_path / networks.FOLDER).iterdir()}
+        assert kept == {"0"}
+
 
 class TestDivergence:
     def test_is_recorded_and_the_others_go_on(self, tmp_path, capsys):
@@ -184,6 +236,19 @@ class TestBadInput:
             (("--grid=epochs=1,2", "--halving=2"), "take epochs out of --grid"),
             (("--grid=label_smoothing=0,0.1",), "--rank_by: label_smoothing of --grid"),
             (("--grid=seed=0,1", "--rank_by=size"), "--rank_by: unknown 'size'"),
+            (
+                (
+                    "--grid=seed=0,1",
+                    "--save_networks",
+                    "--patience=2",
+                    "--validation_fraction=0.2",
+                ),
+                "--save_networks: ",
+            ),
+            (
+                ("--grid=validation_fraction=0,0.2",),
+                "--grid: validation_fraction=0 has no validation split",
+            ),
             (("--grid=dataset=iris,wine",), "dataset changes what is learned"),
             (("--grid=seed=0,1", "--record=full"), "--record: "),
             (("--grid=batch_size=8,4096",), "--batch_size: "),

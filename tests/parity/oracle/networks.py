@@ -55,6 +55,16 @@ NETWORKS = {
         ),
         ROW,
     ),
+    "mlp, residual": (
+        dict(
+            model="mlp",
+            hidden_sizes=(5, 7, 7),
+            normalization="layer",
+            dropout_rates=(0.3, 0.2, 0),
+            residual=True,
+        ),
+        ROW,
+    ),
     "cnn": (
         dict(
             model="cnn",

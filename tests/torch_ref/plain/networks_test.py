@@ -22,6 +22,7 @@ CASES = {
     "mlp": (MLP, ROWS),
     "mlp, batch": (MLP.replace(normalization="batch"), ROWS),
     "mlp, layer": (MLP.replace(normalization="layer"), IMAGES),
+    "mlp, residual": (MLP.replace(hidden_sizes=(7, 7, 5), residual=True), ROWS),
     "cnn": (CNN, IMAGES),
     "cnn, batch": (CNN.replace(normalization="batch", pool="average"), IMAGES),
     "cnn, layer": (CNN.replace(normalization="layer"), IMAGES),

@@ -40,7 +40,25 @@ def mlp(experiment: Experiment, signature: Signature) -> nn.Sequential:
     hidden = hidden_layers(experiment, size, "norm")
     last = experiment.hidden_sizes[-1]
     output = nn.Linear(last, signature.num_outputs, experiment.use_bias)
-    return named({"flatten": nn.Flatten(), **hidden, "output": output})
+    layers = {"flatten": nn.Flatten(), **hidden, "output": output}
+    return named(layers, Residual if experiment.residual else nn.Sequential)
+
+
+class Residual(nn.Sequential):
+    """Layers in turn; with `--residual` hidden layers add what they were given.
+
+    A hidden layer ends before the next dense layer.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, ...] -> [batch, outputs]."""
+        given = None
+        for layer in self:
+            if isinstance(layer, nn.Linear):
+                x = x + given if given is not None and x.shape == given.shape else x
+                given = x
+            x = layer(x)
+        return x
 
 
 def hidden_layers(
@@ -72,9 +90,11 @@ def activation(experiment: Experiment) -> nn.Module:
     return Apply(activations.build(experiment))
 
 
-def named(layers: dict[str, nn.Module]) -> nn.Sequential:
+def named(
+    layers: dict[str, nn.Module], kind: type[nn.Sequential] = nn.Sequential
+) -> nn.Sequential:
     """Returns layers one after the other, under their names."""
-    return nn.Sequential(collections.OrderedDict(layers))
+    return kind(collections.OrderedDict(layers))
 
 
 NORMALIZATIONS: dict[str, Callable[[int], nn.Module]] = {

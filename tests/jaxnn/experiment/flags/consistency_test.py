@@ -68,6 +68,11 @@ RULES = {
         dict(**MLP, normalization="batch"),
         "--normalization: is for",
     ),
+    "a residual connection": (
+        dict(residual=True),
+        dict(**MLP, residual=True),
+        "--residual: is for --model=mlp; leave it out for linear",
+    ),
     "a decay that float32 rounds to 1": (
         dict(adam_b1=0.99999999),
         dict(adam_b1=0.9999999),

@@ -1,0 +1,1 @@
+"""Labs: small experiments that show one thing each, on a page with its claims."""
