@@ -1,6 +1,7 @@
 """Trains an experiment in NumPy float64, or prints the computation graph of a formula.
 
     python -m parity.oracle --flagfile=launch/experiments/mlp_xor.flags
+    python -m parity.oracle --flagfile=FILE --backpropagation
     python -m parity.oracle --graph
     python -m parity.oracle --graph="exp(a*(b*c))" --at=a=1,b=2,c=3
     python -m parity.oracle --graph --graph_file=graph.svg
@@ -21,17 +22,21 @@ from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import report
-from parity.oracle import graph, graph_paths, train
+from parity.oracle import graph, graph_paths, layer_report, train
 
 CONTENTS = (artifacts.FLAGS, artifacts.METRICS, artifacts.PARAMS, artifacts.BATCH_STATS)
 """Files of a run, which `--overwrite` removes."""
 
 
 def main(experiment: Experiment, values: flags.FlagValues) -> None:
-    """Prints a graph if `--graph` or `--at` is given, else trains."""
+    """Prints a graph or the gradients of layers if asked to, else trains."""
     if values.graph is None and values.graph_file:
         raise UserError("--graph_file: belongs to --graph; add --graph=EXPRESSION")
-    if values.graph is None and not values.at:
+    if values.backpropagation:
+        check(experiment)
+        data = load_dataset(experiment)
+        print("\n".join(layer_report.lines(experiment, data)))
+    elif values.graph is None and not values.at:
         train_and_report(experiment)
     else:
         show_graph(values.graph, values.at, values.graph_file)
@@ -161,6 +166,13 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string(
         "at", "", "Values of the inputs of --graph: a=1,b=2.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "backpropagation",
+        False,
+        "Train nothing; print the error and the gradients of each layer of a dense "
+        "network over the first batch.",
+        flag_values=values,
     )
     flags.DEFINE_string(
         "graph_file",

@@ -11,7 +11,7 @@ C is the loss, averaged over outputs and examples. jaxnn's kernels are W^T. Drop
 multiplies a[l] by a constant.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +41,24 @@ class Forward(NamedTuple):
     kept: list[np.ndarray]
 
 
+class LayerGradients(NamedTuple):
+    """What backpropagation makes of a layer.
+
+    Attributes:
+      name: of the layer.
+      error: delta, dC/dz [units, samples].
+      kernel: dC/dW of jaxnn's kernel [inputs, units].
+      bias: dC/db [units].
+      inputs: dC/da of what the layer was given [inputs, samples].
+    """
+
+    name: str
+    error: np.ndarray
+    kernel: np.ndarray
+    bias: np.ndarray
+    inputs: np.ndarray
+
+
 def gradients(
     experiment: Experiment,
     params: Arrays,
@@ -61,11 +79,34 @@ def gradients(
       UserError: the network has other layers, or a loss or an activation without an
         equation here.
     """
+    loss, layers = by_layer(experiment, params, inputs, targets, step)
+    grads = {"loss": np.asarray(loss)}
+    for layer in layers:
+        grads[f"grads/{layer.name}/kernel"] = layer.kernel
+        if experiment.use_bias:
+            grads[f"grads/{layer.name}/bias"] = layer.bias
+    return grads
+
+
+def by_layer(
+    experiment: Experiment,
+    params: Arrays,
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    step: int,
+) -> tuple[float, list[LayerGradients]]:
+    """Returns the loss, and what each layer gets, the last layer first.
+
+    Takes and raises what `gradients` does.
+    """
     _require_equations(experiment)
     hidden = [f"hidden_{number}" for number in range(len(experiment.hidden_sizes))]
     layers = [*hidden, "output"]
     weights = [np.asarray(params[f"{layer}/kernel"], np.float64).T for layer in layers]
-    biases = [np.asarray(params[f"{layer}/bias"], np.float64) for layer in layers]
+    biases = [
+        np.asarray(params.get(f"{layer}/bias", np.zeros(len(w))), np.float64)
+        for layer, w in zip(layers, weights)
+    ]
 
     # exp(-z) of a sigmoid overflows at large negative z, and 1 / inf = 0 is right.
     with np.errstate(over="ignore"):
@@ -73,12 +114,17 @@ def gradients(
         loss, delta = LOSSES[experiment.loss](
             passed.z[-1], targets.T, experiment.label_smoothing
         )
-        grads = _backward(experiment, layers, weights, passed, delta)
-    return {"loss": np.asarray(loss), **grads}
+        found = list(_backward(experiment, layers, weights, passed, delta))
+    return float(loss), found
 
 
 def _require_equations(experiment: Experiment) -> None:
     """Raises UserError on a layer, an activation or a loss without an equation here."""
+    if experiment.residual or experiment.random_crop or experiment.random_flip:
+        raise UserError(
+            "--residual, --random_crop, --random_flip: are beyond layer-wise "
+            "backpropagation; leave them out"
+        )
     if experiment.model not in MODELS or experiment.normalization != "none":
         raise UserError(
             f"--model: {experiment.model} with "
@@ -123,20 +169,25 @@ def _backward(
     weights: list[np.ndarray],
     passed: Forward,
     delta: np.ndarray,
-) -> dict[str, np.ndarray]:
+) -> Iterator[LayerGradients]:
     _, times_derivative = ACTIVATIONS[experiment.activation]
-    grads = {}
 
     # Lists count from 0: layer `number` has z[number] and the input a[number].
     for number in reversed(range(len(layers))):
-        grads[f"grads/{layers[number]}/kernel"] = (delta @ passed.a[number].T).T
-        grads[f"grads/{layers[number]}/bias"] = delta.sum(axis=1)
+        inputs = weights[number].T @ delta
+        yield LayerGradients(
+            layers[number],
+            error=delta,
+            kernel=(delta @ passed.a[number].T).T,
+            bias=delta.sum(axis=1),
+            inputs=inputs,
+        )
         if number > 0:
-            error = weights[number].T @ delta * passed.kept[number - 1]
             delta = times_derivative(
-                error, passed.z[number - 1], experiment.leaky_relu_alpha
+                inputs * passed.kept[number - 1],
+                passed.z[number - 1],
+                experiment.leaky_relu_alpha,
             )
-    return grads
 
 
 def _kept(

@@ -199,15 +199,7 @@ def train_step(
     rate: np.float32,
 ) -> tuple[OracleState, float]:
     """Returns the state after training on the samples `rows`, and their mean loss."""
-    found = step.gradients(
-        experiment,
-        data.signature,
-        state.params,
-        state.batch_stats,
-        scaled(data, data.train_inputs[rows]),
-        data.train_targets[rows],
-        state.steps,
-    )
+    found = gradients(experiment, data, state, rows)
     grads = select(found, "grads")
     loss = float(found["loss"])
     _check_finite(loss, grads, state.steps)
@@ -222,6 +214,27 @@ def train_step(
         state.steps + 1,
     )
     return state, loss
+
+
+def gradients(
+    experiment: Experiment, data: Dataset, state: OracleState, rows: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Returns what `step.gradients` does of the training samples `rows`."""
+    return step.gradients(
+        experiment,
+        data.signature,
+        state.params,
+        state.batch_stats,
+        scaled(data, data.train_inputs[rows]),
+        data.train_targets[rows],
+        state.steps,
+    )
+
+
+def first_batch(experiment: Experiment, data: Dataset) -> np.ndarray:
+    """Returns the sample ids of the first training batch."""
+    (ids, *_) = batches.epoch_batches(experiment, len(data.train_inputs), 0)
+    return ids[ids != batches.PADDING]
 
 
 def _check_finite(loss: float, grads: Arrays, number: int) -> None:

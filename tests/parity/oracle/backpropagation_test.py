@@ -232,3 +232,24 @@ def test_names_what_it_has_equations_for(flag, known):
             TARGETS[PLAIN.loss],
             0,
         )
+
+
+def test_gradients_by_inputs_are_jaxs():
+    params = params_of(PLAIN)
+    _, layers = backpropagation.by_layer(
+        PLAIN, params, INPUTS, TARGETS[PLAIN.loss], step=0
+    )
+    loss = jaxnn.losses.build(PLAIN.loss, 0.0)
+
+    def objective(a):
+        for layer in ("hidden_0", "hidden_1"):
+            a = jnp.tanh(a @ params[f"{layer}/kernel"] + params[f"{layer}/bias"][None])
+        z = a @ params["output/kernel"] + params["output/bias"][None]
+        return loss(z, jnp.asarray(TARGETS[PLAIN.loss])).mean()
+
+    with jax.enable_x64(True):
+        expected = jax.grad(objective)(jnp.asarray(INPUTS))
+    assert layers[-1].name == "hidden_0"
+    np.testing.assert_allclose(
+        layers[-1].inputs.T, expected, rtol=RTOL, atol=RTOL * np.abs(expected).max()
+    )
