@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -30,12 +30,15 @@ class FinishedRun(NamedTuple):
       forward: preprocessed inputs [n, ...] -> outputs [n, ...]; may be called inside
         and outside `jax.jit`.
       reader: the network as a reader; None if it is no language model of ours.
+      at: (flat parameters, preprocessed inputs) -> outputs, with other parameters
+        than the trained ones; running statistics stay those of the end.
     """
 
     experiment: Experiment
     description: Description
     forward: Callable[[jax.Array | np.ndarray], jax.Array]
     reader: Reader | None
+    at: Callable[[Mapping[str, np.ndarray], np.ndarray], jax.Array]
 
 
 def load(workdir: str) -> FinishedRun:
@@ -69,6 +72,7 @@ def load(workdir: str) -> FinishedRun:
         described,
         lambda inputs: forward(params, batch_stats, inputs),
         readers.build(experiment, model, params) if is_language else None,
+        at=lambda flat, inputs: forward(trace.unflatten(flat), batch_stats, inputs),
     )
 
 

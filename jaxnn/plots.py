@@ -2,14 +2,17 @@
 
     python -m jaxnn.plots activations --output=activations.png
     python -m jaxnn.plots features RUN
+    python -m jaxnn.plots boundary RUN --output=boundary.gif
 
 activations: every activation with its first and second derivative on [-5, 5].
 features: what the layers of a finished run on images respond to.
+boundary: how the regions of the classes move, of a finished run on two features whose
+  parameters were recorded (--record=params); a GIF.
 """
 
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +22,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from jaxnn import features
+from jaxnn import features, finished_run
 from jaxnn.activations import ACTIVATIONS, Activation
+from jaxnn.experiment.data.load import load_dataset
 from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files import artifacts, trace
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.command_line import Arguments
-from jaxnn.experiment.results.plots import canvas
+from jaxnn.experiment.results.plots import animation, boundary, canvas
 
 COLUMNS = 3
 """Axes in a row."""
@@ -43,13 +48,16 @@ def main(arguments: Arguments) -> None:
       UserError: no picture, an unknown one, or a file that cannot be written.
     """
     name, *runs = arguments.names or [""]
-    if name not in PICTURES:
-        raise UserError(f"picture {name!r}: name one of {', '.join(PICTURES)}")
-    draw, needs = PICTURES[name]
+    known: Mapping[str, tuple[Callable, tuple[str, ...]]] = PICTURES | ANIMATIONS
+    if name not in known:
+        raise UserError(f"picture {name!r}: name one of {', '.join(known)}")
+    draw, needs = known[name]
     if len(runs) != len(needs):
         raise UserError(f"{name}: give {' '.join([name, *needs])}, and nothing more")
-    path = pathlib.Path(arguments.values.output or f"{name}.png")
-    save(functools.partial(draw, *runs), path)
+    ending = "gif" if name in ANIMATIONS else "png"
+    path = pathlib.Path(arguments.values.output or f"{name}.{ending}")
+    write: Callable[..., None] = save_animation if name in ANIMATIONS else save
+    write(functools.partial(draw, *runs), path)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -58,7 +66,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "output",
         None,
         "File to write; its ending is the format. Default: the picture's name and "
-        ".png, here.",
+        ".png or .gif, here.",
         flag_values=values,
     )
 
@@ -81,6 +89,48 @@ def save(draw: Callable[[], Figure], path: pathlib.Path) -> None:
     except OSError as error:
         raise UserError(f"--output: cannot write {path}: {error.strerror}") from None
     print(f"files: {path}")
+
+
+def save_animation(write: Callable[[pathlib.Path], None], path: pathlib.Path) -> None:
+    """Writes an animation and prints the path.
+
+    Raises:
+      UserError: the file does not end in .gif, or it cannot be written.
+    """
+    if path.suffix != ".gif":
+        raise UserError(f"--output: {path} must end in .gif")
+    try:
+        write(path)
+    except OSError as error:
+        raise UserError(f"--output: cannot write {path}: {error.strerror}") from None
+    print(f"files: {path}")
+
+
+def boundary_moves(workdir: str, path: pathlib.Path) -> None:
+    """Writes a GIF of the regions of a run's classes after each recorded update.
+
+    Raises:
+      UserError: there is no such run, its inputs are not two numbers, it recorded no
+        parameters, or its batch normalization has statistics that no trace holds.
+    """
+    run = finished_run.load(workdir)
+    data = load_dataset(run.experiment)
+    folder = pathlib.Path(workdir)
+    if not boundary.is_plane(data):
+        raise UserError("boundary: RUN must classify points of two features")
+    if (folder / artifacts.BATCH_STATS).exists():
+        raise UserError(
+            "boundary: RUN has batch normalization, whose running statistics are not "
+            "known for each update; train with --normalization=none or layer"
+        )
+    recorded = folder / "trace"
+    frames = recorded.exists() and animation.read_frames(trace.Reader(recorded))
+    if not frames:
+        raise UserError(
+            "boundary: RUN has no recorded parameters; train with --record=params"
+        )
+    apply = jax.jit(run.at)
+    animation.animate(data, frames, lambda *at: np.asarray(apply(*at)), path)
 
 
 def activations() -> Figure:
@@ -171,6 +221,10 @@ PICTURES: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
     "features": (features.draw, ("RUN",)),
 }
 """Picture -> what draws it, and what it needs."""
+ANIMATIONS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
+    "boundary": (boundary_moves, ("RUN",)),
+}
+"""Animation -> what writes it, given what it needs and a path."""
 
 
 def command() -> None:

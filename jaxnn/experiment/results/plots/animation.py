@@ -1,6 +1,7 @@
-"""Animation of the decision boundary of a linear classifier, from a trace."""
+"""Animation of the decision boundary of a classifier, from a trace."""
 
 import pathlib
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -28,15 +29,17 @@ class Frame(NamedTuple):
 
     Attributes:
       update: number of steps done.
-      kernel: [2, outputs].
-      bias: [outputs].
+      params: flat parameters.
       ids: [samples] int, the training samples of the last step.
     """
 
     update: int
-    kernel: np.ndarray
-    bias: np.ndarray
+    params: Mapping[str, np.ndarray]
     ids: np.ndarray
+
+
+Outputs = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
+"""(flat parameters, inputs [n, 2]) -> outputs [n, ...]."""
 
 
 def write(data: Dataset, folder: pathlib.Path, path: pathlib.Path) -> None:
@@ -47,10 +50,34 @@ def write(data: Dataset, folder: pathlib.Path, path: pathlib.Path) -> None:
       folder: folder of the trace.
       path: path of the GIF.
     """
-    frames = thinned(read_frames(trace.Reader(folder)))
-    if not frames:
-        return
+    frames = read_frames(trace.Reader(folder))
+    if frames and is_linear(frames[0]):
+        animate(data, frames, linear_outputs, path)
 
+
+def is_linear(frame: Frame) -> bool:
+    """Returns True if the network is one dense layer on two features."""
+    names = frame.params.keys()
+    return names in ({KERNEL, BIAS}, {KERNEL}) and len(frame.params[KERNEL]) == 2
+
+
+def linear_outputs(params: Mapping[str, np.ndarray], inputs: np.ndarray) -> np.ndarray:
+    """Returns the outputs of one dense layer."""
+    return inputs @ params[KERNEL] + params.get(BIAS, NO_BIAS)
+
+
+def animate(
+    data: Dataset, frames: list[Frame], outputs: Outputs, path: pathlib.Path
+) -> None:
+    """Writes a GIF of the regions of the classes after each update.
+
+    Args:
+      data: data set for which `boundary.is_plane` is True.
+      frames: one at least; `thinned` ones are shown.
+      outputs: the network.
+      path: path of the GIF.
+    """
+    frames = thinned(frames)
     plane = Plane(data)
     inputs = np.asarray(data.train_inputs)
     points = canvas.unscaled(data, inputs)
@@ -78,7 +105,7 @@ def write(data: Dataset, folder: pathlib.Path, path: pathlib.Path) -> None:
     writer = PillowWriter(fps=frames_per_second)
     with writer.saving(plane.figure, path, dpi=80):
         for frame in shown:
-            plane.show(plane.grid @ frame.kernel + frame.bias)
+            plane.show(outputs(frame.params, plane.grid))
             few = len(frame.ids) <= MOST_RINGS
             rings.set_offsets(points[frame.ids] if few else np.empty((0, 2)))
             plane.axes.set_title(
@@ -90,22 +117,18 @@ def write(data: Dataset, folder: pathlib.Path, path: pathlib.Path) -> None:
 def read_frames(reader: trace.Reader) -> list[Frame]:
     """Returns the classifier before the first update and after each update.
 
-    The list is empty if the trace is not of a linear classifier of two features.
+    The list is empty if the trace holds no parameters.
     """
     frames = []
     for number in range(len(reader)):
         step = reader.read(number)
-        names = trace.select(step, "params").keys()
-        is_linear = names in ({KERNEL, BIAS}, {KERNEL})
-        if not is_linear or len(step[f"params/{KERNEL}"]) != 2:
+        before = trace.select(step, "params")
+        if not before:
             return []
         if not frames:
-            kernel = step[f"params/{KERNEL}"]
-            bias = step.get(f"params/{BIAS}", NO_BIAS)
-            frames.append(Frame(0, kernel, bias, np.array([], int)))
-        kernel = step[f"updated/{KERNEL}"]
-        bias = step.get(f"updated/{BIAS}", NO_BIAS)
-        frames.append(Frame(number + 1, kernel, bias, step["batch/ids"]))
+            frames.append(Frame(0, before, np.array([], int)))
+        after = trace.select(step, "updated")
+        frames.append(Frame(number + 1, after, step["batch/ids"]))
     return frames
 
 
@@ -124,6 +147,5 @@ def thinned(frames: list[Frame]) -> list[Frame]:
 
 
 def _equal(before: Frame, after: Frame) -> bool:
-    return np.array_equal(before.kernel, after.kernel) and np.array_equal(
-        before.bias, after.bias
-    )
+    pairs = ((before.params[name], array) for name, array in after.params.items())
+    return all(np.array_equal(old, new) for old, new in pairs)

@@ -527,7 +527,12 @@ class TestAnimation:
         record(tmp_path, [(0, 0), (1, 0), (1, 1)])
         frames = animation.read_frames(trace.Reader(tmp_path / "trace"))
         assert [
-            (f.update, f.kernel.ravel().tolist(), f.bias.tolist(), f.ids.tolist())
+            (
+                f.update,
+                f.params["output/kernel"].ravel().tolist(),
+                f.params["output/bias"].tolist(),
+                f.ids.tolist(),
+            )
             for f in frames
         ] == [(0, [0, 0], [0], []), (1, [1, 0], [0], [0]), (2, [1, 1], [0], [1])]
 
@@ -543,7 +548,7 @@ class TestAnimation:
     )
     def test_at_most_so_many_frames_from_the_first_to_the_last(self, count):
         frames = [
-            animation.Frame(n, np.full((2, 1), n), np.zeros(1), np.zeros(1, int))
+            animation.Frame(n, {"kernel": np.full((2, 1), n)}, np.zeros(1, int))
             for n in range(count)
         ]
         updates = [frame.update for frame in animation.thinned(frames)]
