@@ -22,6 +22,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxnn import layer_outputs, loss_scaling, losses, precision
 from jaxnn.dropout import mask_source
+from jaxnn.experiment import traits
 from jaxnn.experiment.data.dataset import Signature
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.loss_scaling import LossScale
@@ -88,6 +89,7 @@ class StepResult(NamedTuple):
         order.
       diagnosis: [1 + layers, MEASURED] float32 by jaxnn/experiment/diagnosis.py; None
         without `--diagnose`.
+      line: [2] weight and bias after the step; None unless a line is fitted.
     """
 
     loss: jax.Array
@@ -97,6 +99,7 @@ class StepResult(NamedTuple):
     exhausted: jax.Array
     finite: jax.Array
     diagnosis: jax.Array | None = None
+    line: jax.Array | None = None
 
 
 def initial_variables(
@@ -410,8 +413,24 @@ def train_step(
         state.step + 1,
         state.updates + (~skipped).astype(jnp.int32),
     )
-    result = StepResult(loss, learning_rate, scale, skipped, exhausted, finite)
+    result = StepResult(
+        loss,
+        learning_rate,
+        scale,
+        skipped,
+        exhausted,
+        finite,
+        line=line_of(experiment, params),
+    )
     return (state, result, grads, *activations)
+
+
+def line_of(experiment: Experiment, params: Params) -> jax.Array | None:
+    """Returns [2] weight and bias of a fitted line; None in any other experiment."""
+    if not traits.fits_line(experiment):
+        return None
+    output = params["output"]
+    return jnp.concatenate([output["kernel"].reshape(-1), output["bias"]])
 
 
 def eval_step(

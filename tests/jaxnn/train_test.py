@@ -63,6 +63,10 @@ class TestExperiments:
         assert summary["final"]["bias_error"] < 0.01
         assert summary["final"]["quality"] == "excellent"
         assert "quality: excellent" in done.stdout
+        with open(tmp_path / "metrics.csv") as file:
+            last = list(csv.DictReader(file))[-1]
+        for name in ("weight", "bias"):
+            assert float(last[name]) == summary["final"][name]
 
     def test_breast_cancer(self, run, tmp_path):
         assert (

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxnn.experiment import traits
 from jaxnn.experiment.catalogue import BINARY, LANGUAGE, MULTICLASS, REGRESSION
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.flags.config import Experiment
@@ -42,7 +43,7 @@ def final_metrics(
     final = TASKS[data.task](data, outputs)
     if data.task == REGRESSION:
         final |= baselines.compare(experiment, data, final["rmse"])
-    if experiment.dataset == experiment.model == "linear":
+    if traits.fits_line(experiment):
         weight = float(params["output/kernel"].item())
         bias = float(params["output/bias"].item())
         final |= line_errors(weight, bias)

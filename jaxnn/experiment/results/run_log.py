@@ -23,6 +23,8 @@ from jaxnn.experiment.results.trackers import Trackers
 
 ALWAYS = ("step", "train_loss", "test_loss")
 """Columns of metrics.csv, whatever the experiment, besides the epoch."""
+LINE = ("weight", "bias")
+"""Further ones where a line is fitted."""
 
 
 class RunLog:
@@ -142,6 +144,7 @@ class RunLog:
         skipped: np.ndarray,
         learning_rate: float,
         means: Mapping[str, Iterable[float]],
+        line: Iterable[float] | None = None,
     ) -> None:
         """Writes and shows the metrics of one epoch.
 
@@ -152,6 +155,7 @@ class RunLog:
           skipped: [steps] bool, True for overflowed steps.
           learning_rate: learning rate of the last step.
           means: split -> (mean loss, mean metric); "test" first.
+          line: weight and bias of a fitted line.
 
         Raises:
           UserError: a value is not finite, or a static loss scale skips every step.
@@ -172,6 +176,9 @@ class RunLog:
                 f"{split}_loss": float(loss),
                 f"{split}_{self._metric_name}": float(metric),
             }
+        # The rows of a run that an older version began have no line, and get none.
+        if line is not None and (not self._rows or LINE[0] in self._rows[0]):
+            self._row |= {name: float(value) for name, value in zip(LINE, line)}
         self._rows.append(self._row)
         if self._writer:
             self._writer.write(self._row)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxnn.experiment import traits
 from jaxnn.experiment.catalogue import BINARY, MULTICLASS, REGRESSION
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.files import artifacts, diagnostics
@@ -79,7 +80,7 @@ def _regression(
     params: Mapping[str, np.ndarray],
     outputs: np.ndarray,
 ) -> dict[str, Figure]:
-    if experiment.dataset == experiment.model == "linear":
+    if traits.fits_line(experiment):
         weight = float(params["output/kernel"].item())
         bias = float(params["output/bias"].item())
         return {"fit": fit_line(data, weight, bias)}

@@ -64,6 +64,15 @@ class TestRunLog:
             "test_mae": [0.25, 0.125],
         }
 
+    def test_a_run_that_began_without_its_line_goes_on_without(self, log, tmp_path):
+        for epoch, line in enumerate((None, (2.5, 0.5))):
+            log.epoch(
+                epoch, losses(1), np.array([4]), NO[:1], 0.1, {"test": (1, 1)}, line
+            )
+        found = artifacts.read_metrics(tmp_path)
+        assert list(found["epoch"]) == [1, 2]
+        assert "weight" not in found
+
     def test_train_loss_is_weighted_by_samples(self, log, tmp_path):
         log.epoch(0, losses(1, 5), np.array([3, 1]), NO, 0.1, {"test": (1, 1)})
         assert train_losses(tmp_path) == [2.0]
