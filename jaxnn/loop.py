@@ -91,6 +91,7 @@ class Started(NamedTuple):
       is_last: True if a signal asked to stop after it.
       line: [2] weight and bias of a fitted line, if no step of the epoch was left that
         would have reported them.
+      together: number of epochs in its call.
     """
 
     number: int
@@ -100,6 +101,7 @@ class Started(NamedTuple):
     due: TrainState | None
     is_last: bool
     line: jax.Array | None = None
+    together: int = 1
 
 
 def train(run: Run, before: Saved) -> Kept | None:
@@ -278,7 +280,14 @@ def _read(
     last = first + several.count - 1
     for number, epoch in enumerate(several.read(), first):
         ends = (due, is_last) if number == last else (None, False)
-        yield Started(number, checkpoint.NOTHING_REPORTED, epoch, state, *ends)
+        yield Started(
+            number,
+            checkpoint.NOTHING_REPORTED,
+            epoch,
+            state,
+            *ends,
+            together=several.count,
+        )
 
 
 def _record(
@@ -331,6 +340,7 @@ def _log_epoch(run: Run, done: Started, reported: Reported) -> dict[str, np.ndar
     diagnosis = _diagnosis(run, done)
     if diagnosis:
         run.log.diagnose(diagnosis)
+    run.log.timed(done.together, run.epochs.compile_seconds)
     return means
 
 

@@ -145,6 +145,7 @@ def _log_epoch(run: Run, number: int, epoch: Epoch) -> dict[str, np.ndarray]:
     )
     if epoch.diagnosis:
         run.log.diagnose(epoch.diagnosis)
+    run.log.timed()
     return means
 
 

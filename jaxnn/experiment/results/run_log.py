@@ -16,8 +16,9 @@ from jaxnn.experiment.errors import UserError, one_line
 from jaxnn.experiment.files import artifacts, diagnostics
 from jaxnn.experiment.files.diagnostics import Diagnosis
 from jaxnn.experiment.flags.config import Experiment
-from jaxnn.experiment.results import doctor, quick_matplotlib, report
+from jaxnn.experiment.results import doctor, layer_table, quick_matplotlib, report
 from jaxnn.experiment.results.doctor import evidence
+from jaxnn.experiment.results.epoch_times import EpochTimes
 from jaxnn.experiment.results.progress import ProgressBar
 from jaxnn.experiment.results.trackers import Trackers
 
@@ -67,6 +68,7 @@ class RunLog:
         )
         self._progress = ProgressBar(experiment.epochs if workdir else 0)
         self._trackers = Trackers(experiment, workdir)
+        self._times = EpochTimes()
         self._row: dict[str, float] = {}
         self._rows: list[dict[str, float]] = []
         self._best: dict[str, Any] = {}
@@ -110,7 +112,13 @@ class RunLog:
             row["validation_loss"] for row in self._rows if "validation_loss" in row
         ]
 
+    def network(self, network: layer_table.Network) -> None:
+        """Shows what is trained."""
+        if self._workdir:
+            print("\n".join(layer_table.lines(network)), flush=True)
+
     def __enter__(self) -> "RunLog":
+        self._times.start()
         self._progress.__enter__()
         return self
 
@@ -184,6 +192,15 @@ class RunLog:
             self._writer.write(self._row)
             self._progress.show(self._row)
         self._trackers.epoch(int(self._row["epoch"]), self._row)
+
+    def timed(self, together: int = 1, compiled: float = 0.0) -> None:
+        """Says that the epoch that was logged last has ended.
+
+        Args:
+          together: number of epochs in its call.
+          compiled: seconds spent compiling so far.
+        """
+        self._times.end(together, compiled)
 
     def diagnose(self, diagnosis: Diagnosis) -> None:
         """Writes the diagnosis of the epoch that was logged last."""
@@ -353,6 +370,8 @@ class RunLog:
                 f"{self.skipped_steps} of {self._row['step']} steps skipped (FP16 "
                 "overflow)"
             )
+        if self._times.seconds:
+            print(self._times.line())
         times = [f"{stage} {value:.2f}" for stage, value in clock.seconds.items()]
         print(f"seconds: {', '.join(times)}")
         print(f"files: {self._workdir}")

@@ -12,6 +12,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import run_log
+from jaxnn.experiment.results.layer_table import Network
 
 EXPERIMENT = Experiment(
     name="tiny", precision="fp16", num_samples=8, epochs=2, batch_size=4, plots=False
@@ -102,6 +103,13 @@ class TestRunLog:
             with run_log.RunLog(EXPERIMENT, data, "jax", workdir, "mae"):
                 pass
         assert capsys.readouterr().out.count("read t.csv\n  a: number\n") == 1
+
+    def test_shows_the_network_where_it_writes(self, tmp_path, capsys):
+        network = Network({"output/kernel": (1, 1)}, {"output": (1,)})
+        for workdir in (tmp_path, None):
+            with run_log.RunLog(EXPERIMENT, DATA, "jax", workdir, "mae") as log:
+                log.network(network)
+        assert capsys.readouterr().out.count("\n1 parameters\n") == 1
 
     def test_a_skipped_step_with_a_finite_loss_counts_in_the_mean(self, log, tmp_path):
         log.epoch(0, losses(1, 5), np.array([3, 1]), YES, 0.1, {"test": (1, 1)})
