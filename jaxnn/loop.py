@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import numpy as np
 
-from jaxnn import checkpoint, freezing, parallel
+from jaxnn import checkpoint, freezing, parallel, train_step
 from jaxnn.checkpoint import Best, Reported, Saved
 from jaxnn.epochs import (
     Epoch,
@@ -88,6 +89,9 @@ class Started(NamedTuple):
       state: state after the epoch, replicated; donated to the next one.
       due: its copy for a checkpoint, or None.
       is_last: True if a signal asked to stop after it.
+      line: [2] weight and bias of a fitted line, if no step of the epoch was left that
+        would have reported them.
+      together: number of epochs in its call.
     """
 
     number: int
@@ -96,6 +100,8 @@ class Started(NamedTuple):
     state: TrainState
     due: TrainState | None
     is_last: bool
+    line: jax.Array | None = None
+    together: int = 1
 
 
 def train(run: Run, before: Saved) -> Kept | None:
@@ -215,10 +221,11 @@ def _start_calls(run: Run, before: Saved) -> Iterator[Callable[[], Iterable[Star
             is_last, due = _look(run, last, state)
             read = functools.partial(_read, several, number, state, due, is_last)
         else:
+            line = _line_before(run, number, reported, state)
             state, epoch = run.epochs.run(number, len(reported.loss), state)
             last = number
             is_last, due = _look(run, last, state, is_cut=epoch.sums is None)
-            done = [Started(number, reported, epoch, state, due, is_last)]
+            done = [Started(number, reported, epoch, state, due, is_last, line)]
             read = functools.partial(iter, done)
         yield read
         if is_last:
@@ -274,7 +281,14 @@ def _read(
     last = first + several.count - 1
     for number, epoch in enumerate(several.read(), first):
         ends = (due, is_last) if number == last else (None, False)
-        yield Started(number, checkpoint.NOTHING_REPORTED, epoch, state, *ends)
+        yield Started(
+            number,
+            checkpoint.NOTHING_REPORTED,
+            epoch,
+            state,
+            *ends,
+            together=several.count,
+        )
 
 
 def _record(
@@ -322,11 +336,31 @@ def _log_epoch(run: Run, done: Started, reported: Reported) -> dict[str, np.ndar
         reported.skipped,
         reported.learning_rate[-1],
         means,
+        _line(done),
     )
     diagnosis = _diagnosis(run, done)
     if diagnosis:
         run.log.diagnose(diagnosis)
+    run.log.timed(done.together, run.epochs.compile_seconds)
     return means
+
+
+def _line_before(
+    run: Run, number: int, reported: Reported, state: TrainState
+) -> jax.Array | None:
+    """Returns the line before an epoch's rest if no step is left in it, else None."""
+    if len(reported.loss) < run.work.plan[number]:
+        return None
+    return train_step.line_of(run.work.experiment, parallel.first(state.params))
+
+
+def _line(done: Started) -> np.ndarray | jax.Array | None:
+    """Returns [2] weight and bias after an epoch; None unless a line is fitted."""
+    results = done.epoch.results
+    if results is None or results.line is None:
+        return done.line
+    lines = parallel.first(results.line)
+    return lines[-1] if len(lines) else done.line
 
 
 def _diagnosis(run: Run, done: Started) -> Diagnosis | None:

@@ -427,6 +427,10 @@ def _training(train_step: Step) -> Callable:
 
 def _diagnosed_training(run: Diagnosed) -> Callable:
     def train(state, ids: jax.Array, samples: Samples, learning_rates: jax.Array):
+        # Of an epoch that has been recorded to its end nothing is left to diagnose.
+        if not len(ids):
+            return _training(run.step)(state, ids, samples, learning_rates)
+
         def batch(place):
             return gather(samples, ids[place])
 

@@ -22,6 +22,7 @@ from jaxnn import (
     diagnosis,
     distributed,
     epochs,
+    layer_outputs,
     loop,
     models,
     parallel,
@@ -44,6 +45,7 @@ from jaxnn.experiment.files import artifacts, locks, trace
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import run_log
+from jaxnn.experiment.results.layer_table import Network
 from jaxnn.grace import Limit
 from jaxnn.interruption import Interruption
 from jaxnn.metrics import METRICS, Metric
@@ -114,7 +116,7 @@ def assemble(
     )
     metric_name, metric = METRICS[data.task]
     optimizer = OPTIMIZERS[experiment.optimizer](experiment)
-    state = start(experiment, model, optimizer, data.signature)
+    state, network = start(experiment, model, optimizer, data.signature)
     devices = choose_devices(
         experiment, spreading.chooser(experiment, model, state, data.signature)
     )
@@ -133,6 +135,7 @@ def assemble(
         work, model, data.signature, optimizer, int(before.state.step), workdir
     )
     log = run_log.RunLog(experiment, data, "jax", workdir, metric_name, layers)
+    log.network(network)
     run = loop.Run(
         work=work,
         splits=splits,
@@ -214,18 +217,37 @@ def configure(experiment: Experiment) -> None:
 
 def start(
     experiment: Experiment, model: nn.Module, optimizer: Optimizer, signature: Signature
-) -> TrainState:
-    """Returns the state before the first step, from `--init_params` or fresh."""
+) -> tuple[TrainState, Network]:
+    """Returns the state before the first step, from `--init_params` or fresh, and the
+    shapes of the network."""
     given = {}
+    networks = []
     if experiment.init_params:
         given = {"params": read_initial_params(experiment, model, signature)}
 
     def make(seed: jax.Array, given: dict[str, Params]) -> TrainState:
-        variables = train_step.initial_variables(model, seed, signature)
+        # Noted while this is traced anyway: to trace it again may take a second.
+        with layer_outputs.capture(rows=1) as outputs:
+            variables = train_step.initial_variables(model, seed, signature)
+        networks.append(network_of(variables["params"], outputs))
         return train_step.initial_state({**variables, **given}, experiment, optimizer)
 
     # Jitted, because op by op each operation of each initializer would be compiled.
-    return jax.jit(make)(experiment.seed, given)
+    state = jax.jit(make)(experiment.seed, given)
+    return state, networks[0]
+
+
+def network_of(params: Params, outputs: layer_outputs.Outputs) -> Network:
+    """Returns the shapes of a network.
+
+    Args:
+      params: in the order in which they were made.
+      outputs: what its layers returned for a batch of one sample.
+    """
+    return Network(
+        {name: array.shape for name, array in trace.flatten(params).items()},
+        {layer: output.shape[1:] for layer, output in outputs.items()},
+    )
 
 
 def read_initial_params(

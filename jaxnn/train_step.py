@@ -23,6 +23,7 @@ from jax.flatten_util import ravel_pytree
 from jaxnn import freezing, layer_outputs, loss_scaling, losses, precision
 from jaxnn.augmentation import augment
 from jaxnn.dropout import mask_source
+from jaxnn.experiment import traits
 from jaxnn.experiment.data.dataset import Signature
 from jaxnn.experiment.files import trace
 from jaxnn.experiment.flags.config import Experiment
@@ -91,6 +92,7 @@ class StepResult(NamedTuple):
         order.
       diagnosis: [1 + layers, MEASURED] float32 by jaxnn/experiment/diagnosis.py; None
         without `--diagnose`.
+      line: [2] weight and bias after the step; None unless a line is fitted.
     """
 
     loss: jax.Array
@@ -100,6 +102,7 @@ class StepResult(NamedTuple):
     exhausted: jax.Array
     finite: jax.Array
     diagnosis: jax.Array | None = None
+    line: jax.Array | None = None
 
 
 def initial_variables(
@@ -433,8 +436,26 @@ def train_step(
         state.step + 1,
         state.updates + (~skipped).astype(jnp.int32),
     )
-    result = StepResult(loss, learning_rate, scale, skipped, exhausted, finite)
+    result = StepResult(
+        loss,
+        learning_rate,
+        scale,
+        skipped,
+        exhausted,
+        finite,
+        line=line_of(experiment, params),
+    )
     return (state, result, grads, *activations)
+
+
+def line_of(experiment: Experiment, params: Params) -> jax.Array | None:
+    """Returns [2] weight and bias of a fitted line; None in any other experiment."""
+    if not traits.fits_line(experiment):
+        return None
+    weight = params["output"]["kernel"].reshape(-1)
+    # There is none under --nouse_bias.
+    bias = params["output"].get("bias", jnp.zeros_like(weight))
+    return jnp.concatenate([weight, bias])
 
 
 def eval_step(

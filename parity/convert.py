@@ -145,7 +145,7 @@ def to_deepspeed(source: ConversionSource, target: pathlib.Path) -> tuple[int, H
     signature = source.data.signature
     optimizer = OPTIMIZERS[experiment.optimizer](experiment)
     model = models.build(experiment, signature)
-    like = train.start(experiment, model, optimizer, signature)
+    like, _ = train.start(experiment, model, optimizer, signature)
     try:
         state = checkpoint.restore(source.workdir, like)
     except UserError as error:

@@ -1,6 +1,7 @@
 """The two stacks side by side in float64: same inputs, same loss, gradients and
 optimizer step to 1e-10."""
 
+import functools
 import importlib
 import inspect
 import pathlib
@@ -20,6 +21,7 @@ import jaxnn.losses
 import jaxnn.metrics
 import jaxnn.models
 import jaxnn.optimizers
+import jaxnn.train
 import jaxnn.train_step
 import torch_ref.activations
 import torch_ref.dropout
@@ -28,6 +30,7 @@ import torch_ref.losses
 import torch_ref.metrics
 import torch_ref.models
 import torch_ref.optimizers
+import torch_ref.train
 import torch_ref.train_step
 from jaxnn.experiment import catalogue
 from jaxnn.experiment.data.load import load_dataset
@@ -63,6 +66,21 @@ EXPERIMENTS = {
         activation="tanh",
         dropout_rates=(0.1, 0.5),
         loss="cross_entropy",
+    ),
+}
+NETWORKS = {
+    **EXPERIMENTS,
+    "cnn": Experiment(
+        dataset="digits", model="cnn", normalization="batch", loss="cross_entropy"
+    ),
+    "resnet": Experiment(dataset="digits", model="resnet", loss="cross_entropy"),
+    "lstm": Experiment(dataset="sine", model="lstm", hidden_sizes=(4, 3)),
+    "transformer": Experiment(
+        dataset="markov",
+        num_classes=7,
+        model="transformer",
+        loss="cross_entropy",
+        num_heads=2,
     ),
 }
 FILES = {
@@ -199,6 +217,29 @@ class TestMetrics:
             )
         else:
             np.testing.assert_array_equal(value, expected)
+
+
+class TestNetworkOf:
+    @pytest.mark.parametrize("name", NETWORKS)
+    def test_both_show_the_same_table(self, name):
+        experiment = NETWORKS[name].replace(precision="fp32", num_samples=512)
+        signature = load_dataset(experiment).signature
+        model = jaxnn.models.build(experiment, signature)
+        optimizer = jaxnn.optimizers.OPTIMIZERS["sgd"](experiment)
+        start = functools.partial(
+            jaxnn.train.start, experiment, model, optimizer, signature
+        )
+        found = []
+        # Traced, because compiling takes many seconds.
+        with jax.enable_x64(False):
+            jax.eval_shape(lambda: found.append(start()[1]))
+        (ours,) = found
+        model = torch_ref.models.build(experiment, signature)
+        theirs = torch_ref.train.network_of(model, signature, torch.device("cpu"))
+        assert ours == theirs
+        assert list(ours.params) == list(theirs.params)
+        assert "output" in ours.outputs
+        assert model.training
 
 
 class TestStep:

@@ -88,12 +88,14 @@ class Epoch(NamedTuple):
       sums: [batches, 2] of loss and metric over each evaluated batch.
       outputs: [rows of all batches, ...] of the evaluated batches.
       diagnosis: under `--diagnose`, unless its step has been recorded.
+      line: [2] weight and bias after the epoch; None unless a line is fitted.
     """
 
     reported: Reported
     sums: np.ndarray
     outputs: np.ndarray
     diagnosis: Diagnosis | None = None
+    line: np.ndarray | None = None
 
 
 def make_work(
@@ -162,7 +164,8 @@ class SteppedEpochs:
         self._diagnosis = None
         reported = self._train(number)
         sums, outputs = self._evaluate()
-        return Epoch(reported, sums, outputs, self._diagnosis)
+        line = train_step.line_of(self._work.experiment, self._engine)
+        return Epoch(reported, sums, outputs, self._diagnosis, line)
 
     def _train(self, number: int) -> Reported:
         work = self._work

@@ -141,9 +141,11 @@ def _log_epoch(run: Run, number: int, epoch: Epoch) -> dict[str, np.ndarray]:
         reported.skipped,
         reported.learning_rate[-1],
         means,
+        epoch.line,
     )
     if epoch.diagnosis:
         run.log.diagnose(epoch.diagnosis)
+    run.log.timed()
     return means
 
 

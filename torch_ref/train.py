@@ -29,12 +29,14 @@ from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.flags.deepspeed.writing import ds_config, file_config
 from jaxnn.experiment.results import run_log
+from jaxnn.experiment.results.layer_table import Network
 from torch_ref import (
     checkpoint,
     diagnosis,
     epochs,
     freezing,
     kernels,
+    layer_outputs,
     loop,
     models,
     params_io,
@@ -88,6 +90,7 @@ def assemble(experiment: Experiment, data: Dataset) -> tuple[loop.Run, int]:
     is_fp16 = experiment.precision == "fp16"
     fp16_kernels = kernels.fp16_kernels(experiment) if is_fp16 else "none"
     model = start(experiment, data.signature, device)
+    network = network_of(model, data.signature, device)
     layers = diagnosed_layers(experiment, model)
 
     # Bad input up to here leaves no run directory behind.
@@ -100,6 +103,7 @@ def assemble(experiment: Experiment, data: Dataset) -> tuple[loop.Run, int]:
         experiment, rank, world_size, work.first_step(before), workdir
     )
     log = run_log.RunLog(experiment, data, "torch", workdir, metric_name, layers)
+    log.network(network)
     diagnostician = diagnosis.Diagnostician(
         experiment,
         work.plan,
@@ -189,6 +193,23 @@ def start(
         )
     freezing.freeze(experiment, model)
     return model.to(device)
+
+
+@torch.no_grad()
+def network_of(
+    model: torch.nn.Module, signature: Signature, device: torch.device
+) -> Network:
+    """Returns the shapes of a network, which it shows on a sample of zeros."""
+    example = np.zeros((1, *signature.input_shape), signature.input_dtype)
+    names = params_io.layer_names(model)
+    with layer_outputs.capture(model, 1, names) as passes:
+        model.eval()(torch.from_numpy(example).to(device))
+    model.train()
+    params = params_io.to_flax(model, dict(model.named_parameters()))
+    return Network(
+        {name: array.shape for name, array in params.items()},
+        {layer: tuple(output.shape[1:]) for layer, output in passes[0].items()},
+    )
 
 
 def diagnosed_layers(experiment: Experiment, model: torch.nn.Module) -> list[str]:

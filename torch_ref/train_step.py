@@ -6,12 +6,14 @@ this module, because `torch_ref.faults` patches them while a run is under way.
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
+from jaxnn.experiment import traits
 from jaxnn.experiment.flags.config import Experiment
 from torch_ref import engine as engines
-from torch_ref import engine_readers, losses, precision
+from torch_ref import engine_readers, losses, params_io, precision
 from torch_ref.augmentation import augment
 from torch_ref.dropout import mask_source
 from torch_ref.metrics import Metric
@@ -156,6 +158,20 @@ def train_step(
     skipped = engines.step(engine, step)
     result = StepResult(loss, learning_rate, scale, skipped)
     return result, grads
+
+
+def line_of(experiment: Experiment, engine: Any) -> np.ndarray | None:
+    """Returns [2] weight and bias of a fitted line; None in any other experiment.
+
+    Every rank takes part.
+    """
+    if not traits.fits_line(experiment):
+        return None
+    params = params_io.to_flax(engine.module, engine_readers.masters(engine))
+    weight = params["output/kernel"].reshape(-1)
+    # There is none under --nouse_bias.
+    bias = params.get("output/bias", np.zeros_like(weight))
+    return np.concatenate([weight, bias])
 
 
 @torch.no_grad()

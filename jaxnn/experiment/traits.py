@@ -1,4 +1,4 @@
-"""What an experiment has, for the known differences that need it.
+"""What an experiment has, for the known differences and the records that need it.
 
 Each function takes an experiment, or returns one that does, and is True if the
 experiment has the trait.
@@ -32,6 +32,11 @@ def is_half(experiment: Experiment) -> bool:
 def is_model(*models: str) -> Trait:
     """The network is one of these."""
     return lambda experiment: experiment.model in models
+
+
+def fits_line(experiment: Experiment) -> bool:
+    """All that is learned is the weight and the bias of a line that is known."""
+    return experiment.dataset == experiment.model == "linear"
 
 
 def has_dropout(experiment: Experiment) -> bool:

@@ -4,11 +4,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn import loop
+from jaxnn import loop, train
 from jaxnn.experiment.errors import UserError
+from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.flags.config import Experiment
 from jaxnn.train_step import StepResult
 
 NAMES = ["loss", "gradient of w"]
+LINE = Experiment(
+    num_samples=40,
+    batch_size=8,
+    epochs=3,
+    learning_rate=0.1,
+    precision="fp32",
+    plots=False,
+)
+"""Five steps an epoch."""
 
 
 class TestOneAhead:
@@ -69,3 +80,41 @@ class TestStopIfDiverged:
             UserError, match=r"^step 8: loss overflows at the smallest loss scale \(1\)"
         ):
             loop.stop_if_diverged(results, NAMES, 7)
+
+
+class TestLine:
+    """Weight and bias of a fitted line, by epoch."""
+
+    def trained(self, workdir, **settings):
+        """Weight and bias [epochs, 2] of a run, and what its parameters are."""
+        train.main(LINE.replace(workdir=str(workdir), **settings))
+        metrics = artifacts.read_metrics(workdir)
+        params = artifacts.read_params(str(workdir / artifacts.PARAMS), "")
+        return (
+            np.stack([metrics["weight"], metrics["bias"]], axis=1),
+            [params["output/kernel"].item(), params["output/bias"].item()],
+        )
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {},
+            {"precision": "fp16", "accumulation_steps": 2, "loss_scale_window": 3},
+            # Nothing is left of the first epoch, of the second a part.
+            {"record": "params", "record_steps": 7, "diagnose": True},
+        ],
+        ids=["whole epochs", "fp16", "recorded"],
+    )
+    def test_is_what_the_parameters_are_then(self, tmp_path, settings):
+        lines, last = self.trained(tmp_path / "run", **settings)
+        assert lines.shape == (3, 2)
+        assert list(lines[-1]) == last
+        _, first = self.trained(tmp_path / "first", **settings, epochs=1)
+        # One epoch is another program than several.
+        np.testing.assert_allclose(lines[0], first, rtol=1e-5)
+
+    def test_goes_on_after_a_resumption(self, tmp_path):
+        whole, _ = self.trained(tmp_path, checkpoint_every=1)
+        (tmp_path / artifacts.SUMMARY).unlink()
+        resumed, _ = self.trained(tmp_path, checkpoint_every=1, resume=True)
+        np.testing.assert_array_equal(resumed, whole)

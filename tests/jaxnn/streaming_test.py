@@ -36,6 +36,9 @@ BASE = Experiment(
 test."""
 MLP = dict(model="mlp", hidden_sizes=(12,), normalization="batch", dropout_rates=(0.3,))
 CASES = {
+    "a line": dict(
+        dataset="linear", data_path="", num_samples=10 * SAMPLES, loss="mse"
+    ),
     "linear": dict(task="regression", loss="mse", preprocess="standardize"),
     "mlp": dict(
         **MLP,
@@ -87,7 +90,7 @@ def written(folder: pathlib.Path, name: str) -> str:
 
 
 def of_case(folder: pathlib.Path, name: str) -> Experiment:
-    return BASE.replace(data_path=written(folder, name), **CASES[name])
+    return BASE.replace(**{"data_path": written(folder, name), **CASES[name]})
 
 
 def files(workdir: pathlib.Path) -> dict[str, bytes]:

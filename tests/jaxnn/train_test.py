@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -63,6 +64,16 @@ class TestExperiments:
         assert summary["final"]["bias_error"] < 0.01
         assert summary["final"]["quality"] == "excellent"
         assert "quality: excellent" in done.stdout
+        assert done.stdout.splitlines()[:3] == [
+            "layer   output  parameters          count",
+            "output  1       kernel 1x1, bias 1      2",
+            "2 parameters",
+        ]
+        assert re.search(r"^epochs: 30 in \S+ s, \S+ m?s each", done.stdout, re.M)
+        with open(tmp_path / "metrics.csv") as file:
+            last = list(csv.DictReader(file))[-1]
+        for name in ("weight", "bias"):
+            assert float(last[name]) == summary["final"][name]
 
     def test_breast_cancer(self, run, tmp_path):
         assert (

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 # Lines that a run prints where there is no terminal.
 PLAIN_LINES = 10
 
+# How the columns begin that are shown.
+SHOWN = ("train_", "test_", "weight", "bias")
+
 
 class ProgressBar:
     """Shows epochs as they end.
@@ -24,10 +27,10 @@ class ProgressBar:
         epoch = row["epoch"]
         if self._bar:
             task = self._bar.task_ids[0]
-            self._bar.update(task, completed=epoch, losses=_losses(row))
+            self._bar.update(task, completed=epoch, numbers=_numbers(row))
         elif epoch % self._every == 0 or epoch == self._epochs:
             # Flushed, because a pipe or a log file is buffered.
-            print(f"epoch {epoch}/{self._epochs}  {_losses(row)}", flush=True)
+            print(f"epoch {epoch}/{self._epochs}  {_numbers(row)}", flush=True)
 
     def __enter__(self):
         if self._bar:
@@ -39,11 +42,9 @@ class ProgressBar:
             self._bar.stop()
 
 
-def _losses(row: Mapping[str, float]) -> str:
+def _numbers(row: Mapping[str, float]) -> str:
     return "  ".join(
-        f"{name} {value:.4g}"
-        for name, value in row.items()
-        if name.startswith(("train_", "test_"))
+        f"{name} {value:.4g}" for name, value in row.items() if name.startswith(SHOWN)
     )
 
 
@@ -55,7 +56,7 @@ def _bar(epochs: int):
         progress.TextColumn("epoch"),
         progress.MofNCompleteColumn(),
         progress.BarColumn(8),
-        progress.TextColumn("{task.fields[losses]}"),
+        progress.TextColumn("{task.fields[numbers]}"),
     )
-    bar.add_task("", total=epochs, losses="")
+    bar.add_task("", total=epochs, numbers="")
     return bar

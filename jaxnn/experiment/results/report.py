@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxnn.experiment import traits
 from jaxnn.experiment.catalogue import BINARY, LANGUAGE, MULTICLASS, REGRESSION
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.flags.config import Experiment
@@ -44,7 +45,7 @@ def final_metrics(
         final |= baselines.compare(experiment, data, final["rmse"])
     if data.task == BINARY:
         final |= baselines.compare_classes(experiment, data)
-    if experiment.dataset == experiment.model == "linear":
+    if traits.fits_line(experiment):
         weight = float(params["output/kernel"].item())
         # There is none under --nouse_bias.
         bias = float(np.sum(params.get("output/bias", 0.0)))

@@ -16,13 +16,16 @@ from jaxnn.experiment.errors import UserError, one_line
 from jaxnn.experiment.files import artifacts, diagnostics
 from jaxnn.experiment.files.diagnostics import Diagnosis
 from jaxnn.experiment.flags.config import Experiment
-from jaxnn.experiment.results import doctor, quick_matplotlib, report
+from jaxnn.experiment.results import doctor, layer_table, quick_matplotlib, report
 from jaxnn.experiment.results.doctor import evidence
+from jaxnn.experiment.results.epoch_times import EpochTimes
 from jaxnn.experiment.results.progress import ProgressBar
 from jaxnn.experiment.results.trackers import Trackers
 
 ALWAYS = ("step", "train_loss", "test_loss")
 """Columns of metrics.csv, whatever the experiment, besides the epoch."""
+LINE = ("weight", "bias")
+"""Further ones where a line is fitted."""
 
 
 class RunLog:
@@ -65,6 +68,7 @@ class RunLog:
         )
         self._progress = ProgressBar(experiment.epochs if workdir else 0)
         self._trackers = Trackers(experiment, workdir)
+        self._times = EpochTimes()
         self._row: dict[str, float] = {}
         self._rows: list[dict[str, float]] = []
         self._best: dict[str, Any] = {}
@@ -108,7 +112,13 @@ class RunLog:
             row["validation_loss"] for row in self._rows if "validation_loss" in row
         ]
 
+    def network(self, network: layer_table.Network) -> None:
+        """Shows what is trained."""
+        if self._workdir:
+            print("\n".join(layer_table.lines(network)), flush=True)
+
     def __enter__(self) -> "RunLog":
+        self._times.start()
         self._progress.__enter__()
         return self
 
@@ -142,6 +152,7 @@ class RunLog:
         skipped: np.ndarray,
         learning_rate: float,
         means: Mapping[str, Iterable[float]],
+        line: Iterable[float] | None = None,
     ) -> None:
         """Writes and shows the metrics of one epoch.
 
@@ -152,6 +163,7 @@ class RunLog:
           skipped: [steps] bool, True for overflowed steps.
           learning_rate: learning rate of the last step.
           means: split -> (mean loss, mean metric); "test" first.
+          line: weight and bias of a fitted line.
 
         Raises:
           UserError: a value is not finite, or a static loss scale skips every step.
@@ -172,11 +184,23 @@ class RunLog:
                 f"{split}_loss": float(loss),
                 f"{split}_{self._metric_name}": float(metric),
             }
+        # The rows of a run that an older version began have no line, and get none.
+        if line is not None and (not self._rows or LINE[0] in self._rows[0]):
+            self._row |= {name: float(value) for name, value in zip(LINE, line)}
         self._rows.append(self._row)
         if self._writer:
             self._writer.write(self._row)
             self._progress.show(self._row)
         self._trackers.epoch(int(self._row["epoch"]), self._row)
+
+    def timed(self, together: int = 1, compiled: float = 0.0) -> None:
+        """Says that the epoch that was logged last has ended.
+
+        Args:
+          together: number of epochs in its call.
+          compiled: seconds spent compiling so far.
+        """
+        self._times.end(together, compiled)
 
     def diagnose(self, diagnosis: Diagnosis) -> None:
         """Writes the diagnosis of the epoch that was logged last."""
@@ -346,6 +370,8 @@ class RunLog:
                 f"{self.skipped_steps} of {self._row['step']} steps skipped (FP16 "
                 "overflow)"
             )
+        if self._times.seconds:
+            print(self._times.line())
         times = [f"{stage} {value:.2f}" for stage, value in clock.seconds.items()]
         print(f"seconds: {', '.join(times)}")
         print(f"files: {self._workdir}")

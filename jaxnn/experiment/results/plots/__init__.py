@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxnn.experiment import traits
 from jaxnn.experiment.catalogue import BINARY, MULTICLASS, REGRESSION
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.files import artifacts, diagnostics
@@ -24,6 +25,7 @@ from jaxnn.experiment.results.plots.functions import (
     predicted_over_true,
 )
 from jaxnn.experiment.results.plots.learning import learning_curve
+from jaxnn.experiment.results.plots.line import loss_surface, parameters
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -47,13 +49,16 @@ def draw(
       predict: inputs [n, ...] -> outputs [n, ...] of the trained network; None: leave
         out the plots that need it.
     """
-    figures = {
-        "learning_curve": learning_curve(artifacts.read_metrics(workdir), experiment)
-    }
+    metrics = artifacts.read_metrics(workdir)
+    figures = {"learning_curve": learning_curve(metrics, experiment)}
     if data.task == REGRESSION:
         figures |= _regression(experiment, data, params, outputs)
     elif data.task in (BINARY, MULTICLASS):
         figures |= _classes(data, outputs, predict)
+    # An older version's run has no such columns.
+    if "weight" in metrics:
+        figures["parameters"] = parameters(metrics, data)
+        figures["loss_surface"] = loss_surface(metrics, data)
     found = diagnostics.read(workdir)
     if found:
         _save(picture(found), workdir / artifacts.PICTURE)
@@ -79,7 +84,7 @@ def _regression(
     params: Mapping[str, np.ndarray],
     outputs: np.ndarray,
 ) -> dict[str, Figure]:
-    if experiment.dataset == experiment.model == "linear":
+    if traits.fits_line(experiment):
         weight = float(params["output/kernel"].item())
         # There is none under --nouse_bias.
         bias = float(np.sum(params.get("output/bias", 0.0)))

@@ -24,6 +24,7 @@ from jaxnn.experiment.results.plots import (
     confusion,
     functions,
     learning,
+    line,
 )
 
 META = {
@@ -224,6 +225,55 @@ class TestDraw:
         assert_is_a_picture(tmp_path / "plots" / "decision_boundary.png")
 
 
+class TestLine:
+    METRICS = METRICS | {
+        "weight": np.array([-1, 1.5, 2]),
+        "bias": np.array([3.5, 0.5, 1]),
+    }
+
+    def test_drawn_where_the_columns_are(self, tmp_path):
+        writer = artifacts.MetricsWriter(tmp_path)
+        for values in zip(*self.METRICS.values()):
+            writer.write(dict(zip(self.METRICS, map(float, values))))
+        writer.close()
+        plots.draw(Experiment(), LINEAR, tmp_path, LINE, LINEAR.test_targets)
+        for name in ("parameters", "loss_surface"):
+            assert_is_a_picture(tmp_path / "plots" / f"{name}.png")
+
+    @pytest.mark.parametrize("data", [LINEAR, scaled(LINEAR)], ids=["plain", "scaled"])
+    def test_the_true_line_costs_nothing_and_another_its_squared_error(self, data):
+        weight, bias = line.true_line(data)
+        weights, biases = np.array([[weight, 3]]), np.array([[bias, -2]])
+        x, t = data.train_inputs.astype(np.float64), data.train_targets
+        costs = line.squared_error(data, weights, biases)
+        assert costs.shape == (1, 2)
+        assert costs[0, 0] == pytest.approx(0, abs=1e-12)
+        assert costs[0, 1] == pytest.approx(np.mean((3 * x - 2 - t) ** 2), rel=1e-9)
+
+    def test_parameters_come_to_their_true_values(self):
+        (axes,) = line.parameters(self.METRICS, LINEAR).axes
+        values = [list(curve.get_ydata()) for curve in axes.lines]
+        assert values == [[2, 2], [-1, 1.5, 2], [1, 1], [3.5, 0.5, 1]]
+        labels = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert labels == ["weight, true 2", "bias, true 1"]
+
+    def test_the_path_lies_on_the_surface(self):
+        (axes,) = line.loss_surface(self.METRICS, LINEAR).axes
+        path, first, true = (list(zip(*x.get_data())) for x in axes.lines)
+        assert path == [(-1, 3.5), (1.5, 0.5), (2, 1)]
+        assert first == [(-1, 3.5)]
+        assert true == [(2, 1)]
+        for (low, high), values in zip((axes.get_xlim(), axes.get_ylim()), zip(*path)):
+            assert low < min(values) < max(values) < high
+
+    def test_a_run_of_one_epoch_that_stood_still(self):
+        metrics = {"epoch": [1.0], "weight": [2.0], "bias": [1.0]}
+        alone = {name: np.array(values) for name, values in metrics.items()}
+        (axes,) = line.loss_surface(alone, LINEAR).axes
+        assert axes.get_xlim() == pytest.approx((1.9, 2.1))
+        assert line.parameters(alone, LINEAR).axes[0].lines[1].get_marker() == "o"
+
+
 class TestLearningCurve:
     def test_shows_both_losses_on_a_log_scale(self):
         (axes,) = learning.learning_curve(
@@ -372,8 +422,8 @@ class TestForecast:
             (above, [shown, np.full(300, 2), last]),
             (below, [2 - shown, last - shown]),
         ):
-            for line, values in zip(axes.lines[-len(expected) :], expected):
-                np.testing.assert_array_equal(line.get_ydata(), values)
+            for curve, values in zip(axes.lines[-len(expected) :], expected):
+                np.testing.assert_array_equal(curve.get_ydata(), values)
         assert [line.get_label() for line in above.lines] == [
             "true",
             "network",

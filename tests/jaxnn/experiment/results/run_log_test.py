@@ -12,6 +12,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import run_log
+from jaxnn.experiment.results.layer_table import Network
 
 EXPERIMENT = Experiment(
     name="tiny", precision="fp16", num_samples=8, epochs=2, batch_size=4, plots=False
@@ -64,6 +65,15 @@ class TestRunLog:
             "test_mae": [0.25, 0.125],
         }
 
+    def test_a_run_that_began_without_its_line_goes_on_without(self, log, tmp_path):
+        for epoch, line in enumerate((None, (2.5, 0.5))):
+            log.epoch(
+                epoch, losses(1), np.array([4]), NO[:1], 0.1, {"test": (1, 1)}, line
+            )
+        found = artifacts.read_metrics(tmp_path)
+        assert list(found["epoch"]) == [1, 2]
+        assert "weight" not in found
+
     def test_train_loss_is_weighted_by_samples(self, log, tmp_path):
         log.epoch(0, losses(1, 5), np.array([3, 1]), NO, 0.1, {"test": (1, 1)})
         assert train_losses(tmp_path) == [2.0]
@@ -93,6 +103,13 @@ class TestRunLog:
             with run_log.RunLog(EXPERIMENT, data, "jax", workdir, "mae"):
                 pass
         assert capsys.readouterr().out.count("read t.csv\n  a: number\n") == 1
+
+    def test_shows_the_network_where_it_writes(self, tmp_path, capsys):
+        network = Network({"output/kernel": (1, 1)}, {"output": (1,)})
+        for workdir in (tmp_path, None):
+            with run_log.RunLog(EXPERIMENT, DATA, "jax", workdir, "mae") as log:
+                log.network(network)
+        assert capsys.readouterr().out.count("\n1 parameters\n") == 1
 
     def test_a_skipped_step_with_a_finite_loss_counts_in_the_mean(self, log, tmp_path):
         log.epoch(0, losses(1, 5), np.array([3, 1]), YES, 0.1, {"test": (1, 1)})
