@@ -161,12 +161,13 @@ def jax_run(folder: pathlib.Path, name: str) -> None:
 
 def fresh(experiment: Experiment):
     signature = load_dataset(experiment).signature
-    return train.start(
+    state, _ = train.start(
         experiment,
         models.build(experiment, signature),
         OPTIMIZERS[experiment.optimizer](experiment),
         signature,
     )
+    return state
 
 
 @pytest.fixture(scope="module")
