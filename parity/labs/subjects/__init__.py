@@ -12,10 +12,12 @@ from parity.labs.subjects import (
     approximation,
     batches,
     gradients,
+    half,
     optimizers,
     rates,
     regularization,
     scale,
+    side_by_side,
     surface,
 )
 
@@ -29,5 +31,7 @@ LABS: dict[str, Lab] = {
     "rates": rates.LAB,
     "surface": surface.LAB,
     "scale": scale.LAB,
+    "half": half.LAB,
+    "side_by_side": side_by_side.LAB,
 }
 """Name -> lab."""
