@@ -13,7 +13,9 @@ from parity.labs.subjects import (
     batches,
     gradients,
     half,
+    memory,
     optimizers,
+    perceptron,
     rates,
     regularization,
     scale,
@@ -33,5 +35,7 @@ LABS: dict[str, Lab] = {
     "scale": scale.LAB,
     "half": half.LAB,
     "side_by_side": side_by_side.LAB,
+    "memory": memory.LAB,
+    "perceptron": perceptron.LAB,
 }
 """Name -> lab."""
