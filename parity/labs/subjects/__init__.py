@@ -11,6 +11,7 @@ from parity.labs.subjects import (
     activations,
     approximation,
     batches,
+    engine,
     gradients,
     half,
     memory,
@@ -21,6 +22,7 @@ from parity.labs.subjects import (
     scale,
     side_by_side,
     surface,
+    vectors,
 )
 
 LABS: dict[str, Lab] = {
@@ -37,5 +39,7 @@ LABS: dict[str, Lab] = {
     "side_by_side": side_by_side.LAB,
     "memory": memory.LAB,
     "perceptron": perceptron.LAB,
+    "engine": engine.LAB,
+    "vectors": vectors.LAB,
 }
 """Name -> lab."""

@@ -134,7 +134,8 @@ def _picture(found: Mapping[str, Result]) -> str:
     return figures.picture(
         figure,
         "The same line from the same start: FP16 flattens out where its step ends, "
-        "DeepSpeed without a ZeRO block comes down far later.",
+        "DeepSpeed without a ZeRO block comes down far later. With it DeepSpeed is the "
+        "fastest here, as it clips gradients to a norm of 1 unless told otherwise.",
     )
 
 

@@ -124,8 +124,8 @@ def _boundary(data: Dataset, folder: pathlib.Path, path: pathlib.Path) -> str:
     animation.write(data, folder, path)
     encoded = base64.b64encode(path.read_bytes()).decode()
     caption = (
-        "The boundary after every update that moved it; the ring marks the sample that "
-        "was wrong."
+        "The boundary after every update that moved it; the ring marks the sample "
+        "whose turn it was."
     )
     image = element("img", src=f"data:image/gif;base64,{encoded}", alt=caption)
     return element("figure", image, element("figcaption", escape(caption)))
