@@ -28,7 +28,7 @@ def matmul(a: Array, b: Array) -> Array:
 
 def broadcast(a: Array, x: Array, y: Array) -> Array:
     """A row added to every row, a column times every column; [n, n], [n], [n]."""
-    return (a + x) * y[:, None]
+    return (a + x[None, :]) * y[:, None]
 
 
 def solve(a: Array, x: Array) -> Array:

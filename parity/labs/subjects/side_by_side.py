@@ -32,7 +32,13 @@ CALLS = {
 """Operation -> its arguments, one letter each."""
 FEW = 16.0
 """Units in the last place: what sums of 64 products in another order may differ by."""
-TORCH_FILE = pathlib.Path("torch_ref/side_by_side.py")
+FILES = {
+    "NumPy": pathlib.Path(str(in_numpy.__file__)),
+    "JAX": pathlib.Path(str(in_jax.__file__)),
+    # Read, not imported: no lab has torch in its process.
+    "PyTorch": pathlib.Path("torch_ref/side_by_side.py"),
+}
+"""Library -> file with its operations."""
 WORST = "largest difference of any operation in float64"
 
 Arrays = Mapping[str, np.ndarray]
@@ -133,12 +139,7 @@ def _table(apart: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _code() -> str:
-    files = {
-        "NumPy": pathlib.Path(str(in_numpy.__file__)),
-        "JAX": pathlib.Path(str(in_jax.__file__)),
-        "PyTorch": TORCH_FILE,
-    }
-    bodies = {name: bodies_of(path.read_text()) for name, path in files.items()}
+    bodies = {name: bodies_of(path.read_text()) for name, path in FILES.items()}
     head = [element("th", name) for name in ("", *bodies)]
     rows = [
         element("tr", element("th", name), *(_cell(b[name]) for b in bodies.values()))
