@@ -24,5 +24,5 @@ if [ -n "$dry_run" ]; then
   quoted "${command[@]}"
   exit
 fi
-[ -n "${JAXNN_PYTHON:-}" ] || bash launch/setup.sh
+[ -n "${JAXNN_PYTHON:-}" ] || bash launch/setup.sh torch
 exec "${command[@]}"

@@ -13,6 +13,11 @@ or how training it would scale, on paper:
     python -m jaxnn.describe --flagfile=launch/describe/resnet50.flags \
         --devices=64 --peak_tflops=312 --bandwidth_gbs=25 --nocompile
 
+or what a rank holds by ZeRO stage:
+
+    python -m jaxnn.describe --flagfile=launch/describe/resnet50.flags \
+        --num_devices=8 --zero_stage=2 --nocompile
+
 Counting from shapes takes seconds; compiling the programs may take minutes
 (--nocompile leaves that out). Exit code 2 on bad input.
 """
@@ -27,6 +32,7 @@ from jaxnn.describe import (
     report,
     scaling_report,
     step_memory,
+    zero,
 )
 from jaxnn.experiment.catalogue import (
     BINARY,
@@ -55,6 +61,8 @@ def main(experiment: Experiment, values: flags.FlagValues) -> None:
     traced = layer_table.trace(step)
     report.print_layers(step, traced, console)
     report.print_memory(step, traced, console)
+    if experiment.num_devices > 1:
+        zero.print_stages(step, console)
     if machine:
         scaling_report.print_scaling(step, traced, machine, values.devices, console)
     if values.compile:

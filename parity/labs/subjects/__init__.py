@@ -11,12 +11,18 @@ from parity.labs.subjects import (
     activations,
     approximation,
     batches,
+    engine,
     gradients,
+    half,
+    memory,
     optimizers,
+    perceptron,
     rates,
     regularization,
     scale,
+    side_by_side,
     surface,
+    vectors,
 )
 
 LABS: dict[str, Lab] = {
@@ -29,5 +35,11 @@ LABS: dict[str, Lab] = {
     "rates": rates.LAB,
     "surface": surface.LAB,
     "scale": scale.LAB,
+    "half": half.LAB,
+    "side_by_side": side_by_side.LAB,
+    "memory": memory.LAB,
+    "perceptron": perceptron.LAB,
+    "engine": engine.LAB,
+    "vectors": vectors.LAB,
 }
 """Name -> lab."""
