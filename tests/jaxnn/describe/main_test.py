@@ -301,6 +301,16 @@ class TestCommand:
         ):
             assert text in out
 
+    @pytest.mark.parametrize(("devices", "is_told"), [(1, False), (2, True)])
+    def test_several_ranks_hold_by_zero_stage(
+        self, monkeypatch, capsys, devices, is_told
+    ):
+        shape = ("--input_shape=4", "--num_outputs=1", "--nocompile")
+        ranks = (f"--num_devices={devices}", "--zero_stage=3")
+        code, out, _ = ends(monkeypatch, capsys, *shape, *ranks)
+        assert code == 0
+        assert ("3 <- --zero_stage" in out) is is_told
+
     def test_needs_no_data_with_a_shape(self, monkeypatch, capsys):
         code, out, _ = ends(
             monkeypatch,
