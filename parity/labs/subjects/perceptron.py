@@ -84,8 +84,7 @@ def order_of(experiment: Experiment, samples: int) -> np.ndarray:
 def errors_of(frames: list[Frame], epochs: int) -> list[int]:
     """Returns how many updates of each epoch moved the weights."""
     moved = [
-        not np.array_equal(before.kernel, after.kernel)
-        or not np.array_equal(before.bias, after.bias)
+        not animation.equal(before, after)
         for before, after in itertools.pairwise(frames)
     ]
     return np.reshape(moved, (epochs, -1)).sum(axis=1).tolist()
@@ -156,7 +155,7 @@ def _table(rule: Rule, errors: list[int], last: Frame) -> str:
     rows = []
     for name, kernel, bias, of in (
         ("NumPy", rule.kernel, rule.bias, rule.errors),
-        ("jaxnn", last.kernel[:, 0], last.bias[0], errors),
+        ("jaxnn", *_unit(last), errors),
     ):
         weights = ", ".join(f"{weight:.6f}" for weight in kernel)
         rows.append([name, weights, f"{bias:g}", ", ".join(map(str, of))])
@@ -164,8 +163,14 @@ def _table(rule: Rule, errors: list[int], last: Frame) -> str:
     return tables.table(head, rows)
 
 
+def _unit(frame: Frame) -> tuple[np.ndarray, float]:
+    """Returns weights and bias of jaxnn's only unit."""
+    return frame.params["output/kernel"][:, 0], frame.params["output/bias"][0]
+
+
 def _claims(rule: Rule, errors: list[int], last: Frame, found: Moved) -> list[Claim]:
-    apart = np.abs([*(last.kernel[:, 0] - rule.kernel), last.bias[0] - rule.bias])
+    kernel, bias = _unit(last)
+    apart = np.abs([*(kernel - rule.kernel), bias - rule.bias])
     jumps = {name: _largest_jump(getattr(found, name)) for name in found._fields[1:]}
     return [
         Claim(

@@ -100,7 +100,8 @@ def test_an_error_is_an_update_that_moved_something():
     kernel, no_ids = np.zeros((2, 1)), np.array([], int)
     biases = [0.0, 1.0, 1.0, 1.0, 2.0]
     frames = [
-        Frame(n, kernel, np.array([bias]), no_ids) for n, bias in enumerate(biases)
+        Frame(n, {"kernel": kernel, "bias": np.array([bias])}, no_ids)
+        for n, bias in enumerate(biases)
     ]
     assert perceptron.errors_of(frames, epochs=2) == [1, 1]
 

@@ -138,7 +138,7 @@ def thinned(frames: list[Frame]) -> list[Frame]:
     kept = [
         frame
         for before, frame in zip([None, *frames], frames[:-1])
-        if before is None or not _equal(before, frame)
+        if before is None or not equal(before, frame)
     ]
     kept += frames[-1:]
     count = min(len(kept), MOST_FRAMES)
@@ -146,6 +146,7 @@ def thinned(frames: list[Frame]) -> list[Frame]:
     return [kept[index] for index in chosen]
 
 
-def _equal(before: Frame, after: Frame) -> bool:
+def equal(before: Frame, after: Frame) -> bool:
+    """Returns True if an update changed nothing."""
     pairs = ((before.params[name], array) for name, array in after.params.items())
     return all(np.array_equal(old, new) for old, new in pairs)
