@@ -47,6 +47,7 @@ def examined(arguments, workdir, capsys) -> list[str]:
         said = capsys.readouterr().out.splitlines()
     except UserError:
         said = None
+        capsys.readouterr()
     doctor.main(Arguments(None, [str(workdir)], []))  # pyright: ignore
     lines = capsys.readouterr().out.splitlines()
     found = [line for line in lines if not line.startswith("not seen: ")]

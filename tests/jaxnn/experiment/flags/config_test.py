@@ -1,6 +1,7 @@
 """Tests of jaxnn/experiment/flags/config.py."""
 
 import dataclasses
+import re
 
 import pytest
 from absl import flags
@@ -96,7 +97,11 @@ def experiments(draw):
     fields["num_folds"] += fields["num_folds"] == 1
     fields["data_path"] = fields["data_path"] or "data.csv"
     fields["num_classes"] += 2 * (fields["num_classes"] < 2)
+    fields["freeze"] = re.escape(fields["freeze"])
     for name, allowed in (
+        ("residual", fields["model"] == "mlp"),
+        ("use_bias", facts.family in consistency.UNBIASED),
+        ("freeze", not fields["diagnose"]),
         ("normalization", fields["model"] in ("mlp", "cnn")),
         ("weight_decay", fields["optimizer"] == "adamw"),
         ("label_smoothing", fields["loss"] == "cross_entropy"),
