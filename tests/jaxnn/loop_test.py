@@ -38,11 +38,16 @@ class TestOneAhead:
 class TestWatchedTensors:
     def test_the_loss_then_each_gradient(self):
         params = {"a": {"bias": jnp.ones(1)}, "b": {"kernel": jnp.ones(1)}}
-        assert loop.watched_tensors(params) == [
+        assert loop.watched_tensors(Experiment(), params) == [
             "loss",
             "gradient of a/bias",
             "gradient of b/kernel",
         ]
+
+    def test_frozen_ones_have_none(self):
+        params = {"a": {"bias": jnp.ones(1)}, "b": {"kernel": jnp.ones(1)}}
+        names = loop.watched_tensors(Experiment(freeze="a/"), params)
+        assert names == ["loss", "gradient of b/kernel"]
 
 
 class TestStopIfDiverged:

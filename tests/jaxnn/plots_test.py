@@ -175,7 +175,7 @@ class TestMain:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def xor(tmp_path_factory):
     """A network with a hidden layer on two features, five steps of it recorded."""
     folder = tmp_path_factory.mktemp("boundary") / "xor"
     flags = ["--record=params", "--record_steps=5", "--max_steps=5", "--noplots"]
@@ -189,24 +189,24 @@ def run(tmp_path_factory):
 
 class TestBoundary:
     def test_a_frame_for_each_update_of_a_network_with_hidden_layers(
-        self, run, tmp_path
+        self, xor, tmp_path
     ):
-        plots.boundary_moves(str(run), tmp_path / "a.gif")
+        plots.boundary_moves(str(xor), tmp_path / "a.gif")
         with Image.open(tmp_path / "a.gif") as film:
             # The start, five updates, and the last one once more.
             assert film.n_frames in (6, 7)
 
-    def test_frames_are_of_the_network_after_each_update(self, run):
+    def test_frames_are_of_the_network_after_each_update(self, xor):
         """The last one's parameters are the run's."""
-        read = finished_run.load(str(run))
-        last = animation.read_frames(trace.Reader(run / "trace"))[-1]
+        read = finished_run.load(str(xor))
+        last = animation.read_frames(trace.Reader(xor / "trace"))[-1]
         inputs = np.array([[0, 0], [0, 1], [1, 1]], np.float32)
         np.testing.assert_array_equal(
             read.at(last.params, inputs), read.forward(inputs)
         )
 
-    def test_without_a_recording(self, run, tmp_path):
+    def test_without_a_recording(self, xor, tmp_path):
         bare = tmp_path / "bare"
-        shutil.copytree(run, bare, ignore=shutil.ignore_patterns("trace"))
+        shutil.copytree(xor, bare, ignore=shutil.ignore_patterns("trace"))
         with pytest.raises(UserError, match="train with --record=params"):
             plots.boundary_moves(str(bare), tmp_path / "a.gif")
