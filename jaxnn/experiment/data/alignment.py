@@ -16,7 +16,7 @@ def aligned(array: np.ndarray) -> np.ndarray:
     if array.ctypes.data % BYTES == 0:
         return array
     room = np.empty(array.nbytes + BYTES, np.uint8)
-    start = -room.ctypes.data % BYTES
-    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    # Not by slices and reshape, which move an empty array elsewhere.
+    copy = np.ndarray(array.shape, array.dtype, room, -room.ctypes.data % BYTES)
     np.copyto(copy, array)
     return copy
