@@ -8,17 +8,16 @@ torch_ref/freezing.py.
 from collections.abc import Mapping
 from typing import Any
 
+from jaxnn.experiment import freezing
 from jaxnn.experiment.files import trace
 from jaxnn.experiment.flags.config import Experiment
-from jaxnn.experiment.freezing import is_trained
 
 
 def trained(experiment: Experiment, params: Any) -> Any:
     """Returns the parameters that are trained."""
     if not experiment.freeze:
         return params
-    flat = trace.flatten(params)
-    return trace.unflatten({n: x for n, x in flat.items() if is_trained(experiment, n)})
+    return trace.unflatten(freezing.trained(experiment, trace.flatten(params)))
 
 
 def part(tree: Any, like: Any) -> Any:

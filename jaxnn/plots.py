@@ -84,11 +84,7 @@ def save(draw: Callable[[], Figure], path: pathlib.Path) -> None:
             f"--output: {path} names no known format; end it in one of "
             f"{', '.join(sorted(known))}"
         )
-    try:
-        draw().savefig(path, dpi=150)
-    except OSError as error:
-        raise UserError(f"--output: cannot write {path}: {error.strerror}") from None
-    print(f"files: {path}")
+    _write(lambda path: draw().savefig(path, dpi=150), path)
 
 
 def save_animation(write: Callable[[pathlib.Path], None], path: pathlib.Path) -> None:
@@ -99,6 +95,11 @@ def save_animation(write: Callable[[pathlib.Path], None], path: pathlib.Path) ->
     """
     if path.suffix != ".gif":
         raise UserError(f"--output: {path} must end in .gif")
+    _write(write, path)
+
+
+def _write(write: Callable[[pathlib.Path], None], path: pathlib.Path) -> None:
+    """Writes a file and prints its path; raises UserError if that cannot be done."""
     try:
         write(path)
     except OSError as error:

@@ -7,11 +7,13 @@ parameters: they move as ever.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 
+Array = TypeVar("Array")
 SHOWN = 8
 """Names of parameters in a message."""
 
@@ -24,6 +26,11 @@ def is_trained(experiment: Experiment, name: str) -> bool:
       name: flat name, as hidden_0/kernel.
     """
     return not (experiment.freeze and re.search(experiment.freeze, name))
+
+
+def trained(experiment: Experiment, params: Mapping[str, Array]) -> dict[str, Array]:
+    """Returns the parameters that are trained, by flat name."""
+    return {name: x for name, x in params.items() if is_trained(experiment, name)}
 
 
 def check(experiment: Experiment, names: Iterable[str]) -> None:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxnn.experiment import freezing
 from jaxnn.experiment.data.dataset import Signature
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files.trace import select
 from jaxnn.experiment.flags.config import Experiment
-from jaxnn.experiment.freezing import is_trained
 from parity.oracle import augmentation, losses, models, optimizers, tensor
 from parity.oracle.dropout import Masks
 from parity.oracle.operations import total
@@ -97,8 +97,7 @@ def gradients(
     loss = np.asarray(sum(part.loss for part in done))
     grads = {
         f"grads/{name}": np.asarray(sum(part.grads[name] for part in done))
-        for name in params
-        if is_trained(experiment, name)
+        for name in freezing.trained(experiment, params)
     }
     updated_stats = {f"updated_batch_stats/{name}": stats[name] for name in stats}
     return activations | {"loss": loss} | grads | updated_stats
@@ -171,7 +170,7 @@ def update(
     Raises:
       UserError: a gradient or moment is missing or has another shape.
     """
-    trained = {n: array for n, array in params.items() if is_trained(experiment, n)}
+    trained = freezing.trained(experiment, params)
     _check_like(trained, "grads/", grads)
     for kind in optimizers.OPTIMIZERS[experiment.optimizer].moments:
         _check_like(trained, f"moments/{kind}/", select(moments, kind))

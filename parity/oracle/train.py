@@ -73,11 +73,7 @@ def start(experiment: Experiment, data: Dataset) -> OracleState:
     if experiment.init_params:
         params = _read_params(experiment, params)
     freezing.check(experiment, params)
-    trained = {
-        name: array
-        for name, array in params.items()
-        if freezing.is_trained(experiment, name)
-    }
+    trained = freezing.trained(experiment, params)
     moments = optimizers.initial_moments(experiment, trained)
     return OracleState(params, batch_stats, moments, 0)
 

@@ -16,6 +16,16 @@ from torch_ref.metrics import METRICS, Metric
 from torch_ref.optimizers import OPTIMIZERS
 from torch_ref.plain import networks, objective
 
+UNSUPPORTED = (
+    "patience",
+    "init_params",
+    "resume",
+    "freeze",
+    "random_crop",
+    "random_flip",
+)
+"""Flags that only the other programs obey."""
+
 
 class Work(NamedTuple):
     """A run before its first step.
@@ -61,9 +71,7 @@ def require_supported(experiment: Experiment) -> None:
         raise UserError(
             f"--precision: plain PyTorch trains fp32 here, not {experiment.precision}"
         )
-    flags = ["patience", "init_params", "resume", "freeze"]
-    flags += ["random_crop", "random_flip"]
-    for flag in flags:
+    for flag in UNSUPPORTED:
         if getattr(experiment, flag):
             raise UserError(f"--{flag}: plain PyTorch has none here; leave it out")
     if experiment.accumulation_steps > 1 or experiment.num_devices > 1:

@@ -5,21 +5,12 @@ import math
 
 from jaxnn.experiment.catalogue import OPTIMIZERS, RECURRENT, TRANSFORMERS, is_own
 from jaxnn.experiment.data.dataset import Signature
+from jaxnn.experiment.data.sources.playground import PLAYGROUND
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.memory import require_room
 
-GENERATED = (
-    "linear",
-    "approximation",
-    "circles",
-    "moons",
-    "spirals",
-    "xor_cloud",
-    "sine",
-    "blobs",
-    "markov",
-)
+GENERATED = ("linear", "approximation", *PLAYGROUND, "sine", "blobs", "markov")
 SAMPLE_BYTES = 32
 """Of a generated sample and its target, in float64 and as float32."""
 FLOAT = 4

@@ -46,10 +46,7 @@ def final_metrics(
     if data.task == BINARY:
         final |= baselines.compare_classes(experiment, data)
     if traits.fits_line(experiment):
-        weight = float(params["output/kernel"].item())
-        # There is none under --nouse_bias.
-        bias = float(np.sum(params.get("output/bias", 0.0)))
-        final |= line_errors(weight, bias)
+        final |= line_errors(*fitted_line(params))
     return {name: value for name, value in final.items() if value is not None}
 
 
@@ -108,6 +105,13 @@ def predicted_classes(data: Dataset, outputs: np.ndarray) -> np.ndarray:
     if data.task == BINARY:
         return (outputs[:, 0] >= 0).astype(int)
     return outputs.argmax(axis=-1)
+
+
+def fitted_line(params: Mapping[str, np.ndarray]) -> tuple[float, float]:
+    """Returns weight and bias of a linear network with one input and one output."""
+    # There is none under --nouse_bias.
+    bias = params.get("output/bias", np.zeros(1))
+    return float(params["output/kernel"].item()), float(bias.item())
 
 
 def line_errors(weight: float, bias: float) -> dict[str, Any]:

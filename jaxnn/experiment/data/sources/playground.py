@@ -9,11 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxnn.experiment.data import splits
 from jaxnn.experiment.data.dataset import Dataset
-from jaxnn.experiment.data.sources import labels
+from jaxnn.experiment.data.sources import both_splits, labels
 from jaxnn.experiment.flags.config import Experiment
-from jaxnn.experiment.memory import require_room
 
 Points = tuple[np.ndarray, np.ndarray]
 """[samples, 2] float64 and [samples] classes."""
@@ -78,20 +76,17 @@ def source(draw: Draw) -> Callable[[Experiment], Dataset]:
     """
 
     def dataset(experiment: Experiment) -> Dataset:
-        first, on_top = experiment.num_samples, splits.drawn_on_top(experiment)
-        count = first + on_top
-        require_room(BYTES * count, "--num_samples", f"{count} samples")
+        count = both_splits.count(experiment, "--num_samples", BYTES)
+        first = experiment.num_samples
         rng = np.random.default_rng(experiment.split_seed)
-        parts = [draw(size, experiment.noise, rng) for size in (first, on_top)]
+        parts = [draw(size, experiment.noise, rng) for size in (first, count - first)]
         points, classes = (np.concatenate(both) for both in zip(*parts))
-        inputs = points.astype(np.float32)
         found = labels.of_classes(classes, ("0", "1"))
-        return Dataset.of_splits(
-            splits.held_out(experiment, first),
-            inputs[:first],
-            found.targets[:first],
+        return both_splits.split(
+            experiment,
+            points.astype(np.float32),
+            found.targets,
             found.task,
-            test=(inputs[first:], found.targets[first:]),
             class_names=found.class_names,
             feature_names=("x0", "x1"),
         )

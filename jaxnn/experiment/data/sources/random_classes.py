@@ -8,10 +8,9 @@ import math
 import numpy as np
 
 from jaxnn.experiment.catalogue import LANGUAGE
-from jaxnn.experiment.data import splits
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.description import Description
-from jaxnn.experiment.data.sources import labels
+from jaxnn.experiment.data.sources import both_splits, labels
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.memory import require_room
 
@@ -39,7 +38,9 @@ def blobs(experiment: Experiment) -> Dataset:
       UserError: memory does not hold them, or folds are asked for.
     """
     shape, classes = experiment.sample_shape, experiment.num_classes
-    count = _count(experiment, "--sample_shape", math.prod(shape))
+    count = both_splits.count(
+        experiment, "--sample_shape, --num_samples", ITEM * math.prod(shape)
+    )
     require_room(ITEM * shape[-1] * classes, "--num_classes", "the means of classes")
     rng = np.random.default_rng(experiment.split_seed)
     means = rng.standard_normal((classes, shape[-1]), dtype=np.float32)
@@ -49,7 +50,7 @@ def blobs(experiment: Experiment) -> Dataset:
     _add(inputs, means, drawn)
     found = labels.of_classes(drawn, tuple(map(str, range(classes))))
     columns = tuple(f"x{k}" for k in range(shape[0])) if len(shape) == 1 else ()
-    return _split(
+    return both_splits.split(
         experiment,
         inputs,
         found.targets,
@@ -79,7 +80,9 @@ def markov(experiment: Experiment) -> Dataset:
       UserError: as `blobs` does.
     """
     steps, tokens = experiment.sequence_length, experiment.num_classes
-    count = _count(experiment, "--sequence_length", 4 * steps)
+    count = both_splits.count(
+        experiment, "--sequence_length, --num_samples", ITEM * 4 * steps
+    )
     rng = np.random.default_rng(experiment.split_seed)
     successor = rng.permutation(tokens).astype(np.int32)
     drawn = rng.integers(0, tokens, (count, steps + 1), dtype=np.int32)
@@ -88,38 +91,11 @@ def markov(experiment: Experiment) -> Dataset:
         after = successor[drawn[:, step - 1]]
         drawn[:, step] = np.where(follows[:, step], after, drawn[:, step])
     vocabulary = tuple(chr(FIRST_CHARACTER + token) for token in range(tokens))
-    return _split(
+    return both_splits.split(
         experiment,
         drawn[:, :-1].copy(),
         drawn[:, 1:].copy(),
         LANGUAGE,
         class_names=vocabulary,
         description=Description(LANGUAGE, vocabulary=vocabulary),
-    )
-
-
-def _count(experiment: Experiment, flag: str, numbers: int) -> int:
-    """Returns how many samples to draw for both splits, if memory holds them.
-
-    Args:
-      experiment: number of samples.
-      flag: gives the size of a sample, for the message.
-      numbers: numbers of a sample, of four bytes.
-    """
-    count = experiment.num_samples + splits.drawn_on_top(experiment)
-    require_room(ITEM * numbers * count, f"{flag}, --num_samples", f"{count} samples")
-    return count
-
-
-def _split(
-    experiment: Experiment, inputs: np.ndarray, targets: np.ndarray, task: str, **more
-) -> Dataset:
-    first = experiment.num_samples
-    return Dataset.of_splits(
-        splits.held_out(experiment, first),
-        inputs[:first],
-        targets[:first],
-        task,
-        test=(inputs[first:], targets[first:]),
-        **more,
     )

@@ -85,10 +85,7 @@ def _regression(
     outputs: np.ndarray,
 ) -> dict[str, Figure]:
     if traits.fits_line(experiment):
-        weight = float(params["output/kernel"].item())
-        # There is none under --nouse_bias.
-        bias = float(np.sum(params.get("output/bias", 0.0)))
-        return {"fit": fit_line(data, weight, bias)}
+        return {"fit": fit_line(data, *report.fitted_line(params))}
     if experiment.dataset == "approximation":
         return {"approximation": approximation(data, outputs, experiment.function)}
     if experiment.dataset == "sine":

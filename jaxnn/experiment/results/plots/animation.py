@@ -50,15 +50,15 @@ def write(data: Dataset, folder: pathlib.Path, path: pathlib.Path) -> None:
       folder: folder of the trace.
       path: path of the GIF.
     """
-    frames = read_frames(trace.Reader(folder))
-    if frames and is_linear(frames[0]):
-        animate(data, frames, linear_outputs, path)
+    reader = trace.Reader(folder)
+    # The first step says so; those of another network need not be read.
+    if len(reader) and is_linear(trace.select(reader.read(0), "params")):
+        animate(data, read_frames(reader), linear_outputs, path)
 
 
-def is_linear(frame: Frame) -> bool:
+def is_linear(params: Mapping[str, np.ndarray]) -> bool:
     """Returns True if the network is one dense layer on two features."""
-    names = frame.params.keys()
-    return names in ({KERNEL, BIAS}, {KERNEL}) and len(frame.params[KERNEL]) == 2
+    return params.keys() in ({KERNEL, BIAS}, {KERNEL}) and len(params[KERNEL]) == 2
 
 
 def linear_outputs(params: Mapping[str, np.ndarray], inputs: np.ndarray) -> np.ndarray:

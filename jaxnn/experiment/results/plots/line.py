@@ -64,24 +64,10 @@ def loss_surface(metrics: Mapping[str, np.ndarray], data: Dataset) -> Figure:
         linewidth=1,
         label=f"after each epoch, 1 to {metrics['epoch'][-1]:.0f}",
     )
-    axes.plot(
-        *path[:, :1],
-        color="black",
-        marker="s",
-        markersize=7,
-        markerfacecolor="white",
-        linestyle="none",
-        label="after the first",
-    )
-    axes.plot(
-        *truth,
-        color="black",
-        marker="*",
-        markersize=13,
-        markerfacecolor="white",
-        linestyle="none",
-        label=f"true: {truth[0]:.4g}, {truth[1]:.4g}",
-    )
+    point: dict[str, Any] = dict(color="black", markerfacecolor="white", linestyle="none")
+    axes.plot(*path[:, :1], "s", markersize=7, label="after the first", **point)
+    label = f"true: {truth[0]:.4g}, {truth[1]:.4g}"
+    axes.plot(*truth, "*", markersize=13, label=label, **point)
     axes.set(xlabel="weight", ylabel="bias", title="Training loss (mse)")
     # Below the axes, where it hides no part of the path.
     figure.legend(frameon=False, ncols=3, loc="outside lower center")
