@@ -81,6 +81,18 @@ class Saved(NamedTuple):
     reported: Reported = NOTHING_REPORTED
 
 
+class Network(NamedTuple):
+    """What a network is made of, by flat names.
+
+    Attributes:
+      params: master parameters.
+      batch_stats: running statistics; empty without batch normalization.
+    """
+
+    params: Mapping[str, np.ndarray]
+    batch_stats: Mapping[str, np.ndarray]
+
+
 class Checkpoints:
     """Writes checkpoints in the background, and removes all but the newest.
 
@@ -170,23 +182,24 @@ def restore_saved(
     """
     found = [step for step in steps(workdir) if before is None or step < before]
     for step in reversed(found):
-        folder = _folder(workdir, step)
-        put_back = late_callbacks.drop()
-        try:
-            arrays = _read(folder)
-        # Orbax, its storage and its codecs raise anything on a damaged checkpoint.
-        except Exception as error:
-            reason = str(error).splitlines()[0]
-            print(f"{folder} is damaged and left out: {reason}", flush=True)
-            continue
-        put_back()
-        return _saved(arrays, like, folder)
+        arrays = _read_or_say(workdir, step)
+        if arrays is not None:
+            return _saved(arrays, like, _folder(workdir, step))
     if found:
         raise UserError(
             f"--resume: none of the {len(found)} checkpoints in {workdir / FOLDER} can "
             "be read; --overwrite the run"
         )
     return None
+
+
+def read_network(workdir: pathlib.Path, step: int) -> Network | None:
+    """Returns the network of one checkpoint; says so and returns None if damaged."""
+    arrays = _read_or_say(workdir, step)
+    if arrays is None:
+        return None
+    state = trace.select(arrays, "state")
+    return Network(trace.select(state, "params"), trace.select(state, "batch_stats"))
 
 
 def steps(workdir: pathlib.Path) -> list[int]:
@@ -233,6 +246,21 @@ def _alone(ocp: Any) -> Any:
     return ocp.options.MultiprocessingOptions(
         primary_host=this, active_processes={this}, barrier_sync_key_prefix="checkpoint"
     )
+
+
+def _read_or_say(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray] | None:
+    """Returns the arrays of a checkpoint by path; a damaged one is said, and None."""
+    folder = _folder(workdir, step)
+    put_back = late_callbacks.drop()
+    try:
+        arrays = _read(folder)
+    # Orbax, its storage and its codecs raise anything on a damaged checkpoint.
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        print(f"{folder} is damaged and left out: {reason}", flush=True)
+        return None
+    put_back()
+    return arrays
 
 
 def _read(folder: pathlib.Path) -> dict[str, np.ndarray]:

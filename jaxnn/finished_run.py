@@ -20,6 +20,8 @@ from jaxnn.experiment.flags.config import Experiment
 from jaxnn.models import readers
 from jaxnn.reading import Reader
 
+Arrays = Mapping[str, np.ndarray]
+
 
 class FinishedRun(NamedTuple):
     """A trained network and what its inputs and outputs mean.
@@ -30,15 +32,15 @@ class FinishedRun(NamedTuple):
       forward: preprocessed inputs [n, ...] -> outputs [n, ...]; may be called inside
         and outside `jax.jit`.
       reader: the network as a reader; None if it is no language model of ours.
-      at: (flat parameters, preprocessed inputs) -> outputs, with other parameters
-        than the trained ones; running statistics stay those of the end.
+      at: (flat parameters, flat running statistics, preprocessed inputs) -> outputs,
+        with others than the trained ones.
     """
 
     experiment: Experiment
     description: Description
     forward: Callable[[jax.Array | np.ndarray], jax.Array]
     reader: Reader | None
-    at: Callable[[Mapping[str, np.ndarray], np.ndarray], jax.Array]
+    at: Callable[[Arrays, Arrays, np.ndarray], jax.Array]
 
 
 def load(workdir: str) -> FinishedRun:
@@ -72,7 +74,9 @@ def load(workdir: str) -> FinishedRun:
         described,
         lambda inputs: forward(params, batch_stats, inputs),
         readers.build(experiment, model, params) if is_language else None,
-        at=lambda flat, inputs: forward(trace.unflatten(flat), batch_stats, inputs),
+        at=lambda flat, statistics, inputs: forward(
+            trace.unflatten(flat), trace.unflatten(statistics), inputs
+        ),
     )
 
 

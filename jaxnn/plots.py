@@ -6,8 +6,9 @@
 
 activations: every activation with its first and second derivative on [-5, 5].
 features: what the layers of a finished run on images respond to.
-boundary: how the regions of the classes move, of a finished run on two features whose
-  parameters were recorded (--record=params); a GIF.
+boundary: how the regions of the classes move, of a finished run on two features that
+  recorded its parameters (--record=params) or kept checkpoints (--checkpoint_every=1
+  --keep=60); a GIF.
 """
 
 import functools
@@ -22,14 +23,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from jaxnn import features, finished_run
+from jaxnn import features, moving_boundary
 from jaxnn.activations import ACTIVATIONS, Activation
-from jaxnn.experiment.data.load import load_dataset
 from jaxnn.experiment.errors import UserError
-from jaxnn.experiment.files import artifacts, trace
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.command_line import Arguments
-from jaxnn.experiment.results.plots import animation, boundary, canvas
+from jaxnn.experiment.results.plots import canvas
 
 COLUMNS = 3
 """Axes in a row."""
@@ -105,33 +104,6 @@ def _write(write: Callable[[pathlib.Path], None], path: pathlib.Path) -> None:
     except OSError as error:
         raise UserError(f"--output: cannot write {path}: {error.strerror}") from None
     print(f"files: {path}")
-
-
-def boundary_moves(workdir: str, path: pathlib.Path) -> None:
-    """Writes a GIF of the regions of a run's classes after each recorded update.
-
-    Raises:
-      UserError: there is no such run, its inputs are not two numbers, it recorded no
-        parameters, or its batch normalization has statistics that no trace holds.
-    """
-    run = finished_run.load(workdir)
-    data = load_dataset(run.experiment)
-    folder = pathlib.Path(workdir)
-    if not boundary.is_plane(data):
-        raise UserError("boundary: RUN must classify points of two features")
-    if (folder / artifacts.BATCH_STATS).exists():
-        raise UserError(
-            "boundary: RUN has batch normalization, whose running statistics are not "
-            "known for each update; train with --normalization=none or layer"
-        )
-    recorded = folder / "trace"
-    frames = recorded.exists() and animation.read_frames(trace.Reader(recorded))
-    if not frames:
-        raise UserError(
-            "boundary: RUN has no recorded parameters; train with --record=params"
-        )
-    apply = jax.jit(run.at)
-    animation.animate(data, frames, lambda *at: np.asarray(apply(*at)), path)
 
 
 def activations() -> Figure:
@@ -223,7 +195,7 @@ PICTURES: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
 }
 """Picture -> what draws it, and what it needs."""
 ANIMATIONS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
-    "boundary": (boundary_moves, ("RUN",)),
+    "boundary": (moving_boundary.write, ("RUN",)),
 }
 """Animation -> what writes it, given what it needs and a path."""
 

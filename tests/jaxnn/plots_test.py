@@ -1,19 +1,14 @@
 """Tests of jaxnn/plots.py."""
 
 import math
-import shutil
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from PIL import Image
 
-from jaxnn import finished_run, plots, train
+from jaxnn import plots
 from jaxnn.activations import ACTIVATIONS
-from jaxnn.experiment.errors import UserError
-from jaxnn.experiment.files import trace
 from jaxnn.experiment.flags import command_line
-from jaxnn.experiment.results.plots import animation
 
 X = np.array([-4.5, -1.25, -0.005, 0.005, 0.75, 4.5])
 
@@ -172,41 +167,3 @@ class TestMain:
 
     def test_as_a_command(self, run):
         assert run("jaxnn.plots").returncode == 2
-
-
-@pytest.fixture(scope="module")
-def xor(tmp_path_factory):
-    """A network with a hidden layer on two features, five steps of it recorded."""
-    folder = tmp_path_factory.mktemp("boundary") / "xor"
-    flags = ["--record=params", "--record_steps=5", "--max_steps=5", "--noplots"]
-    name = "--flagfile=launch/experiments/mlp_xor.flags"
-    experiment, _ = command_line.parse(
-        ["train", name, *flags, f"--workdir={folder}"], "fp32"
-    )
-    train.main(experiment)
-    return folder
-
-
-class TestBoundary:
-    def test_a_frame_for_each_update_of_a_network_with_hidden_layers(
-        self, xor, tmp_path
-    ):
-        plots.boundary_moves(str(xor), tmp_path / "a.gif")
-        with Image.open(tmp_path / "a.gif") as film:
-            # The start, five updates, and the last one once more.
-            assert film.n_frames in (6, 7)
-
-    def test_frames_are_of_the_network_after_each_update(self, xor):
-        """The last one's parameters are the run's."""
-        read = finished_run.load(str(xor))
-        last = animation.read_frames(trace.Reader(xor / "trace"))[-1]
-        inputs = np.array([[0, 0], [0, 1], [1, 1]], np.float32)
-        np.testing.assert_array_equal(
-            read.at(last.params, inputs), read.forward(inputs)
-        )
-
-    def test_without_a_recording(self, xor, tmp_path):
-        bare = tmp_path / "bare"
-        shutil.copytree(xor, bare, ignore=shutil.ignore_patterns("trace"))
-        with pytest.raises(UserError, match="train with --record=params"):
-            plots.boundary_moves(str(bare), tmp_path / "a.gif")

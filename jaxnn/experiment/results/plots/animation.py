@@ -1,4 +1,4 @@
-"""Animation of the decision boundary of a classifier, from a trace."""
+"""Animation of the decision boundary of a classifier."""
 
 import pathlib
 from collections.abc import Callable, Mapping
@@ -30,16 +30,19 @@ class Frame(NamedTuple):
     Attributes:
       update: number of steps done.
       params: flat parameters.
-      ids: [samples] int, the training samples of the last step.
+      ids: [samples] int, the training samples of the last step; empty if not known.
+      batch_stats: flat running statistics, where the network has them.
     """
 
     update: int
     params: Mapping[str, np.ndarray]
     ids: np.ndarray
+    batch_stats: Mapping[str, np.ndarray] = {}
 
 
-Outputs = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
-"""(flat parameters, inputs [n, 2]) -> outputs [n, ...]."""
+NO_IDS = np.array([], int)
+Outputs = Callable[[Frame, np.ndarray], np.ndarray]
+"""(frame, inputs [n, 2]) -> outputs [n, ...]."""
 
 
 def write(data: Dataset, folder: pathlib.Path, path: pathlib.Path) -> None:
@@ -61,8 +64,9 @@ def is_linear(params: Mapping[str, np.ndarray]) -> bool:
     return params.keys() in ({KERNEL, BIAS}, {KERNEL}) and len(params[KERNEL]) == 2
 
 
-def linear_outputs(params: Mapping[str, np.ndarray], inputs: np.ndarray) -> np.ndarray:
+def linear_outputs(frame: Frame, inputs: np.ndarray) -> np.ndarray:
     """Returns the outputs of one dense layer."""
+    params = frame.params
     return inputs @ params[KERNEL] + params.get(BIAS, NO_BIAS)
 
 
@@ -105,7 +109,7 @@ def animate(
     writer = PillowWriter(fps=frames_per_second)
     with writer.saving(plane.figure, path, dpi=80):
         for frame in shown:
-            plane.show(outputs(frame.params, plane.grid))
+            plane.show(outputs(frame, plane.grid))
             few = len(frame.ids) <= MOST_RINGS
             rings.set_offsets(points[frame.ids] if few else np.empty((0, 2)))
             plane.axes.set_title(
@@ -126,7 +130,7 @@ def read_frames(reader: trace.Reader) -> list[Frame]:
         if not before:
             return []
         if not frames:
-            frames.append(Frame(0, before, np.array([], int)))
+            frames.append(Frame(0, before, NO_IDS))
         after = trace.select(step, "updated")
         frames.append(Frame(number + 1, after, step["batch/ids"]))
     return frames
