@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jaxnn.experiment import traits
@@ -28,6 +29,7 @@ from jaxnn.experiment.results.plots.learning import learning_curve
 from jaxnn.experiment.results.plots.line import loss_surface, parameters
 
 Predict = Callable[[np.ndarray], np.ndarray]
+DPI = 150
 
 
 def draw(
@@ -74,8 +76,12 @@ def draw(
 
 
 def _save(figure: Figure, path: pathlib.Path) -> None:
+    figure.set_dpi(DPI)
+    agg = FigureCanvasAgg(figure)
     with artifacts.whole(path) as partial:
-        figure.savefig(partial, dpi=150, format="png")
+        # The same file as of `savefig`, which draws twice: once to arrange the axes,
+        # which the drawing itself does as well.
+        agg.print_png(partial)
 
 
 def _regression(

@@ -64,7 +64,9 @@ def loss_surface(metrics: Mapping[str, np.ndarray], data: Dataset) -> Figure:
         linewidth=1,
         label=f"after each epoch, 1 to {metrics['epoch'][-1]:.0f}",
     )
-    point: dict[str, Any] = dict(color="black", markerfacecolor="white", linestyle="none")
+    point: dict[str, Any] = dict(
+        color="black", markerfacecolor="white", linestyle="none"
+    )
     axes.plot(*path[:, :1], "s", markersize=7, label="after the first", **point)
     label = f"true: {truth[0]:.4g}, {truth[1]:.4g}"
     axes.plot(*truth, "*", markersize=13, label=label, **point)
