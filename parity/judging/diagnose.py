@@ -26,6 +26,9 @@ PAIRED = 8
 MUCH = 0.1
 """Share of a z that has not been mended. Under what explains a thousand units the sum
 of another order may still be a dozen off."""
+TIE = math.log(20)
+"""Difference of two costs up to which neither explanation is preferred: a likelihood
+ratio of 20, from which on evidence is usually called strong."""
 EQUALITY_WORTH = 1e12
 """z that a broken equality counts as, beside measured distances."""
 
@@ -79,7 +82,23 @@ def diagnose(
     if len(explained) > 1:
         for following in later:
             explained = _with_costs_of(following, explained)
-    return sorted(explained, key=_by_cost)
+    return _ranked(explained, list(catalogue))
+
+
+def _ranked(explained: Sequence[Explanation], names: list[str]) -> list[Explanation]:
+    """Returns explanations by cost; those that tie with the best as the catalogue.
+
+    Among equals the order of the catalogue, which has what released software does
+    before what somebody might do by hand, is a better reason than a rounding error.
+    """
+    least = min(explanation.cost for explanation in explained)
+
+    def rank(one: Explanation) -> tuple[float, list[int]]:
+        excess = one.cost - least
+        places = [names.index(name) for name in one.names]
+        return (0, places) if excess < TIE else (excess, places)
+
+    return sorted(explained, key=rank)
 
 
 def _is_refuted(

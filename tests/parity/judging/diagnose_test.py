@@ -3,6 +3,8 @@ in which order."""
 
 import math
 
+import pytest
+
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.patches import Patch
 from parity.judging import diagnose
@@ -138,6 +140,14 @@ class TestDiagnose:
             steps=(4, 5),
         )
         assert [explanation.names for explanation in found] == [("right",), ("lucky",)]
+
+    @pytest.mark.parametrize(("z", "first"), [(2.4, "known"), (2.7, "other")])
+    def test_of_two_that_tie_the_catalogues_first_comes_first(self, z, first):
+        """z^2 / 2 is 2.88 and 3.65; a likelihood ratio of 20 is 3.0."""
+        costs = {("known",): z, ("other",): 0.0}
+        step = Step(grads=lambda names, number: costs.get(names, 500.0))
+        best, _ = run(step, switch("known", GRADIENTS), switch("other", GRADIENTS))
+        assert best.names == (first,)
 
     def test_a_fault_that_comes_once_need_not_explain_what_follows(self):
         step = Step(
