@@ -32,8 +32,8 @@ RANKS = "ranks"
 MASTER_KINDS = ("params", "grads", "moments")
 """Kinds of tensors that the optimizer reads."""
 
-QUICKLY = {"xla_backend_optimization_level": 0}
-"""XLA's options to compile in six tenths of the time a program that runs slower."""
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+"""XLA's options to compile in four tenths of the time a program that runs slower."""
 
 
 class Replay:
@@ -85,9 +85,15 @@ class Replay:
             nudged = NudgedModel(model, seed, self.compute)
             return _gradients(experiment, nudged, world_size, *args)
 
-        self._gradients = jax.jit(gradients)
-        self._glance = jax.jit(gradients, compiler_options=QUICKLY)
-        self._nudged_gradients = jax.jit(nudged_gradients)
+        # A guess is looked at once, or a few times; what is judged at every step.
+        options = QUICKLY if switches else None
+        self._gradients = jax.jit(gradients, compiler_options=options)
+        self._nudged_gradients = jax.jit(nudged_gradients, compiler_options=options)
+        self._glance = (
+            self._gradients
+            if switches
+            else jax.jit(gradients, compiler_options=QUICKLY)
+        )
         self._update = jax.jit(lambda *args: _update(optimizer, update, *args))
         self._distances = jax.jit(_distances)
 

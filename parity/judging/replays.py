@@ -24,10 +24,15 @@ class Replays:
         self._replays: dict[tuple[str, ...], Replay] = {}
 
     def under(self, switches: Switches) -> Replay:
-        """Returns the replay under some switches."""
-        names = tuple(switch.name for switch in switches)
+        """Returns the replay under some switches.
+
+        Those that change no program share the one without them: a deep network's takes
+        many seconds to compile.
+        """
+        traced = tuple(switch for switch in switches if switch.changes_program)
+        names = tuple(switch.name for switch in traced)
         if names not in self._replays:
             self._replays[names] = Replay(
-                self.experiment, self.data, switches, self.world_size
+                self.experiment, self.data, traced, self.world_size
             )
         return self._replays[names]

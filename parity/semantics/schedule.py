@@ -1,5 +1,8 @@
 """Switches on the rules: learning rates, loss scales, counters, batches, state."""
 
+import functools
+
+import jax
 import numpy as np
 
 from jaxnn import loss_scaling, train_step
@@ -69,8 +72,9 @@ def _after_zero_gradients(
     }
     optimizer = OPTIMIZERS[experiment.optimizer](experiment)
     zeros = {name: np.zeros_like(array) for name, array in params.items()}
-    updated, state = train_step.update(
-        optimizer,
+    # Jitted, because op by op each operation on each shape would be compiled.
+    update = jax.jit(functools.partial(train_step.update, optimizer))
+    updated, state = update(
         params,
         optimizer.transform.init(params),
         zeros,

@@ -79,6 +79,11 @@ class Switch(NamedTuple):
     before: Callable[[Inputs, StepContext], Inputs] | None = None
     after: Callable[[Tensors, StepContext], Tensors] | None = None
 
+    @property
+    def changes_program(self) -> bool:
+        """False if only what goes in or comes out of a replayed step is changed."""
+        return bool(self.experiment or self.patches or self.params or self.update)
+
 
 def changed_experiment(
     experiment: Experiment, switches: Sequence[Switch]
