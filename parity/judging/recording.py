@@ -93,6 +93,7 @@ def judge_recording(
     initial: Mapping[str, np.ndarray] | None,
     threshold: float,
     rounds: Sequence[int] = THOROUGH,
+    must_learn: bool = True,
 ) -> Judgement:
     """Judges every step of a recording, from `trace.first` on.
 
@@ -102,6 +103,10 @@ def judge_recording(
       initial: flat parameters that the run was given; None if not known.
       threshold: largest z that passes.
       rounds: numbers of draws to measure with; see `rounds.Rounds`.
+      must_learn: as of `judge_measurements`.
+
+    Raises:
+      UserError: nothing was measured, or nothing was learned.
     """
     judge = Judge(replays, trace, initial, threshold, rounds)
     numbers = range(trace.first, len(trace))
@@ -109,7 +114,9 @@ def judge_recording(
     for number in watched("judging step", numbers):
         measurements += judge.step(number, close_below(measurements, threshold))
     made_in = order(trace)
-    verdict = judge_measurements(measurements, len(numbers), threshold, made_in)
+    verdict = judge_measurements(
+        measurements, len(numbers), threshold, made_in, must_learn
+    )
     failed = verdict.first_divergence
     if failed is None:
         lost = lost_by_summing(replays, trace, numbers)

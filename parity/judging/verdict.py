@@ -104,6 +104,7 @@ def judge_measurements(
     steps: int,
     threshold: float = THRESHOLD,
     order: Sequence[str] = (),
+    must_learn: bool = True,
 ) -> Verdict:
     """Returns the verdict that the measurements of a recording amount to.
 
@@ -112,6 +113,7 @@ def judge_measurements(
       steps: number of steps that were judged.
       threshold: largest z that passes.
       order: names of layers and gradients in the order in which a step computes them.
+      must_learn: refuse a recording at parity that has learned nothing.
 
     Raises:
       UserError: nothing was measured, or every step was skipped and nothing learned,
@@ -123,7 +125,8 @@ def judge_measurements(
             "one, --record=full"
         )
     first = first_failed(measurements, threshold, order)
-    if first is None and not any(m.definition.is_learned for m in measurements):
+    has_learned = any(m.definition.is_learned for m in measurements)
+    if must_learn and first is None and not has_learned:
         raise UserError(
             f"cannot judge: each of {steps} steps was skipped by an overflow, so "
             "nothing was learned; record more (--steps) or start from a smaller loss "
