@@ -196,6 +196,7 @@ class TestUpstream:
             "breast_cancer",
             "--num_devices=2",
             "--zero_stage=2",
+            "--initializer=lecun_normal",
             "--steps=16",
         )
         assert done.returncode == 0, done.stdout + done.stderr

@@ -35,6 +35,8 @@ def record(workdir, name, *flags):
             f"--max_steps={STEPS}",
             f"--workdir={workdir}",
             "--overwrite",
+            # Whose first gradients are longer than 1.
+            "--initializer=lecun_normal",
             *flags,
         ],
         "fp16",
