@@ -44,6 +44,21 @@ def hold(folder: pathlib.Path) -> None:
     _held[folder] = file
 
 
+def is_held(folder: pathlib.Path) -> bool:
+    """Returns True if a process holds an existing folder."""
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    # Some network file systems lock no folders.
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return False
+
+
 @contextlib.contextmanager
 def released() -> Iterator[None]:
     """Releases at its end what was locked within it."""

@@ -9,7 +9,7 @@ import numpy as np
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.load import USED_BY, load_dataset
 from jaxnn.experiment.errors import UserError
-from jaxnn.experiment.files import artifacts, diagnostics
+from jaxnn.experiment.files import artifacts, diagnostics, locks
 from jaxnn.experiment.files.diagnostics import Diagnostics
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
@@ -31,6 +31,7 @@ class Evidence(NamedTuple):
       diagnostics: what `--diagnose` wrote, or None.
       facts: of the training data, or None.
       error: what ended the run before its time, or "".
+      is_cut_off: it runs no more, and left neither results nor an error.
       unseen: what could not be looked at, and why.
     """
 
@@ -41,6 +42,7 @@ class Evidence(NamedTuple):
     facts: DataFacts | None = None
     error: str = ""
     unseen: tuple[str, ...] = ()
+    is_cut_off: bool = False
 
     @property
     def train_loss(self) -> np.ndarray:
@@ -84,7 +86,14 @@ def read(workdir: pathlib.Path) -> Evidence:
         facts,
         _error(workdir),
         unseen,
+        _is_cut_off(workdir),
     )
+
+
+def _is_cut_off(workdir: pathlib.Path) -> bool:
+    ends = (artifacts.SUMMARY, artifacts.ERROR)
+    has_ended = any((workdir / name).exists() for name in ends)
+    return not has_ended and not locks.is_held(workdir)
 
 
 def _metrics(workdir: pathlib.Path) -> dict[str, np.ndarray]:

@@ -32,6 +32,20 @@ def holder(tmp_path):
         process.kill()
 
 
+class TestIsHeld:
+    def test_while_another_process_holds_it(self, tmp_path, holder):
+        assert locks.is_held(tmp_path)
+        holder.kill()
+        holder.wait()
+        assert not locks.is_held(tmp_path)
+        assert not os.listdir(tmp_path)
+
+    def test_by_this_process(self, tmp_path):
+        with locks.released():
+            locks.hold(tmp_path)
+            assert locks.is_held(tmp_path)
+
+
 class TestHold:
     def test_names_the_process_that_has_it(self, tmp_path, holder):
         with pytest.raises(UserError, match=rf"in use by process {holder.pid};"):

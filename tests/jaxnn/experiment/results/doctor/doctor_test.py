@@ -191,6 +191,11 @@ class TestEnded:
     def test_by_what_was_said(self, error, name):
         assert names(Evidence(EXPERIMENT, {}, error=error)) == [name]
 
+    def test_without_a_word(self):
+        [finding] = doctor.examine(Evidence(EXPERIMENT, {}, is_cut_off=True))
+        assert finding.name == "stopped or killed"
+        assert f"after 0 of {EXPERIMENT.epochs} epochs" in finding.sentence
+
 
 class TestUnseen:
     def test_says_what_diagnose_would_show(self):
