@@ -1,6 +1,5 @@
 """How the regions of the classes move while a network of two features learns."""
 
-import functools
 import pathlib
 
 import jax
@@ -63,10 +62,8 @@ def _recorded(folder: pathlib.Path) -> list[Frame]:
 
 def _kept(folder: pathlib.Path) -> list[Frame]:
     """Returns the networks of the checkpoints that can be read."""
-    read = functools.partial(checkpoint.read_network, folder)
-    found = ((step, read(step)) for step in checkpoint.steps(folder))
     return [
         Frame(step, network.params, animation.NO_IDS, network.batch_stats)
-        for step, network in found
-        if network
+        for step in checkpoint.steps(folder)
+        if (network := checkpoint.read_network(folder, step))
     ]

@@ -18,7 +18,6 @@ from absl import flags
 from rich.console import Console
 
 from jaxnn import train
-from jaxnn.compilation_cache import keep_compiled
 from jaxnn.experiment import own_model
 from jaxnn.experiment.catalogue import is_own
 from jaxnn.experiment.data import batches
@@ -295,7 +294,6 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def command() -> None:
     """Runs the program on the command line of the process."""
-    keep_compiled()
     command_line.run(
         main,
         __doc__,

@@ -82,10 +82,12 @@ def diagnose(
     if len(explained) > 1:
         for following in later:
             explained = _with_costs_of(following, explained)
-    return _ranked(explained, list(catalogue))
+    return _ranked(explained, catalogue)
 
 
-def _ranked(explained: Sequence[Explanation], names: list[str]) -> list[Explanation]:
+def _ranked(
+    explained: Sequence[Explanation], catalogue: Mapping[str, Switch]
+) -> list[Explanation]:
     """Returns explanations by cost; those that tie with the best as the catalogue.
 
     Among equals the order of the catalogue, which has what released software does
@@ -95,8 +97,7 @@ def _ranked(explained: Sequence[Explanation], names: list[str]) -> list[Explanat
 
     def rank(one: Explanation) -> tuple[float, list[int]]:
         excess = one.cost - least
-        places = [names.index(name) for name in one.names]
-        return (0, places) if excess < TIE else (excess, places)
+        return excess if excess >= TIE else 0, _places(catalogue, one.switches)
 
     return sorted(explained, key=rank)
 
@@ -169,8 +170,12 @@ def _pairs(singles: Sequence[Explanation], cost_without: float) -> Iterator[Swit
 
 
 def _sorted_by(catalogue: Mapping[str, Switch], switches: Switches) -> Switches:
+    return tuple(sorted(switches, key=lambda switch: _places(catalogue, (switch,))))
+
+
+def _places(catalogue: Mapping[str, Switch], switches: Switches) -> list[int]:
     names = list(catalogue)
-    return tuple(sorted(switches, key=lambda switch: names.index(switch.name)))
+    return [names.index(switch.name) for switch in switches]
 
 
 def _with_costs_of(

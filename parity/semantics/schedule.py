@@ -6,10 +6,10 @@ import jax
 import numpy as np
 
 from jaxnn import loss_scaling, train_step
+from jaxnn.experiment import freezing
 from jaxnn.experiment.data import batches
-from jaxnn.experiment.files.trace import Number, flatten
+from jaxnn.experiment.files.trace import Number, flatten, select
 from jaxnn.experiment.flags.config import Experiment
-from jaxnn.experiment.freezing import is_trained
 from jaxnn.experiment.patches import Patch
 from jaxnn.experiment.traits import (
     always,
@@ -64,12 +64,8 @@ def _after_zero_gradients(
     experiment: Experiment, rows: list[Expectation]
 ) -> dict[str, np.ndarray]:
     """Returns first parameters and moments after one update with zero gradients."""
-    params = {
-        row.tensor.removeprefix("params/"): row.expected
-        for row in rows
-        if row.tensor.startswith("params/")
-        and is_trained(experiment, row.tensor.removeprefix("params/"))
-    }
+    expected = {row.tensor: row.expected for row in rows}
+    params = freezing.trained(experiment, select(expected, "params"))
     optimizer = OPTIMIZERS[experiment.optimizer](experiment)
     zeros = {name: np.zeros_like(array) for name, array in params.items()}
     # Jitted, because op by op each operation on each shape would be compiled.

@@ -65,6 +65,7 @@ class TestVerdict:
             UserError, match="cannot judge: each of 3 steps was skipped by an overflow"
         ):
             judge_measurements(skipped, 3)
+        assert judge_measurements(skipped, 3, must_learn=False).is_parity
         assert (
             judge_measurements(
                 [*skipped, Measurement(1, "loss", "", 9.0, 0.1)], 3
