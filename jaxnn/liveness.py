@@ -78,8 +78,7 @@ class Peers:
     def leave(self) -> None:
         """Tells the others that this process ends as it should."""
         self._has_left.set()
-        for connection in self._connections:
-            connection.sendall(ENDED_WELL)
+        self._send(ENDED_WELL)
 
     def _watch(self, connection: socket.socket, process: int) -> None:
         # A host that loses power closes no connection; the keepalive notices.
@@ -92,10 +91,13 @@ class Peers:
 
     def _send_beats(self) -> None:
         while not self._has_left.wait(self._beat):
-            for connection in list(self._connections):
-                # Whoever listens at this connection hears that it is broken.
-                with contextlib.suppress(OSError):
-                    connection.sendall(BEAT)
+            self._send(BEAT)
+
+    def _send(self, sign: bytes) -> None:
+        for connection in list(self._connections):
+            # Broken by a process that has ended: whoever listens hears how.
+            with contextlib.suppress(OSError):
+                connection.sendall(sign)
 
     def _listen(self, connection: socket.socket, process: int) -> None:
         missed = 0

@@ -97,6 +97,16 @@ class TestPeers:
         stopped.wait()
         close(peers)
 
+    def test_who_leaves_last_says_farewell_to_nobody(self):
+        """The reset of a connection, whose other end closed it with signs unread, is no
+        fault."""
+        peers = Peers(1, 2, lambda *told: None)
+        peers._connections = [mock.Mock(), mock.Mock()]
+        first, second = peers._connections
+        first.sendall.side_effect = ConnectionResetError()
+        peers.leave()
+        second.sendall.assert_called_once_with(ENDED_WELL)
+
     def test_signs_of_life_are_sent(self):
         server = Peers(0, 2, lambda *told: None, beat=0.001)
         meeting = threading.Thread(target=server.connect, args=("localhost", 0))
