@@ -27,35 +27,24 @@ def hold(folder: pathlib.Path) -> None:
     folder = folder.resolve()
     if folder in _held:
         return
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _held[folder] = _lock(folder, fcntl.LOCK_EX)
     except BlockingIOError:
-        holder = _holder(os.fstat(file).st_ino)
-        os.close(file)
         raise UserError(
-            f"--workdir: {folder} is in use by {holder}; wait for its end or stop it, "
-            "or choose another folder"
+            f"--workdir: {folder} is in use by {_holder(folder.stat().st_ino)}; wait "
+            "for its end or stop it, or choose another folder"
         ) from None
     # Some network file systems lock no folders.
     except OSError:
-        os.close(file)
         return
-    _held[folder] = file
 
 
-def is_held(folder: pathlib.Path) -> bool:
-    """Returns True if a process holds an existing folder."""
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def may_be_held(folder: pathlib.Path) -> bool:
+    """Returns True if a process holds an existing folder, and if that cannot be told."""
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    # Some network file systems lock no folders.
+        os.close(_lock(folder, fcntl.LOCK_SH))
     except OSError:
-        return False
-    finally:
-        os.close(file)
+        return True
     return False
 
 
@@ -68,6 +57,22 @@ def released() -> Iterator[None]:
     finally:
         for folder in _held.keys() - before:
             os.close(_held.pop(folder))
+
+
+def _lock(folder: pathlib.Path, kind: int) -> int:
+    """Returns a descriptor of a folder that holds a lock on it.
+
+    Raises:
+      BlockingIOError: another process holds it.
+      OSError: this folder cannot be locked.
+    """
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except OSError:
+        os.close(file)
+        raise
+    return file
 
 
 def _holder(inode: int) -> str:

@@ -93,7 +93,7 @@ def read(workdir: pathlib.Path) -> Evidence:
 def _is_cut_off(workdir: pathlib.Path) -> bool:
     ends = (artifacts.SUMMARY, artifacts.ERROR)
     has_ended = any((workdir / name).exists() for name in ends)
-    return not has_ended and not locks.is_held(workdir)
+    return not has_ended and not locks.may_be_held(workdir)
 
 
 def _metrics(workdir: pathlib.Path) -> dict[str, np.ndarray]:

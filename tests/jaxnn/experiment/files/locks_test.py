@@ -32,18 +32,26 @@ def holder(tmp_path):
         process.kill()
 
 
-class TestIsHeld:
+class TestMayBeHeld:
     def test_while_another_process_holds_it(self, tmp_path, holder):
-        assert locks.is_held(tmp_path)
+        assert locks.may_be_held(tmp_path)
         holder.kill()
         holder.wait()
-        assert not locks.is_held(tmp_path)
+        assert not locks.may_be_held(tmp_path)
         assert not os.listdir(tmp_path)
 
     def test_by_this_process(self, tmp_path):
         with locks.released():
             locks.hold(tmp_path)
-            assert locks.is_held(tmp_path)
+            assert locks.may_be_held(tmp_path)
+
+    def test_where_no_folder_can_be_locked(self, tmp_path, monkeypatch):
+        def refuse(file, kind):
+            raise OSError("no locks available")
+
+        monkeypatch.setattr(locks.fcntl, "flock", refuse)
+        locks.hold(tmp_path)
+        assert locks.may_be_held(tmp_path)
 
 
 class TestHold:
