@@ -224,10 +224,11 @@ class ResidentEpochs:
           state: replicated over the devices; donated.
         """
         count = min(most, max(self._pace, 1))
-        batches = [self._work.global_batches(number + n, 0) for n in range(count)]
         # One shape for any count; the rest is not looked at.
-        ids = np.zeros((self.most_together, *batches[0].shape), np.int32)
-        ids[:count] = batches
+        steps, batch = self._work.plan[number], self._work.experiment.batch_size
+        ids = np.zeros((self.most_together, steps, batch), np.int32)
+        for n in range(count):
+            ids[n] = self._work.global_batches(number + n, 0)
         ids = self._work.shard(ids)
         start = time.perf_counter() - self._epochs.seconds
         state, *arrays = self._epochs(

@@ -20,7 +20,7 @@ from jaxnn.epochs import (
     whole_epochs,
 )
 from jaxnn.experiment.data import batches, evaluation
-from jaxnn.experiment.diagnosis import due_steps
+from jaxnn.experiment.diagnosis import due_step
 from jaxnn.experiment.early_stopping import EarlyStopping
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import trace
@@ -245,10 +245,14 @@ def _together(
     if len(reported.loss) or not isinstance(epochs, ResidentEpochs):
         return None
     every = run.work.experiment.checkpoint_every or len(plan)
+    # One epoch is another program, which rounds otherwise and takes as long to compile:
+    # neither the time that epochs take nor a resumption may choose between the two.
+    if min(epochs.most_together, every) < 2:
+        return None
     most = min(
         epochs.most_together, whole_epochs(plan) - number, every - number % every
     )
-    return (epochs, most) if most > 1 else None
+    return (epochs, most) if most else None
 
 
 def _look(
@@ -367,9 +371,11 @@ def _diagnosis(run: Run, done: Started) -> Diagnosis | None:
     """Returns the diagnosis of an epoch; None without one, or if its step has been
     recorded, which is not diagnosed."""
     results = done.epoch.results
-    step = due_steps(run.work.plan)[done.number]
+    if results is None or results.diagnosis is None:
+        return None
+    step = due_step(run.work.plan, done.number)
     place = step - run.work.first_step(done.number) - len(done.before.loss)
-    if results is None or results.diagnosis is None or place < 0:
+    if place < 0:
         return None
     tables, scales = parallel.first((results.diagnosis, results.loss_scale))
     return Diagnosis(step, tables[place], float(scales[place]))

@@ -248,6 +248,8 @@ def shard(ids: np.ndarray, count: int, microbatches: int = 1) -> np.ndarray:
     # Ranks are numbered by process, then by device.
     first = count * jax.process_index()
     world_size = count * jax.process_count()
+    if world_size == 1:
+        return ids[None]
     return np.stack(
         [
             batches.rank_slice(ids, rank, world_size, microbatches)
@@ -320,10 +322,14 @@ class Compiled:
             return self._function(*args)
         shape = args[1].shape
         if shape not in self._programs:
-            start = time.perf_counter()
-            self._programs[shape] = self._function.lower(*args).compile()
-            self.seconds += time.perf_counter() - start
+            self._programs[shape] = self._compile(*args)
         return self._programs[shape](*args)
+
+    def _compile(self, *args: Any) -> Callable:
+        start = time.perf_counter()
+        program = self._function.lower(*args).compile()
+        self.seconds += time.perf_counter() - start
+        return program
 
 
 def _bound(step: Step, settings: dict[str, Any]) -> Step:
@@ -368,6 +374,8 @@ def _epochs(epoch: Callable) -> Callable:
     Args:
       epoch: as from `_epoch`.
     """
+    # Traced once, for its shapes and for the loop.
+    epoch = jax.jit(epoch, inline=True)
 
     def epochs(state, ids: jax.Array, count: jax.Array, evaluated, resident: Resident):
         def body(number, carry):

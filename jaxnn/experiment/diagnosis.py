@@ -57,17 +57,20 @@ GELUs' derivative is a twentieth of its largest at -2.3; that it crosses 0 at -0
 no flat region."""
 
 
-def due_steps(plan: Sequence[int]) -> list[int]:
-    """Returns the index in the run of each epoch's diagnosed step.
+def due_step(plan: Sequence[int], number: int) -> int:
+    """Returns the index in the run of an epoch's diagnosed step.
 
     Args:
       plan: steps of each epoch; all are equal but the last, which may be shorter.
+      number: of the epoch, from 0.
     """
     # The last step of an epoch has the rows that are left over.
-    return [
-        number * plan[0] + max(min(steps, plan[0]) - 2, 0)
-        for number, steps in enumerate(plan)
-    ]
+    return number * plan[0] + max(min(plan[number], plan[0]) - 2, 0)
+
+
+def due_steps(plan: Sequence[int]) -> list[int]:
+    """Returns the `due_step` of each epoch."""
+    return [due_step(plan, number) for number in range(len(plan))]
 
 
 def layers(parameters: Iterable[str]) -> list[str]:

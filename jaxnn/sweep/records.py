@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxnn.experiment.data import batches, evaluation
-from jaxnn.experiment.diagnosis import NETWORK, due_steps
+from jaxnn.experiment.diagnosis import NETWORK, due_step
 from jaxnn.experiment.early_stopping import EarlyStopping
 from jaxnn.experiment.results.run_log import mean_loss
 from jaxnn.sweep.members import Member
@@ -148,7 +148,7 @@ class Reader:
             return
         record.rows.append(row)
         if diagnosis is not None:
-            place = due_steps(self._split.plan)[record.epochs - 1] - first
+            place = due_step(self._split.plan, record.epochs - 1) - first
             record.diagnoses.append(diagnosis[place].astype(float).tolist())
         self._end()
 

@@ -1,10 +1,11 @@
 """Tests of jaxnn/loop.py; of whole runs see tests/jaxnn/train_test.py."""
 
+import chex
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn import loop, train
+from jaxnn import epochs, loop, parallel, train
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags.config import Experiment
@@ -48,6 +49,33 @@ class TestWatchedTensors:
         params = {"a": {"bias": jnp.ones(1)}, "b": {"kernel": jnp.ones(1)}}
         names = loop.watched_tensors(Experiment(freeze="a/"), params)
         assert names == ["loss", "gradient of b/kernel"]
+
+
+class TestTogether:
+    """Epochs of one call."""
+
+    def train(self, workdir, monkeypatch, seconds: float, **settings):
+        """Trains; returns its parameters and how many programs it compiled."""
+        monkeypatch.setattr(epochs, "TOGETHER_SECONDS", seconds)
+        compiled = []
+        compile_one = parallel.Compiled._compile
+        monkeypatch.setattr(
+            parallel.Compiled,
+            "_compile",
+            lambda self, *args: compiled.append(1) or compile_one(self, *args),
+        )
+        train.main(LINE.replace(workdir=str(workdir), **settings))
+        monkeypatch.undo()
+        return artifacts.read_params(str(workdir / artifacts.PARAMS), ""), len(compiled)
+
+    def test_one_that_is_left_over_takes_no_program_of_its_own(
+        self, tmp_path, monkeypatch
+    ):
+        alone, count = self.train(tmp_path / "alone", monkeypatch, 0)
+        assert count == 1
+        together, count = self.train(tmp_path / "together", monkeypatch, 1e9)
+        assert count == 1
+        chex.assert_trees_all_equal(alone, together)
 
 
 class TestStopIfDiverged:
