@@ -22,6 +22,10 @@ from jaxnn.train_step import StepResult, TrainState
 TOGETHER_SECONDS = 0.1
 """Time that the epochs of one call take: next to it the call's own is small, and the
 log and a signal to stop do not wait long."""
+TIMED_CALLS = 2
+"""Calls that may be timed. The first starts threads as well: 50 ms for 12 of work."""
+ENOUGH = 10
+"""Epochs of a call next to which its own time is small: no reason to time another."""
 TOGETHER_BYTES = 2**20
 """Largest bytes of their sample ids."""
 
@@ -197,8 +201,8 @@ class ResidentEpochs:
         self._epoch = parallel.Compiled(parallel.make_epoch(*parts))
         self._epochs = parallel.Compiled(parallel.make_epochs(*parts))
         self.most_together = most_together(work)
-        # Until the first epoch has been timed.
-        self._pace = 0
+        self._pace = 1
+        self._calls = 0
 
     @property
     def compile_seconds(self) -> float:
@@ -223,7 +227,7 @@ class ResidentEpochs:
           most: run no more than these.
           state: replicated over the devices; donated.
         """
-        count = min(most, max(self._pace, 1))
+        count = min(most, self._pace)
         # One shape for any count; the rest is not looked at.
         steps, batch = self._work.plan[number], self._work.experiment.batch_size
         ids = np.zeros((self.most_together, steps, batch), np.int32)
@@ -234,10 +238,11 @@ class ResidentEpochs:
         state, *arrays = self._epochs(
             state, ids, np.int32(count), self._evaluated, self._resident
         )
-        if not self._pace:
+        if self._calls < TIMED_CALLS and self._pace < ENOUGH:
             jax.block_until_ready(arrays)
             seconds = time.perf_counter() - self._epochs.seconds - start
-            self._pace = max(int(TOGETHER_SECONDS / seconds), 1)
+            self._pace = max(int(count * TOGETHER_SECONDS / seconds), 1)
+        self._calls += 1
         return state, Several(count, *arrays)
 
 
