@@ -41,6 +41,7 @@ from safetensors.numpy import load_file, save_file
 from jaxnn.experiment.catalogue import is_own, split_own
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import locks
+from jaxnn.experiment.files.growing_csv import GrowingCsv
 from jaxnn.experiment.flags import options
 from jaxnn.experiment.flags.config import Experiment
 
@@ -230,9 +231,7 @@ class MetricsWriter:
 
     def __init__(self, workdir: pathlib.Path):
         self._path = workdir / METRICS
-        # A file descriptor that stays open, and os.write without a buffer: opening the
-        # file for each row takes longer than a short epoch.
-        self._file = -1
+        self._file = GrowingCsv(self._path)
 
     def write(self, row: Mapping[str, float]) -> None:
         """Appends one epoch; the keys of the first row become the header.
@@ -241,21 +240,11 @@ class MetricsWriter:
           UserError: a value is not finite; the rows before it stay in the file.
         """
         require_finite(row, METRICS)
-        lines = ",".join(map(str, row.values())) + "\n"
-        if self._file < 0:
-            # A resumed run appends to a file that has its header.
-            if not self._path.exists():
-                lines = ",".join(row) + "\n" + lines
-            self._file = os.open(
-                self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644
-            )
-        os.write(self._file, lines.encode())
+        self._file.write([*row], [[*row.values()]])
 
     def close(self) -> None:
         """Closes the file; the next `write` opens it again."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        self._file.close()
 
     def keep(self, epochs: int) -> list[dict[str, str]]:
         """Drops the rows after an epoch, which a resumed run writes again.

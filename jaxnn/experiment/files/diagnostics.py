@@ -21,6 +21,7 @@ import numpy as np
 from jaxnn.experiment.diagnosis import MEASURED, NETWORK
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
+from jaxnn.experiment.files.growing_csv import GrowingCsv
 
 OF_NETWORK = ("loss_scale", "skipped", "loss_gap")
 COLUMNS: tuple[str, ...] = ("epoch", "step", "layer", *MEASURED, *OF_NETWORK)
@@ -70,7 +71,7 @@ class DiagnosticsWriter:
     """
 
     def __init__(self, workdir: pathlib.Path, layers: Sequence[str]):
-        self._path = workdir / artifacts.DIAGNOSTICS
+        self._file = GrowingCsv(workdir / artifacts.DIAGNOSTICS)
         self._layers = [NETWORK, *layers]
 
     def write(self, epoch: int, diagnosis: Diagnosis, skipped: int, gap: float) -> None:
@@ -81,10 +82,11 @@ class DiagnosticsWriter:
             [str(epoch), str(diagnosis.step), layer, *map(_cell, values), *end]
             for layer, values, end in zip(self._layers, diagnosis.table, ends)
         ]
-        is_new = not self._path.exists()
-        with self._path.open("a", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([[*COLUMNS]] * is_new + rows)
+        self._file.write(COLUMNS, rows)
+
+    def close(self) -> None:
+        """Closes the file; the next `write` opens it again."""
+        self._file.close()
 
 
 def keep(workdir: pathlib.Path, epochs: int) -> None:

@@ -40,7 +40,7 @@ def hold(folder: pathlib.Path) -> None:
 
 
 def may_be_held(folder: pathlib.Path) -> bool:
-    """Returns True if a process holds an existing folder, and if that cannot be told."""
+    """Returns False if no process holds an existing folder, as far as can be told."""
     try:
         os.close(_lock(folder, fcntl.LOCK_SH))
     except OSError:

@@ -128,8 +128,9 @@ class RunLog:
         self._note(error)
         if error:
             self._trackers.close(1)
-        if self._writer:
-            self._writer.close()
+        for writer in (self._writer, self._diagnostics):
+            if writer:
+                writer.close()
 
     def _note(self, error: BaseException | None) -> None:
         """Writes what ends the run before its time; forgets what ended it before."""
