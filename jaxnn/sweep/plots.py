@@ -50,8 +50,8 @@ def draw(
     ]
     if not members:
         return
-    parameters(members, found, metric).savefig(folder / "parameters.png", dpi=150)
-    curves(ranked, found, column).savefig(folder / "curves.png", dpi=150)
+    canvas.save(parameters(members, found, metric), folder / "parameters.png")
+    canvas.save(curves(ranked, found, column), folder / "curves.png")
 
 
 def parameters(

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from matplotlib.patches import Patch
 
-from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.results.plots import canvas
 from parity.speed.competitors import JAXNN
 from parity.speed.measuring import Result
@@ -52,5 +51,4 @@ def draw(title: str, results: Sequence[Result], path: pathlib.Path) -> None:
         ncols=2,
         frameon=False,
     )
-    with artifacts.whole(path) as partial:
-        figure.savefig(partial, dpi=150, format="png")
+    canvas.save(figure, path)

@@ -7,7 +7,6 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jaxnn.experiment import traits
@@ -16,7 +15,7 @@ from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.files import artifacts, diagnostics
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import report
-from jaxnn.experiment.results.plots import boundary
+from jaxnn.experiment.results.plots import boundary, canvas
 from jaxnn.experiment.results.plots.confusion import MOST_CLASSES, confusion_matrix
 from jaxnn.experiment.results.plots.diagnosis_maps import picture
 from jaxnn.experiment.results.plots.functions import (
@@ -29,7 +28,6 @@ from jaxnn.experiment.results.plots.learning import learning_curve
 from jaxnn.experiment.results.plots.line import loss_surface, parameters
 
 Predict = Callable[[np.ndarray], np.ndarray]
-DPI = 150
 
 
 def draw(
@@ -63,25 +61,16 @@ def draw(
         figures["loss_surface"] = loss_surface(metrics, data)
     found = diagnostics.read(workdir)
     if found:
-        _save(picture(found), workdir / artifacts.PICTURE)
+        canvas.save(picture(found), workdir / artifacts.PICTURE)
     folder = workdir / "plots"
     folder.mkdir(exist_ok=True)
     for name, figure in figures.items():
-        _save(figure, folder / f"{name}.png")
+        canvas.save(figure, folder / f"{name}.png")
     if boundary.is_plane(data) and (workdir / "trace").exists():
         # Most runs have nothing to animate.
         from jaxnn.experiment.results.plots import animation
 
         animation.write(data, workdir / "trace", folder / "decision_boundary.gif")
-
-
-def _save(figure: Figure, path: pathlib.Path) -> None:
-    figure.set_dpi(DPI)
-    agg = FigureCanvasAgg(figure)
-    with artifacts.whole(path) as partial:
-        # The same file as of `savefig`, which draws twice: once to arrange the axes,
-        # which the drawing itself does as well.
-        agg.print_png(partial)
 
 
 def _regression(

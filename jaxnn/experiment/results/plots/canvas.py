@@ -1,5 +1,6 @@
 """Style of the plots: figures, colours, and inputs in their original units."""
 
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,9 @@ from matplotlib.figure import Figure
 
 from jaxnn.experiment.data.dataset import Dataset
 from jaxnn.experiment.data.preprocessing import HostScaling
+from jaxnn.experiment.files import artifacts
+
+DPI = 150
 
 # Two blues that differ in grayscale too.
 DARK = "#08306b"
@@ -42,6 +46,16 @@ def new_rows(
     for axes in rows:
         axes.spines[["top", "right"]].set_visible(False)
     return figure, list(rows)
+
+
+def save(figure: Figure, path: pathlib.Path) -> None:
+    """Writes a figure as PNG, whole or not at all."""
+    figure.set_dpi(DPI)
+    agg = FigureCanvasAgg(figure)
+    with artifacts.whole(path) as partial:
+        # The same file as of `savefig`, which draws twice: once to arrange the axes,
+        # which the drawing itself does as well.
+        agg.print_png(partial)
 
 
 def unscaled(data: Dataset, inputs: np.ndarray) -> np.ndarray:
