@@ -248,6 +248,7 @@ def shard(ids: np.ndarray, count: int, microbatches: int = 1) -> np.ndarray:
     # Ranks are numbered by process, then by device.
     first = count * jax.process_index()
     world_size = count * jax.process_count()
+    # A rank alone has all rows, without a copy.
     if world_size == 1:
         return ids[None]
     return np.stack(
