@@ -237,16 +237,15 @@ def _start_calls(run: Run, before: Saved) -> Iterator[Callable[[], Iterable[Star
 def _together(
     run: Run, number: int, reported: Reported
 ) -> tuple[ResidentEpochs, int] | None:
-    """Returns what can run several epochs in one call, and how many; None for one.
-
-    Those up to the next checkpoint, of the same steps.
+    """Returns what runs epochs together in one call, and how many at most: those up to
+    the next checkpoint, of the same steps. None where they run one by one.
     """
     epochs, plan = run.epochs, run.work.plan
     if len(reported.loss) or not isinstance(epochs, ResidentEpochs):
         return None
     every = run.work.experiment.checkpoint_every or len(plan)
-    # One epoch is another program, which rounds otherwise and takes as long to compile:
-    # neither the time that epochs take nor a resumption may choose between the two.
+    # One epoch is another program, which may round otherwise and takes as long to
+    # compile: neither the time of an epoch nor a resumption may choose between the two.
     if min(epochs.most_together, every) < 2:
         return None
     most = min(

@@ -83,7 +83,7 @@ def save(draw: Callable[[], Figure], path: pathlib.Path) -> None:
             f"--output: {path} names no known format; end it in one of "
             f"{', '.join(sorted(known))}"
         )
-    _write(lambda path: draw().savefig(path, dpi=150), path)
+    _write(lambda path: draw().savefig(path, dpi=canvas.DPI), path)
 
 
 def save_animation(write: Callable[[pathlib.Path], None], path: pathlib.Path) -> None:

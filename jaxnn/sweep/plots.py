@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jaxnn.experiment.results.plots import canvas
@@ -63,7 +62,6 @@ def parameters(
     rows = -(-len(flags) // columns)
     size = (3.2 * columns + 0.6, 2.8 * rows)
     figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True).reshape(-1)
     reached = [_kept(found[member.number])[metric] for member in members]
     for at, flag in zip(grid, flags):

@@ -54,18 +54,19 @@ class TestWatchedTensors:
 class TestTogether:
     """Epochs of one call."""
 
-    def train(self, workdir, monkeypatch, seconds: float, **settings):
+    def train(self, workdir, monkeypatch, seconds: float):
         """Trains; returns its parameters and how many programs it compiled."""
-        monkeypatch.setattr(epochs, "TOGETHER_SECONDS", seconds)
-        compiled = []
         compile_one = parallel.Compiled._compile
-        monkeypatch.setattr(
-            parallel.Compiled,
-            "_compile",
-            lambda self, *args: compiled.append(1) or compile_one(self, *args),
-        )
-        train.main(LINE.replace(workdir=str(workdir), **settings))
-        monkeypatch.undo()
+        compiled = []
+
+        def counted(self, *args):
+            compiled.append(args)
+            return compile_one(self, *args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(epochs, "TOGETHER_SECONDS", seconds)
+            patch.setattr(parallel.Compiled, "_compile", counted)
+            train.main(LINE.replace(workdir=str(workdir)))
         return artifacts.read_params(str(workdir / artifacts.PARAMS), ""), len(compiled)
 
     def test_one_that_is_left_over_takes_no_program_of_its_own(

@@ -76,10 +76,10 @@ class DiagnosticsWriter:
 
     def write(self, epoch: int, diagnosis: Diagnosis, skipped: int, gap: float) -> None:
         """Appends the rows of an epoch, counted from 1."""
-        ends = [[f"{diagnosis.loss_scale:g}", str(skipped), _cell(gap)]]
+        ends = [[f"{diagnosis.loss_scale:g}", skipped, _cell(gap)]]
         ends += [[""] * len(OF_NETWORK)] * (len(self._layers) - 1)
         rows = [
-            [str(epoch), str(diagnosis.step), layer, *map(_cell, values), *end]
+            [epoch, diagnosis.step, layer, *map(_cell, values), *end]
             for layer, values, end in zip(self._layers, diagnosis.table, ends)
         ]
         self._file.write(COLUMNS, rows)

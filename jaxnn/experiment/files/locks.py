@@ -28,23 +28,25 @@ def hold(folder: pathlib.Path) -> None:
     if folder in _held:
         return
     try:
-        _held[folder] = _lock(folder, fcntl.LOCK_EX)
+        file = _lock(folder, fcntl.LOCK_EX)
     except BlockingIOError:
         raise UserError(
             f"--workdir: {folder} is in use by {_holder(folder.stat().st_ino)}; wait "
             "for its end or stop it, or choose another folder"
         ) from None
-    # Some network file systems lock no folders.
-    except OSError:
-        return
+    if file is not None:
+        _held[folder] = file
 
 
 def may_be_held(folder: pathlib.Path) -> bool:
     """Returns False if no process holds an existing folder, as far as can be told."""
     try:
-        os.close(_lock(folder, fcntl.LOCK_SH))
-    except OSError:
+        file = _lock(folder, fcntl.LOCK_SH)
+    except BlockingIOError:
         return True
+    if file is None:
+        return True
+    os.close(file)
     return False
 
 
@@ -59,19 +61,21 @@ def released() -> Iterator[None]:
             os.close(_held.pop(folder))
 
 
-def _lock(folder: pathlib.Path, kind: int) -> int:
-    """Returns a descriptor of a folder that holds a lock on it.
+def _lock(folder: pathlib.Path, kind: int) -> int | None:
+    """Returns a descriptor that holds a lock on a folder; None where none can be had.
 
     Raises:
       BlockingIOError: another process holds it.
-      OSError: this folder cannot be locked.
     """
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         os.close(file)
-        raise
+        if isinstance(error, BlockingIOError):
+            raise
+        # Some network file systems lock no folders.
+        return None
     return file
 
 

@@ -66,6 +66,10 @@ class TestHold:
             locks.hold(tmp_path)
         assert not os.listdir(tmp_path)
 
+    def test_a_folder_that_cannot_be_opened_is_not_passed_over(self, tmp_path):
+        with pytest.raises(FileNotFoundError):
+            locks.hold(tmp_path / "missing")
+
     def test_twice_by_one_process(self, tmp_path):
         with locks.released():
             locks.hold(tmp_path)
