@@ -94,6 +94,11 @@ class Replay:
             if switches
             else jax.jit(gradients, compiler_options=QUICKLY)
         )
+        # What of it the outputs do not need XLA leaves out.
+        self._forward = jax.jit(
+            lambda *args: _without_backward(gradients(*args)),
+            compiler_options=QUICKLY,
+        )
         self._update = jax.jit(lambda *args: _update(optimizer, update, *args))
         self._distances = jax.jit(_distances)
 
@@ -138,11 +143,17 @@ class Replay:
         """
         return _on_host(self.gradients_on_device(inputs, dtype), len(inputs.targets))
 
-    def glance(self, inputs: Inputs) -> Tensors:
-        """`gradients` in the compute dtype but for rounding, compiled sooner."""
+    def glance(self, inputs: Inputs, forward_only: bool = False) -> Tensors:
+        """`gradients` in the compute dtype but for rounding, compiled sooner.
+
+        Args:
+          inputs: what the step starts from.
+          forward_only: leave out "grads/NAME", which is sooner yet.
+        """
+        program = self._forward if forward_only else self._glance
         arguments = self._gradient_arguments(inputs, self.compute)
         with jax.enable_x64(self.compute == FLOAT64), patched(self._switches):
-            outputs = trace.flatten(self._glance(*arguments))
+            outputs = trace.flatten(program(*arguments))
         return _on_host(outputs, len(inputs.targets))
 
     def update(self, inputs: Inputs, dtype: np.dtype) -> Tensors:
@@ -319,6 +330,10 @@ def _gradients(
         "grads": train_step.unscale(wide, divisor),
         "updated_batch_stats": batch_stats,
     }
+
+
+def _without_backward(outputs: dict[str, Any]) -> dict[str, Any]:
+    return {kind: made for kind, made in outputs.items() if kind != "grads"}
 
 
 def _on_ranks(gradients, world_size, microbatches):

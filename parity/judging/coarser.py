@@ -57,7 +57,9 @@ class Pair(NamedTuple):
     @property
     def change(self) -> float:
         """The distance with the switch over that without it."""
-        return self.growth * self.after.z / self.before.z if self.before.z else math.inf
+        if not self.before.z:
+            return math.inf if self.after.z else 1.0
+        return self.growth * self.after.z / self.before.z
 
 
 def only_makes_noise(
@@ -70,8 +72,8 @@ def only_makes_noise(
       after: measurements with it.
       threshold: largest z that passes.
     """
-    pairs = [pair for pair in _pairs(before, after) if pair.growth > LARGER]
-    failed = [pair for pair in pairs if pair.before.z > threshold]
+    coarser = [pair for pair in pairs(before, after) if pair.growth > LARGER]
+    failed = [pair for pair in coarser if pair.before.z > threshold]
     if not failed:
         return False
     change = np.median([pair.change for pair in failed])
@@ -80,7 +82,7 @@ def only_makes_noise(
         return False
     is_no_nearer = change > NO_NEARER
     is_far = np.median([pair.after.z for pair in failed]) > TYPICAL
-    return bool(is_no_nearer or is_far) or _chance(pairs, threshold) < IMPROBABLE
+    return bool(is_no_nearer or is_far) or _chance(coarser, threshold) < IMPROBABLE
 
 
 def is_hopeless(
@@ -102,25 +104,25 @@ def is_hopeless(
       threshold: largest z that passes.
     """
     failed = {(m.quantity, m.tensor): m.z for m in before if m.z > threshold}
-    pairs = [p for p in _pairs(plain, after) if p.key in failed]
-    if not pairs:
+    failing = [p for p in pairs(plain, after) if p.key in failed]
+    if not failing:
         return False
-    changes = np.array([pair.change for pair in pairs])
+    changes = np.array([pair.change for pair in failing])
     if np.abs(changes - 1).max() < INERT:
         return True
-    typical = np.median(changes * [failed[pair.key] for pair in pairs])
+    typical = np.median(changes * [failed[pair.key] for pair in failing])
     return bool(np.median(changes) > NO_NEARER and typical > LARGER * threshold)
 
 
-def _pairs(before: Sequence[Measurement], after: Sequence[Measurement]) -> list[Pair]:
+def pairs(before: Sequence[Measurement], after: Sequence[Measurement]) -> list[Pair]:
     """Returns the tensors that both measured as a distance."""
     with_switch = {(m.quantity, m.tensor): m for m in after}
-    pairs = [
+    both = [
         Pair(m, with_switch[m.quantity, m.tensor])
         for m in before
         if (m.quantity, m.tensor) in with_switch
     ]
-    return [p for p in pairs if p.before.detectable and p.after.detectable]
+    return [p for p in both if p.before.detectable and p.after.detectable]
 
 
 def _chance(pairs: Sequence[Pair], threshold: float) -> float:

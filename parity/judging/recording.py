@@ -1,6 +1,5 @@
 """Judges one whole recording: every step, the verdict, and on divergence the cause."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,25 +9,20 @@ from jaxnn.experiment.files import batch_summary
 from jaxnn.experiment.files.trace import Reader
 from jaxnn.experiment.results.time_left import watched
 from parity.judging.batch import explain_batch
-from parity.judging.coarser import is_hopeless
-from parity.judging.diagnose import diagnose
 from parity.judging.explanation import Explanation, sentence
+from parity.judging.guesses import explain
 from parity.judging.measure import Measurement
 from parity.judging.optimizer_difference import Found
 from parity.judging.optimizer_difference import explain as explain_differences
 from parity.judging.replayed_optimizer import beside_the_replay
 from parity.judging.replays import Replays
-from parity.judging.rounds import THOROUGH, WORTH_A_CLOSE_LOOK, close_below
+from parity.judging.rounds import THOROUGH, close_below
 from parity.judging.step import Judge, order
 from parity.judging.summing import lost_by_summing
 from parity.judging.third_opinion import Vote
 from parity.judging.verdict import Verdict, judge_measurements
-from parity.quantities import GRADIENTS
-from parity.semantics.switch import Switch
 
 MEASURED = "measured, the replay being yours"
-WORSE = 0.9
-"""Nor what fails by more than this share of the worst z without the switch."""
 
 
 class Judgement(NamedTuple):
@@ -156,52 +150,3 @@ def opinion_on(
     except Exception as error:
         note(f"the oracle could not be asked: {error or type(error).__name__}")
         return None
-
-
-def explain(
-    judge: Judge,
-    number: int,
-    steps: int,
-    replays: Replays,
-    threshold: float,
-    note: Callable[[str], None] = print,
-) -> list[Explanation]:
-    """Returns what explains a diverging step, best first.
-
-    Args:
-      judge: judge of the recording.
-      number: index of the diverging step.
-      steps: number of steps in the recording.
-      replays: replays of the experiment.
-      threshold: largest z that passes.
-      note: takes a line on each switch that could not be tried.
-    """
-
-    @functools.cache
-    def without(part: str, step: int) -> Sequence[Measurement]:
-        return judge.part(part, step, (), WORTH_A_CLOSE_LOOK)
-
-    @functools.cache
-    def plain(step: int) -> Sequence[Measurement]:
-        return judge.glance(step, ())
-
-    def measure(
-        part: str, step: int, switches: tuple[Switch, ...]
-    ) -> Sequence[Measurement]:
-        if not switches:
-            return without(part, step)
-        # Measured as what it is without, it is no explanation and no part of one; its
-        # noise is not worth two more programs to compile.
-        if part == GRADIENTS and is_hopeless(
-            without(part, step), plain(step), judge.glance(step, switches), threshold
-        ):
-            return without(part, step)
-        # A close look takes 64 draws. A switch that barely helps will not explain, so
-        # it is not worth one.
-        worst = max((m.z for m in without(part, step)), default=0.0)
-        close_below = min(WORTH_A_CLOSE_LOOK, WORSE * worst)
-        return judge.part(part, step, switches, close_below)
-
-    return diagnose(
-        measure, range(number, steps), replays.experiment, threshold, note=note
-    )

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from parity.judging.measure import Measurement
 from parity.noise import DRAWS, FEW_DRAWS, MORE_DRAWS
+from parity.quantities import ORDER
 
 THOROUGH = (FEW_DRAWS, DRAWS, MORE_DRAWS)
 IN_ULPS = (0,)
@@ -35,22 +36,18 @@ class Rounds(NamedTuple):
       draws: numbers of draws, one after the other until everything passes.
       threshold: largest z that passes.
       close_below: what fails by more than this z is not measured with MORE_DRAWS.
+      are_alike: no kink makes one draw larger than another, so that what fails clearly
+        fails with any number of them.
     """
 
     draws: Sequence[int]
     threshold: float
     close_below: float = math.inf
+    are_alike: bool = False
 
     def without_kinks(self) -> "Rounds":
-        """Returns the rounds for a network whose draws are alike.
-
-        What fails clearly then fails with any number of draws. The step that diverges
-        first is looked at closely all the same, for the sake of the tensor it names.
-        """
-        if math.isinf(self.close_below):
-            return self
-        most = min(self.close_below, CLEARLY * self.threshold)
-        return self._replace(close_below=most)
+        """Returns the rounds for a network whose draws are alike."""
+        return self._replace(are_alike=True)
 
     def run(
         self,
@@ -84,7 +81,25 @@ class Rounds(NamedTuple):
         No verdict rests on a lucky few draws: what fails with 5 gets 64.
         """
         worst = max((m.z for m in measurements), default=math.inf)
-        return self.threshold < worst <= self.close_below
+        if not self.threshold < worst <= self.close_below:
+            return False
+        return not self.are_alike or self._is_in_doubt(measurements)
+
+    def _is_in_doubt(self, measurements: Sequence[Measurement]) -> bool:
+        """Returns True if more draws, alike, may change what the step is said to do.
+
+        The step that diverges first is to name its first tensor, which nothing can be
+        that fails behind a quantity that fails clearly.
+        """
+        clear = CLEARLY * self.threshold
+        clearly = [ORDER[m.quantity] for m in measurements if m.z > clear]
+        if math.isfinite(self.close_below):
+            return not clearly
+        first = min(clearly, default=len(ORDER))
+        return any(
+            self.threshold < m.z <= clear and ORDER[m.quantity] <= first
+            for m in measurements
+        )
 
     def _settled(self, measurements: Sequence[Measurement], draws: int) -> bool:
         """Returns True if everything passes, and would with more draws too.

@@ -15,8 +15,13 @@ from parity import rules
 from parity.judging.batch import judge_batch
 from parity.judging.measure import Measurement, equal
 from parity.judging.replays import Replays, Switches
-from parity.judging.rounds import IN_ULPS, THOROUGH, Rounds
-from parity.judging.tensors import judge_gradients, judge_skipped, judge_update
+from parity.judging.rounds import IN_ULPS, THOROUGH, WORTH_A_CLOSE_LOOK, Rounds
+from parity.judging.tensors import (
+    judge_forward,
+    judge_gradients,
+    judge_skipped,
+    judge_update,
+)
 from parity.judging.third_opinion import Vote, vote
 from parity.noise import FLOAT32, Tensors
 from parity.quantities import GRADIENTS, PARTS, QUANTITIES, RULES, UPDATE
@@ -80,6 +85,7 @@ class Judge:
         self._batch = functools.cache(self._judge_batch)
         self._is_skipped = functools.cache(self._read_skipped)
         self._contexts: dict[tuple[str, ...], RunContext] = {}
+        self._judged: dict[tuple[str, int], list[Measurement]] = {}
 
     def step(self, number: int, close_below: float = math.inf) -> list[Measurement]:
         """Returns the measurements of everything that a step computed.
@@ -88,7 +94,23 @@ class Judge:
           number: step index, from 0.
           close_below: as of `part`.
         """
-        return [m for part in PARTS for m in self.part(part, number, (), close_below)]
+        for part in PARTS:
+            self._judged[part, number] = self.part(part, number, (), close_below)
+        return [m for part in PARTS for m in self._judged[part, number]]
+
+    def judged(self, part: str, number: int) -> list[Measurement]:
+        """Returns the measurements of one part of a step, as `step` has made them.
+
+        Of a step that was not judged they are made now, as of one behind a divergence.
+
+        Args:
+          part: one of `quantities.PARTS`.
+          number: step index, from 0.
+        """
+        key = part, number
+        if key not in self._judged:
+            self._judged[key] = self.part(part, number, (), WORTH_A_CLOSE_LOOK)
+        return self._judged[key]
 
     def part(
         self,
@@ -125,18 +147,24 @@ class Judge:
         replayed = self._comparable(replayed, switches, context)
         return judge_gradients(replay, number, step, inputs, replayed, rounds)
 
-    def glance(self, number: int, switches: Switches) -> list[Measurement]:
+    def glance(
+        self, number: int, switches: Switches, forward_only: bool = False
+    ) -> list[Measurement]:
         """Returns the measurements of forward and backward pass in ulps, sooner.
 
         Args:
           number: step index, from 0.
           switches: known differences to replay the step under.
+          forward_only: leave the backward pass out, which is sooner yet.
         """
         step = self._read(number)
         context = self._step_context(number, switches)
         replay = self._replays.under(switches)
         inputs = apply("before", switches, replay.inputs(number, step), context)
-        replayed = self._comparable(replay.glance(inputs), switches, context)
+        replayed = replay.glance(inputs, forward_only)
+        replayed = self._comparable(replayed, switches, context)
+        if forward_only:
+            return judge_forward(replay, number, step, replayed)
         rounds = Rounds(IN_ULPS, self._threshold)
         return judge_gradients(replay, number, step, inputs, replayed, rounds)
 

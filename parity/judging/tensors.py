@@ -15,7 +15,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import trace
 from jaxnn.experiment.files.trace import select
 from parity.inputs import Inputs
-from parity.judging.measure import Measurement, equal, measure
+from parity.judging.measure import THRESHOLD, Measurement, equal, measure
 from parity.judging.rounds import CLEARLY, Rounds, Units
 from parity.noise import (
     DRAWS,
@@ -90,7 +90,6 @@ def judge_gradients(
       replayed: tensors of the replay, float64.
       rounds: how many draws of noise to measure with.
     """
-    judged = _judged_names(step, replayed)
     rounds = rounds if replay.has_kinks else rounds.without_kinks()
     noise = Noise(
         lambda moved: replay.gradients_rounding(inputs._replace(compute=moved)),
@@ -99,13 +98,9 @@ def judge_gradients(
     )
 
     def compare(units: Units, closely: bool) -> Iterator[Measurement]:
-        for name in judged:
-            recorded = _recorded(step, name, number, replayed[name].shape)
-            if not _is_lost_to_overflow(step, name, recorded, replayed[name]):
-                unit = units.get(name, 0.0)
-                yield _measure_gradient(
-                    replay, number, step, name, replayed[name], unit, rounds, closely
-                )
+        return _compared(
+            replay, number, step, replayed, units, rounds.threshold, closely
+        )
 
     def units(draws: int) -> Units:
         if draws < MORE_DRAWS:
@@ -121,6 +116,37 @@ def judge_gradients(
     decision = _skip_decision(replay, number, step, replayed)
     norm = [] if step["skipped"] else [judge_norm(number, step, rounds.threshold)]
     return [decision, *rounds.run(units, compare), *norm]
+
+
+def judge_forward(
+    replay: StepReplay, number: int, step: Tensors, replayed: Tensors
+) -> list[Measurement]:
+    """Measures in ulps what a replay of the forward pass alone has made."""
+    return list(_compared(replay, number, step, replayed, {}))
+
+
+def _compared(
+    replay: StepReplay,
+    number: int,
+    step: Tensors,
+    replayed: Tensors,
+    units: Units,
+    threshold: float = THRESHOLD,
+    closely: bool = False,
+) -> Iterator[Measurement]:
+    for name in _judged_names(step, replayed):
+        recorded = _recorded(step, name, number, replayed[name].shape)
+        if not _is_lost_to_overflow(step, name, recorded, replayed[name]):
+            yield _measure_gradient(
+                replay,
+                number,
+                step,
+                name,
+                replayed[name],
+                units.get(name, 0.0),
+                threshold,
+                closely,
+            )
 
 
 def _judged_names(step: Tensors, replayed: Tensors) -> list[str]:
@@ -150,7 +176,7 @@ def _measure_gradient(
     name: str,
     replayed: np.ndarray,
     unit: float,
-    rounds: Rounds,
+    threshold: float,
     closely: bool,
 ) -> Measurement:
     kind, _, tensor = name.partition("/")
@@ -166,7 +192,7 @@ def _measure_gradient(
         unit,
         FLOAT32 if quantity.is_float32 else replay.compute,
         scale,
-        rounds.threshold,
+        threshold,
         closely,
     )
 

@@ -14,8 +14,8 @@ import numpy as np
 from jaxnn.experiment.data.load import load_dataset
 from jaxnn.experiment.files.trace import Reader
 from jaxnn.experiment.flags.config import Experiment
+from parity.judging.guesses import explain
 from parity.judging.measure import Measurement, first_failed
-from parity.judging.recording import explain
 from parity.judging.replays import Replays, Switches
 from parity.judging.rounds import THOROUGH
 from parity.judging.step import Judge, order
