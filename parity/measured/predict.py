@@ -71,15 +71,16 @@ def is_reproduced(fit: Fit, steps: Sequence[Step]) -> bool:
     if fit.is_rebuilt or fit.still or fit.family == forms.STILL:
         return True
     return all(
-        _misfit(predict(fit, step, previous), step, fit.name) <= LOOSE
+        _misfit(fit, step, previous) <= LOOSE
         for previous, step in zip([None, *steps], steps)
         if step.count in fit.counts
     )
 
 
-def _misfit(found: Prediction, step: Step, name: str) -> float:
-    """Returns the largest residual in units of rounding."""
-    history = of_tensor([step], name)
+def _misfit(fit: Fit, step: Step, previous: Step | None) -> float:
+    """Returns the largest residual of a step in units of rounding."""
+    found = predict(fit, step, previous)
+    history = of_tensor([step], fit.name)
     change = found.updated.reshape(-1) - history.new_w[0]
     parts = [np.abs(change) / rounding.of_params(history)[0]]
     for kind, array in found.moments.items():
@@ -88,6 +89,9 @@ def _misfit(found: Prediction, step: Step, name: str) -> float:
         assert before is not None
         assert after is not None
         sigma = rounding.of_moment(before, np.maximum(np.abs(after), np.abs(before)))
+        if kind == "first" and fit.raw.pull.is_seen:
+            # A decay that cancels the gradient leaves less than it was rounded by.
+            sigma = sigma + rounding.of_sum(fit.raw.pull.value * history.w)
         parts.append(np.abs(array.reshape(-1) - after[0]) / sigma[0])
     return max(float(part.max(initial=0.0)) for part in parts)
 

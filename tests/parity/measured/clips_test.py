@@ -274,3 +274,18 @@ class TestIsReproduced:
         broken = [*recording[:-1], last._replace(updated=moved)]
         assert not is_reproduced(fits["0.weight"], broken)
         assert is_reproduced(fits["3.weight"], broken)
+
+    def test_a_gradient_that_the_decay_cancels(self):
+        """What is left of the two is smaller than either was rounded by."""
+        decay = 0.01
+
+        def make(params):
+            return optim.SGD(params, lr=0.1, momentum=0.9, weight_decay=decay)
+
+        first, *others = record(make)
+        some = {name: gradient.copy() for name, gradient in first.grads.items()}
+        cancelled = np.float32(-decay * (1 + 1e-6)) * first.params["0.weight"]
+        some["0.weight"].flat[7] = cancelled.flat[7]
+        recording = replayed([first._replace(grads=some), *others], make)
+        fits = measure(recording)
+        assert all(is_reproduced(fit, recording) for fit in fits.values())
