@@ -26,6 +26,8 @@ PAIRED = 8
 MUCH = 0.1
 """Share of a z that has not been mended. Under what explains a thousand units the sum
 of another order may still be a dozen off."""
+NEAR = 0.5
+"""Share of the first failed tensor's z below which a cause comes near."""
 TIE = math.log(20)
 """Difference of two costs up to which neither explanation is preferred: a likelihood
 ratio of 20, from which on evidence is usually called strong."""
@@ -44,6 +46,7 @@ def diagnose(
     threshold: float,
     catalogue: Mapping[str, Switch] = SWITCHES,
     note: Callable[[str], None] = print,
+    first: Measurement | None = None,
 ) -> list[Explanation]:
     """Tries every switch that applies on the diverging step, then pairs.
 
@@ -54,10 +57,12 @@ def diagnose(
       threshold: largest z that passes.
       catalogue: name -> switch, those to try.
       note: takes a line on each switch that could not be tried.
+      first: first measurement of the diverging step that failed, if it is known: what
+        leaves it half as far off or farther is not called near.
 
     Returns:
       What explains the step, the most exact first; where nothing does, the nearest
-      three of those that bring it nearer at all.
+      three of those that bring it nearer.
     """
     trials = functools.cache(lambda step: _Trial(measure, step, threshold))
     trial = trials(steps[0])
@@ -78,6 +83,8 @@ def diagnose(
     explained = [single for single in singles if single.explains]
     if not explained:
         nearer = [single for single in singles if single.cost < cost_without]
+        if first:
+            nearer = [one for one in nearer if trial.is_near(one.switches, first)]
         return sorted(nearer, key=_by_cost)[:NEAREST]
     if len(explained) > 1:
         for following in later:
@@ -241,6 +248,12 @@ class _Trial:
         found = (m.z for m in part if m.quantity == name)
         return min(max(found, default=0.0), EQUALITY_WORTH)
 
+    def is_near(self, switches: Switches, first: Measurement) -> bool:
+        """Returns True if switches bring the first failed tensor much nearer."""
+        known = [m.z for m in self.measurements(()) if _is_of(m, first)]
+        after = [m.z for m in self.measurements(switches) if _is_of(m, first)]
+        return max(after, default=math.inf) < NEAR * max(known, default=0.0)
+
     def cost(self, switches: Switches) -> float:
         """Returns how badly the step fits under the switches; see `cost`."""
         return cost(self.measurements(switches), self._threshold)
@@ -258,6 +271,11 @@ class _Trial:
             explains=not (self.failing(switches) or is_noise),
             cost=math.inf if is_noise else cost(after, self._threshold),
         )
+
+
+def _is_of(m: Measurement, other: Measurement) -> bool:
+    """Returns True if two measurements are of one tensor."""
+    return (m.quantity, m.tensor) == (other.quantity, other.tensor)
 
 
 def cost(measurements: Sequence[Measurement], threshold: float) -> float:

@@ -27,7 +27,7 @@ worth a close look: it takes 64 draws, and the guess will not explain."""
 
 def explain(
     judge: Judge,
-    number: int,
+    failed: Measurement,
     steps: int,
     replays: Replays,
     threshold: float,
@@ -37,15 +37,20 @@ def explain(
 
     Args:
       judge: judge of the recording.
-      number: index of the diverging step.
+      failed: first measurement of the diverging step that failed.
       steps: number of steps in the recording.
       replays: replays of the experiment.
       threshold: largest z that passes.
       note: takes a line on each switch that could not be tried.
     """
-    guesses = Guesses(judge, number, replays, threshold)
+    guesses = Guesses(judge, failed.step, replays, threshold)
     return diagnose(
-        guesses.measure, range(number, steps), replays.experiment, threshold, note=note
+        guesses.measure,
+        range(failed.step, steps),
+        replays.experiment,
+        threshold,
+        note=note,
+        first=failed,
     )
 
 

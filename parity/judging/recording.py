@@ -120,9 +120,7 @@ def judge_recording(
         # No switch changes the data, so none could explain the step.
         explanations = explain_batch(failed)
         return Judgement(measurements, verdict, made_in, explanations)
-    explanations = explain(
-        judge, failed.step, len(trace), replays, threshold, notes.append
-    )
+    explanations = explain(judge, failed, len(trace), replays, threshold, notes.append)
     wrong = [m for m in measurements if m.z > threshold]
     found = beside_the_replay(replays, trace, wrong)
     if found and not any(known.explains for known in explanations):

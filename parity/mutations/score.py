@@ -149,7 +149,7 @@ def judge_mutant(bench: Bench, mutant: Mutant, status: int) -> FaultOutcome:
     if found is None:
         return FaultOutcome(*known, expected, largest, None, ())
 
-    explanations = explain(judge, found.step, num_steps, bench.replays, bench.threshold)
+    explanations = explain(judge, found, num_steps, bench.replays, bench.threshold)
     best = explanations[0].names if explanations and explanations[0].explains else ()
     # In the order of the catalogue, as `Mutant.switches`.
     names = tuple(sorted(best, key=list(SWITCHES).index))

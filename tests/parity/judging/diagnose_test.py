@@ -57,8 +57,9 @@ class Step:
         return found if isinstance(found, tuple) else (found, 1e-3)
 
 
-def run(step, *switches, steps=(4,)):
-    return diagnose.diagnose(step, steps, Experiment(), THRESHOLD, catalogue(*switches))
+def run(step, *switches, steps=(4,), first=None):
+    known = catalogue(*switches)
+    return diagnose.diagnose(step, steps, Experiment(), THRESHOLD, known, first=first)
 
 
 class TestDiagnose:
@@ -194,6 +195,18 @@ class TestDiagnose:
         found = run(step, *(switch(name, UPDATE) for name in "abcd"))
         assert [explanation.names for explanation in found] == [("b",), ("d",), ("a",)]
         assert not any(explanation.explains for explanation in found)
+
+    @pytest.mark.parametrize(("z", "is_near"), [(240.0, True), (260.0, False)])
+    def test_what_leaves_the_first_tensor_far_off_is_not_near(self, z, is_near):
+        step = Step(
+            learning_rate=lambda names, number: z if "both" in names else 500.0,
+            grads=lambda names, number: 20.0 if names else 900.0,
+        )
+        first = step(RULES, 4, ())[0]
+        both, late = switch("both", RULES, GRADIENTS), switch("late", GRADIENTS)
+        found = run(step, both, late, first=first)
+        assert [one.names for one in found][:1] == [("both",)] * is_near
+        assert ("late",) not in [one.names for one in found]
 
     def test_a_switch_that_breaks_another_part_does_not_explain(self):
         step = Step(
