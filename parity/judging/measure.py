@@ -83,7 +83,9 @@ def measure(
     floor = norm(ulp(scaled, storage) / scale)
     unit = max(unit, floor)
     size = norm(recorded)
-    z = norm(np.asarray(recorded, np.float64) - replayed) / unit
+    # Two infinities have no distance, which is none that passes.
+    with np.errstate(invalid="ignore"):
+        z = norm(np.asarray(recorded, np.float64) - replayed) / unit
     if not (np.isfinite(z) and np.isfinite(unit)):
         return Measurement(step, quantity, tensor, UNEQUAL, 0.0, closely)
     detectable = threshold * unit / size if size else 0.0
