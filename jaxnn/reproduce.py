@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
-from rich.console import Console
 from rich.table import Table
 
 from jaxnn.experiment.data.at_hand import missing_data
@@ -24,6 +23,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.command_line import Arguments
+from jaxnn.experiment.results.console import table_console
 from jaxnn.experiment.results.promises import (
     Promise,
     read_promises,
@@ -31,7 +31,6 @@ from jaxnn.experiment.results.promises import (
 )
 from jaxnn.experiment.results.time_left import TimeLeft
 
-TABLE_WIDTH = 120
 """Columns where the output is no terminal."""
 
 
@@ -153,7 +152,7 @@ def report(outcomes: list[Reproduction], root: pathlib.Path) -> int:
         header_style="bold",
     )
     short = sum(add_rows(table, outcome, finals) for outcome in outcomes)
-    console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
+    console = table_console()
     console.print(table)
     for outcome in outcomes:
         if outcome.complaint:

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from absl import flags
-from rich.console import Console
 
 from jaxnn import train
 from jaxnn.experiment.data.load import load_dataset
@@ -23,6 +22,7 @@ from jaxnn.experiment.files.trace import Reader, select
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.command_line import Arguments
 from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.results.console import table_console
 from parity.judging.measure import THRESHOLD
 from parity.judging.recording import judge_recording
 from parity.judging.replays import Replays
@@ -102,7 +102,7 @@ def main(names: Sequence[str], threshold: float) -> int:
         replays = Replays(experiment, data, trace.meta["world_size"])
         judgements[label] = judge_recording(replays, trace, initial, threshold)
     title = f"{experiments[0].name} {experiments[0].precision}"
-    terminal.print_judgements(judgements, title, Console())
+    terminal.print_judgements(judgements, title, table_console())
     is_parity = all(judged.verdict.is_parity for judged in judgements.values())
     return PARITY if is_parity else DIVERGENCE
 

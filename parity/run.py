@@ -29,6 +29,7 @@ from jaxnn.experiment.files.trace import Reader
 from jaxnn.experiment.flags import command_line, options
 from jaxnn.experiment.flags.config import Experiment
 from jaxnn.experiment.results import run_log
+from jaxnn.experiment.results.console import table_console
 from parity import rules, stacks
 from parity.free import judge_ends
 from parity.judging.measure import THRESHOLD, z_as_json
@@ -90,7 +91,7 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
             workdir,
             modules,
             torch_flags,
-            Console(),
+            table_console(),
             threshold,
         )
     else:
@@ -147,7 +148,7 @@ def judge_steps(
     Returns:
       True at parity.
     """
-    console = Console()
+    console = table_console()
     steps = experiment.max_steps
     title = f"{experiment.name} {experiment.precision}"
     _say(console, f"{title}: recording {steps} steps in both stacks")

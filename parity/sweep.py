@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 from absl import flags
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from jaxnn.experiment.data.at_hand import missing_data
@@ -28,6 +27,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.command_line import Arguments
 from jaxnn.experiment.flags.config import PRECISIONS
+from jaxnn.experiment.results.console import table_console
 from jaxnn.experiment.results.time_left import TimeLeft
 from jaxnn.reproduce import existing_flagfiles
 from parity.judging.measure import spell_z, z_from_json
@@ -178,7 +178,7 @@ def report(outcomes: Sequence[CellOutcome], root: pathlib.Path) -> int:
         table.add_column(header, no_wrap=True)
     for outcome in outcomes:
         table.add_row(*row(outcome))
-    console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
+    console = table_console(piped=TABLE_WIDTH)
     console.print(table)
     failed = [outcome for outcome in outcomes if outcome.status is Status.NOT_JUDGED]
     diverged = sum(outcome.status is Status.DIVERGENCE for outcome in outcomes)

@@ -2,19 +2,17 @@
 
 import math
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from jaxnn.experiment.results.console import table_console
 from jaxnn.sweep import axes, records
 from jaxnn.sweep.ranking import Ranked
 from jaxnn.sweep.records import Record
 
 MOST_ROWS = 20
-WIDTH = 120
 """Columns where the output is no terminal."""
 
 
@@ -35,7 +33,7 @@ def show(
     for place, each in enumerate(ranked[:MOST_ROWS], 1):
         values = [axes.spell_value(each.settings[flag]) for flag in flags]
         table.add_row(str(place), *values, *_cells(each, found, columns))
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = table_console()
     console.print(table)
     if len(ranked) > MOST_ROWS:
         print(f"{len(ranked) - MOST_ROWS} more settings in sweep.csv")

@@ -25,8 +25,6 @@ from parity.judging.measure import THRESHOLD, spell_z, z_as_json
 KINDS = {"params": "parameters", "batch_stats": "running statistics"}
 """Kind of tensor -> label of its row in the table."""
 
-TABLE_WIDTH = 120
-
 
 def main(
     experiment: Experiment,
@@ -127,11 +125,7 @@ def print_verdict(
     for label, names in _groups(verdicts[judged].quantities).items():
         table.add_row(label, *_cells(verdicts, names))
 
-    # Where the output is piped, rich assumes 80 columns and would cut the table.
-    wide = console
-    if not console.is_terminal:
-        wide = Console(file=console.file, width=TABLE_WIDTH)
-    wide.print(table)
+    console.print(table)
     for name, verdict in verdicts.items():
         console.out(sentence(name, verdict), highlight=False)
 

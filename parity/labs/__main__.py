@@ -9,7 +9,6 @@ exit code 1 if one is not met, 2 on bad input.
 """
 
 import pathlib
-import sys
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,7 +16,6 @@ from typing import NamedTuple
 import jax
 from absl import flags
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from jaxnn import spreading
@@ -27,6 +25,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.command_line import Arguments
 from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.results.console import table_console
 from parity.labs import page
 from parity.labs.bench import Bench
 from parity.labs.claims import Claim
@@ -34,7 +33,6 @@ from parity.labs.lab import Lab
 from parity.labs.subjects import LABS
 
 FLAGFILES = pathlib.Path("launch/labs")
-TABLE_WIDTH = 120
 """Columns where the output is no terminal."""
 
 
@@ -149,7 +147,7 @@ def report(outcomes: Sequence[Outcome]) -> int:
     for name, claims, seconds, path in outcomes:
         met = sum(claim.is_met for claim in claims)
         table.add_row(name, f"{met} of {len(claims)}", f"{seconds:.1f}", str(path))
-    console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
+    console = table_console()
     console.print(table)
     broken = [(o.name, c) for o in outcomes for c in o.claims if not c.is_met]
     for name, claim in broken:

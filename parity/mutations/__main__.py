@@ -23,6 +23,7 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.results.console import table_console
 from jaxnn.experiment.results.time_left import TimeLeft
 from parity import stacks
 from parity.judging.measure import THRESHOLD
@@ -32,8 +33,6 @@ from parity.mutations.bases import BASES, ONLY_PRECISIONS, PRECISIONS
 from parity.mutations.score import FaultOutcome
 from parity.report import published_score
 from parity.semantics import SWITCHES
-
-CONSOLE_WIDTH = 120
 
 
 @train.settings_put_back()
@@ -52,7 +51,7 @@ def main(values: flags.FlagValues) -> int:
         raise UserError(f"--workdir: {root} exists; choose another or remove it")
 
     # Where the output is piped, rich assumes 80 columns and would cut the tables.
-    console = Console(width=None if Console().is_terminal else CONSOLE_WIDTH)
+    console = table_console()
     cells = [
         (base, precision)
         for base in bases

@@ -11,6 +11,7 @@ from rich.console import Console
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.files.trace import Reader
 from jaxnn.experiment.results import run_log
+from jaxnn.experiment.results.console import table_console
 from parity.judging.recording import Judgement
 from parity.own import epochs, propose
 from parity.own.environment import of_a_port
@@ -34,7 +35,7 @@ def judge_and_present(
     quiet: bool = False,
 ) -> Judgement:
     """Returns the judgement; arguments are those of `parity.own.judge`."""
-    console = Console(quiet=quiet)
+    console = table_console(quiet)
     start = time.perf_counter()
     with of_a_port():
         trace = Reader(folder)

@@ -13,6 +13,7 @@ from rich.console import Console
 from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import handoff
 from jaxnn.experiment.files.trace import select
+from jaxnn.experiment.results.console import table_console
 from parity import whole_folder
 from parity.own.environment import of_a_port
 from parity.own.port_file import read_names
@@ -37,7 +38,7 @@ def main(values: flags.FlagValues) -> None:
     if not values.port:
         raise UserError("--port: not given; name the Python file of the port")
     port = read_names(pathlib.Path(values.port), NAMES)
-    console = Console()
+    console = table_console()
     with (
         of_a_port(),
         whole_folder.beside(target) as partial,

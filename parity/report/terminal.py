@@ -52,7 +52,8 @@ def print_verdicts(
     )
     table.add_column("quantity", no_wrap=True)
     table.add_column(f"{judged} z", justify="right", no_wrap=True)
-    table.add_column("at", no_wrap=True)
+    # Where a terminal is narrow, names break and figures stay whole.
+    table.add_column("at", overflow="fold")
     for name in others:
         table.add_column(f"{name} z", justify="right", no_wrap=True)
     table.add_column("detects", justify="right", no_wrap=True)

@@ -14,11 +14,11 @@ parity/semantics/MISMATCHES.md.
 import sys
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.results.console import table_console
 from parity.semantics import SWITCHES
 
 
@@ -41,7 +41,7 @@ def main(experiment: Experiment) -> None:
                 switch.explanation,
                 switch.reference,
             )
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    table_console(piped=200).print(table)
     print(f"{table.row_count} of {len(SWITCHES)} switches")
 
 

@@ -31,12 +31,12 @@ from jaxnn.experiment.errors import UserError
 from jaxnn.experiment.files import artifacts
 from jaxnn.experiment.flags import command_line, options
 from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.results.console import table_console
 from parity.speed import comparison, competitors, measuring, settings, table
 from parity.speed.comparison import Machine
 from parity.speed.competitors import NAMES, flagfile_for
 from parity.speed.measuring import Result
 
-CONSOLE_WIDTH = 120
 """Columns where the output is no terminal."""
 REPORT, PICTURE = "speed.json", "speed.png"
 
@@ -46,7 +46,7 @@ def main(experiment: Experiment, values: flags.FlagValues) -> int:
     check(experiment, values.competitors)
     load_dataset(experiment)  # Bad data are said before anything is started.
     root = make_folder(experiment)
-    console = Console(width=None if Console().is_terminal else CONSOLE_WIDTH)
+    console = table_console()
     results, machine = measure(experiment, values, root, console)
     write(experiment, values.rounds, results, machine, root)
     table.print_table(title(experiment, values.rounds), results, machine, console)

@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 import jax
 from jax.profiler import ProfileData
-from rich.console import Console
 from rich.table import Table
 
 from jaxnn import train
 from jaxnn.experiment.flags import command_line
 from jaxnn.experiment.flags.config import Experiment
+from jaxnn.experiment.results.console import table_console
 
 THREADS = "tf_XLA"
 """Threads of XLA begin so."""
@@ -153,7 +153,7 @@ def print_shares(found: Shares) -> None:
         table.add_row(kind, f"{share:.0%}")
     if found.threads > 1:
         table.add_row("none: another thread is ahead", f"{left(found):.0%}")
-    Console().print(table)
+    table_console().print(table)
 
 
 def left(found: Shares) -> float:

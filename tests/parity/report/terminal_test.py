@@ -16,6 +16,13 @@ def printed(*measurements):
     return stream.getvalue().splitlines()[-1]
 
 
+def table(*measurements, width):
+    stream = io.StringIO()
+    verdict = judge_measurements(measurements, 1)
+    print_verdicts({"torch": verdict}, "run", Console(file=stream, width=width))
+    return stream.getvalue()
+
+
 FINE = Measurement(0, "grads", "kernel", 1.0, 1e-6)
 
 
@@ -42,3 +49,13 @@ class TestSentence:
     def test_brackets_are_no_markup(self):
         odd = Measurement(0, "grads", "[red]w[/red]", 9.0, 1e-6)
         assert "[red]w[/red]" in printed(FINE, odd)
+
+
+def test_in_a_narrow_terminal_the_figures_stay_whole():
+    name = "second/block_1/norm_mlp/bias"
+    wrong = Measurement(0, "moments", name, 2.3e4, 7.02e-07)
+    narrow = table(wrong, width=48)
+    assert "2.3e+04" in narrow
+    assert "7.0e-07" in narrow
+    assert "…" not in narrow
+    assert name in table(wrong, width=100)
