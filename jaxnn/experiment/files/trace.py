@@ -108,7 +108,7 @@ the order of the model, activations in that of the forward pass. The writer take
 from the first step, whose mappings must be in these orders. Gradients are computed in
 the opposite order.
 
->>> import pathlib, numpy as np
+>>> import numpy as np
 >>> from jaxnn.experiment.files.trace import Reader, Writer
 >>> meta = {
 ...     "stack": "mine",
@@ -117,7 +117,7 @@ the opposite order.
 ...     "flags": ["--model=linear"],
 ...     "versions": {"numpy": "2.0"},
 ... }
->>> writer = Writer(pathlib.Path("run/trace"), "full", meta)
+>>> writer = Writer("run/trace", "full", meta)
 >>> kernel = np.ones((2, 1), np.float32)
 >>> x, y = np.eye(2, dtype=np.float32), np.zeros((2, 1))
 >>> rate = np.float32(0.5)
@@ -139,7 +139,7 @@ the opposite order.
 ...         "updated": {"output/kernel": updated},
 ...     })
 ...     kernel = updated
->>> trace = Reader(pathlib.Path("run/trace"))
+>>> trace = Reader("run/trace")
 >>> len(trace), trace.meta["order"]
 (3, {'params': ['output/kernel'], 'activations': ['output']})
 >>> [float(trace.read(step)["loss"]) for step in range(len(trace))]
@@ -158,6 +158,9 @@ from jaxnn.experiment.files import artifacts
 
 Number: TypeAlias = Any
 """An array or a NumPy scalar: NumPy's own functions return either for one number."""
+
+Folder: TypeAlias = str | pathlib.Path
+"""Folder of a trace."""
 
 VERSION = 3
 # Versions that a Reader takes.
@@ -216,8 +219,8 @@ class Writer:
       UserError: the meta lacks a key, or holds a value that JSON cannot represent.
     """
 
-    def __init__(self, folder: pathlib.Path, level: str, meta: Mapping[str, Any]):
-        self._folder = folder
+    def __init__(self, folder: Folder, level: str, meta: Mapping[str, Any]):
+        self._folder = folder = pathlib.Path(folder)
         self._is_ordered = False
         self._meta = {
             "version": VERSION,
@@ -261,14 +264,14 @@ class Writer:
         artifacts.write_arrays(self._folder / _step_file(step), flat)
 
     @classmethod
-    def resume(cls, folder: pathlib.Path) -> "Writer":
+    def resume(cls, folder: Folder) -> "Writer":
         """Returns a writer that adds steps to the trace in a folder.
 
         Raises:
           UserError: there is no trace, or it is damaged or of another version.
         """
         writer = cls.__new__(cls)
-        writer._folder = folder
+        writer._folder = pathlib.Path(folder)
         writer._meta = Reader(folder).meta
         writer._kinds = _kinds(writer._meta["level"])
         writer._is_ordered = any(writer._meta["order"].values())
@@ -309,8 +312,8 @@ class Reader:
 
     first = 0
 
-    def __init__(self, folder: pathlib.Path):
-        self._folder = folder
+    def __init__(self, folder: Folder):
+        self._folder = folder = pathlib.Path(folder)
         try:
             text = (folder / "meta.json").read_text("utf-8")
             self.meta: dict[str, Any] = dict(json.loads(text, parse_constant=_refuse))
