@@ -4,7 +4,7 @@ Everything that differs between two quantities is a field here: which part of th
 computes it, whether it must be equal to the bit, and how reports call it.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 RULES = "rules"
 """What the flags alone determine: batches, rates, scales, counters, carried state."""
@@ -105,3 +105,12 @@ OF_KIND: dict[str, Quantity] = {
     quantity.kind: quantity for quantity in QUANTITIES.values() if quantity.kind
 }
 """Kind of a tensor in a trace -> the quantity that it is compared as."""
+
+Key: TypeAlias = tuple[str, str]
+"""Name of a quantity, and of one of its tensors; empty for a scalar."""
+
+
+def key_of(name: str) -> Key:
+    """Returns the key of a tensor's name in a trace."""
+    kind, _, tensor = name.partition("/")
+    return OF_KIND[kind].name, tensor

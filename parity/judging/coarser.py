@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from parity.judging.measure import Measurement
+from parity.quantities import Key
 
 LARGER = 4.0
 """A unit that grows by more than this under a switch is another unit."""
@@ -45,9 +46,9 @@ class Pair(NamedTuple):
     after: Measurement
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> Key:
         """Quantity and name of the tensor."""
-        return self.before.quantity, self.before.tensor
+        return self.before.key
 
     @property
     def growth(self) -> float:
@@ -103,7 +104,7 @@ def is_hopeless(
       after: measurements with the switch, in any unit.
       threshold: largest z that passes.
     """
-    failed = {(m.quantity, m.tensor): m.z for m in before if m.z > threshold}
+    failed = {m.key: m.z for m in before if m.z > threshold}
     failing = [p for p in pairs(plain, after) if p.key in failed]
     if not failing:
         return False
@@ -116,12 +117,8 @@ def is_hopeless(
 
 def pairs(before: Sequence[Measurement], after: Sequence[Measurement]) -> list[Pair]:
     """Returns the tensors that both measured as a distance."""
-    with_switch = {(m.quantity, m.tensor): m for m in after}
-    both = [
-        Pair(m, with_switch[m.quantity, m.tensor])
-        for m in before
-        if (m.quantity, m.tensor) in with_switch
-    ]
+    with_switch = {m.key: m for m in after}
+    both = [Pair(m, with_switch[m.key]) for m in before if m.key in with_switch]
     return [p for p in both if p.before.detectable and p.after.detectable]
 
 

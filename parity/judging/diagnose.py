@@ -250,8 +250,8 @@ class _Trial:
 
     def is_near(self, switches: Switches, first: Measurement) -> bool:
         """Returns True if switches bring the first failed tensor much nearer."""
-        known = [m.z for m in self.measurements(()) if _is_of(m, first)]
-        after = [m.z for m in self.measurements(switches) if _is_of(m, first)]
+        known = [m.z for m in self.measurements(()) if m.key == first.key]
+        after = [m.z for m in self.measurements(switches) if m.key == first.key]
         return max(after, default=math.inf) < NEAR * max(known, default=0.0)
 
     def cost(self, switches: Switches) -> float:
@@ -271,11 +271,6 @@ class _Trial:
             explains=not (self.failing(switches) or is_noise),
             cost=math.inf if is_noise else cost(after, self._threshold),
         )
-
-
-def _is_of(m: Measurement, other: Measurement) -> bool:
-    """Returns True if two measurements are of one tensor."""
-    return (m.quantity, m.tensor) == (other.quantity, other.tensor)
 
 
 def cost(measurements: Sequence[Measurement], threshold: float) -> float:

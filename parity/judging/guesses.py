@@ -69,7 +69,11 @@ class Guesses:
         self._number = number
         self._threshold = threshold
         self._decisive = _decisive(replays)
-        self._plain = functools.cache(self._glance_without)
+        # The programs that round as a guess's, without one.
+        self._plain = functools.cache(lambda half: judge.glance(number, (), half))
+        self._times_larger = functools.cache(
+            lambda half: judge.times_larger(number, half)
+        )
 
     def measure(
         self, part: str, step: int, switches: Switches
@@ -101,7 +105,7 @@ class Guesses:
                 return forward.measurements
         whole = self._estimate(without, switches, forward_only=False)
         # Measured as what it is without, it is no explanation and no part of one.
-        if is_hopeless(*whole, self._threshold):
+        if is_hopeless(whole.without, whole.plain, whole.glanced, self._threshold):
             return without
         return whole.measurements if self._rules_out(whole) else None
 
@@ -111,11 +115,12 @@ class Guesses:
     def _estimate(
         self, without: Sequence[Measurement], switches: Switches, forward_only: bool
     ) -> Estimate:
-        glanced = self._judge.glance(self._number, switches, forward_only)
-        return Estimate(without, self._plain(forward_only), glanced)
-
-    def _glance_without(self, forward_only: bool) -> Sequence[Measurement]:
-        return self._judge.glance(self._number, (), forward_only)
+        return Estimate(
+            without,
+            self._plain(forward_only),
+            self._judge.glance(self._number, switches, forward_only),
+            self._times_larger(forward_only),
+        )
 
 
 def _decisive(replays: Replays) -> tuple[str, ...]:

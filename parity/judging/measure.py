@@ -15,7 +15,7 @@ import numpy as np
 from jaxnn.experiment.files.trace import Number
 from parity.judging.gap import gap
 from parity.noise import norm, ulp
-from parity.quantities import ORDER, QUANTITIES, Quantity
+from parity.quantities import ORDER, QUANTITIES, Key, Quantity
 
 THRESHOLD = 8.0
 """Largest z that passes."""
@@ -44,6 +44,11 @@ class Measurement(NamedTuple):
     detectable: float
     closely: bool = False
     gap: str = ""
+
+    @property
+    def key(self) -> Key:
+        """Quantity and tensor."""
+        return self.quantity, self.tensor
 
     @property
     def definition(self) -> Quantity:

@@ -12,6 +12,7 @@ from jaxnn.experiment.files import trace
 from jaxnn.experiment.files.trace import Reader, select
 from jaxnn.experiment.flags.config import Experiment
 from parity import rules
+from parity.inputs import Inputs
 from parity.judging.batch import judge_batch
 from parity.judging.measure import Measurement, equal
 from parity.judging.replays import Replays, Switches
@@ -23,8 +24,8 @@ from parity.judging.tensors import (
     judge_update,
 )
 from parity.judging.third_opinion import Vote, vote
-from parity.noise import FLOAT32, Tensors
-from parity.quantities import GRADIENTS, PARTS, QUANTITIES, RULES, UPDATE
+from parity.noise import FLOAT32, Tensors, norm
+from parity.quantities import GRADIENTS, PARTS, QUANTITIES, RULES, UPDATE, Key, key_of
 from parity.rules import Expectation, Timeline
 from parity.semantics.switch import (
     StepContext,
@@ -158,15 +159,38 @@ class Judge:
           forward_only: leave the backward pass out, which is sooner yet.
         """
         step = self._read(number)
-        context = self._step_context(number, switches)
         replay = self._replays.under(switches)
-        inputs = apply("before", switches, replay.inputs(number, step), context)
-        replayed = replay.glance(inputs, forward_only)
-        replayed = self._comparable(replayed, switches, context)
+        inputs, replayed = self._glanced(number, switches, forward_only)
         if forward_only:
             return judge_forward(replay, number, step, replayed)
         rounds = Rounds(IN_ULPS, self._threshold)
         return judge_gradients(replay, number, step, inputs, replayed, rounds)
+
+    def times_larger(self, number: int, forward_only: bool) -> dict[Key, float]:
+        """Returns the size of each recorded tensor over that of its replay.
+
+        Args:
+          number: step index, from 0.
+          forward_only: as of `glance`.
+        """
+        step = self._read(number)
+        _, replayed = self._glanced(number, (), forward_only)
+        sizes = {name: norm(array) for name, array in replayed.items() if name in step}
+        return {
+            key_of(name): norm(step[name]) / size if size else math.inf
+            for name, size in sizes.items()
+        }
+
+    def _glanced(
+        self, number: int, switches: Switches, forward_only: bool
+    ) -> tuple[Inputs, Tensors]:
+        """Returns what forward and backward pass start from and leave."""
+        context = self._step_context(number, switches)
+        replay = self._replays.under(switches)
+        inputs = replay.inputs(number, self._read(number))
+        inputs = apply("before", switches, inputs, context)
+        replayed = replay.glance(inputs, forward_only)
+        return inputs, self._comparable(replayed, switches, context)
 
     def _comparable(
         self, replayed: Tensors, switches: Switches, context: StepContext

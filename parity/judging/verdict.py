@@ -162,7 +162,7 @@ def _blunt(
     found: dict[tuple[str, str], float] = {}
     for m in measurements:
         if m.z <= threshold and m.detectable > BLUNT:
-            key = m.quantity, m.tensor
+            key = m.key
             found[key] = max(m.detectable, found.get(key, 0.0))
     return found
 

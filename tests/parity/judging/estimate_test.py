@@ -17,13 +17,14 @@ def measured(z, detectable=UNIT, quantity="activations", tensor="a"):
     return Measurement(0, quantity, tensor, z, detectable)
 
 
-def estimate(before, after, quantity="activations", ulp=ULP):
+def estimate(before, after, quantity="activations", ulp=ULP, times_larger=1.0):
     """A tensor's z without and under a guess; both in units of `without`."""
     in_ulps = UNIT / ULP
     return Estimate(
         [measured(before, quantity=quantity)],
         [measured(before * in_ulps, ULP, quantity)],
         [measured(after * UNIT / ulp, ulp, quantity)],
+        {(quantity, "a"): times_larger},
     )
 
 
@@ -43,6 +44,12 @@ class TestRulesOut:
         assert rules_out(9.0, 9.0)
         assert rules_out(9.0, 9.005)
         assert not rules_out(9.0, 8.5)
+
+    def test_not_what_may_be_as_large_as_it_was_recorded(self):
+        """A sum over 64 samples is rounded by 64 times as much as their mean."""
+        assert not rules_out(1e6, 400.0, times_larger=64.0)
+        assert rules_out(1e6, 1.1 * 64 * SURELY * THRESHOLD, times_larger=64.0)
+        assert rules_out(1.0, 400.0, times_larger=1 / 64)
 
     def test_not_what_passes_and_is_not_moved(self):
         assert not rules_out(1.0, 1.0)
@@ -65,13 +72,13 @@ class TestMeasurements:
     def test_what_was_not_glanced_at_is_as_without(self):
         without = [measured(1.0), measured(30.0, quantity="grads")]
         glanced = [measured(5.0)]
-        found = Estimate(without, [measured(1.0)], glanced).measurements
+        found = Estimate(without, [measured(1.0)], glanced, {}).measurements
         assert found == [measured(5.0), without[1]]
 
     def test_a_broken_equality_is_kept(self):
         decision = measured(UNEQUAL, 0.0, "skipped", "")
         without = [decision._replace(z=0.0)]
-        (found,) = Estimate(without, without, [decision]).measurements
+        (found,) = Estimate(without, without, [decision], {}).measurements
         assert math.isinf(found.z)
 
 

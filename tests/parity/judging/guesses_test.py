@@ -10,6 +10,7 @@ from parity.judging.replays import Replays
 from parity.judging.step import Judge
 from parity.mutations.score import Enacted
 from parity.quantities import GRADIENTS
+from parity.replay import Replay, exact_for
 from parity.semantics import SWITCHES
 from tests.parity.judging.step_test import record
 
@@ -23,11 +24,19 @@ SHOWN = 8
 
 
 class Bench:
-    """A clean recording, and what each cause makes of one of its steps."""
+    """A clean recording, and what each cause makes of one of its steps.
+
+    Made without the rounding of FP16, so that its distance from a replay is that of
+    another stack.
+    """
 
     def __init__(self, folder, flags):
         self.experiment, data, self.trace = record(
-            folder, "breast_cancer", "--initial_scale_power=8", *flags
+            folder,
+            "breast_cancer",
+            "--initial_scale_power=8",
+            "--batch_size=400",
+            *flags,
         )
         self.replays = Replays(self.experiment, data)
         self.clean = Judge(self.replays, self.trace, None, THRESHOLD)
@@ -39,7 +48,13 @@ class Bench:
         self.judge = functools.cache(self._judge)
 
     def _judge(self, cause):
-        enacted = self.clean.enacted(NUMBER, (SWITCHES[cause],))
+        def rounding_otherwise(replay, inputs, dtype):
+            return exactly(replay, inputs, exact_for(replay.compute))
+
+        exactly = Replay.gradients
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Replay, "gradients", rounding_otherwise)
+            enacted = self.clean.enacted(NUMBER, (SWITCHES[cause],))
         step = Enacted(self.trace, NUMBER, enacted)
         return Judge(self.replays, step, None, THRESHOLD)
 
