@@ -46,9 +46,10 @@ class Estimate(NamedTuple):
 
     @property
     def seen(self) -> list[Measurement]:
-        """What was glanced at, in the units of `without`."""
+        """What was glanced at, in the units of `without`; what has none there, as an
+        overflow lost it, is left out."""
         known = {m.key: m for m in self.without}
-        return [_in_units_of(known[m.key], m) for m in self.glanced]
+        return [_in_units_of(known[m.key], m) for m in self.glanced if m.key in known]
 
     def rules_out(self, decisive: Collection[str], threshold: float) -> bool:
         """Returns True if something fails under the guess whatever its noise units.

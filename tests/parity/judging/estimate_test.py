@@ -75,6 +75,11 @@ class TestMeasurements:
         found = Estimate(without, [measured(1.0)], glanced, {}).measurements
         assert found == [measured(5.0), without[1]]
 
+    def test_what_an_overflow_lost_without_the_guess_is_left_out(self):
+        glanced = [measured(5.0), measured(UNEQUAL, 0.0, tensor="lost")]
+        without = [measured(1.0)]
+        assert Estimate(without, without, glanced, {}).measurements == [measured(5.0)]
+
     def test_a_broken_equality_is_kept(self):
         decision = measured(UNEQUAL, 0.0, "skipped", "")
         without = [decision._replace(z=0.0)]
