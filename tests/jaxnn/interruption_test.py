@@ -12,7 +12,7 @@ import pytest
 from jaxnn import checkpoint
 from jaxnn.experiment.files import artifacts
 
-KILLS = 20
+KILLS = 10
 FLAGS = (
     "--flagfile=launch/experiments/breast_cancer.flags",
     "--noplots",
@@ -62,7 +62,7 @@ def wait_for_more(workdir: pathlib.Path, done: int, running: subprocess.Popen) -
 
 
 def test_killed_at_random_moments(whole, tmp_path):
-    """20 times, mostly while checkpoints are written; each time no more is lost than
+    """10 times, mostly while checkpoints are written; each time no more is lost than
     the epochs since the last one."""
     rng, workdir, kills = random.Random(0), tmp_path / "run", 0
     while kills < KILLS:
