@@ -31,6 +31,7 @@ LONGEST = (
     "tests/parity/mutations/score_test.py",
     "tests/parity/sweep_test.py",
     "tests/parity/labs/subjects_test.py",
+    "tests/parity/judging/guesses_test.py",
 )
 """Of twenty seconds and more."""
 
