@@ -16,10 +16,11 @@ from parity.judging.measure import Measurement
 from parity.judging.replays import Replays, Switches
 from parity.judging.rounds import WORTH_A_CLOSE_LOOK
 from parity.judging.step import Judge
+from parity.judging.tensors import FORWARD
 from parity.quantities import GRADIENTS, QUANTITIES
 
-SMOOTH = ("activations", "loss", "batch_stats")
-"""Quantities that a kink does not move by more than rounding."""
+SMOOTH = (*FORWARD, "batch_stats")
+"""What a forward pass leaves: a kink moves none of it by more than rounding."""
 WORSE = 0.9
 """What still fails by more than this share of the worst z without the guess is not
 worth a close look: it takes 64 draws, and the guess will not explain."""
@@ -69,11 +70,8 @@ class Guesses:
         self._number = number
         self._threshold = threshold
         self._decisive = _decisive(replays)
-        # The programs that round as a guess's, without one.
-        self._plain = functools.cache(lambda half: judge.glance(number, (), half))
-        self._times_larger = functools.cache(
-            lambda half: judge.times_larger(number, half)
-        )
+        # By the programs that round as a guess's.
+        self._plain = functools.cache(lambda half: judge.glance_without(number, half))
 
     def measure(
         self, part: str, step: int, switches: Switches
@@ -115,12 +113,9 @@ class Guesses:
     def _estimate(
         self, without: Sequence[Measurement], switches: Switches, forward_only: bool
     ) -> Estimate:
-        return Estimate(
-            without,
-            self._plain(forward_only),
-            self._judge.glance(self._number, switches, forward_only),
-            self._times_larger(forward_only),
-        )
+        plain, times_larger = self._plain(forward_only)
+        glanced = self._judge.glance(self._number, switches, forward_only)
+        return Estimate(without, plain, glanced, times_larger)
 
 
 def _decisive(replays: Replays) -> tuple[str, ...]:

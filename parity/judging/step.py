@@ -138,7 +138,7 @@ class Judge:
             ]
             return [*rows, *self._batch(number)]
         replay = self._replays.under(switches)
-        inputs = apply("before", switches, replay.inputs(number, step), context)
+        inputs = self._inputs(switches, context)
         rounds = Rounds(self._rounds, self._threshold, close_below)
         if part == UPDATE:
             if step["skipped"]:
@@ -158,28 +158,41 @@ class Judge:
           switches: known differences to replay the step under.
           forward_only: leave the backward pass out, which is sooner yet.
         """
+        return self._in_ulps(
+            number,
+            switches,
+            forward_only,
+            *self._glanced(number, switches, forward_only),
+        )
+
+    def glance_without(
+        self, number: int, forward_only: bool
+    ) -> tuple[list[Measurement], dict[Key, float]]:
+        """Returns `glance` without switches, and how many times larger than its replay
+        each recorded tensor is; arguments as of `glance`."""
+        step = self._read(number)
+        inputs, replayed = self._glanced(number, (), forward_only)
+        sizes = {name: norm(array) for name, array in replayed.items() if name in step}
+        times_larger = {
+            key_of(name): norm(step[name]) / size if size else math.inf
+            for name, size in sizes.items()
+        }
+        return self._in_ulps(number, (), forward_only, inputs, replayed), times_larger
+
+    def _in_ulps(
+        self,
+        number: int,
+        switches: Switches,
+        forward_only: bool,
+        inputs: Inputs,
+        replayed: Tensors,
+    ) -> list[Measurement]:
         step = self._read(number)
         replay = self._replays.under(switches)
-        inputs, replayed = self._glanced(number, switches, forward_only)
         if forward_only:
             return judge_forward(replay, number, step, replayed)
         rounds = Rounds(IN_ULPS, self._threshold)
         return judge_gradients(replay, number, step, inputs, replayed, rounds)
-
-    def times_larger(self, number: int, forward_only: bool) -> dict[Key, float]:
-        """Returns the size of each recorded tensor over that of its replay.
-
-        Args:
-          number: step index, from 0.
-          forward_only: as of `glance`.
-        """
-        step = self._read(number)
-        _, replayed = self._glanced(number, (), forward_only)
-        sizes = {name: norm(array) for name, array in replayed.items() if name in step}
-        return {
-            key_of(name): norm(step[name]) / size if size else math.inf
-            for name, size in sizes.items()
-        }
 
     def _glanced(
         self, number: int, switches: Switches, forward_only: bool
@@ -187,10 +200,15 @@ class Judge:
         """Returns what forward and backward pass start from and leave."""
         context = self._step_context(number, switches)
         replay = self._replays.under(switches)
-        inputs = replay.inputs(number, self._read(number))
-        inputs = apply("before", switches, inputs, context)
+        inputs = self._inputs(switches, context)
         replayed = replay.glance(inputs, forward_only)
         return inputs, self._comparable(replayed, switches, context)
+
+    def _inputs(self, switches: Switches, context: StepContext) -> Inputs:
+        """Returns what a step starts from under switches."""
+        replay = self._replays.under(switches)
+        inputs = replay.inputs(context.number, self._read(context.number))
+        return apply("before", switches, inputs, context)
 
     def _comparable(
         self, replayed: Tensors, switches: Switches, context: StepContext
@@ -214,7 +232,7 @@ class Judge:
             for part in PARTS
         }
         replay = self._replays.under(switches)
-        inputs = apply("before", switches, replay.inputs(number, step), context)
+        inputs = self._inputs(switches, context)
         if acting[RULES]:
             rows = self._expected(acting[RULES], context)
             step |= {row.name: row.expected for row in rows}

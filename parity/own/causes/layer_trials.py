@@ -68,7 +68,7 @@ def trials(
       measurements: of every step, without any trial.
       threshold: largest z that passes.
     """
-    of_step = {_key(m): m for m in measurements if m.step == number}
+    of_step = {m.key: m for m in measurements if m.step == number}
     failed = [
         m for m in measurements if m.z > threshold and m.definition.part == GRADIENTS
     ]
@@ -198,7 +198,7 @@ def passes(
     inputs = replay.inputs(number)
     step = recorded_step(port, number, inputs.scale)
     replayed = replay.gradients(inputs, replay.compute)
-    before = {_key(m): m for m in measurements if m.step == number}
+    before = {m.key: m for m in measurements if m.step == number}
     if not all(_is_near(step, replayed, m) for m in before.values()):
         return False
     rounds = Rounds((FEW_DRAWS,), threshold)
@@ -219,10 +219,6 @@ def _is_near(step: Tensors, replayed: Tensors, m: Measurement) -> bool:
     return not left > COARSER * m.detectable
 
 
-def _key(m: Measurement) -> tuple[str, str]:
-    return m.quantity, m.tensor
-
-
 def _is_as_sharp(m: Measurement, before: Measurements) -> bool:
-    held = before.get(_key(m))
+    held = before.get(m.key)
     return held is None or m.detectable <= COARSER * max(held.detectable, 1e-30)

@@ -9,18 +9,15 @@ from parity.judging.verdict import judge_measurements
 from parity.report.terminal import print_verdicts
 
 
-def printed(*measurements):
-    stream = io.StringIO()
-    verdict = judge_measurements(measurements, 1)
-    print_verdicts({"torch": verdict}, "run", Console(file=stream, width=100))
-    return stream.getvalue().splitlines()[-1]
-
-
 def table(*measurements, width):
     stream = io.StringIO()
     verdict = judge_measurements(measurements, 1)
     print_verdicts({"torch": verdict}, "run", Console(file=stream, width=width))
     return stream.getvalue()
+
+
+def printed(*measurements):
+    return table(*measurements, width=100).splitlines()[-1]
 
 
 FINE = Measurement(0, "grads", "kernel", 1.0, 1e-6)
